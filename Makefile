@@ -1,0 +1,42 @@
+# Two commands:  make demo  (the main job)   make test  (every test)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check venv lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train, evaluate and decompose on generated scenes; names the page it wrote"
+	@echo "make test    every test"
+	@echo "make check   ruff and mypy"
+	@echo "make venv    build $(VENV) from the hashed lock, nothing else"
+	@echo "make lock    write the lock anew (needs uv)"
+
+venv: $(READY)
+
+$(READY): requirements/lock.txt requirements/build.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unscene needs Python 3.11 or newer; name one: make PYTHON=python3.12 venv")'
+	@rm -f $(READY)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt -r requirements/build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+test: venv
+	$(BIN)/python -m pytest
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: venv
+	$(BIN)/python -m unscene demo --out demo
+
+lock:
+	requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,119 @@
+"""What travels between the rooms: `Scene`, what is given, and `Decomposition`, what a model answers.
+
+Both hold a batch, are frozen, and check their axes when they are made. Letters: `B` images, `K` slots, `H W` pixels,
+`D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box array is all zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unscene.errors import ShapeError, check_shape
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch of images, with the truth where it is known. The truth is for evaluation only: no model sees it.
+
+    Attributes:
+        images: [B, 3, H, W] float32 in [0, 1].
+        labels: [B, H, W] integer label map, 0 is the background, or None for unlabelled images.
+        boxes: [B, M, 4] float32 boxes of the visible part of each object, padded with zero rows; row `m` belongs to
+            label `m + 1`, a wholly hidden object has a zero row. None for unlabelled images.
+
+    Raises:
+        ShapeError: axes differ from the above.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    boxes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size = check_shape(self.images, "B 3 H W", "images")
+        if self.labels is not None:
+            check_shape(self.labels, f"{size['B']} {size['H']} {size['W']}", "labels")
+        if self.boxes is not None:
+            check_shape(self.boxes, f"{size['B']} M 4", "boxes")
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """What a model makes of a batch of images. What a model does not have is None.
+
+    Attributes:
+        log_masks: [B, K, 1, H, W]; exp sums to 1 over K.
+        components: [B, K, 3, H, W] reconstruction of each slot, in [0, 1] up to the decoder's error.
+        background: index of the background's slot (negative counts from the end), or None when the model has none.
+        latents: [B, K, D] posterior means.
+        boxes: [B, N, 4] one box a foreground slot, in the order of the foreground slots.
+        box_scores: [B, N] in [0, 1].
+        box_valid: [B, N] bool; an invalid row stands for a slot without an object.
+
+    Raises:
+        ShapeError: axes differ from the above.
+    """
+
+    log_masks: Tensor
+    components: Tensor
+    background: int | None = None
+    latents: Tensor | None = None
+    boxes: Tensor | None = None
+    box_scores: Tensor | None = None
+    box_valid: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size = check_shape(self.log_masks, "B K 1 H W", "log_masks")
+        check_shape(self.components, f"{size['B']} {size['K']} 3 {size['H']} {size['W']}", "components")
+        if self.latents is not None:
+            check_shape(self.latents, f"{size['B']} {size['K']} D", "latents")
+        if (self.boxes is None) != (self.box_scores is None) or (self.boxes is None) != (self.box_valid is None):
+            raise ShapeError("boxes, box_scores and box_valid must be given together.")
+        if self.boxes is not None:
+            boxes = check_shape(self.boxes, f"{size['B']} N 4", "boxes")["N"]
+            check_shape(self.box_scores, f"{size['B']} {boxes}", "box_scores")
+            check_shape(self.box_valid, f"{size['B']} {boxes}", "box_valid")
+        if self.background is not None and not -size["K"] <= self.background < size["K"]:
+            raise ShapeError(f"background must be the index of one of {size['K']} slots, but is {self.background}.")
+
+    @property
+    def num_slots(self) -> int:
+        """K, background included."""
+        return int(self.log_masks.shape[1])
+
+    @property
+    def foreground(self) -> list[int]:
+        """Indices of the foreground's slots."""
+        hidden = None if self.background is None else self.background % self.num_slots
+        return [slot for slot in range(self.num_slots) if slot != hidden]
+
+    def masks(self) -> Tensor:
+        """[B, K, 1, H, W] shares of every pixel; they sum to 1 over K."""
+        return self.log_masks.exp()
+
+    def reconstruction(self) -> Tensor:
+        """[B, 3, H, W] the components, mixed by their masks."""
+        return (self.masks() * self.components).sum(dim=1)
+
+    def labels(self) -> Tensor:
+        """[B, H, W] int64 label map: 0 for the background's slot, 1.. for the others in their order (argmax over all K).
+
+        Without a background slot the labels are 0..K-1 as the slots stand.
+        """
+        winner = self.log_masks.squeeze(2).argmax(dim=1)
+        if self.background is None:
+            return winner
+        background = self.background % self.num_slots
+        return (winner + (winner < background).long()).masked_fill(winner == background, 0)
+
+    def map(self, change) -> Decomposition:  # type: ignore[no-untyped-def]
+        """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""
+        fields = {
+            key: change(value) if isinstance(value, Tensor) else value for key, value in self.__dict__.items()
+        }
+        return Decomposition(**fields)

@@ -1,0 +1,24 @@
+"""A diagonal Gaussian posterior with a unit prior: its sample and its divergence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return mean + exp(log_variance / 2) * noise, differentiable in both (Kingma & Welling, 2013)."""
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+
+
+def unit_gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(N(mean, exp(log_variance)) || N(0, 1)) in nats, summed over the last axis (R-MONet, Eq. 3, second term).
+
+    Args:
+        mean: [..., D].
+        log_variance: [..., D].
+
+    Returns:
+        [...].
+    """
+    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1)

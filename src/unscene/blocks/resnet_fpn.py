@@ -1,0 +1,87 @@
+"""ResNet18 with a feature pyramid, and the raw maps conv1..conv5 beside it (R-MONet, Fig. 22a)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from unscene.errors import check_shape
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Settings of the backbone.
+
+    Attributes:
+        width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
+        fpn_channels: channels of every map of the pyramid.
+        pretrained: start from torchvision's ImageNet weights; needs `width` 64 and a download on first use.
+    """
+
+    width: int = 64
+    fpn_channels: int = 256
+    pretrained: bool = False
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone sees in a batch of images.
+
+    Attributes:
+        conv: [B, width * (1, 1, 2, 4, 8), H/2, H/4, H/8, H/16, H/32]: the maps conv1..conv5.
+        pyramid: five maps [B, fpn_channels, ...]: of conv2..conv5, and a pooled one at H/64.
+    """
+
+    conv: tuple[Tensor, ...]
+    pyramid: tuple[Tensor, ...]
+
+
+class ResNetFPN(nn.Module):
+    """ResNet18 (He et al., 2016) from torchvision's blocks, of any width, with torchvision's FPN (Lin et al., 2017).
+
+    Args:
+        settings: see `BackboneSettings`.
+        in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
+    """
+
+    STRIDES = (2, 4, 8, 16, 32)  # of conv1..conv5
+
+    def __init__(self, settings: BackboneSettings, in_channels: int = 3) -> None:
+        super().__init__()
+        width = settings.width
+        self.channels = (width, width, 2 * width, 4 * width, 8 * width)
+        self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        self.fpn = FeaturePyramidNetwork(list(self.channels[1:]), settings.fpn_channels, LastLevelMaxPool())
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Features:
+        """[B, in_channels, H, W] -> Features."""
+        check_shape(images, "B C H W", "images")
+        conv1 = self.bn1(self.conv1(images)).relu_()
+        conv2 = self.layer1(self.maxpool(conv1))
+        conv3 = self.layer2(conv2)
+        conv4 = self.layer3(conv3)
+        conv5 = self.layer4(conv4)
+        pyramid = self.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5))
+        return Features(conv=(conv1, conv2, conv3, conv4, conv5), pyramid=tuple(pyramid.values()))
+
+
+def _stage(before: int, channels: int, stride: int) -> nn.Sequential:
+    """Two basic blocks, the first of which may halve the map."""
+    shortcut = None
+    if stride != 1 or before != channels:
+        shortcut = nn.Sequential(nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+    return nn.Sequential(BasicBlock(before, channels, stride, shortcut), BasicBlock(channels, channels))

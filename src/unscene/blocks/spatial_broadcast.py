@@ -1,0 +1,81 @@
+"""The spatial broadcast decoder (Watters et al., 2019): a latent tiled over the image, with coordinates, and convolved."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unscene.errors import RecipeError, check_shape
+
+Padding = Literal["valid", "same"]
+
+
+class SpatialBroadcastDecoder(nn.Module):
+    """Decode [S, D] latents to [S, out_channels, size, size].
+
+    `layers` 3x3 convolutions with ReLU, then one 1x1 to the output, on the latent tiled over a grid of coordinates in
+    -1..1. The tiled latent is the same at every pixel, so the first convolution is computed as
+    sum(kernel) z + kernel * coordinates: the same numbers, at no cost.
+
+    Args:
+        latent_dim: D.
+        out_channels: 4 in the component VAE: colour and mask logit.
+        channels: of the hidden layers.
+        layers: number of 3x3 convolutions.
+        size: height and width of the output.
+        padding: `valid`: the grid is size + 2 * layers wide and shrinks to `size` (the paper's way). `same`: only the
+            first convolution is unpadded and the others are padded, a third of the work.
+        stride: the grid is size / stride wide and the last layer writes stride x stride pixels at each place
+            (a pixel shuffle). 1 is the paper's; 2 is ours, a quarter of the work.
+
+    Raises:
+        RecipeError: `size` is not a multiple of `stride`, or `layers` < 1.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        out_channels: int,
+        channels: int = 32,
+        layers: int = 4,
+        size: int = 64,
+        padding: Padding = "valid",
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if size % stride or layers < 1:
+            raise RecipeError(
+                f"a decoder of {layers} layers cannot draw {size} pixels at stride {stride}: "
+                "choose a size that is a multiple of the stride, and at least one layer."
+            )
+        self.stride = stride
+        shrink = 2 * (layers if padding == "valid" else 1)
+        self.register_buffer("coordinates", coordinate_grid(size // stride + shrink), persistent=False)
+        self.first = nn.Conv2d(latent_dim + 2, channels, 3)
+        pad = 0 if padding == "valid" else 1
+        self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=pad) for _ in range(layers - 1))
+        self.last = nn.Conv2d(channels, out_channels * stride**2, 1)
+        self.latent_dim = latent_dim
+
+    coordinates: Tensor
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """[S, D] -> [S, out_channels, size, size]."""
+        check_shape(latents, f"S {self.latent_dim}", "latents")
+        kernel_of_latent, kernel_of_place = self.first.weight.split([self.latent_dim, 2], dim=1)
+        of_latent = F.linear(latents, kernel_of_latent.sum(dim=(2, 3)), self.first.bias)  # [S, channels]
+        of_place = F.conv2d(self.coordinates, kernel_of_place)  # [1, channels, size', size']
+        features = F.relu(of_latent[:, :, None, None] + of_place)
+        features = features.contiguous(memory_format=torch.channels_last)
+        for convolution in self.hidden:
+            features = F.relu(convolution(features))
+        return F.pixel_shuffle(self.last(features), self.stride)
+
+
+def coordinate_grid(size: int) -> Tensor:
+    """Return [1, 2, size, size]: y and x of every pixel, from -1 to 1 inclusive."""
+    line = torch.linspace(-1, 1, size)
+    return torch.stack(torch.meshgrid(line, line, indexing="ij"))[None]

@@ -1,0 +1,44 @@
+"""Random numbers that are a hash of (seed, sample, draw), so that a sample can be drawn again, alone.
+
+NumPy's generators are not used: their streams may change with its version, and a sample in the middle of a stream
+cannot be had without those before it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
+    """Return the first draws of each sample: a larger `draws` appends to them, and never changes them.
+
+    Args:
+        seed: 0 .. 2**64 - 1.
+        indices: [B] the samples.
+        draws: how many numbers each of them needs.
+
+    Returns:
+        [B, draws] in [0, 1), uniform, multiples of 2**-53.
+    """
+    stream = splitmix64(np.array([seed], np.uint64))
+    sample = splitmix64(stream + indices.astype(np.uint64) * _GOLDEN)
+    bits = splitmix64(sample[:, None] + np.arange(draws, dtype=np.uint64) * _GOLDEN)
+    return np.ldexp((bits >> np.uint64(11)).astype(np.float64), -53)
+
+
+def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the number that the splitmix64 generator gives next in each state (Steele, Lea and Flood, 2014).
+
+    Args:
+        state: [...], one axis or more (for a scalar NumPy warns of the wrapping around that is wanted here).
+
+    Returns:
+        [...] of the same shape.
+    """
+    mixed = state + _GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

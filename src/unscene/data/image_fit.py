@@ -1,0 +1,138 @@
+"""From an image of any size to the model's square, and back again with the masks and boxes found there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from unscene.errors import RecipeError, ShapeError, check_shape, did_you_mean
+
+FitKind = Literal["crop", "pad", "stretch"]
+Rectangle = tuple[int, int, int, int]  # x1 y1 x2 y2 in pixels, end exclusive
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an image was fitted: its part `source` became the part `target` of the square.
+
+    Attributes:
+        height: H of the image.
+        width: W of the image.
+        size: side of the square.
+        source: `x1 y1 x2 y2` in the image, end exclusive; smaller than the image for "crop".
+        target: `x1 y1 x2 y2` in the square, end exclusive; smaller than the square for "pad".
+    """
+
+    height: int
+    width: int
+    size: int
+    source: Rectangle
+    target: Rectangle
+
+    def restore(self, masks: NDArray[np.floating], fill: ArrayLike = 0.0) -> NDArray[np.float32]:
+        """Bring masks of the square to the image's own resolution.
+
+        Bilinear, so that masks which sum to 1 over K still do, and smoothed where the image is smaller than the square.
+
+        Args:
+            masks: [K, size, size].
+            fill: for the image's pixels that are not in the square (outside a crop); a number, or [K] of them.
+
+        Returns:
+            [K, H, W] float32.
+
+        Raises:
+            ShapeError: `masks` has other axes, or `fill` is neither one number nor K of them.
+        """
+        K = check_shape(masks, f"K {self.size} {self.size}", "masks")["K"]
+        outside = np.asarray(fill, np.float32)
+        if outside.shape not in ((), (K,)):
+            raise ShapeError(f"fill must be one number or {K} of them, but its shape is {list(outside.shape)}.")
+        restored = np.empty((K, self.height, self.width), np.float32)
+        restored[...] = outside.reshape(-1, 1, 1)
+        (x1, y1, x2, y2), (left, top, right, bottom) = self.source, self.target
+        for mask, whole in zip(masks.astype(np.float32), restored, strict=True):
+            shown = Image.fromarray(mask[top:bottom, left:right])
+            whole[y1:y2, x1:x2] = np.asarray(shown.resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR))
+        return restored
+
+    def restore_boxes(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Bring boxes of the square to the image's own pixels.
+
+        Args:
+            boxes: [N, 4] `x1 y1 x2 y2` in the square; a zero row stands for no box.
+
+        Returns:
+            [N, 4] float32, clipped to what the square shows of the image; a zero row where nothing is left.
+
+        Raises:
+            ShapeError: `boxes` has other axes.
+        """
+        check_shape(boxes, "N 4", "boxes")
+        source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
+        scale = (source[2:] - source[:2]) / (target[2:] - target[:2])
+        restored = (boxes - np.tile(target[:2], 2)) * np.tile(scale, 2) + np.tile(source[:2], 2)
+        restored = restored.clip(np.tile(source[:2], 2), np.tile(source[2:], 2))
+        restored[(restored[:, 2:] <= restored[:, :2]).any(axis=1)] = 0
+        return restored.astype(np.float32)
+
+
+def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], Fit]:
+    """Bring an image to a square, smoothing where it is reduced (bicubic).
+
+    Args:
+        image: [H, W, 3] uint8.
+        size: side of the square.
+        fit: "crop": the largest square in the image's middle. "pad": the whole image, its sides in proportion, on a
+            ground of its mean colour. "stretch": the whole image, its sides out of proportion.
+
+    Returns:
+        square: [size, size, 3] uint8.
+        fit: the way back for masks and boxes.
+
+    Raises:
+        ShapeError: `image` has other axes, another type, or no pixel.
+        RecipeError: `size` is below 1, or `fit` is none of the above.
+    """
+    axes = check_shape(image, "H W 3", "image")
+    if image.dtype != np.uint8 or not image.size:
+        raise ShapeError(f"image must be uint8 with at least one pixel, but is {image.dtype} {list(image.shape)}.")
+    geometry = _geometry(axes["H"], axes["W"], size, fit)
+    left, top, right, bottom = geometry.target
+    size_shown = (right - left, bottom - top)
+    square = np.empty((size, size, 3), np.uint8)
+    square[...] = image.mean(axis=(0, 1)).round()  # seen where "pad" leaves a margin
+    resized = Image.fromarray(image).resize(size_shown, Image.Resampling.BICUBIC, box=geometry.source)
+    square[top:bottom, left:right] = np.asarray(resized)
+    return square, geometry
+
+
+def check_fit(size: int, fit: str) -> None:
+    """Raise RecipeError when there is no such square or no such way to fit an image to it."""
+    kinds = get_args(FitKind)
+    if size < 1:
+        raise RecipeError(f"images: size must be 1 or more pixels, but is {size}.")
+    if fit not in kinds:
+        raise RecipeError(f"images: fit has no '{fit}', only {', '.join(kinds)}.{did_you_mean(str(fit), kinds)}")
+
+
+def _geometry(height: int, width: int, size: int, fit: FitKind) -> Fit:
+    check_fit(size, fit)
+    source, target = (0, 0, width, height), (0, 0, size, size)
+    if fit == "crop":
+        side = min(height, width)
+        source = _centred(side, side, width, height)
+    if fit == "pad":
+        longest = max(height, width)
+        target = _centred(max(1, round(size * width / longest)), max(1, round(size * height / longest)), size, size)
+    return Fit(height, width, size, source, target)
+
+
+def _centred(width: int, height: int, outer_width: int, outer_height: int) -> Rectangle:
+    """A rectangle in the middle of a larger one, as far to the top left as whole pixels ask."""
+    left, top = (outer_width - width) // 2, (outer_height - height) // 2
+    return left, top, left + width, top + height

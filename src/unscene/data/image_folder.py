@@ -1,0 +1,226 @@
+"""A folder of your own images, without labels, in any format and mode that Pillow reads.
+
+`read_image` says what becomes of an image, `fit_image` how it is brought to the model's square.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unscene.data.image_fit import Fit, FitKind, check_fit, fit_image
+from unscene.data.sample_indices import checked_indices
+from unscene.errors import DataError, RecipeError
+
+__all__ = ["SUFFIXES", "Fit", "ImageFolder", "ImageFolderSettings", "fit_image", "read_image"]
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_WHITE = (255, 255, 255, 255)
+_REMEMBERED_BYTES = 2**29
+_SHOWN = 5  # names in a message
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageFolderSettings:
+    """Which images, and how they are brought to the model's size.
+
+    Attributes:
+        folder: searched with everything below it; names that begin with a dot are passed over.
+        size: side of the square in pixels.
+        skip_damaged: leave out the images that cannot be read. Every image is read once for that, at the start.
+        fit: as in `fit_image`.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    folder: str
+    size: int = 64
+    skip_damaged: bool = False
+    fit: FitKind = "crop"
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise RecipeError("images: folder is empty. Name the folder of your images with --data.folder.")
+        check_fit(self.size, self.fit)
+
+
+class ImageFolder:
+    """The images of a folder, read when they are asked for.
+
+    A fitted image is kept in memory (up to 512 MiB in each process): to decode a photograph takes some 100 ms, and
+    every epoch asks for it again.
+
+    Attributes:
+        settings: as given.
+        paths: of the images, sorted by their names below the folder; image `i` of a batch is `paths[i]`.
+        skipped: the images that cannot be read, with `skip_damaged`; a warning in the log names them.
+
+    Raises:
+        DataError: the folder is missing, is a file, or has no image (that can be read).
+    """
+
+    def __init__(self, settings: ImageFolderSettings) -> None:
+        self.settings = settings
+        self.paths = _find_images(Path(settings.folder).expanduser())
+        self.skipped: list[Path] = []
+        self._remembered: dict[Path, NDArray[np.uint8]] = {}
+        if settings.skip_damaged:
+            self._leave_out_damaged()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_remembered": {}}  # a spawned worker fills its own
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[np.uint8]]:
+        """Read images.
+
+        Args:
+            indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
+
+        Returns:
+            `image` [B, size, size, 3] uint8.
+
+        Raises:
+            DataError: an image cannot be read, or an index is outside the folder's images.
+            ShapeError: `indices` is not one row of whole numbers.
+        """
+        wanted = checked_indices(indices, len(self))
+        images = np.empty((len(wanted), self.settings.size, self.settings.size, 3), np.uint8)
+        for row, index in enumerate(wanted.tolist()):
+            try:
+                images[row] = self._square(self.paths[index])
+            except DataError as error:
+                raise DataError(f"{error} Pass --data.skip_damaged true to leave such images out.") from error
+        return {"image": images}
+
+    def _square(self, path: Path) -> NDArray[np.uint8]:
+        if path in self._remembered:
+            return self._remembered[path]
+        square, _ = fit_image(read_image(path), self.settings.size, self.settings.fit)
+        if (len(self._remembered) + 1) * square.nbytes <= _REMEMBERED_BYTES:
+            self._remembered[path] = square
+        return square
+
+    def _leave_out_damaged(self) -> None:
+        first_error = None
+        for path in self.paths:
+            try:
+                self._square(path)
+            except DataError as error:
+                first_error = first_error or error
+                self.skipped.append(path)
+        if len(self.skipped) == len(self.paths):
+            raise DataError(
+                f"none of the {len(self.paths)} images of {self.settings.folder} can be read: {first_error}"
+            )
+        if self.skipped:
+            found = len(self.paths)
+            self.paths = [path for path in self.paths if path not in set(self.skipped)]
+            names = ", ".join(str(path) for path in self.skipped[:_SHOWN])
+            more = f" and {len(self.skipped) - _SHOWN} more" if len(self.skipped) > _SHOWN else ""
+            _log.warning("%d of %d images left out, they cannot be read: %s%s", len(self.skipped), found, names, more)
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image at its full resolution, upright as its EXIF orientation says.
+
+    Grey, palette, CMYK and all other modes become RGB. Transparent pixels are laid on white. Of an animation the first
+    frame is taken. Greys of more than 8 bits are scaled, not cut: 16 bits by 1/257; floats in [0, 1] by 255; any other
+    range from its least value to its greatest.
+
+    Args:
+        path: of the file; its content says the format, not its name.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        DataError: the file is missing, damaged, cut short, no image, or has so many pixels that Pillow takes it for
+            an attack (a "decompression bomb", twice `PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    try:
+        with Image.open(path) as image:
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"There is no image {path}. Check its name.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder. Name an image in it.") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(f"{path} has more than {most:,} pixels. Reduce it with another program first.") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is damaged or no image that Pillow knows. Save it again as PNG or JPEG.") from None
+    except Exception as error:  # the decoders raise SyntaxError, struct.error, IndexError ... for damaged files
+        raise DataError(f"{path} is damaged ({error}). Copy or save it again.") from error
+
+
+def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return np.repeat(_as_bytes(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        on_white = Image.new("RGBA", image.size, _WHITE)
+        on_white.alpha_composite(image.convert("RGBA"))
+        image = on_white
+    return np.array(image.convert("RGB"))
+
+
+def _as_bytes(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """[H, W] 16-bit, 32-bit or floating-point greys to 0..255, as `read_image` says."""
+    values = grey.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError("has pixels that are no numbers (NaN or infinite). Replace them first.")
+    low, high = values.min(), values.max()
+    if grey.dtype.kind in "iu" and low >= 0 and high <= 65535:
+        low, high = 0, 65535
+    elif grey.dtype.kind == "f" and low >= 0 and high <= 1:
+        low, high = 0, 1
+    scaled: NDArray[np.float64] = (values - low) * (255 / ((high - low) or 1))  # one single value becomes 0
+    return scaled.round().astype(np.uint8)
+
+
+def _find_images(folder: Path) -> list[Path]:
+    if not folder.exists():
+        raise DataError(f"There is no folder {folder}. Check its name.")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file. Give the folder it is in: {folder.parent}.")
+    files = sorted(_files_below(folder), key=lambda path: path.relative_to(folder).as_posix())
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        kinds = Counter(path.suffix or "without suffix" for path in files).most_common(_SHOWN)
+        found = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file at all"
+        raise DataError(f"{folder} has no image (expected {', '.join(SUFFIXES)}), but {found}. Give another folder.")
+    return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file, also behind links to folders; a folder that links lead to twice is entered once."""
+    entered = set()
+    for place, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in files if not name.startswith("."))
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be searched ({error.strerror}). Check its permissions.")

@@ -1,0 +1,198 @@
+"""Multi-dSprites, "coloured sprites on grayscale": squares, ellipses and hearts that cover each other.
+
+The data set of the R-MONet and MONet papers, drawn here; the shapes are in `sprites`.
+
+Any sample comes from (seed, index) alone, so it can be drawn again, alone or in any batch.
+
+Labels follow the painter's order: sprite `m` is painted after sprite `m - 1` and has label `m + 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.counter_random import uniform_draws
+from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.sample_indices import checked_indices
+from unscene.data.sprites import SHAPES, covered_windows
+from unscene.errors import RecipeError, did_you_mean
+
+VERSION = 1  # of the generator: raised whenever the same seed would draw something else
+
+Colours = Literal["fitted", "saturated"]
+Background = Literal["grey", "colour"]
+
+_SMALLEST_SIZE = 16  # below, a sprite could touch the border
+_CHUNK = 64  # scenes; their working arrays stay in the processor's cache
+_DRAWS = 8  # random numbers of the scene, and of each sprite
+
+
+@dataclass(frozen=True)
+class MultiDSpritesSettings:
+    """What is drawn. The defaults are the R-MONet paper's variant.
+
+    Attributes:
+        count: number of scenes.
+        seed: another seed draws another, unrelated data set.
+        size: side of the image in pixels; the sprites grow with it.
+        min_objects: fewest sprites of a scene.
+        max_objects: most sprites of a scene; also M, the rows of boxes and factors.
+        colours: of the sprites. "fitted": uniform RGB, which is what the published images show; "saturated": uniform
+            hue at full saturation and value, which is what the paper says.
+        background: "grey": one uniform grey a scene; "colour": uniform RGB.
+        min_scale: smallest sprite, uniform up to `max_scale`.
+        max_scale: largest sprite.
+        shapes: drawn with equal probability.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    count: int = 60000
+    seed: int = 0
+    size: int = 64
+    min_objects: int = 2
+    max_objects: int = 5
+    colours: Colours = "fitted"
+    background: Background = "grey"
+    min_scale: float = 0.5
+    max_scale: float = 1.0
+    shapes: tuple[str, ...] = SHAPES
+
+    def __post_init__(self) -> None:
+        _require(self.count >= 1, f"count must be 1 or more, but is {self.count}.")
+        _require(0 <= self.seed < 2**63, f"seed must be 0 or more and below 2**63, but is {self.seed}.")
+        _require(self.size >= _SMALLEST_SIZE, f"size must be {_SMALLEST_SIZE} or more pixels, but is {self.size}.")
+        _require(
+            0 <= self.min_objects <= self.max_objects and 1 <= self.max_objects <= 255,
+            f"0 <= min_objects <= max_objects and 1 <= max_objects <= 255 must hold, "
+            f"but they are {self.min_objects} and {self.max_objects}.",
+        )
+        _require(
+            0 < self.min_scale <= self.max_scale <= 1,
+            f"0 < min_scale <= max_scale <= 1 must hold, but they are {self.min_scale} and {self.max_scale}. "
+            "A scale above 1 would put sprites across the image's border.",
+        )
+        _require_choice("colours", self.colours, get_args(Colours))
+        _require_choice("background", self.background, get_args(Background))
+        _require(len(self.shapes) > 0, f"shapes must name at least one of {', '.join(SHAPES)}, but is empty.")
+        _require(len(set(self.shapes)) == len(self.shapes), f"shapes must differ, but are {', '.join(self.shapes)}.")
+        for shape in self.shapes:
+            _require_choice("shapes", shape, SHAPES)
+
+
+class MultiDSprites:
+    """Multi-dSprites scenes, drawn when they are asked for."""
+
+    def __init__(self, settings: MultiDSpritesSettings | None = None) -> None:
+        self.settings = settings or MultiDSpritesSettings()
+
+    def __len__(self) -> int:
+        return self.settings.count
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
+        """Draw scenes; scene `i` is the same in every batch.
+
+        Args:
+            indices: [B] in any order, duplicates allowed, each in 0 .. count - 1.
+
+        Returns:
+            image: [B, size, size, 3] uint8.
+            mask: [B, size, size] uint8 label map, 0 is the background.
+            boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
+                `m + 1`, a zero row where there is no sprite or it is hidden.
+            shape: [B, M] uint8, 1.. as in `SHAPES`, 0 where there is no sprite; all other factors are 0 there too.
+            scale: [B, M] float32.
+            orientation: [B, M] float32 in [0, 2 pi], clockwise.
+            x, y: [B, M] float32 in [0, 1]; the centre is at `size (1/4 + x/2)` pixels.
+            color: [B, M, 3] float32 in [0, 1].
+            visibility: [B, M] float32, the share of the sprite's own pixels that no later sprite covers.
+
+        Raises:
+            DataError: an index is outside the data set.
+            ShapeError: `indices` is not one row of whole numbers.
+        """
+        wanted = checked_indices(indices, len(self))
+        settings = self.settings
+        B, M, size = len(wanted), settings.max_objects, settings.size
+        palette, sample = _draw_factors(settings, wanted)
+        sample["image"] = np.empty((B, size, size, 3), np.uint8)
+        sample["mask"] = np.zeros((B, size, size), np.uint8)
+        sample["boxes"] = np.empty((B, M, 4), np.float32)
+        sample["visibility"] = np.empty((B, M), np.float32)
+        for start in range(0, B, _CHUNK):
+            _paint({key: value[start : start + _CHUNK] for key, value in sample.items()}, palette[start:][:_CHUNK])
+        return sample
+
+
+def _draw_factors(
+    settings: MultiDSpritesSettings, indices: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], dict[str, NDArray]]:
+    """The scenes' palettes [B, M + 1, 4] uint8 (label to RGB, and an unused byte) and the factors of their sprites."""
+    B, M = len(indices), settings.max_objects
+    drawn = uniform_draws(settings.seed, indices, _DRAWS * (M + 1)).reshape(B, M + 1, _DRAWS)
+    scene, sprite = drawn[:, 0], drawn[:, 1:]
+    number = settings.min_objects + (scene[:, 0] * (M + 1 - settings.min_objects)).astype(np.int64)
+    present = np.arange(M) < number[:, None]  # [B, M]
+    kinds = np.array([SHAPES.index(shape) + 1 for shape in settings.shapes], np.uint8)
+
+    palette = np.zeros((B, M + 1, 4), np.uint8)
+    ground = scene[:, 1:4] if settings.background == "colour" else scene[:, 1:2]
+    palette[:, 0, :3] = _as_bytes(ground)
+    colour = _as_bytes(_pure_hue(sprite[..., 5])) if settings.colours == "saturated" else _as_bytes(sprite[..., 5:8])
+    palette[:, 1:, :3] = colour * present[..., None]
+    scale = settings.min_scale + (settings.max_scale - settings.min_scale) * sprite[..., 1]
+    return palette, {
+        "shape": kinds[(sprite[..., 0] * len(kinds)).astype(np.int64)] * present,
+        "scale": (scale * present).astype(np.float32),
+        "orientation": (2 * np.pi * sprite[..., 2] * present).astype(np.float32),
+        "x": (sprite[..., 3] * present).astype(np.float32),
+        "y": (sprite[..., 4] * present).astype(np.float32),
+        "color": palette[:, 1:, :3] / np.float32(255),
+    }
+
+
+def _as_bytes(uniform: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Numbers in [0, 1] to 0..255, each as likely as the others."""
+    return np.minimum(uniform * 256, 255).astype(np.uint8)
+
+
+def _pure_hue(hue: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[...] hue in [0, 1) to [..., 3] RGB at full saturation and value."""
+    return np.asarray(np.clip(np.abs((6 * hue[..., None] + [0, 4, 2]) % 6 - 3) - 1, 0, 1))
+
+
+def _paint(scenes: dict[str, NDArray], palette: NDArray[np.uint8]) -> None:
+    """Fill image, mask, boxes and visibility of the scenes from their factors, in place."""
+    mask, (B, M) = scenes["mask"], scenes["shape"].shape
+    scene, sprite = np.nonzero(scenes["shape"])  # in painter's order within a scene
+    geometry = {key: scenes[key][scene, sprite] for key in ("shape", "scale", "orientation", "x", "y")}
+    size = mask.shape[1]
+    covered, corner = covered_windows(geometry, size)  # [S, w, w], [S, 2]
+    area = np.count_nonzero(covered, axis=(1, 2))
+    within = np.arange(covered.shape[1])
+    first = (scene * size + corner[:, 1]) * size + corner[:, 0]
+    pixels = (first[:, None, None] + within[:, None] * size + within)[covered]
+    mask.reshape(-1)[pixels] = np.repeat((sprite + 1).astype(np.uint8), area)  # of equal indices the last one wins
+
+    entry = mask + (np.arange(B) * (M + 1))[:, None, None]  # into the palettes of all scenes, one after another
+    scenes["image"][...] = palette.reshape(-1, 4).view(np.uint32)[:, 0].take(entry)[..., None].view(np.uint8)[..., :3]
+    scenes["boxes"][...] = boxes_of_labels(mask, M)
+    shown = np.bincount(entry.ravel(), minlength=B * (M + 1)).reshape(B, M + 1)[:, 1:]
+    scenes["visibility"][...] = 0
+    scenes["visibility"][scene, sprite] = shown[scene, sprite] / np.maximum(area, 1)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise RecipeError(f"multi_dsprites: {message}")
+
+
+def _require_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    message = f"{setting} has no '{value}', only {', '.join(choices)}.{did_you_mean(str(value), choices)}"
+    _require(value in choices, message)

@@ -1,0 +1,231 @@
+"""Scenes to disk: a new HDF5 file as `store` describes it, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from glob import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from unscene.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: unfinished files of killed processes stay
+    fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
+
+_ROWS_A_CHUNK = 1024  # of boxes and factors, which are read whole; images and masks have one
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_scenes(
+    path: str | Path,
+    batches: Iterable[Mapping[str, NDArray]],
+    count: int | None,
+    attributes: Mapping[str, Any],
+    progress: bool = True,
+) -> int:
+    """Write scenes to a new HDF5 file, which appears under its name only when it is complete.
+
+    Args:
+        path: of the new file; missing folders are made.
+        batches: any number of them, `count` samples in all, each with the same arrays [B, ...], `image` among them.
+        count: N; None when only the end of `batches` tells.
+        attributes: of the file, read after the last batch; a mapping (`settings`) is stored as JSON.
+            `unscene_version` and `complete` are added.
+        progress: show a bar with the time left on stderr.
+
+    Returns:
+        N, the number of scenes written.
+
+    Raises:
+        DataError: the file is already there, cannot be written, the disk is full, or the batches are not `count`
+            samples. Whatever stops the writing, Ctrl-C too, the unfinished file is removed; what a killed process
+            left is removed by the next one that writes the same file, and logged.
+    """
+    path = Path(path)
+    if path.exists():
+        raise DataError(f"{path} is already there and is not overwritten. Give another name, or remove it first.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with tqdm(total=count, unit=" scenes", desc=path.name, file=sys.stderr, disable=not progress) as bar:
+        try:
+            with _explained(path, partial):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_abandoned(path)
+                target = _ErrorKeepingFile(partial, "w+")
+            with target:
+                _lock(target)  # until it is closed: `_remove_abandoned` of another process passes it over
+                with _new_file(target) as file:
+                    for done in _write_batches(file, batches, count):
+                        with _explained(path, partial, done, count):
+                            target.raise_kept()
+                        bar.update(done - bar.n)
+                    _write_attributes(file, {**attributes, "unscene_version": version("unscene"), "complete": True})
+                with _explained(path, partial, done, count):
+                    target.raise_kept()
+            with _explained(path, partial):
+                partial.replace(path)
+            return done
+        finally:
+            if partial.exists():  # not when its folder could not be made
+                partial.unlink()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the unfinished files of killed processes; a lock, which ends with its process, guards the others."""
+    for partial in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        with suppress(FileNotFoundError), partial.open("r+b") as file:
+            if _lock(file):
+                partial.unlink()
+                _log.warning("removed %s, which an interrupted run left behind", partial)
+
+
+def _lock(file: IO[bytes] | io.FileIO) -> bool:
+    """Lock a file for as long as it is open; False when another process has done so, or the disk knows no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+class _ErrorKeepingFile(io.FileIO):
+    """A file whose writing always seems to succeed; the first error is kept, to be raised between two batches.
+
+    HDF5 may not see it: when a write fails in its cache (the disk is full), closing the file fails as well, and the
+    process ends in a segmentation fault instead of a message.
+    """
+
+    _kept: BaseException | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left and self._kept is None:
+                left = left[super().write(left) :]  # a nearly full disk takes a part
+        except BaseException as error:  # Ctrl-C too
+            self._kept = error
+        return size
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except BaseException as error:
+            self._kept = self._kept or error
+            return self.tell() if size is None else size
+
+    def raise_kept(self) -> None:
+        if self._kept is not None:
+            raise self._kept
+
+
+@contextmanager
+def _new_file(target: _ErrorKeepingFile) -> Iterator[h5py.File]:
+    file = None
+    try:
+        with _interrupt_waits():
+            file = h5py.File(target, "w", libver="latest")
+        yield file
+    finally:
+        with _interrupt_waits():
+            if file is not None:
+                file.close()
+
+
+@contextmanager
+def _interrupt_waits() -> Iterator[None]:
+    """Let Ctrl-C wait until HDF5 is done: it calls `_ErrorKeepingFile`, and a KeyboardInterrupt there breaks it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C goes to the main thread alone
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _write_batches(file: h5py.File, batches: Iterable[Mapping[str, NDArray]], count: int | None) -> Iterator[int]:
+    """Write batch after batch, and yield after each how many scenes are written."""
+    done = 0
+    for batch in batches:
+        start, done = done, done + len(batch["image"])
+        if count is not None and done > count:
+            raise DataError(f"{count} scenes were announced, but the source gives more. Set count to what it holds.")
+        with _interrupt_waits():
+            if start == 0:
+                _create_datasets(file, batch, count)
+            if set(batch) != set(file):
+                raise DataError(f"a batch has the arrays {sorted(batch)}, but the first one had {sorted(file)}.")
+            for name, values in batch.items():
+                if count is None:
+                    file[name].resize(done, axis=0)
+                file[name][start:done] = values
+        yield done
+    if done == 0:
+        raise DataError("the source has no scene that could be written.")
+    if count is not None and done < count:
+        raise DataError(f"{count} scenes were announced, but the source ended after {done}. Set count to {done}.")
+
+
+def _write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    with _interrupt_waits():
+        for key, value in attributes.items():
+            file.attrs[key] = json.dumps(value) if isinstance(value, Mapping) else value
+
+
+def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int | None) -> None:
+    for name, values in batch.items():
+        rows = 1 if name in ("image", "mask") else min(_ROWS_A_CHUNK, count or _ROWS_A_CHUNK)
+        file.create_dataset(
+            name,
+            shape=(count or 0, *values.shape[1:]),
+            maxshape=(count, *values.shape[1:]),
+            dtype=values.dtype,
+            chunks=(rows, *values.shape[1:]),
+            compression="gzip",
+            compression_opts=4,
+        )
+
+
+@contextmanager
+def _explained(path: Path, partial: Path, done: int = 0, count: int | None = None) -> Iterator[None]:
+    """Turn the system's error into a DataError that says how to mend it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            cure = "Check the folder's name and permissions, or give another one."
+            raise DataError(f"{path} cannot be written: {error}. {cure}") from error
+        written = partial.stat().st_size / 1e6 if partial.exists() else 0.0
+        needed = f"about {written / done * count:,.1f} MB" if done and count else "more"
+        all_of_them = f" of {count:,}" if count else ""
+        free = shutil.disk_usage(path.parent).free / 1e6 + written  # what the unfinished file held is given back
+        raise DataError(
+            f"{path} could not be finished: {error.strerror}, after {done:,}{all_of_them} scenes. It needs {needed}, "
+            f"and {free:,.1f} MB are free on the disk of {path.resolve().parent}. Free some space, write to another "
+            "disk, or ask for fewer scenes."
+        ) from error

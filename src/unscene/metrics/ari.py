@@ -1,0 +1,150 @@
+"""The adjusted Rand index: how well the pixels of an object stay together in one slot, corrected for chance.
+
+Hubert and Arabie, Comparing partitions, 1985. The foreground variant of the field (MONet, IODINE, R-MONet) looks at the
+pixels of true objects alone, so what a model does to the background's pixels is of no matter to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unscene.errors import RecipeError, check_shape
+from unscene.metrics import mean_of_counted
+from unscene.metrics.contingency import contingency_table, decomposition_table
+from unscene.scene import Decomposition, Scene
+
+
+def adjusted_rand_index(table: Tensor) -> Tensor:
+    """The adjusted Rand index of each contingency table, with scikit-learn's conventions.
+
+    ARI = 2 (tp tn - fn fp) / ((tp + fn)(fn + tn) + (tp + fp)(fp + tn)),  over ordered pairs of pixels: tp are together
+    in both, fn together in the truth alone, fp in the prediction alone, tn in neither.
+
+    Two partitions that agree wholly are 1: one object in one slot, each pixel by itself in both, no pixel at all. One
+    object, split, is 0. Below 0 is worse than chance.
+
+    Args:
+        table: [B, R, C] pixel counts n_ij.
+
+    Returns:
+        [B] float64, at most 1, never NaN.
+
+    Raises:
+        ShapeError: not three axes.
+    """
+    check_shape(table, "B R C", "table")
+    cells = table.double()  # exact up to 2^53 pairs, where int64 would overflow in tp * tn from 240 x 320 pixels on
+    together = cells.square().sum(dim=(1, 2))
+    pixels = cells.sum(dim=(1, 2))
+    tp = together - pixels
+    fn = cells.sum(dim=2).square().sum(dim=1) - together
+    fp = cells.sum(dim=1).square().sum(dim=1) - together
+    tn = pixels.square() - together - fn - fp
+    agree = (fn == 0) & (fp == 0)
+    scale = (tp + fn) * (fn + tn) + (tp + fp) * (fp + tn)  # over 0 unless they agree
+    index = 2 * (tp * tn - fn * fp) / scale.masked_fill(agree, 1)
+    return index.masked_fill(agree, 1)
+
+
+def deepmind_formula_is_nan(table: Tensor) -> Tensor:
+    """Whether (index - expected) / (maximum - expected), the field's formula for the same index, is 0 / 0.
+
+    It is for one object in one slot, for objects of one pixel each in slots of their own, and with no or one pixel.
+    DeepMind's `segmentation_metrics.py` mends the first, but only if one slot also wins the whole background.
+
+    Args:
+        table: [B, R, C] pixel counts.
+
+    Returns:
+        [B] bool.
+    """
+    check_shape(table, "B R C", "table")
+    true, predicted, pixels = table.sum(dim=2), table.sum(dim=1), table.sum(dim=(1, 2))
+    true_pairs = (true * (true - 1)).sum(dim=1)
+    predicted_pairs = (predicted * (predicted - 1)).sum(dim=1)
+    all_or_none = (true_pairs == 0) | (true_pairs == pixels * (pixels - 1))
+    return (true_pairs == predicted_pairs) & all_or_none
+
+
+@dataclass
+class AdjustedRandIndex:
+    """Mean adjusted Rand index over images; the predicted label is the argmax over all K slots, background included.
+
+    With `foreground`, only pixels of true objects; an image without any is not counted. Then `compute` gives
+        ari_fg: the mean over the counted images.
+        ari_fg_images: how many are counted.
+        ari_fg_deepmind_nan: for how many of all images, counted or not, DeepMind's formula is NaN.
+        ari_fg_without_background: the same mean, if only the foreground's slots compete for a pixel (ties to the first
+            slot). Far above `ari_fg`, masks are soft: objects are found, but lose their pixels to the background.
+    Without, `ari`: the mean over all images, of all pixels.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("scene.labels",)
+
+    foreground: bool = True
+    scores: list[float | None] = field(default_factory=list, init=False)
+    scores_without_background: list[float | None] = field(default_factory=list, init=False)
+    labelled_images: int = field(default=0, init=False)
+    deepmind_nan: int = field(default=0, init=False)
+
+    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+        if scene.labels is None:
+            self.scores += [None] * len(scene)
+            return
+        table = decomposition_table(scene.labels, decomposition)
+        self.labelled_images += len(table)
+        if not self.foreground:
+            self.scores += _scores(table)
+            return
+        table = table[:, 1:]  # the pixels of true objects
+        self.scores += _scores(table)
+        self.deepmind_nan += int(deepmind_formula_is_nan(table).sum())
+        if decomposition.foreground:
+            self.scores_without_background += _scores(_table_without_background(scene.labels, decomposition)[:, 1:])
+
+    def compute(self) -> dict[str, float | int | None]:
+        mean = mean_of_counted(self.scores)
+        if not self.foreground:
+            return {"ari": mean}
+        seen = self.labelled_images > 0
+        return {
+            "ari_fg": mean,
+            "ari_fg_images": sum(score is not None for score in self.scores) if seen else None,
+            "ari_fg_deepmind_nan": self.deepmind_nan if seen else None,
+            "ari_fg_without_background": mean_of_counted(self.scores_without_background),
+        }
+
+    def per_image(self) -> list[float | None]:
+        return list(self.scores)
+
+    def merge(self, other: AdjustedRandIndex) -> None:
+        if other.foreground != self.foreground:
+            raise RecipeError(
+                "ARI on foreground pixels cannot be merged with ARI on all pixels. Merge each with its own."
+            )
+        self.scores += other.scores
+        self.scores_without_background += other.scores_without_background
+        self.labelled_images += other.labelled_images
+        self.deepmind_nan += other.deepmind_nan
+
+    def reset(self) -> None:
+        self.scores, self.scores_without_background = [], []
+        self.labelled_images = self.deepmind_nan = 0
+
+
+def _scores(table: Tensor) -> list[float | None]:
+    """The index of each image, None for an image without a pixel in the table."""
+    counted: list[bool] = (table.sum(dim=(1, 2)) > 0).tolist()
+    index: list[float] = adjusted_rand_index(table).tolist()
+    return [score if count else None for score, count in zip(index, counted, strict=True)]
+
+
+def _table_without_background(labels: Tensor, decomposition: Decomposition) -> Tensor:
+    """[B, M+1, K-1] the contingency table where only the foreground's slots compete."""
+    slots = torch.tensor(decomposition.foreground, device=decomposition.log_masks.device)
+    winner = decomposition.log_masks.index_select(1, slots).squeeze(2).max(dim=1).indices  # argmax, 7 times faster
+    return contingency_table(labels, winner, num_predicted=len(slots)).cpu()

@@ -1,0 +1,155 @@
+"""COCO's average precision of the boxes, all objects one class.
+
+Lin et al., Microsoft COCO, 2014: precision at 101 levels of recall, IoU .50 to .95, at most 100 boxes an image. COCO's
+small, medium and large mean nothing at 64 px and are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from unscene.errors import ShapeError, TrainingError
+from unscene.metrics import mean_of_counted
+from unscene.metrics.region_iou import matched_iou
+from unscene.scene import Decomposition, Scene
+
+
+class ImageBoxes(NamedTuple):
+    """The boxes of one image: truth [M, 4] and found [N, 4] as x y width height, and the scores [N]."""
+
+    truth: NDArray[np.float64]
+    found: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+@dataclass
+class BoxAveragePrecision:
+    """Average precision of the valid boxes against the boxes of the visible objects.
+
+    map_50_95, map_50, map_75: mean over the IoU thresholds .50, .55 .. .95; at .50; at .75.
+    ar_100: recall, mean over the same thresholds.
+
+    Without any box found all are 0; without any true box, None. `per_image` is another measure, for one image has no
+    useful precision: the mean IoU of its true boxes with the boxes matched to them (Hungarian), 0 for the unmatched.
+    Boxes of exactly equal score are ranked in the order of the images, as in COCO.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("scene.boxes", "decomposition.boxes")
+
+    images: list[ImageBoxes | None] = field(default_factory=list, init=False)  # None: not applicable
+
+    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+        if len(scene) != len(decomposition.log_masks):
+            raise ShapeError(f"{len(scene)} scenes need as many decompositions, not {len(decomposition.log_masks)}.")
+        found, scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
+        if scene.boxes is None or found is None or scores is None or valid is None:
+            self.images += [None] * len(scene)
+            return
+        rows = zip(_xywh(scene.boxes), _xywh(found), _array(scores), valid.cpu().bool().numpy(), strict=True)
+        batch = [
+            ImageBoxes(truth[truth[:, 2:].min(axis=1) > 0], box[keep], score[keep]) for truth, box, score, keep in rows
+        ]
+        _check_finite(batch)
+        self.images += batch
+
+    def compute(self) -> dict[str, float | int | None]:
+        images = [image for image in self.images if image is not None]
+        names = ("map_50_95", "map_50", "map_75", "ar_100")
+        if not any(len(image.truth) for image in images):
+            return dict.fromkeys(names)
+        if not any(len(image.found) for image in images):
+            return dict.fromkeys(names, 0.0)
+        return dict(zip(names, coco_precision_and_recall(images), strict=True))
+
+    def per_image(self) -> list[float | None]:
+        return [None if image is None else _mean_matched_iou(image) for image in self.images]
+
+    def merge(self, other: BoxAveragePrecision) -> None:
+        self.images += other.images
+
+    def reset(self) -> None:
+        self.images = []
+
+
+def coco_precision_and_recall(images: list[ImageBoxes]) -> tuple[float, float, float, float]:
+    """Average precision at .50:.95, .50 and .75, and recall at .50:.95, by pycocotools.
+
+    Args:
+        images: at least one true box and one found box among them.
+    """
+    truth = [
+        {"image_id": i, "bbox": box, "iscrowd": 0} for i, image in enumerate(images) for box in image.truth.tolist()
+    ]
+    found = [
+        {"image_id": i, "bbox": box, "score": score}
+        for i, image in enumerate(images)
+        for box, score in zip(image.found.tolist(), image.scores.tolist(), strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        evaluation = COCOeval(_coco(truth, len(images)), _coco(found, len(images)), "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.maxDets = [100]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"].squeeze((2, 3, 4))  # [10 thresholds, 101 recalls]
+    at = {
+        round(100 * threshold): row.mean() for threshold, row in zip(evaluation.params.iouThrs, precision, strict=True)
+    }
+    return float(precision.mean()), float(at[50]), float(at[75]), float(evaluation.eval["recall"].mean())
+
+
+def _coco(annotations: list[dict[str, Any]], num_images: int) -> COCO:
+    """The annotations as a COCO data set of one class."""
+    for number, annotation in enumerate(annotations, start=1):  # COCOeval takes id 0 for "no match"
+        width, height = annotation["bbox"][2:]
+        annotation.update(id=number, category_id=1, area=width * height)
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": number} for number in range(num_images)],
+        "categories": [{"id": 1, "name": "object"}],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _mean_matched_iou(image: ImageBoxes) -> float | None:
+    if not len(image.truth):
+        return None
+    if not len(image.found):
+        return 0.0
+    iou = coco_mask.iou(image.truth, image.found, [0] * len(image.found))
+    return mean_of_counted(matched_iou(iou).tolist())
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().double().numpy()
+
+
+def _xywh(boxes: Tensor) -> NDArray[np.float64]:
+    """[B, N, 4] x1 y1 x2 y2, end exclusive, as x y width height; a box turned inside out becomes an empty one.
+
+    COCOeval leaves a found box of negative area out, where it must count as wrong.
+    """
+    corners = _array(boxes)
+    sides = corners[..., 2:] - corners[..., :2]
+    return np.concatenate([corners[..., :2], np.maximum(sides, 0)], axis=-1)
+
+
+def _check_finite(batch: list[ImageBoxes]) -> None:
+    broken = sum(not (np.isfinite(image.found).all() and np.isfinite(image.scores).all()) for image in batch)
+    if broken:
+        raise TrainingError(
+            f"Valid boxes of {broken} of {len(batch)} images are not finite, and have no metric. "
+            "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
+        )

@@ -1,0 +1,89 @@
+"""How many pixels each true object shares with each slot: the table from which ARI and IoU follow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unscene.errors import DataError, TrainingError, check_shape
+from unscene.scene import Decomposition
+
+
+def contingency_table(
+    true_labels: Tensor, predicted_labels: Tensor, num_true: int | None = None, num_predicted: int | None = None
+) -> Tensor:
+    """Count, for each image, the pixels of every pair of a true and a predicted label.
+
+    n_ij = |{pixels of true label i and predicted label j}|, for the whole batch in one `bincount`.
+
+    Args:
+        true_labels: [B, H, W] integers from 0.
+        predicted_labels: [B, H, W] integers from 0.
+        num_true: R, by default the largest true label and one.
+        num_predicted: C, by default the largest predicted label and one.
+
+    Returns:
+        [B, R, C] int64 pixel counts, on the device of `predicted_labels`; sums to H W an image.
+
+    Raises:
+        ShapeError: the two are not label maps of the same size.
+        DataError: labels are fractions, are negative, or do not fit in R or C.
+    """
+    size = check_shape(true_labels, "B H W", "true_labels")
+    check_shape(predicted_labels, f"{size['B']} {size['H']} {size['W']}", "predicted_labels")
+    rows = _num_labels(true_labels, num_true, "true_labels")
+    columns = _num_labels(predicted_labels, num_predicted, "predicted_labels")
+    true = true_labels.to(predicted_labels.device)
+    image = torch.arange(size["B"], device=predicted_labels.device).view(-1, 1, 1)
+    cell = torch.add(image * rows * columns, true, alpha=columns).add_(predicted_labels)  # (b R + i) C + j, in int64
+    counts = torch.bincount(cell.flatten(), minlength=size["B"] * rows * columns)
+    return counts.view(size["B"], rows, columns)
+
+
+def decomposition_table(labels: Tensor, decomposition: Decomposition) -> Tensor:
+    """Count the pixels of every pair of a true label and a slot that wins the pixel (argmax over all K).
+
+    Args:
+        labels: [B, H, W] true label map, 0 is the background.
+        decomposition: K slots of the same images.
+
+    Returns:
+        [B, M+1, K] int64 on the CPU, M the largest true label. The columns are those of `Decomposition.labels()`: with
+        a background's slot column 0 is the background, without one all are foreground.
+
+    Raises:
+        ShapeError, DataError: see `contingency_table`.
+        TrainingError: see `check_masks`.
+    """
+    check_masks(decomposition)
+    return contingency_table(labels, decomposition.labels(), num_predicted=decomposition.num_slots).cpu()
+
+
+def check_masks(decomposition: Decomposition) -> None:
+    """Refuse masks with NaN, which argmax would silently take for the largest.
+
+    Raises:
+        TrainingError: a log mask is NaN (-inf is a share of 0, and is right).
+    """
+    largest = decomposition.log_masks.amax(dim=(1, 2, 3, 4))  # NaN if any is; ten times faster than isnan().any()
+    broken = int(largest.isnan().sum())
+    if broken:
+        images = len(decomposition.log_masks)
+        raise TrainingError(
+            f"The masks of {broken} of {images} images hold NaN instead of log shares, and have no metric. "
+            "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
+        )
+
+
+def _num_labels(labels: Tensor, wanted: int | None, name: str) -> int:
+    """The number of labels from 0 to the largest, or the wanted number, if all labels fit in it."""
+    if labels.dtype.is_floating_point or labels.dtype.is_complex:
+        raise DataError(f"{name} must be integers, but are {labels.dtype}. Convert them with .long().")
+    lowest, highest = (int(label) for label in labels.aminmax()) if labels.numel() else (0, 0)
+    if lowest < 0:
+        raise DataError(
+            f"{name} must be 0 (background) or more, but hold {lowest}. Give such pixels a label of their own."
+        )
+    if wanted is not None and labels.numel() and highest >= wanted:
+        raise DataError(f"{name} must be under {wanted}, but hold {highest}. Count {highest + 1} labels.")
+    return highest + 1 if wanted is None else wanted

@@ -1,0 +1,120 @@
+"""Multi-Otsu thresholding of many images at once: the bounds of the classes that lie farthest apart.
+
+scikit-image's answer depends on its version, so the version is a setting. With S_c = sum of i p_i and P_c = sum of p_i
+over the bins i of class c, all three choose the bounds with the largest sum over c of S_c^2 / P_c, and differ in this:
+
+- `textbook` (Liao, Chen and Chung 2001): nothing left out.
+- `skimage016` (scikit-image 0.16.2, which R-MONet used): p_0 = 0, and the highest bound is not tried. With 3
+  classes and 5 bins the answer is the centres of bins 1 and 2, 30 % and 50 % of the way from the least to the greatest
+  value, unless bin 1 or 2 is empty: then (0, 2) if bin 1 alone is, else (0, 1).
+- `skimage` (0.26, and earlier ones with the same source): bins weigh 1, 1, 2, 3, 4 ... in place of 0, 1, 2, ..., a
+  class of bin 0 alone counts nothing, as many filled bins as classes are one class each, and fewer are refused.
+
+scikit-image's own rounding decides between divisions that are equally good; there, and only there, it may differ.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unscene.errors import RecipeError, ShapeError, check_shape, did_you_mean
+
+Variant = Literal["skimage016", "skimage", "textbook"]
+
+
+@torch.no_grad()
+def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant = "skimage016") -> Tensor:
+    """Return the thresholds that split the values of every row into classes; a class is `value > threshold`.
+
+    Each row has its own histogram, from its least to its greatest value, as in scikit-image. Of equally good
+    thresholds the lowest win.
+
+    Args:
+        values: [G, P], one image a row; finite, and meant to lie in [0, 1]. Counted in float64.
+        classes: how many classes to form, at least 2.
+        bins: how many bins the histogram has; at least `classes`, and one more for `skimage016`.
+        variant: whose rule, see above.
+
+    Returns:
+        thresholds: [G, classes - 1] float64, rising: centres of the last bin of each class. A row that cannot be split
+        has +inf, so that nothing lies above: a constant row, and with `skimage` what that would refuse.
+
+    Raises:
+        ShapeError: `values` has other axes, or no pixels.
+        RecipeError: too few classes or bins, or an unknown variant.
+    """
+    size = check_shape(values, "G P", "values")
+    last_bins = torch.tensor(_divisions(classes, bins, variant), device=values.device)  # [n, classes - 1]
+    if size["P"] == 0:
+        raise ShapeError("values must have at least one pixel a row, but its shape is [G, 0].")
+    least, greatest = values.amin(dim=1).double(), values.amax(dim=1).double()
+    edges = _bin_edges(least, greatest, bins)
+    counts = _histograms(values, edges)
+    chosen = last_bins[_class_variances(counts, last_bins, variant).argmax(dim=1)]
+    splittable = least < greatest  # false for NaN, too
+    if variant == "skimage":
+        filled = counts > 0
+        first_filled = filled.byte().argsort(dim=1, descending=True, stable=True)[:, : classes - 1]
+        chosen = torch.where(filled.sum(dim=1, keepdim=True) == classes, first_filled, chosen)
+        splittable = splittable & (filled.sum(dim=1) >= classes)
+    centres = (edges[:, :-1] + edges[:, 1:]) / 2
+    return centres.gather(1, chosen).masked_fill(~splittable.unsqueeze(1), torch.inf)
+
+
+def _divisions(classes: int, bins: int, variant: Variant) -> list[tuple[int, ...]]:
+    """Every choice of a last bin for all classes but the highest, in the order in which they are tried."""
+    if variant not in get_args(Variant):
+        raise RecipeError(f"multi_otsu has no variant '{variant}'.{did_you_mean(variant, get_args(Variant))}")
+    spare = 2 if variant == "skimage016" else 1  # 0.16.2 stops one bin early
+    if classes < 2 or bins < classes + spare - 1:
+        raise RecipeError(
+            f"multi_otsu with variant '{variant}' needs classes >= 2 and bins >= classes + {spare - 1}, "
+            f"but got classes={classes} and bins={bins}."
+        )
+    return list(combinations(range(bins - spare), classes - 1))
+
+
+def _bin_edges(least: Tensor, greatest: Tensor, bins: int) -> Tensor:
+    """[G, bins + 1] equally spaced edges, rounded as `numpy.linspace` does."""
+    steps = torch.arange(bins, dtype=least.dtype, device=least.device)
+    step = (greatest - least) / bins
+    return torch.cat([steps * step.unsqueeze(1) + least.unsqueeze(1), greatest.unsqueeze(1)], dim=1)
+
+
+def _histograms(values: Tensor, edges: Tensor) -> Tensor:
+    """[G, bins] float64 counts of the values [G, P]; a value on an edge belongs to the higher bin."""
+    values = values if values.dtype == torch.float64 else values.float()
+    bounds = edges[:, 1:-1].to(values.dtype)
+    # v >= edge in float64 is v >= the edge rounded up in float32, and needs no copy of the values
+    bounds = torch.where(bounds < edges[:, 1:-1], bounds.nextafter(torch.full_like(bounds, torch.inf)), bounds)
+    above = torch.empty_like(values)
+    at_least = [torch.ge(values, bound, out=above).sum(dim=1).double() for bound in bounds.unsqueeze(-1).unbind(1)]
+    everything, nothing = torch.full_like(edges[:, 0], values.shape[1]), torch.zeros_like(edges[:, 0])
+    return -torch.stack([everything, *at_least, nothing], dim=1).diff(dim=1)
+
+
+def _class_variances(counts: Tensor, last_bins: Tensor, variant: Variant) -> Tensor:
+    """[G, n] between-class variance, up to a constant, of each division [n, classes - 1] of the counts [G, bins].
+
+    Counts are whole numbers, so empty classes are exactly empty and equal divisions stay exactly equal.
+    """
+    weights = torch.arange(counts.shape[1], dtype=counts.dtype, device=counts.device)
+    if variant == "skimage016":
+        counts = counts * (weights > 0)
+    elif variant == "skimage":
+        weights = weights.clamp(min=1)
+    mass = F.pad(counts.cumsum(dim=1), (1, 0))  # [G, bins + 1], what lies before each bin
+    moment = F.pad((counts * weights).cumsum(dim=1), (1, 0))
+    starts = F.pad(last_bins + 1, (1, 0))  # [n, classes]
+    ends = F.pad(last_bins + 1, (0, 1), value=counts.shape[1])
+    class_mass = mass[:, ends] - mass[:, starts]
+    class_moment = moment[:, ends] - moment[:, starts]
+    terms = class_moment.square() / class_mass.clamp(min=1)
+    if variant == "skimage":
+        terms = terms * (ends > 1)
+    return terms.sum(dim=2)

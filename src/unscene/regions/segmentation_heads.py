@@ -1,0 +1,233 @@
+"""Three heads that turn features and boxes into one alpha map a box: UNet, Lite and ROI Align (R-MONet, 3.2, Fig. 22)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from unscene.blocks.resnet_fpn import Features, ResNetFPN
+from unscene.errors import RecipeError
+from unscene.regions.roi_masking import roi_mask
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Settings of the segmentation head.
+
+    Attributes:
+        kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
+        channels: of its convolutions.
+        group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
+        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma").
+        bottleneck: units of the UNet head's multilayer perceptron.
+        align_size: side of the map that ROI Align cuts out; its answer is twice as large.
+    """
+
+    kind: Literal["unet", "lite", "roi_align"] = "unet"
+    channels: int = 64
+    group_norm: bool = True
+    expand: float = 0.3
+    bottleneck: int = 128
+    align_size: int = 14
+
+
+class SegmentationHead(Protocol):
+    """What the model asks of a head: alpha logits [B, N, maps, H, W] for boxes [B, N, 4] of images of `size`."""
+
+    def __call__(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor: ...
+
+
+class UNetHead(nn.Module):
+    """The improved head: the pyramid's conv5 map through an MLP, then upwards with skips from conv4 and, region-masked,
+    from conv3, conv2 and conv1 (Fig. 22a). What does not depend on the region is computed once an image.
+
+    Args:
+        settings: see `HeadSettings`.
+        conv_channels: channels of conv1..conv5.
+        fpn_channels: of the pyramid.
+        size: height and width of the images, a multiple of 32.
+        maps: alpha maps a box; 1 but for the ablation without boxes.
+
+    Raises:
+        RecipeError: `size` is not a multiple of 32.
+    """
+
+    def __init__(
+        self, settings: HeadSettings, conv_channels: tuple[int, ...], fpn_channels: int, size: int, maps: int = 1
+    ) -> None:
+        super().__init__()
+        if size % 32:
+            raise RecipeError(
+                f"the UNet head needs images whose side is a multiple of 32, not {size}: set data.size to "
+                f"{max(32, round(size / 32) * 32)}."
+            )
+        width = settings.channels
+        self.expand = settings.expand
+        self.bottom_shape = (width, size // 32, size // 32)
+        units = width * (size // 32) ** 2
+        self.mlp = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(fpn_channels * (size // 32) ** 2, settings.bottleneck),
+            nn.ReLU(),
+            nn.Linear(settings.bottleneck, settings.bottleneck),
+            nn.ReLU(),
+            nn.Linear(settings.bottleneck, units),
+            nn.ReLU(),
+        )
+        self.up4 = _block(width + conv_channels[3], width, settings.group_norm)
+        self.up3 = _block(width + conv_channels[2], width, settings.group_norm)
+        self.up2 = _block(width + conv_channels[1], width, settings.group_norm)
+        self.up1 = _block(width + conv_channels[0], width, settings.group_norm)
+        self.to_alpha = nn.Conv2d(width, 4 * maps, 3, padding=1)
+
+    def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, N, 4] boxes of images of `size` -> alpha logits [B, N, maps, H, W]."""
+        conv1, conv2, conv3, conv4, _ = features.conv
+        boxes_an_image = boxes.shape[1]
+
+        def region(conv: Tensor, stride: int) -> Tensor:
+            """Only what a box and its ring show of a map: [B, C, h, w] -> [B*N, C, h, w]."""
+            ternary = roi_mask(boxes, (conv.shape[2], conv.shape[3]), stride, self.expand).to(conv.dtype)
+            return _channels_last((conv[:, None] * ternary).flatten(0, 1))
+
+        bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
+        image_wide = self.up4(torch.cat([_double(bottom), conv4], dim=1))
+        each = image_wide.repeat_interleave(boxes_an_image, dim=0)  # one copy a box: [B*N, ...]
+        each = self.up3(torch.cat([_double(each), region(conv3, 8)], dim=1))
+        each = self.up2(torch.cat([_double(each), region(conv2, 4)], dim=1))
+        each = self.up1(torch.cat([_double(each), region(conv1, 2)], dim=1))
+        alpha = F.pixel_shuffle(self.to_alpha(each), 2)
+        return alpha.unflatten(0, (-1, boxes_an_image))
+
+
+class LiteHead(nn.Module):
+    """S4Net's head on the pyramid's stride-8 map: conv, ROI masking, max-pool, residual, dilated conv, residual, 1x1.
+
+    Args:
+        settings: see `HeadSettings`; the paper's `channels` is 128.
+        fpn_channels: of the pyramid.
+        maps: alpha maps a box.
+    """
+
+    def __init__(self, settings: HeadSettings, fpn_channels: int, maps: int = 1) -> None:
+        super().__init__()
+        width = settings.channels
+        self.expand = settings.expand
+        self.reduce = _block(fpn_channels, width, settings.group_norm)
+        self.first = _Residual(width, settings.group_norm)
+        self.dilated = _block(width, width, settings.group_norm, dilation=2)
+        self.second = _Residual(width, settings.group_norm)
+        self.to_alpha = nn.Conv2d(width, maps, 1)
+
+    def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, N, 4] boxes of images of `size` -> alpha logits [B, N, maps, H, W]."""
+        reduced = self.reduce(features.pyramid[1])
+        ternary = roi_mask(boxes, (reduced.shape[2], reduced.shape[3]), 8, self.expand).to(reduced.dtype)
+        each = _channels_last((reduced[:, None] * ternary).flatten(0, 1))
+        each = self.first(F.max_pool2d(each, 3, stride=1, padding=1))
+        each = self.second(self.dilated(each))
+        alpha = F.interpolate(self.to_alpha(each), size=size, mode="bilinear", align_corners=False)
+        return alpha.unflatten(0, (-1, boxes.shape[1]))
+
+
+class ROIAlignHead(nn.Module):
+    """Mask R-CNN's head: ROI Align on the stride-4 map, four convolutions, doubled, and pasted back into the image.
+
+    Args:
+        settings: see `HeadSettings`; the usual `channels` is 256.
+        fpn_channels: of the pyramid.
+        maps: alpha maps a box.
+    """
+
+    def __init__(self, settings: HeadSettings, fpn_channels: int, maps: int = 1) -> None:
+        super().__init__()
+        width = settings.channels
+        self.align_size = settings.align_size
+        self.body = nn.Sequential(
+            _block(fpn_channels, width, settings.group_norm),
+            *(_block(width, width, settings.group_norm) for _ in range(3)),
+        )
+        self.double = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.to_alpha = nn.Conv2d(width, maps, 1)
+
+    def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, N, 4] boxes of images of `size` -> alpha logits [B, N, maps, H, W]."""
+        aligned = roi_align(
+            features.pyramid[0].float(),
+            list(boxes.float()),
+            self.align_size,
+            spatial_scale=1 / 4,
+            sampling_ratio=2,
+            aligned=True,
+        )
+        alpha = self.to_alpha(F.relu(self.double(self.body(_channels_last(aligned)))))
+        return paste_into_image(alpha.float(), boxes.flatten(0, 1), size).unflatten(0, (-1, boxes.shape[1]))
+
+
+def paste_into_image(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Draw each map over its box, bilinearly and differentiably in the map.
+
+    Args:
+        maps: [N, C, h, w], spread over the box edge to edge.
+        boxes: [N, 4], x1 y1 x2 y2 in pixels.
+        size: height and width of the image.
+
+    Returns:
+        [N, C, *size]; outside of the box the map's edge goes on, for the caller to cut off.
+    """
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    pixels = torch.stack(
+        [torch.arange(max(size), device=boxes.device, dtype=boxes.dtype) + 0.5] * 2, dim=-1
+    )  # [P, 2]: the centres of the pixels, in x and in y
+    place = 2 * (pixels - low) / (high - low).clamp_min(1e-3) - 1  # [N, P, 2], -1..1 inside of the box
+    across = place[:, None, : size[1], 0].expand(-1, size[0], -1)
+    down = place[:, : size[0], None, 1].expand(-1, -1, size[1])
+    grid = torch.stack([across, down], dim=-1).clamp(-2, 2)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def segmentation_head(
+    settings: HeadSettings, backbone: ResNetFPN, fpn_channels: int, size: int, maps: int = 1
+) -> nn.Module:
+    """Return the head that the settings name."""
+    match settings.kind:
+        case "unet":
+            return UNetHead(settings, backbone.channels, fpn_channels, size, maps)
+        case "lite":
+            return LiteHead(settings, fpn_channels, maps)
+        case "roi_align":
+            return ROIAlignHead(settings, fpn_channels, maps)
+
+
+class _Residual(nn.Module):
+    """x + block(block(x)), with ReLU."""
+
+    def __init__(self, channels: int, group_norm: bool) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(_block(channels, channels, group_norm), _block(channels, channels, group_norm))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + self.blocks(features))
+
+
+def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.Sequential:
+    """3x3 convolution, group normalisation if asked for (the regions of a batch share no statistics), ReLU."""
+    convolution = nn.Conv2d(before, channels, 3, padding=dilation, dilation=dilation, bias=not group_norm)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    norm = [nn.GroupNorm(min(8, channels), channels)] if group_norm else []
+    return nn.Sequential(convolution, *norm, nn.ReLU(inplace=True))
+
+
+def _double(features: Tensor) -> Tensor:
+    return F.interpolate(features, scale_factor=2.0, mode="nearest")
+
+
+def _channels_last(features: Tensor) -> Tensor:
+    return features.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import jaccard_score
+
+from unscene.metrics.contingency import contingency_table
+from unscene.metrics.region_iou import MaskIoU, intersection_over_union, matched_iou
+from unscene.scene import Scene
+
+
+def measured(labels, slots, num_slots, background, make) -> MaskIoU:
+    labels = torch.tensor(labels)
+    metric = MaskIoU()
+    metric.update(
+        Scene(torch.zeros(len(labels), 3, *labels.shape[1:]), labels), make(torch.tensor(slots), num_slots, background)
+    )
+    return metric
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_iou_agrees_with_scikit_learn(seed, num_true, num_predicted):
+    rng = np.random.default_rng(seed)
+    true, predicted = rng.integers(0, num_true, (2, 3, 3)), rng.integers(0, num_predicted, (2, 3, 3))
+    iou = intersection_over_union(
+        contingency_table(torch.from_numpy(true), torch.from_numpy(predicted), num_true, num_predicted)
+    )
+    for image, row, column in np.ndindex(2, num_true, num_predicted):
+        a, b = (true[image] == row).ravel(), (predicted[image] == column).ravel()
+        assert iou[image, row, column].item() == pytest.approx(jaccard_score(a, b, zero_division=0))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 4))
+def test_matching_is_the_best_of_all_permutations(seed, rows, columns):
+    iou = np.random.default_rng(seed).random((rows, columns)).round(1)  # rounded: with ties and zeros
+    padded = np.pad(iou, ((0, 0), (0, rows)))  # a column of its own for each row that stays alone
+    best = max(
+        sum(padded[row, column] for row, column in enumerate(p)) for p in permutations(range(columns + rows), rows)
+    )
+    matched = matched_iou(iou)
+    assert matched.shape == (rows,)
+    assert matched.sum() == pytest.approx(best)
+
+
+def test_matching_is_not_greedy():
+    assert matched_iou(np.array([[0.9, 0.8], [0.8, 0.0]])).tolist() == [0.8, 0.8]
+
+
+def test_by_hand(hard_decomposition):
+    """Object 1: 2 of 3 pixels in a slot of 2: 2/3. Object 2: 2 pixels in a slot of 4: 2/4."""
+    metric = measured([[[0, 0, 1, 1, 1, 2, 2]]], [[[2, 1, 0, 0, 1, 1, 1]]], 3, -1, hard_decomposition)
+    assert metric.per_image() == [pytest.approx((2 / 3 + 2 / 4) / 2)]
+
+
+def test_two_means(hard_decomposition):
+    """Image 1: one object, found (1). Image 2: objects 1 (found), 2 and 3 (lost). Image 3: none. (1 + 1/3) / 2, 2/4."""
+    labels = [[[0, 1, 1, 1]], [[0, 1, 2, 3]], [[0, 0, 0, 0]]]
+    slots = [[[0, 1, 1, 1]], [[0, 1, 0, 0]], [[0, 1, 1, 1]]]
+    metric = measured(labels, slots, 2, 0, hard_decomposition)
+    assert metric.per_image() == [1, pytest.approx(1 / 3), None]
+    assert metric.compute() == {"mask_iou": pytest.approx(2 / 3), "mask_iou_objects": pytest.approx(2 / 4)}
+
+
+def test_hidden_objects_do_not_count(hard_decomposition):
+    """Label 1 has no pixel left; label 2 is found."""
+    assert measured([[[0, 2, 2]]], [[[1, 0, 0]]], 2, -1, hard_decomposition).compute()["mask_iou_objects"] == 1
+
+
+def test_the_background_slot_matches_no_object(hard_decomposition):
+    labels, slots = [[[0, 1, 1]]], [[[0, 1, 1]]]
+    assert measured(labels, slots, 2, 1, hard_decomposition).per_image() == [0]
+    assert measured(labels, slots, 2, 0, hard_decomposition).per_image() == [1]
+    assert measured(labels, slots, 2, None, hard_decomposition).per_image() == [1]
+    assert measured(labels, [[[1, 0, 0]]], 2, None, hard_decomposition).per_image() == [1]  # slot 0 may match too
+
+
+def test_a_single_slot_that_is_the_background(hard_decomposition):
+    assert measured([[[0, 1]]], [[[0, 0]]], 1, 0, hard_decomposition).per_image() == [0]

@@ -1,1 +1,34 @@
-"""Unsupervised scene decomposition."""
+"""Unsupervised scene decomposition: from unlabelled images to a mask, a box and a latent vector for every object.
+
+    import unscene
+    model = unscene.load("runs/NAME")          # or "rmonet_unet/multi_dsprites_cpu", the weights that come along
+    result = model.decompose(images)           # images [B, 3, size, size] in 0..1 -> Decomposition
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unscene.scene import Decomposition, Losses, Scene
+    from unscene.training.loading import LoadedModel, load
+
+__version__ = "0.1.0"
+__all__ = ["Decomposition", "LoadedModel", "Losses", "Scene", "load"]
+
+_HOMES = {
+    "Decomposition": "unscene.scene",
+    "Losses": "unscene.scene",
+    "Scene": "unscene.scene",
+    "LoadedModel": "unscene.training.loading",
+    "load": "unscene.training.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, so that `import unscene` alone does not wait for torch."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'unscene' has no attribute '{name}'")

@@ -1,6 +1,7 @@
 import gzip
 import struct
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,7 @@ class TestDamagedGzipFile:
         content[position] ^= data.draw(st.integers(1, 255))
         found, message = read(written(tmp_path, bytes(content)))
         assert found == datas[: len(found)]
-        if 10 <= position:  # before it is gzip's header, whose time and system do not matter
+        if position >= 10:  # before it is gzip's header, whose time and system do not matter
             assert message
         if message and position >= 3:
             assert f"record {len(found)} at byte {sum(len(payload) + 16 for payload in found)} (byte " in message
@@ -272,7 +273,7 @@ class TestOtherFiles:
         assert said in message
 
     def test_missing_file_and_folder(self, tmp_path):
-        with pytest.raises(DataError, match="There is no file .*nothing.tfrecords"):
+        with pytest.raises(DataError, match=r"There is no file .*nothing\.tfrecords"):
             next(read_records(tmp_path / "nothing.tfrecords"))
         with pytest.raises(DataError, match="is a folder"):
             next(read_records(tmp_path))
@@ -361,8 +362,8 @@ class TestParseExample:
             + entry(b"empty", message(2, b""))
         )
         unknown = bytes.fromhex("18ac02 2104030201ffffffff 2d00000000 3a0141")  # fields 3, 4, 5 and 7, all wire types
-        parsed = parse_example(message(2, b"?") + unknown + bytes([0x0A, 0x80 | len(features) & 0x7F, 2]) + features)
-        assert len(features) >> 7 == 2
+        length = bytes([len(features) & 0x7F | 0x80, len(features) >> 7])
+        parsed = parse_example(message(2, b"?") + unknown + b"\x0a" + length + features)
         assert parsed["one byte each"].tolist() == [7, 255, 0]
         assert parsed["in three bytes"] == [b"\x07\x01\x02"]
         assert parsed["a blob"] == [b"\x07\x01"]
@@ -405,10 +406,8 @@ class TestParseExample:
         example.features.feature["x"].float_list.value.extend([1, 2])
         content = bytearray(example.SerializeToString())
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-        try:
+        with suppress(DataError):  # and no other error
             assert isinstance(parse_example(bytes(content[: data.draw(st.integers(0, len(content)))])), dict)
-        except DataError as error:
-            assert "tf.train.Example" in str(error)
 
     def test_empty_example(self):
         assert parse_example(b"") == {}

@@ -1,0 +1,45 @@
+"""The data sources by name. Adding one: its file, its test, and a line here.
+
+A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth is
+known, `mask` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.errors import RecipeError, did_you_mean
+
+SOURCES = {
+    "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites,MultiDSpritesSettings",
+    "hdf5": "unscene.data.scene_file:SceneFile,SceneFileSettings",
+    "images": "unscene.data.image_folder:ImageFolder,ImageFolderSettings",
+}
+
+
+class Source(Protocol):
+    """What every data source offers."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]: ...
+
+
+def source_classes(name: str) -> tuple[Any, Any]:
+    """Return the class of a registered source and the class of its settings.
+
+    Raises:
+        RecipeError: no source of this name.
+    """
+    if name not in SOURCES:
+        raise RecipeError(
+            f"there is no data source '{name}'.{did_you_mean(name, SOURCES)} The sources are: {', '.join(sorted(SOURCES))}."
+        )
+    module, _, names = SOURCES[name].partition(":")
+    source, settings = names.split(",")
+    return getattr(import_module(module), source), getattr(import_module(module), settings)

@@ -154,7 +154,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             an attack (a "decompression bomb", twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
-        with Image.open(path) as image:
+        # Opened here: given the name, Pillow 13 maps some TIFFs into memory and then mixes up the rows of turned ones.
+        with Path(path).open("rb") as file, Image.open(file) as image:
             return _as_rgb(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path} {error}") from None

@@ -76,6 +76,8 @@ def read_records(path: Path, on_damage: Callable[[DataError], None] | None = Non
                     raise error from None
                 if not damage.harmless:
                     on_damage(error)
+                if stream.fault is not None:
+                    return  # the stream gives no more
             except OSError as error:
                 raise DataError(f"{where} cannot be read ({error.strerror}). Copy the file to another disk.") from None
             else:

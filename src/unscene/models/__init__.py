@@ -1,0 +1,26 @@
+"""The models by name. Adding one: its file, its recipe, its test, and a line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from unscene.errors import RecipeError, did_you_mean
+
+MODELS = {
+    "rmonet": "unscene.models.rmonet:RMONet",
+}
+
+
+def model_class(name: str) -> Any:
+    """Return the class of a registered model; it has `Settings`, `forward` and `loss`.
+
+    Raises:
+        RecipeError: no model of this name.
+    """
+    if name not in MODELS:
+        raise RecipeError(
+            f"there is no model '{name}'.{did_you_mean(name, MODELS)} The models are: {', '.join(sorted(MODELS))}."
+        )
+    module, _, attribute = MODELS[name].partition(":")
+    return getattr(import_module(module), attribute)

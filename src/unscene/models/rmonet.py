@@ -7,6 +7,7 @@ the boxes learn from. Nothing is labelled.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +45,27 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class WarmupSettings:
+    """Values that a training begins with and leaves behind over its first `steps`. Ours; 0 steps are the paper's letter.
+
+    Before the VAE knows colours, no component fits an object better than the background does: masks fade, pseudo boxes
+    vanish with them, and a slot without a box never learns again ("everything background"). A wide foreground Gaussian
+    instead takes whatever the background does not explain, as a model of outliers does, and narrows as colours are learnt.
+
+    Attributes:
+        steps: length; each value then is the one of the model's settings.
+        sigma_foreground: at step 0, from there on geometrically.
+        mask_weight: gamma at step 0, from there on linearly.
+        score_threshold: of the boxes at step 0, from there on linearly.
+    """
+
+    steps: int = 0
+    sigma_foreground: float = 0.3
+    mask_weight: float = 0.0
+    score_threshold: float = 0.0
+
+
+@dataclass(frozen=True)
 class RMONetSettings:
     """Every setting of R-MONet; the defaults are the paper's UNet variant on Multi-dSprites.
 
@@ -58,6 +80,7 @@ class RMONetSettings:
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself.
         normalise: images enter the backbone as (x - .5) / .5 (the Lite variant's table), or as they are.
         weights: of the loss terms.
+        warmup: see `WarmupSettings`.
         backbone, proposals, head, vae, pseudo_boxes: of the parts.
     """
 
@@ -71,6 +94,7 @@ class RMONetSettings:
     mixture_over: MixtureOver = "pixel"
     normalise: bool = False
     weights: LossWeights = field(default_factory=LossWeights)
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
@@ -108,10 +132,6 @@ class RMONet(nn.Module):
             maps=1 if settings.detection else objects,
         )
         self.vae = ComponentVAE(settings.vae, settings.size)
-        sigmas = [settings.sigma_foreground] * objects + [settings.sigma_background]
-        self.register_buffer("sigmas", torch.tensor(sigmas), persistent=False)
-
-    sigmas: Tensor
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
@@ -128,14 +148,15 @@ class RMONet(nn.Module):
         components, mask_logits = self.vae.decode(latents)
 
         weights = self.settings.weights
+        gamma = self._warmed(step, self.settings.warmup.mask_weight, weights.mask)
         terms = {
             "reconstruction": -mixture_log_likelihood(
-                images, components, log_masks, self.sigmas, self.settings.mixture_over
+                images, components, log_masks, self.sigmas(step), self.settings.mixture_over
             ),
             "latent_kl": unit_gaussian_kl(mean, log_variance).sum(dim=1),
             "mask_kl": mask_kl(log_masks, mask_logits),
         }
-        factors = {"reconstruction": 1.0, "latent_kl": weights.latent, "mask_kl": weights.mask}
+        factors = {"reconstruction": 1.0, "latent_kl": weights.latent, "mask_kl": gamma}
         observed = {}
         if self.proposals is not None and predicted is not None:
             foreground = log_masks[:, :-1, 0].detach().exp()
@@ -144,6 +165,23 @@ class RMONet(nn.Module):
             factors |= {"objectness": weights.objectness, "regression": weights.regression}
             observed["pseudo_boxes"] = valid.sum(dim=1).float()
         return Losses(terms, factors, observed), self._decomposition(log_masks, components, mean, proposals)
+
+    def sigmas(self, step: int) -> Tensor:
+        """[K] standard deviations of the slots' Gaussians at a step; the background's is last."""
+        settings = self.settings
+        start, end = math.log(settings.warmup.sigma_foreground), math.log(settings.sigma_foreground)
+        foreground = math.exp(self._warmed(step, start, end))
+        return torch.tensor([foreground] * (settings.num_slots - 1) + [settings.sigma_background], device=self.device)
+
+    def _warmed(self, step: int, start: float, end: float) -> float:
+        """A value at a step of the warm-up, on the line from `start` to `end`."""
+        steps = self.settings.warmup.steps
+        return start + (end - start) * min(1.0, step / steps) if steps else end
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.conv1.weight.device
 
     def infer_masks(
         self, images: Tensor, step: int | None = None
@@ -168,7 +206,10 @@ class RMONet(nn.Module):
         gate = predicted = proposals = None
         if self.proposals is not None:
             predicted = self.proposals(features.pyramid, size)
-            proposals = self.proposals.propose(predicted, size, settings.num_slots - 1, step)
+            threshold = settings.proposals.score_threshold
+            if step is not None:
+                threshold = self._warmed(step, settings.warmup.score_threshold, threshold)
+            proposals = self.proposals.propose(predicted, size, settings.num_slots - 1, threshold)
             alpha_logits = self.head(features, proposals.boxes, size)
             gate = proposals.valid[..., None, None, None]
             if settings.alpha_inside_box:

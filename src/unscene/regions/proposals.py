@@ -28,8 +28,6 @@ class ProposalSettings:
         top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
         top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
         score_threshold: boxes below are dropped ("prediction score threshold").
-        score_threshold_warmup: in training the threshold rises linearly from 0 over so many steps. 0 is the paper's; a
-            slot without a box learns nothing, so slots that lose their boxes before the VAE knows colours stay lost.
         final_nms_threshold: of the NMS over all levels ("NMS threshold for output bbox").
         foreground_iou: anchors that overlap a pseudo box at least so much are positive.
         background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
@@ -46,7 +44,6 @@ class ProposalSettings:
     top_n_before: int = 100
     top_n_after: int = 20
     score_threshold: float = 0.5
-    score_threshold_warmup: int = 0
     final_nms_threshold: float = 0.3
     foreground_iou: float = 0.7
     background_iou: float = 0.3
@@ -130,7 +127,11 @@ class RegionProposals(nn.Module):
 
     @torch.no_grad()
     def propose(
-        self, predicted: AnchorPredictions, size: tuple[int, int], num_boxes: int, step: int | None = None
+        self,
+        predicted: AnchorPredictions,
+        size: tuple[int, int],
+        num_boxes: int,
+        score_threshold: float | None = None,
     ) -> Proposals:
         """Return the best `num_boxes` boxes of each image: per-level NMS, score threshold, final NMS, top K-1 (Section 3.1).
 
@@ -138,12 +139,10 @@ class RegionProposals(nn.Module):
             predicted: of `forward`.
             size: height and width of the images.
             num_boxes: N, boxes an image.
-            step: of the training, for the threshold's warm-up; None when the model is used.
+            score_threshold: instead of the settings', during a warm-up.
         """
         settings = self.settings
-        threshold = settings.score_threshold
-        if step is not None and step < settings.score_threshold_warmup:
-            threshold *= step / settings.score_threshold_warmup
+        threshold = settings.score_threshold if score_threshold is None else score_threshold
         level_boxes, level_scores, level_keep = [], [], []
         start = 0
         for anchors in predicted.levels:

@@ -1,0 +1,5 @@
+"""`python -m unscene`."""
+
+from unscene.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""A stretch of an HDF5 file as a data source, so that one file holds a training and a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.sample_indices import checked_indices
+from unscene.data.store import SceneStore
+from unscene.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True)
+class SceneFileSettings:
+    """Which scenes of which file.
+
+    Attributes:
+        path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of the field's published ones.
+        first: index of the first scene.
+        count: number of scenes; 0 takes all from `first` on.
+        size: height and width that the images must have; 0 takes them as they are.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    path: str
+    first: int = 0
+    count: int = 0
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.count < 0:
+            raise RecipeError(f"hdf5: first and count must be 0 or more, but are {self.first} and {self.count}.")
+
+
+class SceneFile:
+    """`SceneStore`, from `first` on.
+
+    Raises:
+        DataError: the file is unusable, has too few scenes, or images of another size.
+    """
+
+    def __init__(self, settings: SceneFileSettings) -> None:
+        self.settings = settings
+        self.store = SceneStore(settings.path)
+        left = len(self.store) - settings.first
+        self._count = settings.count or left
+        if left < max(1, self._count):
+            raise DataError(
+                f"{settings.path} holds {len(self.store):,} scenes, but {self._count:,} from {settings.first:,} on were "
+                "asked for: lower first or count."
+            )
+        if settings.size and self.store.image_size != (settings.size, settings.size):
+            height, width = self.store.image_size
+            raise DataError(
+                f"{settings.path} has images of {height} x {width} pixels, but the recipe's size is {settings.size}: "
+                f"set --data.size {height}, or make the file in that size."
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """As `SceneStore.batch`, counted from `first`."""
+        return self.store.batch(checked_indices(indices, len(self)) + self.settings.first)

@@ -1,0 +1,138 @@
+"""How a training went: every column of metrics.csv against the step, with the wall-clock above."""
+
+from __future__ import annotations
+
+import csv
+from math import ceil, isfinite
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from unscene.errors import DataError
+
+_COLUMNS = 3
+_DPI = 100
+_PANEL = (3.8, 2.5)  # inches
+_BLUE = "#0072b2"
+_ORANGE = "#d55e00"
+_MANY = 60  # points; from here on their running mean is drawn as well
+_START = 0.05  # of the run; losses begin far from where they then stay
+_DAYS, _HOURS, _MINUTES = (86400, "days"), (3600, "hours"), (60, "minutes")
+
+Series = dict[str, NDArray[np.float64]]  # name -> [P, 2] step and value
+
+
+def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
+    """Read a run's metrics.csv.
+
+    Args:
+        metrics_csv: columns `step`, `seconds`, then one a name; a cell is empty where nothing was measured.
+
+    Returns:
+        The series by name, those without a finite value left out; and the clock [P, 2], step and seconds of every row.
+
+    Raises:
+        DataError: the file is missing, has not these columns, or holds something that is no number.
+    """
+    try:
+        with metrics_csv.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or [])
+            rows = list(reader)
+    except OSError as error:
+        raise DataError(f"{metrics_csv} cannot be read ({error.strerror}). Name a run's metrics.csv.") from error
+    if names[:2] != ["step", "seconds"]:
+        raise DataError(f"{metrics_csv} must begin with the columns step, seconds, but has: {', '.join(names)}.")
+    try:
+        clock = np.array([[float(row["step"]), float(row["seconds"])] for row in rows]).reshape(-1, 2)
+        series = {name: _series(rows, name) for name in names[2:]}
+    except (ValueError, TypeError) as error:  # a row that is cut short gives None
+        raise DataError(f"{metrics_csv} is damaged ({error}): expected one number a cell, or none.") from error
+    return {name: points for name, points in series.items() if len(points)}, clock
+
+
+def curves_figure(metrics_csv: Path, ink: str = "#333333") -> Figure:
+    """Draw every series of a run's metrics.csv in a panel of its own: `val/` first, then `train/`, then the others.
+
+    Below each panel is the step, above it the wall-clock. Where a series begins far outside the range in which it then
+    stays, the panel shows that range and says that the start is beyond it.
+
+    Args:
+        metrics_csv: see `read_curves`.
+        ink: colour of text and axes; the ground is transparent.
+
+    Raises:
+        DataError: see `read_curves`, or nothing was measured yet.
+    """
+    series, clock = read_curves(metrics_csv)
+    if not series:
+        raise DataError(f"{metrics_csv} holds no measured value yet. Train longer, or leave the curves out.")
+    names = sorted(series, key=lambda name: (_rank(name), list(series).index(name)))
+    columns = min(_COLUMNS, len(names))
+    rows = ceil(len(names) / columns)
+    size = (columns * _PANEL[0], rows * _PANEL[1])
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        _draw_series(axes, series[name], _BLUE if name.startswith("val/") else _ORANGE)
+        axes.set_title(name, fontsize=11, color=ink, loc="left", fontweight="bold")
+        _draw_axes(axes, clock, ink)
+    return figure
+
+
+def _series(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
+    points = [(float(row["step"]), float(row[name])) for row in rows if row[name] not in ("", None)]
+    return np.array([point for point in points if isfinite(point[1])]).reshape(-1, 2)
+
+
+def _rank(name: str) -> int:
+    return {"val": 0, "train": 1}.get(name.partition("/")[0], 2)
+
+
+def _draw_series(axes: Axes, points: NDArray[np.float64], colour: str) -> None:
+    step, value = points.T
+    many = len(points) >= _MANY
+    axes.plot(step, value, color=colour, lw=0.8 if many else 1.6, alpha=0.35 if many else 1, marker="" if many else ".")
+    if many:
+        width = max(5, len(points) // 40)
+        weights = np.ones(width)
+        mean = np.convolve(value, weights, "same") / np.convolve(np.ones_like(value), weights, "same")
+        axes.plot(step, mean, color=colour, lw=1.8)
+    later = value[step >= step[0] + _START * (step[-1] - step[0])]
+    span = np.ptp(later)
+    if len(later) >= 5 and 0 < 4 * span < np.ptp(value):
+        axes.set_ylim(later.min() - 0.1 * span, later.max() + 0.1 * span)
+        axes.text(0.98, 0.95, "start beyond the axis", transform=axes.transAxes, ha="right", va="top", fontsize=7.5,
+                  color="#7a7a7a")  # fmt: skip
+
+
+def _draw_axes(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
+    axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
+    axes.set_xlabel("step", fontsize=8, color=ink)
+    _add_clock(axes, clock, ink)
+    axes.tick_params(colors=ink, labelsize=8)
+    for spine in axes.spines.values():
+        spine.set_color(ink)
+        spine.set_linewidth(0.6)
+    axes.spines["right"].set_visible(False)
+
+
+def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
+    """The wall-clock along the panel's upper edge, each time above the step that was reached then."""
+    step, seconds = clock[np.argsort(clock[:, 0], kind="stable")].T
+    divisor, unit = next((each for each in (_DAYS, _HOURS, _MINUTES) if seconds[-1] >= 2 * each[0]), (1, "seconds"))
+    ticks = [tick for tick in MaxNLocator(4).tick_values(0, seconds[-1] / divisor) if tick * divisor <= seconds[-1]]
+    above = axes.twiny()
+    limits = axes.get_xlim()
+    above.set_xlim(limits)
+    above.set_xticks(np.interp(np.array(ticks) * divisor, seconds, step).tolist(), [f"{tick:g}" for tick in ticks])
+    above.set_xlabel(unit, fontsize=8, color=ink, loc="right", labelpad=2)
+    above.tick_params(colors=ink, labelsize=8, length=2, pad=1)
+    for spine in above.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,167 @@
+"""One scene at a glance: the image with boxes, its reconstruction, its segmentation, and every slot's mask and component."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unscene.errors import ShapeError, check_shape
+from unscene.report.overlay import overlay
+from unscene.report.slot_colours import slot_colour
+from unscene.scene import Decomposition, Scene
+
+INK = "#7a7a7a"  # read on white and on black alike
+_DPI = 100
+_SLOT = 120  # pixels of a slot's panel
+_GAP = 8
+_TITLE = 30
+_MOST_COLUMNS = 7
+_GROUND = 0.92  # behind a component, where its mask is 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small image of a figure: pixels [H, W, 3] or [H, W] in 0..1, what stands above it, the colour of its frame."""
+
+    pixels: NDArray[np.generic]
+    title: str = ""
+    frame: tuple[int, int, int] | None = None
+
+
+def scene_figure(scene: Scene, decomposition: Decomposition, index: int = 0) -> Figure:
+    """Draw one scene of a batch.
+
+    First row: the image with the valid boxes and their scores, the reconstruction, the segmentation, and the true one
+    where it is known. Below, for every slot: its mask (white is 1), and its component where the mask is.
+
+    Args:
+        scene: a batch of images, with the truth where it is known.
+        decomposition: of the same images.
+        index: which one.
+
+    Returns:
+        A Matplotlib figure with a transparent ground; `png_bytes` makes a file of it.
+
+    Raises:
+        ShapeError: the two are not of the same images, or there is no image `index`.
+    """
+    size = check_shape(scene.images, "B 3 H W", "images")
+    check_shape(decomposition.log_masks, f"{size['B']} K 1 {size['H']} {size['W']}", "log_masks")
+    if not 0 <= index < size["B"]:
+        raise ShapeError(f"index must be one of {size['B']} images (0 to {size['B'] - 1}), but is {index}.")
+    top = _top_panels(scene, decomposition, index)
+    masks, components = _slot_panels(decomposition, index)
+    blocks = ceil(len(masks) / _MOST_COLUMNS)
+    columns = ceil(len(masks) / blocks)
+    rows = [top]
+    for block in range(blocks):
+        chosen = slice(block * columns, (block + 1) * columns)
+        rows += [masks[chosen], components[chosen]]
+    return _laid_out(rows, max(columns, len(top)), size["H"] / size["W"])
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DPI, transparent=True, metadata={"Software": "unscene"})
+    return file.getvalue()
+
+
+def _top_panels(scene: Scene, decomposition: Decomposition, index: int) -> list[Panel]:
+    image = _bytes(scene.images[index])
+    zoom = max(1, round(192 / max(image.shape[:2])))  # drawn on enlarged pixels, lines come out thin
+    large = _enlarged(image, zoom)
+    found = _enlarged(decomposition.labels()[index].numpy(), zoom)
+    if decomposition.background is None:
+        found = found + 1  # slot 0 is an object as any other
+    boxes, texts = _boxes(decomposition, index, zoom)
+    title = "image" if boxes is None else "image, boxes"
+    panels = [
+        Panel(overlay(large, boxes=boxes, texts=texts), title),
+        Panel(_bytes(decomposition.reconstruction()[index]), "reconstruction"),
+        Panel(overlay(large, found), "segmentation"),
+    ]
+    if scene.labels is not None:
+        panels.append(Panel(overlay(large, _enlarged(scene.labels[index].numpy(), zoom)), "truth"))
+    return panels
+
+
+def _slot_panels(decomposition: Decomposition, index: int) -> tuple[list[Panel], list[Panel]]:
+    """The masks and the masked components, the background's slot first."""
+    foreground = decomposition.foreground
+    background = [slot for slot in range(decomposition.num_slots) if slot not in foreground]
+    masks, components = [], []
+    for slot in background + foreground:
+        mask = decomposition.log_masks[index, slot, 0].float().exp().numpy()
+        component = decomposition.components[index, slot].float().clamp(0, 1).permute(1, 2, 0).numpy()
+        label = foreground.index(slot) + 1 if slot in foreground else 0
+        frame = slot_colour(label) if label else None
+        masks.append(Panel(mask, _slot_title(decomposition, index, label), frame))
+        components.append(Panel(mask[..., None] * component + (1 - mask[..., None]) * _GROUND, "", frame))
+    return masks, components
+
+
+def _slot_title(decomposition: Decomposition, index: int, label: int) -> str:
+    if not label:
+        return "background"
+    scores, valid = decomposition.box_scores, decomposition.box_valid
+    if scores is None or valid is None:
+        return f"slot {label}"
+    return f"{label}: {float(scores[index, label - 1]):.2f}" if bool(valid[index, label - 1]) else f"{label}: no box"
+
+
+def _boxes(
+    decomposition: Decomposition, index: int, zoom: int
+) -> tuple[NDArray[np.float32], list[str]] | tuple[None, None]:
+    """The valid boxes in enlarged pixels, zero rows for the others, and the scores to be written at them."""
+    boxes, scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
+    if boxes is None or scores is None or valid is None:
+        return None, None
+    shown = (boxes[index].float() * valid[index].unsqueeze(-1) * zoom).numpy()
+    return shown, [f"{score:.2f}".removeprefix("0") for score in scores[index].float().tolist()]
+
+
+def _bytes(image: Tensor) -> NDArray[np.uint8]:
+    """[3, H, W] in 0..1 to [H, W, 3] uint8."""
+    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _enlarged(image: NDArray[Any], zoom: int) -> NDArray[Any]:
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _laid_out(rows: list[list[Panel]], columns: int, aspect: float) -> Figure:
+    """Put rows of panels on a figure, pixel by pixel; the first row fills the whole width."""
+    width = columns * _SLOT + (columns - 1) * _GAP
+    widths = [(width - (len(rows[0]) - 1) * _GAP) / len(rows[0])] + [float(_SLOT)] * (len(rows) - 1)
+    titles = [_TITLE if row[0].title else 0 for row in rows]
+    heights = [panel * aspect for panel in widths]
+    height = sum(heights) + sum(titles) + _GAP * len(rows)
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    below = height
+    for row, panel_width, panel_height, title in zip(rows, widths, heights, titles, strict=True):
+        below -= title + panel_height
+        for column, panel in enumerate(row):
+            left = column * (panel_width + _GAP)
+            place = (left / width, below / height, panel_width / width, panel_height / height)
+            _draw(figure.add_axes(place), panel)
+        below -= _GAP
+    return figure
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    axes.imshow(panel.pixels, cmap="gray", vmin=0, vmax=255 if panel.pixels.dtype == np.uint8 else 1, aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(panel.title, fontsize=15, color=INK, pad=4)
+    for spine in axes.spines.values():
+        spine.set_color(INK if panel.frame is None else tuple(channel / 255 for channel in panel.frame))
+        spine.set_linewidth(1 if panel.frame is None else 4)

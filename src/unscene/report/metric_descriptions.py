@@ -1,0 +1,80 @@
+"""What each number means, in one line, and how it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a number is shown.
+
+    Attributes:
+        label: its name in tables.
+        explanation: one line.
+        decimals: digits after the point.
+        unit: behind the number.
+        better: which way is better; empty for a mere count.
+        headline: whether it stands at the top of the page.
+    """
+
+    label: str
+    explanation: str
+    decimals: int = 3
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = "higher"
+    headline: bool = False
+
+
+DESCRIPTIONS: dict[str, Description] = {
+    "ari_fg": Description(
+        "ARI, foreground",
+        "Adjusted Rand index over the pixels of true objects: 1 when each object is one slot, 0 is chance.",
+        headline=True,
+    ),
+    "ari_fg_images": Description("ARI, images counted", "Images with at least one object's pixel.", 0, better=""),
+    "ari_fg_deepmind_nan": Description(
+        "ARI, images others leave out", "Images for which DeepMind's formula gives NaN; ours counts them.", 0, better=""
+    ),
+    "ari_fg_without_background": Description(
+        "ARI, foreground slots only",
+        "The same, if the background's slot may win no pixel; far above the first, masks are soft.",
+    ),
+    "ari": Description("ARI, all pixels", "Adjusted Rand index over the whole image, the background being one object."),
+    "map_50_95": Description(
+        "mAP .50:.95", "COCO's average precision of the boxes, mean over ten overlaps from .50 to .95.", headline=True
+    ),
+    "map_50": Description("mAP .50", "Average precision of the boxes that overlap an object by half.", headline=True),
+    "map_75": Description("mAP .75", "Average precision of the boxes that overlap an object by three quarters."),
+    "ar_100": Description("Recall .50:.95", "Share of the objects that a box finds, mean over the same overlaps."),
+    "mask_iou": Description(
+        "Mask IoU", "Overlap of each object with its best slot, mean by image, then over images.", headline=True
+    ),
+    "mask_iou_objects": Description("Mask IoU, by object", "The same overlap, mean over all objects at once."),
+    "reconstruction_mse": Description(
+        "Reconstruction error", "Squared error of a pixel's channel, for images in 0..1.", 5, better="lower"
+    ),
+    "reconstruction_psnr": Description("Reconstruction PSNR", "The same error in decibels.", 1, "dB"),
+    "ms_per_image": Description(
+        "Time an image",
+        "Median over batches, model alone, at the batch size and on the hardware below.",
+        2,
+        "ms",
+        better="lower",
+        headline=True,
+    ),
+}
+
+
+def description_of(name: str) -> Description:
+    """The description of a metric; one that is not described here goes by its own name."""
+    return DESCRIPTIONS.get(name, Description(name.replace("_", " "), "", better=""))
+
+
+def shown(name: str, value: float | int | None) -> str:
+    """A value as it stands on the page; None is not applicable."""
+    if value is None:
+        return "not applicable"
+    described = description_of(name)
+    return f"{value:,.{described.decimals}f}{' ' * bool(described.unit)}{described.unit}"

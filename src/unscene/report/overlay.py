@@ -1,0 +1,113 @@
+"""What was found, drawn on the image at the image's own resolution: a tint and an outline for each mask, boxes, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from unscene.errors import ShapeError, check_shape
+from unscene.report.slot_colours import label_map_palette, slot_colour, text_colour
+
+_TINT_TENTHS = 4  # of the colour, the rest is the image
+_SMALLEST_WITH_TEXT = 128  # pixels of the shorter side; on less a number would hide the object
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.integer] | None = None,
+    boxes: NDArray[np.floating] | None = None,
+    texts: Sequence[str] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a label map and boxes on an image, in the colours of the slots.
+
+    Args:
+        image: [H, W, 3] uint8.
+        labels: [H, W], 0 is the background and stays as it is, 1.. are tinted and outlined.
+        boxes: [N, 4] `x1 y1 x2 y2`, end exclusive; row `n` belongs to label `n + 1`, zero rows are passed over.
+        texts: [N] what stands at each box, by default its label; nothing on images under 128 pixels.
+
+    Returns:
+        [H, W, 3] uint8, a new image.
+
+    Raises:
+        ShapeError: the axes do not fit, a label is not in 0..255, or there are not as many texts as boxes.
+    """
+    size = check_shape(image, "H W 3", "image")
+    drawn: NDArray[np.uint8] = image.copy()
+    stroke = max(1, round(min(size["H"], size["W"]) / 300))
+    if labels is not None:
+        check_shape(labels, f"{size['H']} {size['W']}", "labels")
+        drawn = _tinted(drawn, _as_bytes(labels), stroke)
+    if boxes is not None:
+        numbers = check_shape(boxes, "N 4", "boxes")["N"]
+        texts = [str(number + 1) for number in range(numbers)] if texts is None else texts
+        if len(texts) != numbers:
+            raise ShapeError(f"texts must be one for each of the {numbers} boxes, but are {len(texts)}.")
+        drawn = _with_boxes(drawn, boxes, texts, stroke)
+    return drawn
+
+
+def _as_bytes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
+        raise ShapeError(f"labels must be in 0..255, but are from {labels.min()} to {labels.max()}.")
+    return labels.astype(np.uint8)
+
+
+def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], stroke: int) -> NDArray[np.uint8]:
+    """Tint each mask, and paint the pixels at its border in the full colour."""
+    colours = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
+    found = labels > 0
+    mixed = image[found] * np.uint16(10 - _TINT_TENTHS) + colours[labels[found]] * np.uint16(_TINT_TENTHS)
+    image[found] = mixed // 10
+    window = 2 * stroke + 1
+    near = ndimage.maximum_filter(labels, window), ndimage.minimum_filter(labels, window)
+    border = found & (near[0] != near[1])
+    image[border] = colours[labels[border]]
+    return image
+
+
+def _with_boxes(
+    image: NDArray[np.uint8], boxes: NDArray[np.floating], texts: Sequence[str], stroke: int
+) -> NDArray[np.uint8]:
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes) if np.any(box)]
+    for n, x1, y1, x2, y2 in rows:
+        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+        if stroke > 1:  # a dark rim, so that the box is seen on a ground of its own colour
+            draw.rectangle((x1 - 1, y1 - 1, corners[2] + 1, corners[3] + 1), outline=(0, 0, 0), width=stroke + 2)
+        draw.rectangle(corners, outline=slot_colour(n + 1), width=stroke)
+    if min(picture.size) >= _SMALLEST_WITH_TEXT:
+        for n, x1, y1, _, _ in rows:  # after all boxes, so that no box runs through a number
+            _write_tag(draw, texts[n], (x1, y1), slot_colour(n + 1), min(picture.size))
+    return np.asarray(picture)
+
+
+def _write_tag(
+    draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], ground: tuple[int, int, int], side: int
+) -> None:
+    """Write on a filled ground above the box's top left corner, or inside the box at the image's upper edge."""
+    if not text:
+        return
+    size = min(max(side // 28, 11), 48)
+    font = _font(size)
+    left, top, right, bottom = (round(edge) for edge in draw.textbbox((0, 0), text, font=font))
+    pad = max(2, size // 6)
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    x, y = corner[0], corner[1] - height if corner[1] >= height else corner[1]
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=ground)
+    draw.text((x + pad - left, y + pad - top), text, fill=text_colour(ground), font=font)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font: Pillow before 10.1 brings none that can be scaled."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")), size)

@@ -1,0 +1,95 @@
+"""The order of the data: which scenes a step sees is a function of (seed, step) alone, so a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from unscene.data import Source
+from unscene.errors import RecipeError
+
+
+class StepSampler(Sampler[NDArray[np.int64]]):
+    """Yields the indices of one batch a step, from a step on, without end.
+
+    Every epoch is a permutation of its own; the remainder that fills no batch is left out.
+
+    Args:
+        count: scenes of the source.
+        batch_size: of all processes together.
+        seed: of the order.
+        first_step: where to begin.
+        rank, world: this process and their number; each takes every world-th scene of the batch.
+
+    Raises:
+        RecipeError: the batch is larger than the data, or cannot be shared evenly.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1) -> None:
+        if batch_size > count:
+            raise RecipeError(f"trainer.batch_size is {batch_size}, but there are only {count} images: lower it.")
+        if batch_size % world:
+            raise RecipeError(
+                f"trainer.batch_size {batch_size} cannot be shared by {world} processes: choose a multiple of {world}."
+            )
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.first_step, self.rank, self.world = first_step, rank, world
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        per_epoch = self.count // self.batch_size
+        step, order_of, order = self.first_step, -1, np.empty(0, np.int64)
+        while True:
+            epoch, place = divmod(step, per_epoch)
+            if epoch != order_of:
+                order_of, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            yield order[place * self.batch_size : (place + 1) * self.batch_size][self.rank :: self.world]
+            step += 1
+
+
+class BatchDataset(Dataset[dict[str, Tensor]]):
+    """A source whose items are whole batches, as tensors: images [B, 3, H, W] uint8, labels, boxes."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, indices: Any) -> dict[str, Tensor]:
+        sample = self.source.batch(indices)
+        batch = {"images": torch.from_numpy(sample["image"]).permute(0, 3, 1, 2)}
+        if "mask" in sample:
+            batch["labels"] = torch.from_numpy(sample["mask"])
+        if "boxes" in sample:
+            batch["boxes"] = torch.from_numpy(sample["boxes"])
+        return batch
+
+
+def training_batches(source: Source, sampler: StepSampler, workers: int) -> DataLoader[dict[str, Tensor]]:
+    """A loader of the training's batches, one a step."""
+    return DataLoader(
+        BatchDataset(source),
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+        persistent_workers=workers > 0,
+    )
+
+
+def ordered_batches(source: Source, batch_size: int) -> DataLoader[dict[str, Tensor]]:
+    """A loader of all scenes of a source, in their order, each once."""
+    slices = [np.arange(first, min(first + batch_size, len(source))) for first in range(0, len(source), batch_size)]
+    return DataLoader(BatchDataset(source), sampler=slices, batch_size=None)
+
+
+def images_of(batch: dict[str, Tensor]) -> Tensor:
+    """The batch's images as the models take them: float32 in 0..1."""
+    return batch["images"].float() / 255

@@ -1,0 +1,61 @@
+"""Is it decomposing at all? Numbers that need no truth, and a verdict in words."""
+
+from __future__ import annotations
+
+from unscene.errors import TrainingError
+from unscene.scene import Decomposition
+
+
+class Health:
+    """Running means over the images of a validation: `update`, `compute`, `verdict`, `merge`."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.sums: dict[str, float] = {}
+
+    def update(self, decomposition: Decomposition) -> None:
+        """Count a batch."""
+        shares = decomposition.masks().float().mean(dim=(2, 3, 4))  # [B, K]: of the image
+        foreground = shares[:, decomposition.foreground]
+        counted = {
+            "largest_slot": (foreground.amax(1) / foreground.sum(1).clamp_min(1e-8)) if foreground.shape[1] else None,
+            "slots_used": (foreground > 0.005).sum(1).float(),
+            "foreground": foreground.sum(1),
+            "background": None if decomposition.background is None else shares[:, decomposition.background],
+            "boxes": None if decomposition.box_valid is None else decomposition.box_valid.sum(1).float(),
+        }
+        self.images += len(shares)
+        for name, values in counted.items():
+            if values is not None:
+                self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
+
+    def merge(self, other: Health) -> None:
+        """Add what another process counted."""
+        self.images += other.images
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def compute(self) -> dict[str, float]:
+        """Means over the images: share of the largest slot in the foreground, slots that hold more than half a percent of
+        the image, share of the foreground and the background, boxes.
+
+        Raises:
+            TrainingError: nothing was counted.
+        """
+        if not self.images:
+            raise TrainingError("the health of no image at all cannot be told: call update first.")
+        return {f"health/{name}": value / self.images for name, value in self.sums.items()}
+
+    def verdict(self) -> str:
+        """What the numbers say, by name."""
+        numbers = {name.removeprefix("health/"): value for name, value in self.compute().items()}
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.items())
+        if numbers.get("background", 0.0) > 0.98 or numbers["foreground"] < 0.005:
+            finding = "everything background: the objects' slots are empty"
+        elif numbers["slots_used"] > 0 and numbers.get("largest_slot", 0.0) > 0.85:
+            finding = "all objects in one slot: the foreground is found, its objects are not told apart"
+        elif numbers.get("background", 1.0) < 0.02:
+            finding = "no background: the objects' slots take all of the image"
+        else:
+            finding = "decomposing: several slots share the foreground"
+        return f"{finding} ({shown})"

@@ -1,0 +1,156 @@
+"""A trained model, from a run's folder or a weights file, ready for images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unscene.errors import CheckpointError, RecipeError, check_shape
+from unscene.scene import Decomposition
+from unscene.training.hardware import use_bfloat16
+from unscene.training.recipe import Recipe, read_recipe
+from unscene.training.run_folder import RunFolder
+from unscene.training.weights import model_weights, read_checkpoint, read_weights
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights, its recipe and where they come from.
+
+    Attributes:
+        model: in evaluation mode; `model(images)` returns a Decomposition.
+        settings: the checked recipe.
+        provenance: where the weights come from, ready for JSON.
+        run: the run's folder, if it was one.
+    """
+
+    model: nn.Module
+    settings: Recipe
+    provenance: dict[str, Any]
+    run: RunFolder | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as plain values."""
+        return self.settings.values
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.settings.name
+
+    @property
+    def size(self) -> int:
+        """Side of the images that the model takes, in pixels."""
+        return int(self.settings.values["data"]["size"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def decompose(self, images: Tensor, batch_size: int = 32) -> Decomposition:
+        """Decompose images, in bfloat16 where the machine is fast at it.
+
+        Args:
+            images: [B, 3, size, size] in 0..1.
+            batch_size: images at once.
+
+        Returns:
+            The Decomposition, float32, on the CPU.
+
+        Raises:
+            ShapeError: images of another size. For images of any size see `unscene.report.decompose_images`.
+        """
+        check_shape(images, f"B 3 {self.size} {self.size}", "images")
+        parts = []
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=use_bfloat16(self.settings.trainer.precision, self.device)
+        )
+        with torch.inference_mode(False), torch.no_grad(), autocast:
+            for part in images.split(batch_size):
+                parts.append(self.model(part.to(self.device)).map(lambda tensor: _plain(tensor)))
+        return _joined(parts)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a trained model. Nothing in the files is executed.
+
+    Args:
+        path: a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
+            weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`.
+        device: where to.
+
+    Raises:
+        CheckpointError: nothing there, damaged, or of another model than its recipe says.
+    """
+    name, path = str(path), Path(path)
+    run = None
+    if not path.exists() and name in shipped_weights():
+        path = shipped_weights()[name]
+    if path.is_dir():
+        run = RunFolder.open(path)
+        chosen = next((each for each in (run.weights, run.best, run.last) if each.is_file()), None)
+        if chosen is None:
+            raise CheckpointError(f"{path} has no checkpoint yet: its training ended before the first one.")
+    elif path.suffix in (".safetensors", ".ckpt"):
+        chosen = path
+    else:
+        what = "is no weights file" if path.exists() else "does not exist"
+        raise CheckpointError(
+            f"{name} {what}. Name a run's folder, a .safetensors or .ckpt file, or one of the shipped weights: "
+            f"{', '.join(shipped_weights()) or 'none'}."
+        )
+    if chosen.suffix == ".ckpt":
+        run = run or RunFolder.open(chosen.resolve().parents[1])
+        checkpoint = read_checkpoint(chosen)
+        weights, values = model_weights(checkpoint), run.recipe_values()
+        provenance: dict[str, Any] = {"run": run.path.name, "step": int(checkpoint["global_step"])}
+    else:
+        weights, values, provenance = read_weights(chosen)
+    try:
+        recipe = read_recipe(values, str(values.get("name", chosen.stem)))
+    except RecipeError as error:
+        raise CheckpointError(f"{chosen}: its recipe cannot be used here ({error})") from error
+    model = recipe.build_model()
+    _put(weights, model, chosen, recipe.name)
+    model.eval().to(device, memory_format=torch.channels_last)
+    return LoadedModel(model, recipe, {"weights": chosen.name, **provenance}, run)
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The weights that come with the package, by the name of their recipe."""
+    return {path.stem.replace("--", "/"): path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+def _put(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
+    expected = model.state_dict()
+    missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    other = [key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape]
+    if missing or surplus or other:
+        examples = "; ".join(
+            f"{what}: {', '.join(keys[:2])}{' ...' if len(keys) > 2 else ''}"
+            for what, keys in (("missing", missing), ("not of this model", surplus), ("of another shape", other))
+            if keys
+        )
+        raise CheckpointError(f"{path} holds the weights of another model than recipe '{name}' describes ({examples}).")
+    model.load_state_dict(weights)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _joined(parts: list[Decomposition]) -> Decomposition:
+    fields = {
+        key: torch.cat([getattr(part, key) for part in parts]) if isinstance(value, Tensor) else value
+        for key, value in parts[0].__dict__.items()
+    }
+    return Decomposition(**fields)

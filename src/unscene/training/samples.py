@@ -1,0 +1,68 @@
+"""The sample figure of a training: input with boxes, reconstruction, every mask, every masked component."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from unscene.scene import Decomposition
+from unscene.training.run_folder import writing
+
+SLOT_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")  # Okabe and Ito
+
+
+def sample_figure(images: Tensor, decomposition: Decomposition, title: str = "") -> Figure:
+    """One column an image; rows: input with the valid boxes, reconstruction, then mask and masked component a slot.
+
+    Args:
+        images: [B, 3, H, W] in 0..1.
+        decomposition: of these images.
+        title: above the figure.
+    """
+    masks = decomposition.masks().float()
+    shown = masks * decomposition.components.float()
+    rows = [images, decomposition.reconstruction()]
+    names = ["input", "reconstruction"]
+    for slot in range(decomposition.num_slots):
+        rows += [masks[:, slot].expand(-1, 3, -1, -1), shown[:, slot]]
+        names += [f"mask {slot}", f"slot {slot}"]
+    grid = torch.stack([row.float().cpu() for row in rows]).clamp(0, 1)  # [R, B, 3, H, W]
+    height, width = grid.shape[-2:]
+    picture = grid.permute(0, 3, 1, 4, 2).reshape(len(rows) * height, len(images) * width, 3)
+    figure = Figure(figsize=(1.2 + 1.1 * len(images), 0.4 + 1.1 * len(rows)), dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((1.0 / (1.2 + 1.1 * len(images)), 0.005, 0.86, 0.97))
+    axes.imshow(picture.numpy(), interpolation="nearest")
+    axes.set_yticks([(row + 0.5) * height for row in range(len(rows))], names, fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for edge in axes.spines.values():
+        edge.set_visible(False)
+    if decomposition.boxes is not None and decomposition.box_valid is not None:
+        for column, (boxes, valid) in enumerate(zip(decomposition.boxes, decomposition.box_valid, strict=True)):
+            for slot, (box, used) in enumerate(zip(boxes.tolist(), valid.tolist(), strict=True)):
+                if used:
+                    corner = (box[0] + column * width - 0.5, box[1] - 0.5)
+                    colour = SLOT_COLOURS[slot % len(SLOT_COLOURS)]
+                    axes.add_patch(
+                        Rectangle(corner, box[2] - box[0], box[3] - box[1], fill=False, edgecolor=colour, linewidth=1.2)
+                    )
+    figure.suptitle(title, fontsize=9, y=0.998)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        try:
+            figure.savefig(temporary, format="png")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

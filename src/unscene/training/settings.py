@@ -1,0 +1,96 @@
+"""The settings of a training that are no model's and no data set's: optimiser, learning rate, trainer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unscene.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimiser.
+
+    Attributes:
+        name: `adam`, `adamw` or `rmsprop`.
+        learning_rate: of every parameter that no group names.
+        groups: learning rates by the beginning of a parameter's name, for instance `{vae: 0.001}`.
+        weight_decay: see PyTorch.
+        clip_norm: the gradients' global norm is cut to it; 0 leaves them.
+    """
+
+    name: Literal["adam", "adamw", "rmsprop"] = "adam"
+    learning_rate: float = 1e-4
+    groups: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """The learning rate's factor over the training, in epochs (an epoch is one pass over data.count scenes).
+
+    Attributes:
+        warmup_epochs: it rises linearly from 0 to 1.
+        cycle_epochs: length of each cosine cycle; 0 keeps it constant after the warm-up.
+        restart_factor: the peak is multiplied by it at each restart ("learning rate reset decay").
+        lowest: the cosine ends at this share of the peak.
+    """
+
+    warmup_epochs: float = 0.0
+    cycle_epochs: float = 0.0
+    restart_factor: float = 1.0
+    lowest: float = 0.0
+
+    def factor(self, epoch: float) -> float:
+        """The factor at an epoch, whole or broken; a pure function, so a resumed run needs no state for it."""
+        if epoch < self.warmup_epochs:
+            return epoch / self.warmup_epochs
+        if not self.cycle_epochs:
+            return 1.0
+        cycle, place = divmod(epoch - self.warmup_epochs, self.cycle_epochs)
+        cosine = 0.5 * (1 + math.cos(math.pi * place / self.cycle_epochs))
+        return self.restart_factor**cycle * (self.lowest + (1 - self.lowest) * cosine)
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How long, on what, and how often it writes.
+
+    Attributes:
+        batch_size: images a step, over all devices together.
+        max_steps: the training ends there.
+        max_minutes: or there, counted anew when resumed; 0 sets no limit.
+        precision: `auto` is bfloat16 autocast where the machine is fast at it, else float32.
+        accelerator: of Lightning: `auto`, `cpu`, `gpu`.
+        devices: of Lightning: a number, or `auto` (every GPU; one process on a CPU).
+        num_nodes: of Lightning.
+        strategy: of Lightning: `auto`, `ddp`.
+        workers: processes that load data; -1 chooses: none where the data is drawn on a small CPU.
+        threads: of the CPU; 0 leaves PyTorch's choice.
+        validate_minutes: between two validations, each with a sample figure, a health verdict and a checkpoint.
+        checkpoint_minutes: between two checkpoints by the clock.
+        log_every: steps between two rows of metrics.csv.
+    """
+
+    batch_size: int = 64
+    max_steps: int = 500_000
+    max_minutes: float = 0.0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    accelerator: str = "auto"
+    devices: str | int = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    workers: int = -1
+    threads: int = 0
+    validate_minutes: float = 5.0
+    checkpoint_minutes: float = 5.0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.max_steps, self.log_every) < 1:
+            raise RecipeError("trainer.batch_size, trainer.max_steps and trainer.log_every must be 1 or more.")
+        if min(self.validate_minutes, self.checkpoint_minutes) <= 0:
+            raise RecipeError("trainer.validate_minutes and trainer.checkpoint_minutes must be above 0.")

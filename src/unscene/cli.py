@@ -28,11 +28,11 @@ and one objects.json in COCO format for all."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0 when it did what was asked, 1 after an error, 130 after Ctrl-C."""
-    parser = build_parser()
-    known, rest = parser.parse_known_args(arguments)
+    rest, settings = split_settings(sys.argv[1:] if arguments is None else arguments)
+    known = build_parser().parse_args(rest)
     try:
-        changes = read_changes(rest, known)
-        return int(known.run(known, changes) or 0)
+        known.run(known, read_changes(settings, known))
+        return 0
     except UnsceneError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -104,28 +104,39 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_changes(rest: list[str], known: argparse.Namespace) -> dict[str, Any]:
-    """The settings among the arguments: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` alone.
-
-    Raises:
-        RecipeError: something that is no setting, or a command without settings.
-    """
-    changes: dict[str, Any] = {}
-    words = list(rest)
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Part the settings from the rest: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` alone for true."""
+    rest: list[str] = []
+    settings: list[tuple[str, str]] = []
+    words = list(arguments)
     while words:
         word = words.pop(0)
         name, equals, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not known.takes_settings or "." not in name:
-            raise RecipeError(
-                f"`unscene {known.command}` does not understand '{word}'. `unscene {known.command} --help` shows what it takes"
-                + (", settings are written --section.name value." if known.takes_settings else ".")
-            )
+        if not word.startswith("--") or "." not in name:
+            rest.append(word)
+            continue
         if not equals:
             text = words.pop(0) if words and not words[0].startswith("--") else "true"
-        from unscene.training.recipe import read_value
+        settings.append((name.replace("-", "_"), text))
+    return rest, settings
 
-        changes[name.replace("-", "_")] = read_value(text)
-    return changes
+
+def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> dict[str, Any]:
+    """The settings as values by dotted name.
+
+    Raises:
+        RecipeError: the command takes none.
+    """
+    if not settings:
+        return {}
+    if not known.takes_settings:
+        raise RecipeError(
+            f"`unscene {known.command}` takes no settings, so '--{settings[0][0]}' means nothing to it. "
+            f"`unscene {known.command} --help` shows what it takes."
+        )
+    from unscene.training.recipe import read_value
+
+    return {name: read_value(text) for name, text in settings}
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

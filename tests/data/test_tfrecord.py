@@ -185,11 +185,9 @@ class TestDamagedGzipFile:
         content[position] ^= data.draw(st.integers(1, 255))
         found, message = read(written(tmp_path, bytes(content)))
         assert found == datas[: len(found)]
-        if position >= 10:  # before it is gzip's header, whose time and system do not matter
-            assert message
         if message and position >= 3:
             assert f"record {len(found)} at byte {sum(len(payload) + 16 for payload in found)} (byte " in message
-        assert message or found == datas
+        assert message or found == datas  # the time in gzip's header and a few unused bits do not matter
 
     @one_folder
     @given(payloads, st.data())

@@ -41,12 +41,13 @@ def mixture_log_likelihood(
     check_shape(scales, str(slots), "scales")
     images, components, log_masks = (_at_least_float32(each) for each in (images, components, log_masks))
     scales = scales.to(components).view(-1, 1, 1, 1)
-    log_density = -0.5 * ((images[:, None] - components) / scales) ** 2  # [B, K, 3, H, W], up to a constant
+    squared = (images[:, None] - components).square()  # [B, K, 3, H, W]
     log_constant = -torch.log(scales) - 0.5 * math.log(2 * math.pi)
-    if over == "pixel":
-        log_density = log_density.sum(dim=2, keepdim=True)
+    if over == "pixel":  # summed first: what follows is then a third of the work
+        squared = squared.sum(dim=2, keepdim=True)
         log_constant = 3 * log_constant
-    return torch.logsumexp(log_masks + log_density + log_constant, dim=1).sum(dim=(1, 2, 3))
+    log_density = log_constant - squared * (0.5 / scales**2)
+    return torch.logsumexp(log_masks + log_density, dim=1).sum(dim=(1, 2, 3))
 
 
 def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:

@@ -55,12 +55,14 @@ class WarmupSettings:
     Attributes:
         steps: length; each value then is the one of the model's settings.
         sigma_foreground: at step 0, from there on geometrically.
+        latent_weight: beta at step 0, from there on linearly.
         mask_weight: gamma at step 0, from there on linearly.
         score_threshold: of the boxes at step 0, from there on linearly.
     """
 
     steps: int = 0
     sigma_foreground: float = 0.3
+    latent_weight: float = 0.0
     mask_weight: float = 0.0
     score_threshold: float = 0.0
 
@@ -148,6 +150,7 @@ class RMONet(nn.Module):
         components, mask_logits = self.vae.decode(latents)
 
         weights = self.settings.weights
+        beta = self._warmed(step, self.settings.warmup.latent_weight, weights.latent)
         gamma = self._warmed(step, self.settings.warmup.mask_weight, weights.mask)
         terms = {
             "reconstruction": -mixture_log_likelihood(
@@ -156,7 +159,7 @@ class RMONet(nn.Module):
             "latent_kl": unit_gaussian_kl(mean, log_variance).sum(dim=1),
             "mask_kl": mask_kl(log_masks, mask_logits),
         }
-        factors = {"reconstruction": 1.0, "latent_kl": weights.latent, "mask_kl": gamma}
+        factors = {"reconstruction": 1.0, "latent_kl": beta, "mask_kl": gamma}
         observed = {}
         if self.proposals is not None and predicted is not None:
             foreground = log_masks[:, :-1, 0].detach().exp()

@@ -1,1 +1,1 @@
-"""What a model is worth and what it found: evaluation, figures, the page, COCO files, and your own images decomposed."""
+"""What a model is worth and what it found: evaluation, figures, pages, COCO files, your own images decomposed."""

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from unscene.errors import DataError
 
-_COLUMNS = 3
+_COLUMNS = 4
 _DPI = 100
-_PANEL = (3.8, 2.5)  # inches
+_PANEL = (3.2, 2.2)  # inches
 _BLUE = "#0072b2"
 _ORANGE = "#d55e00"
 _MANY = 60  # points; from here on their running mean is drawn as well
@@ -33,7 +33,8 @@ def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
         metrics_csv: columns `step`, `seconds`, then one a name; a cell is empty where nothing was measured.
 
     Returns:
-        The series by name, those without a finite value left out; and the clock [P, 2], step and seconds of every row.
+        The series by name; and the clock [P, 2], step and seconds of every row. Left out are series without a finite
+        value, those that never change, and those that repeat an earlier one.
 
     Raises:
         DataError: the file is missing, has not these columns, or holds something that is no number.
@@ -52,7 +53,7 @@ def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
         series = {name: _series(rows, name) for name in names[2:]}
     except (ValueError, TypeError) as error:  # a row that is cut short gives None
         raise DataError(f"{metrics_csv} is damaged ({error}): expected one number a cell, or none.") from error
-    return {name: points for name, points in series.items() if len(points)}, clock
+    return _worth_drawing(series), clock
 
 
 def curves_figure(metrics_csv: Path, ink: str = "#333333") -> Figure:
@@ -87,6 +88,16 @@ def curves_figure(metrics_csv: Path, ink: str = "#333333") -> Figure:
 def _series(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
     points = [(float(row["step"]), float(row[name])) for row in rows if row[name] not in ("", None)]
     return np.array([point for point in points if isfinite(point[1])]).reshape(-1, 2)
+
+
+def _worth_drawing(series: Series) -> Series:
+    kept: Series = {}
+    for name, points in series.items():
+        constant = len(points) > 1 and np.ptp(points[:, 1]) == 0
+        repeated = any(np.array_equal(points, other) for other in kept.values())
+        if len(points) and not constant and not repeated:
+            kept[name] = points
+    return kept
 
 
 def _rank(name: str) -> int:

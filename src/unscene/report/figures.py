@@ -1,4 +1,4 @@
-"""One scene at a glance: the image with boxes, its reconstruction, its segmentation, and every slot's mask and component."""
+"""One scene at a glance: image with boxes, reconstruction, segmentation, and every slot's mask and component."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GROUND = 0.92  # behind a component, where its mask is 0
 
 @dataclass(frozen=True)
 class Panel:
-    """One small image of a figure: pixels [H, W, 3] or [H, W] in 0..1, what stands above it, the colour of its frame."""
+    """A small image of a figure: pixels [H, W, 3], or [H, W] in 0..1; what stands above it; the colour of its frame."""
 
     pixels: NDArray[np.generic]
     title: str = ""
@@ -163,5 +163,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_yticks([])
     axes.set_title(panel.title, fontsize=15, color=INK, pad=4)
     for spine in axes.spines.values():
-        spine.set_color(INK if panel.frame is None else tuple(channel / 255 for channel in panel.frame))
+        spine.set_color(INK if panel.frame is None else _rgb(panel.frame))
         spine.set_linewidth(1 if panel.frame is None else 4)
+
+
+def _rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255

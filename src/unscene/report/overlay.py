@@ -1,4 +1,4 @@
-"""What was found, drawn on the image at the image's own resolution: a tint and an outline for each mask, boxes, numbers."""
+"""What was found, drawn on the image at its own resolution: a tint and an outline for each mask, boxes, numbers."""
 
 from __future__ import annotations
 

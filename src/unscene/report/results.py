@@ -62,7 +62,7 @@ class ModelResult:
         metrics: by name; None is not applicable. `ms_per_image` is among them.
         health: numbers that need no truth, by name.
         verdict: what they say, in words.
-        provenance: sections `evaluation` (machine, versions, command, date), `data`, `weights`, each flat.
+        provenance: sections `evaluation` (machine, versions, command, date), `data`, `weights`, ready for JSON.
         recipe: every setting.
         ranked_by: the metric by which the scenes are ranked.
         scenes: best, median and worst.

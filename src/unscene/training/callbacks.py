@@ -33,7 +33,7 @@ class MetricsLog(Callback):
         self.steps = 0
         self.latest: dict[str, float] = {}
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Begin where the checkpoint left off: rows after it are measured again."""
         if trainer.is_global_zero:
             self.table.keep_until(trainer.global_step)
@@ -154,11 +154,13 @@ class RandomState(Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep them until the training starts, since Lightning draws before it."""
+        """Keep them until the first step, since the data loader draws before it."""
         self.state = checkpoint.get("random_state")
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Put them back."""
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put them back, once."""
         state = getattr(self, "state", None)
         if state is not None:
             torch.set_rng_state(state["cpu"].cpu())

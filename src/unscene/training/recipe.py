@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from unscene.models import model_class
 from unscene.training.settings import OptimizerSettings, ScheduleSettings, TrainerSettings
 
 Values = dict[str, Any]
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-4: a number to us, a word to YAML
 
 
 @dataclass(frozen=True)
@@ -174,17 +176,15 @@ def typed_settings(settings_class: Any, values: Values, section: str, recipe: st
             if isinstance(cause, RecipeError):
                 raise RecipeError(f"recipe '{recipe}': {cause}") from None
             cause = cause.__cause__ or cause.__context__
-        reason = str(error).replace('"settings.', f'"{section}.').replace("settings.", f"{section}.")
+        reason = re.sub(r'Parser key "settings\.?([^"]*)":', lambda key: f"{section}.{key[1]}:", str(error))
         raise RecipeError(f"recipe '{recipe}': {' '.join(reason.split())}") from None
 
 
 def read_value(text: str) -> Any:
     """What a value on the command line means, as YAML reads it, and 1e-4 as the number that it is."""
     try:
-        return float(text) if text.lower().lstrip("+-").replace(".", "").replace("e", "").replace("-", "").isdigit() and (
-            "e" in text.lower()
-        ) else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
+    except yaml.YAMLError:
         return text
 
 

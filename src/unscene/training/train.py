@@ -61,6 +61,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
         run = RunFolder.create(out, recipe.text())
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    torch.set_flush_denormal(True)  # responsibilities far from a slot underflow; a CPU takes its time over such numbers
     lightning.seed_everything(recipe.seed, verbose=False)
     trainer = _trainer(recipe, run, validation)
     if trainer.is_global_zero:

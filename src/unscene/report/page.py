@@ -1,0 +1,193 @@
+"""One self-contained HTML page: no other file, no script, and readable in light, in dark, and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from unscene.report.metric_descriptions import description_of, shown
+from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
+from unscene.training.run_folder import write_text
+
+LARGEST_PAGE = 8_000_000  # bytes
+_FOR_PICTURES = LARGEST_PAGE * 0.94 * 3 / 4  # base64 writes 4 characters for 3 bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page beside the models' own: a heading, some words, pictures side by side."""
+
+    title: str
+    text: str = ""
+    pictures: tuple[Picture, ...] = ()
+
+
+def write_page(path: Path, results: Sequence[ModelResult], title: str, sections: Sequence[Section] = ()) -> None:
+    """Write the page of one or several evaluated models.
+
+    The file stays under 8 MB: when its pictures are too large for that, all are reduced by the same factor.
+
+    Args:
+        path: of the HTML file.
+        results: one model each, in their order.
+        title: of the page.
+        sections: further parts, before the provenance.
+
+    Raises:
+        RunError: the file cannot be written; nothing is left half-written.
+    """
+    results, sections = _reduced(results, sections)
+    environment = Environment(
+        loader=PackageLoader("unscene.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    html = environment.get_template("page.html.j2").render(
+        title=title,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        results=results,
+        names=display_names(results),
+        headlines=[_headline(result) for result in results],
+        metrics=_metric_rows(results),
+        healths=[_health_rows(result) for result in results],
+        ranks=[_by_rank(result) for result in results],
+        provenance=_provenance_rows(results),
+        recipes=[json.dumps(result.recipe, indent=2, ensure_ascii=False, default=str) for result in results],
+        sections=sections,
+        shown=shown,
+        description_of=description_of,
+    )
+    write_text(path, html)
+
+
+def data_uri(data: bytes) -> str:
+    """A PNG or JPEG file as an address that holds the whole of it."""
+    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def display_names(results: Sequence[ModelResult]) -> list[str]:
+    """The models' names, with the weights' file or run behind where two have the same."""
+    names = [result.name for result in results]
+    unique = []
+    for number, result in enumerate(results):
+        weights = result.provenance.get("weights", {})
+        origin = weights.get("run") or weights.get("weights") or f"model {number + 1}"
+        unique.append(f"{result.name} ({origin})" if names.count(result.name) > 1 else result.name)
+    return [f"{name} [{i + 1}]" if unique.count(name) > 1 else name for i, name in enumerate(unique)]
+
+
+def _headline(result: ModelResult) -> list[dict[str, str]]:
+    cards = []
+    for name, value in result.metrics.items():
+        described = description_of(name)
+        if described.headline and value is not None:
+            reported = result.reported.get(name)
+            paper = "" if reported is None else f"paper {shown(name, reported)}"
+            cards.append({"label": described.label, "value": shown(name, value), "paper": paper})
+    return cards
+
+
+def _metric_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(name for result in results for name in result.metrics)
+    return [
+        {
+            "name": name,
+            "described": description_of(name),
+            "values": [shown(name, result.metrics.get(name)) for result in results],
+            "papers": [shown(name, result.reported[name]) if name in result.reported else "" for result in results],
+        }
+        for name in names
+    ]
+
+
+def _health_rows(result: ModelResult) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), f"{value:.3f}") for name, value in result.health.items()]
+
+
+def _by_rank(result: ModelResult) -> list[tuple[str, list[ExampleScene]]]:
+    return [(rank, list(scenes)) for rank, scenes in groupby(result.scenes, key=lambda scene: scene.rank)]
+
+
+def _provenance_rows(results: Sequence[ModelResult]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Section -> field -> one text a model."""
+    flat = [{part: dict(_flat(fields)) for part, fields in result.provenance.items()} for result in results]
+    parts = dict.fromkeys(part for each in flat for part in each)
+    return [
+        (part, [(name, [each.get(part, {}).get(name, "") for each in flat]) for name in _names(flat, part)])
+        for part in parts
+    ]
+
+
+def _names(flat: list[dict[str, dict[str, str]]], part: str) -> Iterable[str]:
+    return dict.fromkeys(name for each in flat for name in each.get(part, {}))
+
+
+def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+    """Nested fields as dotted names and texts."""
+    nested: Iterable[tuple[str, Any]] | None = None
+    if isinstance(value, dict):
+        nested = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(each, dict | list | tuple) for each in value):
+        nested = ((str(number), each) for number, each in enumerate(value, start=1))
+    if nested is not None:
+        for key, each in nested:
+            yield from _flat(each, f"{name}.{key}" if name else str(key))
+        return
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(each) for each in value)
+    yield name, "none" if value is None else str(value)
+
+
+def _reduced(
+    results: Sequence[ModelResult], sections: Sequence[Section]
+) -> tuple[Sequence[ModelResult], Sequence[Section]]:
+    """Make all pictures smaller until the page holds them."""
+    while (size := _picture_bytes(results, sections)) > _FOR_PICTURES:
+        factor = 0.9 * sqrt(_FOR_PICTURES / size)
+        results = [_result_reduced(result, factor) for result in results]
+        sections = [
+            replace(section, pictures=tuple(_picture_reduced(each, factor) for each in section.pictures))
+            for section in sections
+        ]
+    return results, sections
+
+
+def _picture_bytes(results: Sequence[ModelResult], sections: Sequence[Section]) -> int:
+    scenes = sum(len(scene.picture.data) for result in results for scene in result.scenes)
+    curves = sum(len(each.curves.light) + len(each.curves.dark) for each in results if each.curves)
+    return scenes + curves + sum(len(picture.data) for section in sections for picture in section.pictures)
+
+
+def _result_reduced(result: ModelResult, factor: float) -> ModelResult:
+    scenes = tuple(replace(scene, picture=_picture_reduced(scene.picture, factor)) for scene in result.scenes)
+    curves = result.curves
+    if curves is not None:
+        curves = Curves(_smaller(curves.light, factor), _smaller(curves.dark, factor), curves.alt)
+    return replace(result, scenes=scenes, curves=curves)
+
+
+def _picture_reduced(picture: Picture, factor: float) -> Picture:
+    return replace(picture, data=_smaller(picture.data, factor))
+
+
+def _smaller(data: bytes, factor: float) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        size = max(1, int(image.width * factor)), max(1, int(image.height * factor))
+        file = io.BytesIO()
+        image.resize(size, Image.Resampling.LANCZOS).save(file, image.format)
+    return file.getvalue()

@@ -183,20 +183,31 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Score a model."""
     import unscene
-    from unscene.report.evaluate import evaluate_model
+    from unscene.data.scene_file import SceneFile, SceneFileSettings
+    from unscene.report.evaluate import evaluate
 
-    other = [name for name in changes if not name.startswith("data.")]
-    if other or (arguments.data and changes):
-        raise RecipeError("`unscene evaluate` takes settings of the data only, --data.SETTING, and none beside --data FILE.h5.")
-    page = evaluate_model(
-        unscene.load(arguments.model),
+    changes = _data_settings(changes, "evaluate")
+    loaded = unscene.load(arguments.model)
+    if arguments.data:
+        described = {"source": "hdf5", "path": str(arguments.data), "size": loaded.size} | changes
+        source = SceneFile(SceneFileSettings(path=str(arguments.data), size=loaded.size, **changes))
+    else:
+        described = loaded.recipe["data"] | loaded.recipe["test"] | changes
+        described["source"] = described.pop("name")
+        source = loaded.settings.source("test", **changes)
+    written = evaluate(
+        loaded,
+        source,
         arguments.out,
-        file=arguments.data,
-        changes={name.removeprefix("data."): value for name, value in changes.items()},
+        count=len(source),
         batch_size=arguments.batch_size,
+        description_of_data=described | {"count": len(source)},
+        metrics_csv=loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None,
         overwrite=arguments.overwrite,
     )
-    print(page)
+    for name, value in written["metrics"].items():
+        print(f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}")
+    print(f"\nOpen {arguments.out / 'index.html'}")
 
 
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
@@ -204,7 +215,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     import unscene
     from unscene.report.decompose_images import decompose_paths
 
-    summary = decompose_paths(
+    done = decompose_paths(
         unscene.load(arguments.model),
         arguments.paths,
         arguments.out,
@@ -212,18 +223,17 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
         overwrite=arguments.overwrite,
         fit=arguments.fit,
     )
-    print(summary)
+    for path in done.skipped:
+        print(f"left out, damaged: {path}", file=sys.stderr)
+    print(f"{done.images} images, {done.objects} objects\nOpen {done.out / 'index.html'}")
 
 
 def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Draw a data set."""
     from unscene.data.generate import generate
 
-    other = [name for name in changes if not name.startswith("data.")]
-    if other:
-        raise RecipeError(f"`unscene generate` takes settings of the data only, --data.SETTING, not --{other[0]}.")
-    settings = {name.removeprefix("data."): value for name, value in changes.items()}
-    count = generate(arguments.source, arguments.out, settings | {"count": arguments.count, "seed": arguments.seed})
+    settings = _data_settings(changes, "generate") | {"count": arguments.count, "seed": arguments.seed}
+    count = generate(arguments.source, arguments.out, settings)
     print(f"{arguments.out}: {count:,} scenes")
 
 
@@ -240,6 +250,14 @@ def run_demo(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.demo import demo
 
     print(f"\nOpen {demo(arguments.out, arguments.minutes).resolve()}")
+
+
+def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
+    """Settings of the data by their own names; there are no others for this command."""
+    for name in changes:
+        if not name.startswith("data."):
+            raise RecipeError(f"`unscene {command}` takes settings of the data only, --data.SETTING, not --{name}.")
+    return {name.removeprefix("data."): value for name, value in changes.items()}
 
 
 def _free_folder(path: Path) -> Path:

@@ -255,7 +255,7 @@ class TestImageFolder:
         images = ImageFolder(ImageFolderSettings(str(folder)))
         assert len(images) == 2
         images.batch([0])
-        with pytest.raises(DataError, match=r"b\.png is damaged.*--data.skip_damaged true"):
+        with pytest.raises(DataError, match=r"b\.png is damaged.*--data.skip-damaged"):
             images.batch([1])
 
     def test_damaged_images_are_left_out(self, tmp_path, caplog):

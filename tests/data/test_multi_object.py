@@ -112,7 +112,7 @@ class TestConversion:
             scene["mask"][rows, columns, entry] = 255
         scene["visibility"][:4] = 1  # entry 2 exists, but is wholly hidden
         scene["shape"][:4] = (0, 3, 1, 2)
-        scene["x"][:] = (0, 0.25, 0.5, 0.75, 0.9, 0.9)  # what entries 4 and 5 say means nothing
+        scene["x"][:] = (0, 0.25, 0.5, 0.75, 0.9, np.nan)  # what entries 4 and 5 say means nothing
         scene["color"][1] = (1, 0, 9 / 255)
         out = tmp_path / "scenes.h5"
         assert convert_multi_dsprites(written(tmp_path, [framed(example(scene))]), out, progress=False) == 1
@@ -228,7 +228,7 @@ class TestDamage:
     def test_stops_at_damaged_data_and_leaves_nothing(self, tmp_path, records):
         path = written(tmp_path, self.damaged(records, 2, 5000))
         offset = len(records[0]) + len(records[1])
-        with pytest.raises(DataError, match=f"record 2 at byte {offset:,} .* has damaged data.*--skip_damaged"):
+        with pytest.raises(DataError, match=f"record 2 at byte {offset:,} .* has damaged data.*--skip-damaged"):
             convert_multi_dsprites(path, tmp_path / "scenes.h5", progress=False)
         assert only_file(tmp_path)
 
@@ -288,17 +288,18 @@ multi_object.convert_multi_dsprites(sys.argv[1], sys.argv[2], progress=False)
 
 def test_a_killed_conversion_leaves_no_output_and_the_next_one_starts_cleanly(tmp_path, records, caplog):
     path, out = written(tmp_path, records), tmp_path / "scenes.h5"
-    with subprocess.Popen(
-        [sys.executable, "-c", STOPS_HALFWAY, path, out], stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-c", STOPS_HALFWAY, path, out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
         assert process.stdout.readline() == "halfway\n"
         (unfinished,) = tmp_path.glob(".scenes.h5.*.partial")
         assert not out.exists()
         convert_multi_dsprites(path, out, progress=False)
         assert unfinished.exists(), "another process is still writing it"
         out.unlink()
+    finally:
         process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.communicate()
     assert unfinished.exists()
     assert not out.exists()
     with caplog.at_level(logging.WARNING):

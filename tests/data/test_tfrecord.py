@@ -142,7 +142,7 @@ class TestDamagedPlainFile:
         message = read(written(tmp_path, big[:12_345]))[1]
         assert message == (
             "scenes.tfrecords: record 2 at byte 10,032 is cut short (expected 5,016 bytes, found 2,313). "
-            "Download the file again, or pass --skip_damaged to leave such records out."
+            "Download the file again, or pass --skip-damaged to leave such records out."
         )
 
     def test_damaged_data_is_left_out_on_demand(self, tmp_path):

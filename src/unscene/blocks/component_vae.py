@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.blocks.spatial_broadcast import Padding, SpatialBroadcastDecoder
+from unscene.blocks.spatial_broadcast import Padding, SpatialBroadcastDecoder, keep_variance
 from unscene.errors import RecipeError, check_shape
 
 EncoderInput = Literal["image_and_log_mask", "masked_image_and_mask"]
@@ -79,6 +79,7 @@ class ComponentVAE(nn.Module):
             nn.ReLU(),
             nn.Linear(settings.encoder_hidden, 2 * settings.latent_dim),
         )
+        keep_variance(*self.encoder[:-1])
         self.decoder = SpatialBroadcastDecoder(
             settings.latent_dim,
             out_channels=4,

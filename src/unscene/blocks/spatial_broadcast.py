@@ -59,6 +59,7 @@ class SpatialBroadcastDecoder(nn.Module):
         self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=pad) for _ in range(layers - 1))
         self.last = nn.Conv2d(channels, out_channels * stride**2, 1)
         self.latent_dim = latent_dim
+        keep_variance(self.first, *self.hidden)
 
     coordinates: Tensor
 
@@ -73,6 +74,19 @@ class SpatialBroadcastDecoder(nn.Module):
         for convolution in self.hidden:
             features = F.relu(convolution(features))
         return F.pixel_shuffle(self.last(features), self.stride)
+
+
+def keep_variance(*layers: nn.Module) -> None:
+    """Initialise layers before a ReLU so that the signal keeps its variance through them (He et al., 2015).
+
+    PyTorch's default shrinks it to a third a layer: through encoder and decoder together a latent then moves the
+    colours a ten-thousandth as much, and the VAE needs many times as many steps to learn its first colour.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def coordinate_grid(size: int) -> Tensor:

@@ -105,7 +105,7 @@ class ImageFolder:
             try:
                 images[row] = self._square(self.paths[index])
             except DataError as error:
-                raise DataError(f"{error} Pass --data.skip_damaged true to leave such images out.") from error
+                raise DataError(f"{error} Pass --data.skip-damaged to leave such images out.") from error
         return {"image": images}
 
     def _square(self, path: Path) -> NDArray[np.uint8]:

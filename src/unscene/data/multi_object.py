@@ -2,7 +2,8 @@
 
 The file (bucket `multi-object-datasets`, `multi_dsprites/multi_dsprites_colored_on_grayscale.tfrecords`, GZIP) gives
 every scene six entries, the background first and then up to five sprites; `visibility` says which of them exist.
-What comes out are the arrays that `multi_dsprites.MultiDSprites` draws, so that one may stand for the other.
+What comes out are the arrays that `multi_dsprites.MultiDSprites` draws, so that one may stand for the other; only
+`visibility` is 0 or 1 here, as in the file, and not the share that is seen.
 """
 
 from __future__ import annotations
@@ -144,13 +145,13 @@ def _as_generated(batch: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """The arrays as `multi_dsprites.MultiDSprites` gives them: a label map, boxes, and factors of the sprites alone."""
     mask = batch["mask"][..., 0].argmax(axis=3).astype(np.uint8)  # one-hot, 0 or 255; [B, H, W, 6] to [B, H, W]
     present = batch["visibility"][:, 1:] > 0  # [B, M]
-    factors = {name: batch[name][:, 1:] * present for name in ("scale", "orientation", "x", "y")}
+    factors = {name: np.where(present, batch[name][:, 1:], 0) for name in ("scale", "orientation", "x", "y")}
     return {
         "image": batch["image"],
         "mask": mask,
         "boxes": boxes_of_labels(mask, _ENTRIES - 1),
-        "shape": np.rint(batch["shape"][:, 1:] * present).astype(np.uint8),
+        "shape": np.rint(np.where(present, batch["shape"][:, 1:], 0)).astype(np.uint8),
         **factors,
-        "color": batch["color"][:, 1:] * present[..., None],
+        "color": np.where(present[..., None], batch["color"][:, 1:], 0),
         "visibility": present.astype(np.float32),
     }

@@ -91,7 +91,7 @@ def write_scenes(
 def _remove_abandoned(path: Path) -> None:
     """Remove the unfinished files of killed processes; a lock, which ends with its process, guards the others."""
     for partial in path.parent.glob(f".{escape(path.name)}.*.partial"):
-        with suppress(FileNotFoundError), partial.open("r+b") as file:
+        with suppress(OSError), partial.open("r+b") as file:
             if _lock(file):
                 partial.unlink()
                 _log.warning("removed %s, which an interrupted run left behind", partial)

@@ -56,7 +56,7 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
         inside = f" in feature '{name}'" if name else ""
         raise DataError(
             f"{where} holds no well-formed tf.train.Example: {error}{inside}. Its checksum is right, so it was written "
-            "so: check which file this is, or pass --skip_damaged to leave such records out."
+            "so: check which file this is, or pass --skip-damaged to leave such records out."
         ) from None
     return features
 

@@ -92,7 +92,7 @@ def read_records(path: Path, on_damage: Callable[[DataError], None] | None = Non
 
 def _cure(kept: int, skippable: bool) -> str:
     if skippable:
-        return "Download the file again, or pass --skip_damaged to leave such records out."
+        return "Download the file again, or pass --skip-damaged to leave such records out."
     if kept:
         return f"Download the file again, or pass --count {kept} to keep the {kept:,} whole records before it."
     return "Download the file again; no whole record comes before it."

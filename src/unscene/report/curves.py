@@ -17,7 +17,7 @@ from unscene.errors import DataError
 _COLUMNS = 4
 _DPI = 100
 _PANEL = (3.2, 2.2)  # inches
-_BLUE = "#0072b2"
+_BLUE = "#2b8cc4"  # seen on white and on black
 _ORANGE = "#d55e00"
 _MANY = 60  # points; from here on their running mean is drawn as well
 _START = 0.05  # of the run; losses begin far from where they then stay
@@ -122,8 +122,9 @@ def _draw_series(axes: Axes, points: NDArray[np.float64], colour: str) -> None:
 
 
 def _draw_axes(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
+    axes.set_xlim(0, max(1.02 * float(clock[:, 0].max()), 1))
     axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     axes.set_xlabel("step", fontsize=8, color=ink)
     _add_clock(axes, clock, ink)
@@ -138,7 +139,11 @@ def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
     """The wall-clock along the panel's upper edge, each time above the step that was reached then."""
     step, seconds = clock[np.argsort(clock[:, 0], kind="stable")].T
     divisor, unit = next((each for each in (_DAYS, _HOURS, _MINUTES) if seconds[-1] >= 2 * each[0]), (1, "seconds"))
-    ticks = [tick for tick in MaxNLocator(4).tick_values(0, seconds[-1] / divisor) if tick * divisor <= seconds[-1]]
+    ticks = [
+        tick
+        for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, seconds[-1] / divisor)
+        if tick * divisor <= seconds[-1]
+    ]
     above = axes.twiny()
     limits = axes.get_xlim()
     above.set_xlim(limits)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
@@ -24,6 +25,8 @@ _SLOT = 120  # pixels of a slot's panel
 _GAP = 8
 _TITLE = 30
 _MOST_COLUMNS = 7
+_TINT = 1.0  # mixed with the image, one slot would show several colours
+_EDGE = 3  # pixels around all, for the frames
 _GROUND = 0.92  # behind a component, where its mask is 0
 
 
@@ -39,8 +42,9 @@ class Panel:
 def scene_figure(scene: Scene, decomposition: Decomposition, index: int = 0) -> Figure:
     """Draw one scene of a batch.
 
-    First row: the image with the valid boxes and their scores, the reconstruction, the segmentation, and the true one
-    where it is known. Below, for every slot: its mask (white is 1), and its component where the mask is.
+    First row: the image with the valid boxes, the reconstruction, the segmentation, and the true one where it is known,
+    each object in the colour of the slot that took most of it. Below, for every slot: the score of its box, its mask
+    (white is 1), and its component where the mask is.
 
     Args:
         scene: a batch of images, with the truth where it is known.
@@ -82,15 +86,16 @@ def _top_panels(scene: Scene, decomposition: Decomposition, index: int) -> list[
     found = _enlarged(decomposition.labels()[index].numpy(), zoom)
     if decomposition.background is None:
         found = found + 1  # slot 0 is an object as any other
-    boxes, texts = _boxes(decomposition, index, zoom)
+    boxes = _valid_boxes(decomposition, index)
     title = "image" if boxes is None else "image, boxes"
     panels = [
-        Panel(overlay(large, boxes=boxes, texts=texts), title),
+        Panel(large if boxes is None else overlay(large, None, boxes * zoom, [""] * len(boxes), stroke=2), title),
         Panel(_bytes(decomposition.reconstruction()[index]), "reconstruction"),
-        Panel(overlay(large, found), "segmentation"),
+        Panel(overlay(large, found, tint=_TINT), "segmentation"),
     ]
     if scene.labels is not None:
-        panels.append(Panel(overlay(large, _enlarged(scene.labels[index].numpy(), zoom)), "truth"))
+        truth = _in_colours_of(_enlarged(scene.labels[index].numpy(), zoom), found)
+        panels.append(Panel(overlay(large, truth, tint=_TINT), "truth"))
     return panels
 
 
@@ -118,15 +123,22 @@ def _slot_title(decomposition: Decomposition, index: int, label: int) -> str:
     return f"{label}: {float(scores[index, label - 1]):.2f}" if bool(valid[index, label - 1]) else f"{label}: no box"
 
 
-def _boxes(
-    decomposition: Decomposition, index: int, zoom: int
-) -> tuple[NDArray[np.float32], list[str]] | tuple[None, None]:
-    """The valid boxes in enlarged pixels, zero rows for the others, and the scores to be written at them."""
-    boxes, scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
-    if boxes is None or scores is None or valid is None:
-        return None, None
-    shown = (boxes[index].float() * valid[index].unsqueeze(-1) * zoom).numpy()
-    return shown, [f"{score:.2f}".removeprefix("0") for score in scores[index].float().tolist()]
+def _valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32] | None:
+    """[N, 4] the boxes, zero rows for those that are not valid; None for a model without boxes."""
+    boxes, valid = decomposition.boxes, decomposition.box_valid
+    if boxes is None or valid is None:
+        return None
+    shown: NDArray[np.float32] = (boxes[index].float() * valid[index].unsqueeze(-1)).numpy()
+    return shown
+
+
+def _in_colours_of(true: NDArray[np.integer], found: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Give each true object the label of the slot matched with it (the most shared pixels in all), one to one."""
+    number = int(max(true.max(), found.max()))
+    pairs = np.bincount((true.astype(np.int64) * (number + 1) + found).ravel(), minlength=(number + 1) ** 2)
+    _, label = linear_sum_assignment(pairs.reshape(number + 1, number + 1)[1:, 1:], maximize=True)
+    renamed: NDArray[np.integer] = np.concatenate([[0], label + 1])[true]
+    return renamed
 
 
 def _bytes(image: Tensor) -> NDArray[np.uint8]:
@@ -140,17 +152,18 @@ def _enlarged(image: NDArray[Any], zoom: int) -> NDArray[Any]:
 
 def _laid_out(rows: list[list[Panel]], columns: int, aspect: float) -> Figure:
     """Put rows of panels on a figure, pixel by pixel; the first row fills the whole width."""
-    width = columns * _SLOT + (columns - 1) * _GAP
-    widths = [(width - (len(rows[0]) - 1) * _GAP) / len(rows[0])] + [float(_SLOT)] * (len(rows) - 1)
+    inside = columns * _SLOT + (columns - 1) * _GAP
+    widths = [(inside - (len(rows[0]) - 1) * _GAP) / len(rows[0])] + [float(_SLOT)] * (len(rows) - 1)
     titles = [_TITLE if row[0].title else 0 for row in rows]
     heights = [panel * aspect for panel in widths]
-    height = sum(heights) + sum(titles) + _GAP * len(rows)
+    width = inside + 2 * _EDGE
+    height = sum(heights) + sum(titles) + _GAP * (len(rows) - 1) + 2 * _EDGE
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    below = height
+    below = height - _EDGE
     for row, panel_width, panel_height, title in zip(rows, widths, heights, titles, strict=True):
         below -= title + panel_height
         for column, panel in enumerate(row):
-            left = column * (panel_width + _GAP)
+            left = _EDGE + column * (panel_width + _GAP)
             place = (left / width, below / height, panel_width / width, panel_height / height)
             _draw(figure.add_axes(place), panel)
         below -= _GAP

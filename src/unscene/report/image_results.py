@@ -82,7 +82,7 @@ def coco_objects(found: FoundObjects, image: int) -> list[CocoObject]:
 
 
 def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, objects: int) -> Picture:
-    """The overlay, small, with the number of objects below and a link to the full one (JPEG, or PNG of a small image)."""
+    """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
     image = Image.fromarray(drawn)
     small = max(image.size) <= _THUMBNAIL
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -14,7 +14,6 @@ from scipy import ndimage
 from unscene.errors import ShapeError, check_shape
 from unscene.report.slot_colours import label_map_palette, slot_colour, text_colour
 
-_TINT_TENTHS = 4  # of the colour, the rest is the image
 _SMALLEST_WITH_TEXT = 128  # pixels of the shorter side; on less a number would hide the object
 
 
@@ -23,6 +22,9 @@ def overlay(
     labels: NDArray[np.integer] | None = None,
     boxes: NDArray[np.floating] | None = None,
     texts: Sequence[str] | None = None,
+    *,
+    tint: float = 0.4,
+    stroke: int | None = None,
 ) -> NDArray[np.uint8]:
     """Draw a label map and boxes on an image, in the colours of the slots.
 
@@ -31,6 +33,8 @@ def overlay(
         labels: [H, W], 0 is the background and stays as it is, 1.. are tinted and outlined.
         boxes: [N, 4] `x1 y1 x2 y2`, end exclusive; row `n` belongs to label `n + 1`, zero rows are passed over.
         texts: [N] what stands at each box, by default its label; nothing on images under 128 pixels.
+        tint: share of the slot's colour in its mask, the rest is the image.
+        stroke: width of the lines in pixels, by default a 300th of the image's shorter side.
 
     Returns:
         [H, W, 3] uint8, a new image.
@@ -40,10 +44,11 @@ def overlay(
     """
     size = check_shape(image, "H W 3", "image")
     drawn: NDArray[np.uint8] = image.copy()
-    stroke = max(1, round(min(size["H"], size["W"]) / 300))
+    if stroke is None:
+        stroke = max(1, round(min(size["H"], size["W"]) / 300))
     if labels is not None:
         check_shape(labels, f"{size['H']} {size['W']}", "labels")
-        drawn = _tinted(drawn, _as_bytes(labels), stroke)
+        drawn = _tinted(drawn, _as_bytes(labels), tint, stroke)
     if boxes is not None:
         numbers = check_shape(boxes, "N 4", "boxes")["N"]
         texts = [str(number + 1) for number in range(numbers)] if texts is None else texts
@@ -59,12 +64,13 @@ def _as_bytes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     return labels.astype(np.uint8)
 
 
-def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], stroke: int) -> NDArray[np.uint8]:
+def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, stroke: int) -> NDArray[np.uint8]:
     """Tint each mask, and paint the pixels at its border in the full colour."""
     colours = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
     found = labels > 0
-    mixed = image[found] * np.uint16(10 - _TINT_TENTHS) + colours[labels[found]] * np.uint16(_TINT_TENTHS)
-    image[found] = mixed // 10
+    part = round(16 * tint)  # in sixteenths, so that a photograph is mixed in whole numbers
+    mixed = image[found] * np.uint16(16 - part) + colours[labels[found]] * np.uint16(part)
+    image[found] = mixed // 16
     window = 2 * stroke + 1
     near = ndimage.maximum_filter(labels, window), ndimage.minimum_filter(labels, window)
     border = found & (near[0] != near[1])

@@ -62,6 +62,7 @@ def write_page(path: Path, results: Sequence[ModelResult], title: str, sections:
         results=results,
         names=display_names(results),
         headlines=[_headline(result) for result in results],
+        summaries=[_summary(result) for result in results],
         metrics=_metric_rows(results),
         healths=[_health_rows(result) for result in results],
         ranks=[_by_rank(result) for result in results],
@@ -97,9 +98,21 @@ def _headline(result: ModelResult) -> list[dict[str, str]]:
         described = description_of(name)
         if described.headline and value is not None:
             reported = result.reported.get(name)
-            paper = "" if reported is None else f"paper {shown(name, reported)}"
-            cards.append({"label": described.label, "value": shown(name, value), "paper": paper})
+            note = "" if reported is None else f"paper {shown(name, reported)}"
+            if name == "ms_per_image":
+                ran = result.provenance.get("evaluation", {})
+                note = f"{ran.get('gpu') if ran.get('device') != 'cpu' else 'CPU'}, batch {ran.get('batch_size')}"
+            cards.append({"label": described.label, "value": shown(name, value), "note": note})
     return cards
+
+
+def _summary(result: ModelResult) -> str:
+    """What was evaluated, in one line."""
+    data, weights = result.provenance.get("data", {}), result.provenance.get("weights", {})
+    parts = [f"{data['scenes']:,} scenes of {data.get('name', 'the data')}"] if "scenes" in data else []
+    parts += [f"seed {data['seed']}"] if "seed" in data else []
+    parts += [f"weights of step {weights['step']:,}"] if isinstance(weights.get("step"), int) else []
+    return ", ".join(parts)
 
 
 def _metric_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:

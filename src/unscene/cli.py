@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("source", choices=("multi_dsprites",), help="which data set the file is of")
     convert.add_argument("file", type=Path, metavar="FILE.tfrecords")
     convert.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
+    convert.add_argument("--count", type=int, help="convert the first so many records only")
     convert.add_argument("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
 
     demo = command("demo", run_demo, "train for three minutes, evaluate, decompose, and write a page about it")
@@ -241,7 +242,7 @@ def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Convert a published file."""
     from unscene.data.multi_object import convert_multi_dsprites
 
-    count = convert_multi_dsprites(arguments.file, arguments.out, skip_damaged=arguments.skip_damaged)
+    count = convert_multi_dsprites(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count)
     print(f"{arguments.out}: {count:,} scenes")
 
 

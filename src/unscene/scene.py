@@ -1,13 +1,14 @@
-"""What travels between the rooms: `Scene`, what is given; `Decomposition`, what a model answers; `Losses`, what it costs.
+"""What travels between the rooms: `Scene` is given, `Decomposition` is what a model answers, `Losses` what it costs.
 
 All hold a batch, are frozen, and check their axes when they are made. Letters: `B` images, `K` slots, `H W` pixels,
-`D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box array is all zeros.
+`D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box array is zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -102,7 +103,7 @@ class Decomposition:
         return (self.masks() * self.components).sum(dim=1)
 
     def labels(self) -> Tensor:
-        """[B, H, W] int64 label map: 0 for the background's slot, 1.. for the others in their order (argmax over all K).
+        """[B, H, W] int64 label map, the argmax over all K: 0 for the background's slot, 1.. for the others in order.
 
         Without a background slot the labels are 0..K-1 as the slots stand.
         """
@@ -114,7 +115,7 @@ class Decomposition:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""
-        fields = {
+        fields: dict[str, Any] = {
             key: change(value) if isinstance(value, Tensor) else value for key, value in self.__dict__.items()
         }
         return Decomposition(**fields)
@@ -140,7 +141,8 @@ class Losses:
     def __post_init__(self) -> None:
         if self.terms.keys() != self.weights.keys() or not self.terms:
             raise ShapeError(f"every loss term needs a weight: terms {list(self.terms)}, weights {list(self.weights)}.")
-        batch = next(iter(self.terms.values())).shape[0]
+        first = next(iter(self.terms))
+        batch = check_shape(self.terms[first], "B", f"loss term '{first}'")["B"]
         for name, term in {**self.terms, **self.observed}.items():
             check_shape(term, str(batch), f"loss term '{name}'")
 

@@ -54,14 +54,19 @@ class ComponentVAE(nn.Module):
         size: height and width of the images.
 
     Raises:
-        RecipeError: the image is too small for the encoder's strides.
+        RecipeError: the image is too small for the encoder's strides, or not a multiple of `encoder_stride`.
     """
 
     def __init__(self, settings: ComponentVAESettings, size: int) -> None:
         super().__init__()
         self.settings = settings
+        if size % settings.encoder_stride:
+            raise RecipeError(
+                f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
+                "model.vae.encoder_stride that divides data.size."
+            )
         smallest = size // settings.encoder_stride // 2 ** len(settings.encoder_channels)
-        if smallest < 1 or size % settings.encoder_stride:
+        if smallest < 1:
             raise RecipeError(
                 f"images of {size} pixels are too small for {len(settings.encoder_channels)} encoder layers after "
                 f"averaging {settings.encoder_stride} pixels: shorten model.vae.encoder_channels or enlarge data.size."
@@ -79,7 +84,7 @@ class ComponentVAE(nn.Module):
             nn.ReLU(),
             nn.Linear(settings.encoder_hidden, 2 * settings.latent_dim),
         )
-        keep_variance(*self.encoder[:-1])
+        keep_variance(*list(self.encoder)[:-1])
         self.decoder = SpatialBroadcastDecoder(
             settings.latent_dim,
             out_channels=4,
@@ -91,8 +96,13 @@ class ComponentVAE(nn.Module):
         )
 
     def encode(self, images: Tensor, log_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] and [B, K, 1, H, W] -> mean and log variance of q(z_k | x, m_k), [B, K, D] each."""
+        """[B, 3, H, W] and [B, K, 1, H, W] -> mean and log variance of q(z_k | x, m_k), [B, K, D] each.
+
+        Raises:
+            ShapeError: axes that do not fit together.
+        """
         size = check_shape(log_masks, "B K 1 H W", "log_masks")
+        check_shape(images, f"{size['B']} 3 {size['H']} {size['W']}", "images")
         stride = self.settings.encoder_stride
         images = F.avg_pool2d(images, stride)
         if self.settings.encoder_input == "image_and_log_mask":

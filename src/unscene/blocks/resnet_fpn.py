@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from unscene.errors import check_shape
+from unscene.errors import CheckpointError, RecipeError, check_shape
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class BackboneSettings:
     Attributes:
         width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
         fpn_channels: channels of every map of the pyramid.
-        pretrained: start from torchvision's ImageNet weights; needs `width` 64 and a download on first use.
+        pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
+            first use. The pyramid has no such weights and starts afresh.
     """
 
     width: int = 64
@@ -47,6 +52,10 @@ class ResNetFPN(nn.Module):
     Args:
         settings: see `BackboneSettings`.
         in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
+
+    Raises:
+        RecipeError: `pretrained` at another width than 64, or with other than 3 channels to read.
+        CheckpointError: `pretrained`, but the weights cannot be downloaded or are damaged.
     """
 
     STRIDES = (2, 4, 8, 16, 32)  # of conv1..conv5
@@ -66,6 +75,23 @@ class ResNetFPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if settings.pretrained:
+            if width != 64 or in_channels != 3:
+                raise RecipeError(
+                    "model.backbone.pretrained needs model.backbone.width 64 and images of 3 channels, the ImageNet "
+                    f"network's, not width {width} and {in_channels} channels: set it to false, or the width to 64."
+                )
+            self._load_imagenet_weights()
+
+    def _load_imagenet_weights(self) -> None:
+        weights = {name: tensor for name, tensor in imagenet_weights().items() if not name.startswith("fc.")}
+        missing, surplus = self.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not name.startswith("fpn.")]
+        if missing or surplus:
+            raise CheckpointError(
+                f"the downloaded ImageNet weights are not ResNet18's: missing {missing[:2]}, surplus {surplus[:2]}. "
+                f"Delete them from {_download_folder()} and start again."
+            )
 
     def forward(self, images: Tensor) -> Features:
         """[B, in_channels, H, W] -> Features."""
@@ -77,6 +103,29 @@ class ResNetFPN(nn.Module):
         conv5 = self.layer4(conv4)
         pyramid = self.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5))
         return Features(conv=(conv1, conv2, conv3, conv4, conv5), pyramid=tuple(pyramid.values()))
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """Return torchvision's ResNet18 weights by name, from torch.hub's folder, or downloaded into it.
+
+    Raises:
+        CheckpointError: they are not there and cannot be downloaded, or the download is damaged.
+    """
+    url = ResNet18_Weights.IMAGENET1K_V1.url
+    try:
+        weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, http.client.HTTPException) as error:
+        raise CheckpointError(
+            f"model.backbone.pretrained: torchvision's ImageNet weights could not be had ({error}). Start once with a "
+            f"connection, or put a good {Path(url).name} into {_download_folder()}, or set it to false."
+        ) from error
+    return weights
+
+
+def _download_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _stage(before: int, channels: int, stride: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The spatial broadcast decoder (Watters et al., 2019): a latent tiled over the image, with coordinates, and convolved."""
+"""The spatial broadcast decoder (Watters et al., 2019): a latent tiled over a grid of coordinates, and convolved."""
 
 from __future__ import annotations
 

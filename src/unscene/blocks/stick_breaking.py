@@ -41,7 +41,7 @@ def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
 
 
 def softmax_masks(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Share every pixel among K slots by a softmax; the last slot's logit is 0 ("softmax can also be used", Section 3.1).
+    """Share every pixel among K slots by a softmax; the last slot's logit is 0 ("can also be used", Section 3.1).
 
     Args:
         alpha_logits: [B, K-1, 1, H, W].

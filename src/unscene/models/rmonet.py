@@ -1,4 +1,4 @@
-"""R-MONet: region-based unsupervised scene decomposition (ICLR 2021 submission), in its UNet, Lite and ROI Align variants.
+"""R-MONet: region-based unsupervised scene decomposition (ICLR 2021 submission): its UNet, Lite and ROI Align variants.
 
 An image's features give boxes; each box gives a foreground mask, what is left is the background; a VAE gives each mask
 a latent, a component and a mask again. The masks in turn, cut up by Multi-Otsu thresholds, are the pseudo boxes that
@@ -46,11 +46,12 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class WarmupSettings:
-    """Values that a training begins with and leaves behind over its first `steps`. Ours; 0 steps are the paper's letter.
+    """Values that a training begins with and leaves behind over its first `steps`. Ours; 0 steps: the paper's letter.
 
     Before the VAE knows colours, no component fits an object better than the background does: masks fade, pseudo boxes
     vanish with them, and a slot without a box never learns again ("everything background"). A wide foreground Gaussian
-    instead takes whatever the background does not explain, as a model of outliers does, and narrows as colours are learnt.
+    instead takes whatever the background does not explain, as a model of outliers does, and narrows as colours are
+    learnt.
 
     Attributes:
         steps: length; each value then is the one of the model's settings.
@@ -66,13 +67,21 @@ class WarmupSettings:
     mask_weight: float = 0.0
     score_threshold: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.sigma_foreground <= 0:
+            raise RecipeError(
+                "model.warmup needs steps of 0 or more and a sigma_foreground above 0, not "
+                f"{self.steps} and {self.sigma_foreground}."
+            )
+
 
 @dataclass(frozen=True)
 class RMONetSettings:
     """Every setting of R-MONet; the defaults are the paper's UNet variant on Multi-dSprites.
 
     Attributes:
-        size: height and width of the images.
+        size: height and width of the images, a multiple of 32: of other sides the backbone's maps would not lie where
+            anchors and heads take them to.
         num_slots: K, the background included.
         sigma_background: standard deviation of the background's Gaussian, for images in 0..1.
         sigma_foreground: of the foreground's.
@@ -84,6 +93,9 @@ class RMONetSettings:
         weights: of the loss terms.
         warmup: see `WarmupSettings`.
         backbone, proposals, head, vae, pseudo_boxes: of the parts.
+
+    Raises:
+        RecipeError: a value that cannot be, or values that cannot be together.
     """
 
     size: int = 64
@@ -107,7 +119,17 @@ class RMONetSettings:
         if self.num_slots < 2:
             raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
         if min(self.sigma_background, self.sigma_foreground) <= 0:
-            raise RecipeError("model.sigma_background and model.sigma_foreground must be above 0 (the paper: .09, .11).")
+            raise RecipeError("model.sigma_background and model.sigma_foreground must be above 0 (paper: .09, .11).")
+        if self.size < 32 or self.size % 32:
+            raise RecipeError(
+                f"model.size must be a multiple of 32, not {self.size}: set data.size to "
+                f"{max(32, round(self.size / 32) * 32)}."
+            )
+        if self.detection and self.num_slots - 1 > self.proposals.top_n_after:
+            raise RecipeError(
+                f"model.num_slots {self.num_slots} asks for {self.num_slots - 1} boxes, but "
+                f"model.proposals.top_n_after lets {self.proposals.top_n_after} through: raise it, or take fewer slots."
+            )
 
 
 class RMONet(nn.Module):
@@ -125,14 +147,10 @@ class RMONet(nn.Module):
         self.settings = settings
         self.backbone = ResNetFPN(settings.backbone)
         objects = settings.num_slots - 1
-        self.proposals = RegionProposals(settings.proposals, settings.backbone.fpn_channels) if settings.detection else None
-        self.head = segmentation_head(
-            settings.head,
-            self.backbone,
-            settings.backbone.fpn_channels,
-            settings.size,
-            maps=1 if settings.detection else objects,
-        )
+        channels = settings.backbone.fpn_channels
+        self.proposals = RegionProposals(settings.proposals, channels) if settings.detection else None
+        maps = 1 if settings.detection else objects
+        self.head = segmentation_head(settings.head, self.backbone, channels, settings.size, maps)
         self.vae = ComponentVAE(settings.vae, settings.size)
 
     def forward(self, images: Tensor) -> Decomposition:
@@ -196,7 +214,8 @@ class RMONet(nn.Module):
             step: of the training; None when the model is used.
 
         Returns:
-            log_masks [B, K, 1, H, W]; the boxes of the foreground slots; what the anchors said (None without detection).
+            log_masks [B, K, 1, H, W]; the boxes of the foreground slots; what the anchors said. Without detection the
+            last two are None.
 
         Raises:
             ShapeError: images of another size than the model's.

@@ -24,10 +24,11 @@ class ProposalSettings:
     Attributes:
         anchor_sizes: side of the anchors in pixels, one a pyramid level ("anchor size").
         anchor_ratios: height / width ("anchor aspect ratio").
-        level_nms_threshold: IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each layer").
+        level_nms_threshold: IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each
+            layer").
         top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
         top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
-        score_threshold: boxes below are dropped ("prediction score threshold").
+        score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
         final_nms_threshold: of the NMS over all levels ("NMS threshold for output bbox").
         foreground_iou: anchors that overlap a pseudo box at least so much are positive.
         background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
@@ -55,7 +56,8 @@ class ProposalSettings:
     def __post_init__(self) -> None:
         if len(self.anchor_sizes) != 5:
             raise RecipeError(
-                f"model.proposals.anchor_sizes needs one size for each of the pyramid's 5 levels, not {len(self.anchor_sizes)}."
+                "model.proposals.anchor_sizes needs one size for each of the pyramid's 5 levels, not "
+                f"{len(self.anchor_sizes)}."
             )
 
 
@@ -133,12 +135,12 @@ class RegionProposals(nn.Module):
         num_boxes: int,
         score_threshold: float | None = None,
     ) -> Proposals:
-        """Return the best `num_boxes` boxes of each image: per-level NMS, score threshold, final NMS, top K-1 (Section 3.1).
+        """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
 
         Args:
             predicted: of `forward`.
             size: height and width of the images.
-            num_boxes: N, boxes an image.
+            num_boxes: N, boxes an image; K-1 in R-MONet.
             score_threshold: instead of the settings', during a warm-up.
         """
         settings = self.settings
@@ -157,7 +159,8 @@ class RegionProposals(nn.Module):
             level_scores.append(scores)
             level_keep.append(batched_nms(boxes, scores, valid, settings.level_nms_threshold))
             start += anchors
-        first = self._best(torch.cat(level_boxes, 1), torch.cat(level_scores, 1), torch.cat(level_keep, 1), settings.top_n_after)
+        boxes, scores, keep = (torch.cat(levels, dim=1) for levels in (level_boxes, level_scores, level_keep))
+        first = self._best(boxes, scores, keep, settings.top_n_after)
         keep = batched_nms(first.boxes, first.scores, first.valid, settings.final_nms_threshold)
         return self._best(first.boxes, first.scores, keep, num_boxes)
 
@@ -192,7 +195,8 @@ class RegionProposals(nn.Module):
         cross_entropy = F.binary_cross_entropy_with_logits(predicted.objectness, positive.float(), reduction="none")
         objectness = (cross_entropy * sampled).sum(dim=1) / count
         target = encode_boxes(_take(boxes, matched), predicted.anchors)
-        distance = _smooth_l1(predicted.deltas, torch.where(positive[..., None], target, predicted.deltas.detach()), settings.smooth_l1_beta)
+        target = torch.where(positive[..., None], target, predicted.deltas.detach())  # no distance, so no loss
+        distance = F.smooth_l1_loss(predicted.deltas, target, beta=settings.smooth_l1_beta, reduction="none")
         divisor = count if settings.regression_normaliser == "sampled" else len(predicted.anchors)
         return objectness, distance.sum(dim=(1, 2)) / divisor
 
@@ -201,7 +205,7 @@ class RegionProposals(nn.Module):
 def assign_anchors(
     anchors: Tensor, boxes: Tensor, valid: Tensor, foreground_iou: float, background_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """Say of every anchor whether it is positive, negative or left out, and which box is its own (Ren et al., Section 3.1.2).
+    """Say of every anchor whether it is positive, negative or left out, and which box is its own (Ren et al., 3.1.2).
 
     Positive: IoU of at least `foreground_iou` with a box, or no anchor overlaps some box more. Negative: IoU below
     `background_iou` with every box.
@@ -244,7 +248,8 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
 
     def draw(candidates: Tensor, quota: Tensor) -> Tensor:
         order = chance.masked_fill(~candidates, 2.0).argsort(dim=1)
-        rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(1, order, places)
         return candidates & (rank < quota[:, None])
 
     of_positive = torch.full((len(labels),), int(batch_size * positive_fraction), device=labels.device)
@@ -252,13 +257,10 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
     return positive, draw(labels == 0, batch_size - positive.sum(dim=1))
 
 
-def _smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
-    return F.smooth_l1_loss(predicted, target, beta=beta, reduction="none")
-
-
 def _by_anchor(level: Tensor, values: int) -> Tensor:
     """[B, anchors * values, h, w] -> [B, h * w * anchors, values], the order of torchvision's anchors."""
-    return level.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+    by_place: Tensor = level.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2)  # [B, h, w, anchors, values]
+    return by_place.flatten(1, 3)
 
 
 def _take(rows: Tensor, order: Tensor) -> Tensor:

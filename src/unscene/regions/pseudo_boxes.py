@@ -32,6 +32,8 @@ class PseudoBoxSettings:
         variant: whose Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2.
         min_side: least width and height of a box, in pixels.
         max_ratio: a box's longer side is at most this many times the shorter one.
+        min_score: boxes with a lower score are dropped. 0 is the paper's; above, the faint rests that an unused slot
+            keeps (the thresholds are relative to a mask's own range) are no objects to learn from.
         nms_threshold: of two boxes of an image that overlap by more than this IoU, the one with the lower score goes.
         max_boxes: N, the boxes returned for an image; of more, the best scores stay.
         max_candidates: boxes of an image that enter the suppression; of more (noise), the best scores enter.
@@ -43,6 +45,7 @@ class PseudoBoxSettings:
     variant: Variant = "skimage016"
     min_side: int = 3
     max_ratio: float = 3.0
+    min_score: float = 0.0
     nms_threshold: float = 0.7
     max_boxes: int = 32
     max_candidates: int = 256
@@ -79,6 +82,9 @@ def pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings | None = None) -> tu
     boxes = torch.from_numpy(found[fits]).to(masks.device)  # [n, 4]
     mask_index = torch.from_numpy(planes[fits]).to(masks.device) // thresholds.shape[1]  # [n]
     scores = _mean_inside(masks, boxes, mask_index)
+    if settings.min_score > 0:
+        sure = scores >= settings.min_score
+        boxes, scores, mask_index = boxes[sure], scores[sure], mask_index[sure]
     padded = _padded_by_image(boxes.float(), scores, mask_index // size["S"], size["B"], settings.max_candidates)
     keep = batched_nms(*padded, settings.nms_threshold)
     return _best_kept(padded[0], padded[1], keep, settings.max_boxes)

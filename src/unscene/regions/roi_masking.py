@@ -1,4 +1,4 @@
-"""ROI masking (S4Net, Fan et al., 2019; R-MONet, Section 2 and Fig. 22b): a region as a ternary map over the features."""
+"""ROI masking (S4Net, Fan et al., 2019; R-MONet, Section 2, Fig. 22b): a region as a ternary map over the features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three heads that turn features and boxes into one alpha map a box: UNet, Lite and ROI Align (R-MONet, 3.2, Fig. 22)."""
+"""Three heads from features and boxes to an alpha map a box: UNet, Lite and ROI Align (R-MONet, Section 3.2, Fig. 22)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HeadSettings:
         kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
         channels: of its convolutions.
         group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
-        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma").
+        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
         bottleneck: units of the UNet head's multilayer perceptron.
         align_size: side of the map that ROI Align cuts out; its answer is twice as large.
     """
@@ -34,6 +34,13 @@ class HeadSettings:
     expand: float = 0.3
     bottleneck: int = 128
     align_size: int = 14
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or (self.group_norm and self.channels % min(8, self.channels)):
+            raise RecipeError(
+                f"model.head.channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose "
+                "another, or set model.head.group_norm to false."
+            )
 
 
 class SegmentationHead(Protocol):
@@ -101,8 +108,7 @@ class UNetHead(nn.Module):
         each = self.up3(torch.cat([_double(each), region(conv3, 8)], dim=1))
         each = self.up2(torch.cat([_double(each), region(conv2, 4)], dim=1))
         each = self.up1(torch.cat([_double(each), region(conv1, 2)], dim=1))
-        alpha = F.pixel_shuffle(self.to_alpha(each), 2)
-        return alpha.unflatten(0, (-1, boxes_an_image))
+        return _by_image(F.pixel_shuffle(self.to_alpha(each), 2), boxes)
 
 
 class LiteHead(nn.Module):
@@ -132,7 +138,7 @@ class LiteHead(nn.Module):
         each = self.first(F.max_pool2d(each, 3, stride=1, padding=1))
         each = self.second(self.dilated(each))
         alpha = F.interpolate(self.to_alpha(each), size=size, mode="bilinear", align_corners=False)
-        return alpha.unflatten(0, (-1, boxes.shape[1]))
+        return _by_image(alpha, boxes)
 
 
 class ROIAlignHead(nn.Module):
@@ -152,7 +158,7 @@ class ROIAlignHead(nn.Module):
             _block(fpn_channels, width, settings.group_norm),
             *(_block(width, width, settings.group_norm) for _ in range(3)),
         )
-        self.double = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.to_alpha = nn.Conv2d(width, maps, 1)
 
     def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -165,8 +171,8 @@ class ROIAlignHead(nn.Module):
             sampling_ratio=2,
             aligned=True,
         )
-        alpha = self.to_alpha(F.relu(self.double(self.body(_channels_last(aligned)))))
-        return paste_into_image(alpha.float(), boxes.flatten(0, 1), size).unflatten(0, (-1, boxes.shape[1]))
+        alpha = self.to_alpha(F.relu(self.upsample(self.body(_channels_last(aligned)))))
+        return _by_image(paste_into_image(alpha.float(), boxes.flatten(0, 1), size), boxes)
 
 
 def paste_into_image(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -227,6 +233,11 @@ def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> n
 
 def _double(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2.0, mode="nearest")
+
+
+def _by_image(each: Tensor, boxes: Tensor) -> Tensor:
+    """[B*N, ...] of boxes [B, N, 4] -> [B, N, ...]."""
+    return each.view(*boxes.shape[:2], *each.shape[1:])
 
 
 def _channels_last(features: Tensor) -> Tensor:

@@ -212,16 +212,15 @@ def _write_sheet_and_objects(
     found = coco_json(collected.images, collected.objects, info)
     write_text(folder / "objects.json", json.dumps(found, ensure_ascii=False, default=str))
     images, shown = len(collected.images), len(collected.pictures)
-    text = (
-        f"{images:,} images, {len(collected.objects):,} objects, found by {loaded.name}. objects.json holds them all."
-    )
+    title = f"{images:,} image{'' if images == 1 else 's'} decomposed"
+    text = f"Objects: {len(collected.objects):,}, found by {loaded.name}. objects.json holds them all."
     if shown < images:
         text += f" The first {shown} are shown here."
     if collected.skipped:
         text += f" Left out, since they cannot be read: {', '.join(str(path) for path in collected.skipped[:20])}"
         text += f" and {len(collected.skipped) - 20} more." if len(collected.skipped) > 20 else "."
     section = Section("Overlays", text, tuple(collected.pictures))
-    write_page(folder / "index.html", [], f"{images:,} images decomposed", [section])
+    write_page(folder / "index.html", [], title, [section])
 
 
 def _publish(unfinished: Path, out: Path) -> None:

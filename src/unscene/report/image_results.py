@@ -85,6 +85,9 @@ def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, objects: int) -> Pictu
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
     image = Image.fromarray(drawn)
     small = max(image.size) <= _THUMBNAIL
+    if small:  # enlarged without smoothing, so that its pixels are seen
+        zoom = _THUMBNAIL // max(image.size)
+        image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()
     if small:

@@ -67,6 +67,17 @@ DESCRIPTIONS: dict[str, Description] = {
 }
 
 
+HEALTH: dict[str, str] = {
+    "largest_slot": "Share of the foreground that its largest slot holds; near 1, all objects are in one slot.",
+    "slots_used": "Slots of the foreground that hold more than half a percent of the image.",
+    "foreground": "Share of the image that the foreground's slots hold.",
+    "background": "Share of the image that the background's slot holds; near 1, no object is found.",
+    "boxes": "Valid boxes an image.",
+}
+
+NOT_APPLICABLE = "not applicable"
+
+
 def description_of(name: str) -> Description:
     """The description of a metric; one that is not described here goes by its own name."""
     return DESCRIPTIONS.get(name, Description(name.replace("_", " "), "", better=""))
@@ -75,6 +86,6 @@ def description_of(name: str) -> Description:
 def shown(name: str, value: float | int | None) -> str:
     """A value as it stands on the page; None is not applicable."""
     if value is None:
-        return "not applicable"
+        return NOT_APPLICABLE
     described = description_of(name)
     return f"{value:,.{described.decimals}f}{' ' * bool(described.unit)}{described.unit}"

@@ -35,7 +35,7 @@ def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
         would give two images one name (`1.jpg` and `1.png`), the suffix stays.
 
     Raises:
-        DataError: a path does not exist, a folder holds no image, or nothing is given.
+        DataError: a path does not exist, a folder holds no image, a name is not UTF-8, or nothing is given.
     """
     if not paths:
         raise DataError("no image was named. Give image files or folders.")
@@ -49,6 +49,8 @@ def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
     except ValueError as error:  # Windows
         raise DataError("the images are on different drives. Decompose those of each drive by themselves.") from error
     names = [PurePosixPath(file.relative_to(common).as_posix()) for file in files]
+    for name in names:
+        _check_text(name)
     taken = Counter(_folded(name.with_suffix("")) for name in names)
     stems = [str(name if taken[_folded(name.with_suffix(""))] > 1 else name.with_suffix("")) for name in names]
     return common, [NamedImage(*each) for each in zip(files, map(str, names), stems, strict=True)]
@@ -68,6 +70,13 @@ def _images_of(path: Path) -> list[Path]:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay: a link's own name is the image's)
+
+
+def _check_text(name: PurePosixPath) -> None:
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"the name of {str(name)!r} is not UTF-8, and cannot stand in a file. Rename it.") from None
 
 
 def _folded(name: PurePosixPath) -> str:

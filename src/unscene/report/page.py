@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from unscene.report.metric_descriptions import description_of, shown
+from unscene.report.metric_descriptions import HEALTH, NOT_APPLICABLE, description_of, shown
 from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
 from unscene.training.run_folder import write_text
 
@@ -64,7 +64,7 @@ def write_page(path: Path, results: Sequence[ModelResult], title: str, sections:
         headlines=[_headline(result) for result in results],
         summaries=[_summary(result) for result in results],
         metrics=_metric_rows(results),
-        healths=[_health_rows(result) for result in results],
+        healths=_health_rows(results),
         ranks=[_by_rank(result) for result in results],
         provenance=_provenance_rows(results),
         recipes=[json.dumps(result.recipe, indent=2, ensure_ascii=False, default=str) for result in results],
@@ -109,7 +109,8 @@ def _headline(result: ModelResult) -> list[dict[str, str]]:
 def _summary(result: ModelResult) -> str:
     """What was evaluated, in one line."""
     data, weights = result.provenance.get("data", {}), result.provenance.get("weights", {})
-    parts = [f"{data['scenes']:,} scenes of {data.get('name', 'the data')}"] if "scenes" in data else []
+    source = data.get("source") or data.get("name") or "the data"
+    parts = [f"{data['scenes']:,} scenes of {source}"] if "scenes" in data else []
     parts += [f"seed {data['seed']}"] if "seed" in data else []
     parts += [f"weights of step {weights['step']:,}"] if isinstance(weights.get("step"), int) else []
     return ", ".join(parts)
@@ -128,8 +129,16 @@ def _metric_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _health_rows(result: ModelResult) -> list[tuple[str, str]]:
-    return [(name.replace("_", " "), f"{value:.3f}") for name, value in result.health.items()]
+def _health_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(name for result in results for name in result.health)
+    return [
+        {
+            "label": name.replace("_", " ").capitalize(),
+            "explanation": HEALTH.get(name, ""),
+            "values": [f"{result.health[name]:.3f}" if name in result.health else NOT_APPLICABLE for result in results],
+        }
+        for name in names
+    ]
 
 
 def _by_rank(result: ModelResult) -> list[tuple[str, list[ExampleScene]]]:

@@ -1,0 +1,84 @@
+"""curves: metrics.csv is read as it is, gaps and all, and drawn one panel a series."""
+
+from __future__ import annotations
+
+import pytest
+
+from unscene.errors import DataError
+from unscene.report.curves import curves_figure, read_curves
+from unscene.report.evaluate import draw_curves
+
+TABLE = """step,seconds,train/loss,val/ari_fg,train/constant,train/total,other/nothing
+50,10,3.5,,1,3.5,
+100,20,2.5,,1,2.5,nan
+100,25,,0.4,,,
+150,30,1.5,,1,1.5,
+200,45,1,0.6,1,1,
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_series_hold_what_was_measured_where_it_was_measured(table):
+    series, clock = read_curves(table)
+    assert series["train/loss"].tolist() == [[50, 3.5], [100, 2.5], [150, 1.5], [200, 1]]
+    assert series["val/ari_fg"].tolist() == [[100, 0.4], [200, 0.6]]
+    assert clock.tolist() == [[50, 10], [100, 20], [100, 25], [150, 30], [200, 45]]
+
+
+def test_constant_repeated_and_empty_series_are_left_out(table):
+    assert set(read_curves(table)[0]) == {"train/loss", "val/ari_fg"}
+
+
+def test_validation_comes_first_and_the_clock_stands_above_its_step(table):
+    panels = [axes for axes in curves_figure(table).axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in panels] == ["val/ari_fg", "train/loss"]
+    clocks = [axes for axes in curves_figure(table).axes if not axes.get_title(loc="left")]
+    ticks = dict(zip([label.get_text() for label in clocks[0].get_xticklabels()], clocks[0].get_xticks(), strict=True))
+    assert clocks[0].get_xlabel() == "seconds"
+    assert ticks["20"] == pytest.approx(100)  # the row of step 100, 20 seconds
+    assert ticks["40"] == pytest.approx(150 + 50 * 10 / 15)
+
+
+def test_a_start_far_outside_is_cut_off_and_said(tmp_path):
+    path = tmp_path / "metrics.csv"
+    rows = [f"{step},{step},{1000 if step == 0 else step % 7}" for step in range(200)]
+    path.write_text("\n".join(["step,seconds,train/loss", *rows]))
+    axes = curves_figure(path).axes[0]
+    assert axes.get_ylim()[1] < 10
+    assert [text.get_text() for text in axes.texts] == ["start beyond the axis"]
+
+
+def test_one_row_is_enough(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,seconds,train/loss\n0,0,2\n")
+    curves = draw_curves(path)
+    assert curves is not None
+    assert curves.light.startswith(b"\x89PNG")
+    assert curves.light != curves.dark
+
+
+def test_nothing_measured_yet_is_no_curve(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,seconds\n")
+    assert draw_curves(path) is None
+    with pytest.raises(DataError, match="no measured value yet"):
+        curves_figure(path)
+
+
+@pytest.mark.parametrize("text", ["epoch,loss\n1,2\n", "step,seconds,a\n1,2,three\n", "step,seconds,a\n1\n", ""])
+def test_a_damaged_table_is_named(tmp_path, text):
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"metrics\.csv"):
+        read_curves(path)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_curves(tmp_path / "metrics.csv")

@@ -1,0 +1,140 @@
+"""page: one file that holds everything, shows everything, and runs nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unscene.report import page
+from unscene.report.page import Section, data_uri, display_names, write_page
+from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
+
+
+def png(width=20, height=10):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
+
+
+def result(name="rmonet/a", metrics=None, **more):
+    return ModelResult(
+        name=name,
+        metrics=metrics or {"ari_fg": 0.5, "map_50": None, "ms_per_image": 1.25},
+        health={"largest_slot": 0.25},
+        verdict="decomposing: several slots share the foreground (largest slot 0.25)",
+        provenance={
+            "evaluation": {"device": "cpu", "batch_size": 64, "gpu": None},
+            "data": {"name": "multi_dsprites", "scenes": 320},
+            "weights": {"step": 1000, "starts": [{"cpu": "A"}, {"cpu": "B"}]},
+        },
+        recipe={"about": {"reported": {"ari_fg": 0.951}}},
+        scenes=(ExampleScene(7, "best", 0.5, Picture(png(), "seven")),),
+        curves=Curves(png(), png(8, 8), "curves"),
+        **more,
+    )
+
+
+class Parsed(HTMLParser):
+    """The texts, the images and the addresses of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.images, self.addresses, self.tags, self.texts = [], [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        if tag == "img":
+            self.images.append(values)
+        self.addresses += [values[name] for name in ("src", "href", "srcset") if name in values]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_numbers_stand_with_the_papers_and_what_does_not_apply_says_so(tmp_path):
+    write_page(tmp_path / "index.html", [result()], "Title & more")
+    shown = Parsed(tmp_path / "index.html")
+    assert "Title & more" in shown.text
+    assert "ARI, foreground 0.500 paper 0.951" in shown.text
+    assert "not applicable" in shown.text
+    assert "1.25 ms CPU, batch 64" in shown.text
+    assert "320 scenes of multi_dsprites, weights of step 1,000" in shown.text
+    assert "Health: decomposing: several slots share the foreground." in shown.text
+    assert "Scene 7: ARI, foreground 0.500" in shown.text
+    assert "starts.2.cpu B" in shown.text
+
+
+def test_the_page_asks_for_nothing_and_every_image_has_words(tmp_path):
+    write_page(
+        tmp_path / "index.html", [result()], "T", [Section("Own", "Words.", (Picture(png(), "own", "x", "a.png"),))]
+    )
+    shown = Parsed(tmp_path / "index.html")
+    assert "script" not in shown.tags
+    assert [address for address in shown.addresses if not address.startswith("data:")] == ["a.png"]
+    assert [image["alt"] for image in shown.images] == ["seven", "curves", "own"]
+    first = shown.images[0]["src"].removeprefix("data:image/png;base64,")
+    assert base64.b64decode(first) == png()
+
+
+def test_several_models_stand_side_by_side(tmp_path):
+    other = result("rmonet/b", metrics={"ari_fg": 0.75, "reconstruction_psnr": 30.0})
+    write_page(tmp_path / "index.html", [result(), other], "T")
+    shown = Parsed(tmp_path / "index.html")
+    assert "Metric rmonet/a rmonet/b" in shown.text
+    assert "0.500 paper 0.951 0.750 paper 0.951" in shown.text
+    assert "not applicable 30.0 dB" in shown.text
+
+
+def test_names_that_are_equal_are_told_apart():
+    fresh = ModelResult("m", {}, {}, "", {"weights": {"run": "fresh"}})
+    shipped = ModelResult("m", {}, {}, "", {"weights": {"weights": "m.safetensors"}})
+    assert display_names([fresh, shipped]) == ["m (fresh)", "m (m.safetensors)"]
+    assert display_names([fresh, fresh]) == ["m (fresh) [1]", "m (fresh) [2]"]
+    assert display_names([fresh]) == ["m"]
+
+
+def test_what_users_name_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    section = Section(evil, evil, (Picture(png(), f'"{evil}', evil, f'"{evil}'),))
+    write_page(tmp_path / "index.html", [result(evil)], evil, [section])
+    shown = Parsed(tmp_path / "index.html")
+    assert "script" not in shown.tags
+    assert evil in shown.text
+
+
+def test_a_page_of_sections_alone_has_no_empty_parts(tmp_path):
+    write_page(tmp_path / "index.html", [], "Images", [Section("Overlays")])
+    shown = Parsed(tmp_path / "index.html")
+    assert "Overlays" in shown.text
+    assert "Provenance" not in shown.text
+    assert "table" not in shown.tags
+
+
+def test_pictures_too_large_for_the_page_are_reduced(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_FOR_PICTURES", 40_000)
+    pictures = tuple(Picture(png(200, 100), "noise") for _ in range(3))  # 60 kB each
+    write_page(tmp_path / "index.html", [], "T", [Section("S", "", pictures)])
+    shown = Parsed(tmp_path / "index.html")
+    assert len(shown.images) == 3
+    sizes = {Image.open(io.BytesIO(base64.b64decode(each["src"].partition(",")[2]))).size for each in shown.images}
+    assert len(sizes) == 1
+    width, height = sizes.pop()
+    assert width < 200
+    assert width == pytest.approx(2 * height, abs=2)
+    assert (tmp_path / "index.html").stat().st_size < 40_000 * 4 / 3 + 20_000
+
+
+def test_jpegs_are_said_to_be_jpegs():
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "JPEG")
+    assert data_uri(file.getvalue()).startswith("data:image/jpeg;base64,")
+    assert data_uri(png()).startswith("data:image/png;base64,")

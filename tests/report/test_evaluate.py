@@ -13,8 +13,10 @@ from unscene.errors import DataError, RunError
 from unscene.metrics import METRICS, default_metrics
 from unscene.report import example_scenes
 from unscene.report.evaluate import evaluate, measure
-from unscene.report.example_scenes import chosen_scenes, read_scenes
+from unscene.report.example_scenes import chosen_scenes, read_scenes, scores_to_rank_by
 from unscene.report.metric_descriptions import DESCRIPTIONS
+from unscene.training.loading import LoadedModel
+from unscene.training.recipe import read_recipe
 
 DATA = {"name": "multi_dsprites", "seed": 3, "count": 40}
 
@@ -158,6 +160,22 @@ def test_no_scene_is_chosen_twice_and_ranks_are_in_order(scores, each):
         assert shown[-1] == min(counted)
 
 
-def test_the_names_of_metrics_stand_for_the_right_metrics():
-    assert [type(metric) for metric in default_metrics()] == [type(make()) for make in METRICS.values()]
-    assert np.all([name in METRICS for name in ("ari_fg", "reconstruction")])
+def test_the_scenes_are_ranked_by_the_metric_that_is_named(loaded, scenes):
+    metrics = dict(zip(METRICS, default_metrics(), strict=True))
+    scene = read_scenes(scenes, range(4), 64)
+    for metric in metrics.values():
+        metric.update(scene, loaded.decompose(scene.images))
+    name, scores = scores_to_rank_by(metrics)
+    assert np.mean(scores) == pytest.approx(metrics["ari_fg"].compute()[name])
+
+
+def test_a_model_as_it_is_loaded_is_evaluated(scenes, tmp_path):
+    small = {"backbone": {"width": 8, "fpn_channels": 16}, "head": {"channels": 8}, "vae": {"decoder_channels": 8}}
+    values = {"model": {"name": "rmonet", **small}, "data": {"name": "multi_dsprites"}}
+    recipe = read_recipe({**values, "trainer": {"precision": "float32"}}, "tiny/multi_dsprites")
+    loaded = LoadedModel(recipe.build_model().eval(), recipe, {"step": 0})
+    written = evaluate(loaded, scenes, tmp_path, count=3, batch_size=2, description_of_data=DATA, progress=False)
+    assert -1 <= written["metrics"]["ari_fg"] <= 1
+    assert written["provenance"]["evaluation"]["precision"] == "float32"
+    assert written["recipe"]["model"]["backbone"]["width"] == 8
+    assert (tmp_path / "index.html").is_file()

@@ -28,7 +28,7 @@ def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
     Raises:
         ShapeError: not five axes, axis 2 is not 1, or the gate's axes differ.
     """
-    check_shape(alpha_logits, "B K 1 H W", "alpha_logits")
+    size = check_shape(alpha_logits, "B K 1 H W", "alpha_logits")
     taken = F.logsigmoid(alpha_logits)  # [B, K-1, 1, H, W]
     left = F.logsigmoid(-alpha_logits)
     if gate is not None:
@@ -36,7 +36,7 @@ def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
         taken = taken.masked_fill(~gate, LOG_ZERO)
         left = left.masked_fill(~gate, 0.0)
     left = left.cumsum(dim=1)  # log s_1 .. log s_{K-1}
-    everything = torch.zeros_like(left[:, :1])  # log s_0
+    everything = left.new_zeros(size["B"], 1, 1, size["H"], size["W"])  # log s_0
     return torch.cat([everything, left], 1) + torch.cat([taken, everything], 1)
 
 
@@ -53,8 +53,9 @@ def softmax_masks(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
     Raises:
         ShapeError: as `stick_breaking`.
     """
-    check_shape(alpha_logits, "B K 1 H W", "alpha_logits")
+    size = check_shape(alpha_logits, "B K 1 H W", "alpha_logits")
     if gate is not None:
         check_shape(gate, " ".join(map(str, alpha_logits.shape)), "gate")
         alpha_logits = alpha_logits.masked_fill(~gate, LOG_ZERO)
-    return F.log_softmax(torch.cat([alpha_logits, torch.zeros_like(alpha_logits[:, :1])], 1), dim=1)
+    of_last = alpha_logits.new_zeros(size["B"], 1, 1, size["H"], size["W"])
+    return F.log_softmax(torch.cat([alpha_logits, of_last], 1), dim=1)

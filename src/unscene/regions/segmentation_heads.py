@@ -1,4 +1,4 @@
-"""Three heads from features and boxes to an alpha map a box: UNet, Lite and ROI Align (R-MONet, Section 3.2, Fig. 22)."""
+"""Three heads from features and boxes to an alpha map a box: UNet, Lite and ROI Align (R-MONet, 3.2, Fig. 22)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from unscene.report.overlay import overlay
 from unscene.report.slot_colours import slot_colour
 from unscene.scene import Decomposition, Scene
 
-INK = "#7a7a7a"  # read on white and on black alike
+INK = "#808080"  # read on white and on black alike
 _DPI = 100
 _SLOT = 120  # pixels of a slot's panel
 _GAP = 8

@@ -196,7 +196,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
         described = loaded.recipe["data"] | loaded.recipe["test"] | changes
         described["source"] = described.pop("name")
         source = loaded.settings.source("test", **changes)
-    written = evaluate(
+    result = evaluate(
         loaded,
         source,
         arguments.out,
@@ -206,7 +206,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
         metrics_csv=loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None,
         overwrite=arguments.overwrite,
     )
-    for name, value in written["metrics"].items():
+    for name, value in result.metrics.items():
         print(f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}")
     print(f"\nOpen {arguments.out / 'index.html'}")
 

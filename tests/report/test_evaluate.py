@@ -53,7 +53,7 @@ def test_metrics_are_those_of_one_pass_over_all_scenes(loaded, scenes):
 
 
 def test_metrics_json_states_every_origin(loaded, scenes, tmp_path):
-    written = evaluate(loaded, scenes, tmp_path / "out", count=3, description_of_data=DATA, progress=False)
+    written = evaluate(loaded, scenes, tmp_path / "out", count=3, description_of_data=DATA, progress=False).as_json()
     read = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert read == written
     assert read["provenance"]["weights"] == {"run": "A", "sha256": "12ab", "step": 20000}
@@ -75,10 +75,10 @@ def test_every_number_is_described(loaded, scenes):
 
 def test_without_truth_metrics_do_not_apply_and_scenes_are_ranked_by_reconstruction(loaded, scenes, tmp_path):
     source = Unlabelled(scenes)
-    written = evaluate(loaded, source, tmp_path, count=3, description_of_data=DATA, progress=False)
-    assert written["metrics"]["ari_fg"] is None
-    assert written["metrics"]["map_50_95"] is None
-    assert written["metrics"]["reconstruction_psnr"] > 0
+    written = evaluate(loaded, source, tmp_path, count=3, description_of_data=DATA, progress=False).as_json()
+    assert written["ari_fg"] is None
+    assert written["map_50_95"] is None
+    assert written["reconstruction_psnr"] > 0
     assert written["ranked_by"] == "reconstruction_psnr"
     assert "not applicable" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
@@ -102,7 +102,7 @@ def test_the_same_evaluation_is_written_again_another_only_on_request(loaded, ma
         evaluate(loaded, scenes, tmp_path, **{**arguments, "count": 2})
     assert other.batches == []  # refused before any work
     assert before == ((tmp_path / "metrics.json").read_bytes(), (tmp_path / "index.html").read_bytes())
-    assert evaluate(other, scenes, tmp_path, **arguments, overwrite=True)["provenance"]["weights"] == {"run": "B"}
+    assert evaluate(other, scenes, tmp_path, **arguments, overwrite=True).provenance["weights"] == {"run": "B"}
 
 
 @pytest.mark.parametrize(("name", "text"), [("metrics.json", "{"), ("metrics.json", "[]"), ("index.html", "mine")])
@@ -174,8 +174,8 @@ def test_a_model_as_it_is_loaded_is_evaluated(scenes, tmp_path):
     values = {"model": {"name": "rmonet", **small}, "data": {"name": "multi_dsprites"}}
     recipe = read_recipe({**values, "trainer": {"precision": "float32"}}, "tiny/multi_dsprites")
     loaded = LoadedModel(recipe.build_model().eval(), recipe, {"step": 0})
-    written = evaluate(loaded, scenes, tmp_path, count=3, batch_size=2, description_of_data=DATA, progress=False)
-    assert -1 <= written["metrics"]["ari_fg"] <= 1
+    written = evaluate(loaded, scenes, tmp_path, count=3, batch_size=2, description_of_data=DATA, progress=False).as_json()
+    assert -1 <= written["ari_fg"] <= 1
     assert written["provenance"]["evaluation"]["precision"] == "float32"
     assert written["recipe"]["model"]["backbone"]["width"] == 8
     assert (tmp_path / "index.html").is_file()

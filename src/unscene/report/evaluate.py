@@ -41,7 +41,7 @@ def evaluate(
     progress: bool = True,
     metrics_csv: Path | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> ModelResult:
     """Evaluate a model on the first scenes of a source, and write `metrics.json` and `index.html`.
 
     Args:
@@ -56,7 +56,7 @@ def evaluate(
         overwrite: replace what another evaluation left in `out`.
 
     Returns:
-        What metrics.json holds: `ModelResult.as_json()`.
+        The result; metrics.json holds its `as_json()`.
 
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
@@ -72,13 +72,12 @@ def evaluate(
         progress=progress,
         metrics_csv=metrics_csv,
     )
-    written = result.as_json()
-    text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    text = json.dumps(result.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     write_page(out / "index.html", [result], f"{loaded.name}: evaluation")
     write_text(out / "metrics.json", text)
-    return written
+    return result
 
 
 def measure(

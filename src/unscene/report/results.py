@@ -86,11 +86,11 @@ class ModelResult:
         return dict(about.get("reported") or {})
 
     def as_json(self) -> dict[str, Any]:
-        """What metrics.json holds; pictures are left out."""
+        """What metrics.json holds: each metric under its own name, and what is beside them; pictures are left out."""
         return {
             "schema": SCHEMA,
             "name": self.name,
-            "metrics": self.metrics,
+            **self.metrics,
             "reported": self.reported,
             "health": self.health,
             "verdict": self.verdict,

@@ -84,7 +84,8 @@ class ComponentVAE(nn.Module):
             nn.ReLU(),
             nn.Linear(settings.encoder_hidden, 2 * settings.latent_dim),
         )
-        keep_variance(*list(self.encoder)[:-1])
+        if settings.encoder_input == "masked_image_and_mask":  # log masks, down to -16, would start it far too loud
+            keep_variance(*list(self.encoder)[:-1])
         self.decoder = SpatialBroadcastDecoder(
             settings.latent_dim,
             out_channels=4,

@@ -8,7 +8,7 @@ the boxes learn from. Nothing is labelled.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -131,6 +131,49 @@ class RMONetSettings:
                 f"model.proposals.top_n_after lets {self.proposals.top_n_after} through: raise it, or take fewer slots."
             )
 
+    def at(self, step: int) -> RMONetSettings:
+        """The settings at a step of a training: these, but for what the warm-up has not yet let go."""
+        warmup = self.warmup
+        if step >= warmup.steps:
+            return self
+        share = step / warmup.steps
+
+        def between(start: float, end: float) -> float:
+            return start + (end - start) * share
+
+        return replace(
+            self,
+            sigma_foreground=math.exp(between(math.log(warmup.sigma_foreground), math.log(self.sigma_foreground))),
+            weights=replace(
+                self.weights,
+                latent=between(warmup.latent_weight, self.weights.latent),
+                mask=between(warmup.mask_weight, self.weights.mask),
+            ),
+            proposals=replace(
+                self.proposals, score_threshold=between(warmup.score_threshold, self.proposals.score_threshold)
+            ),
+        )
+
+    def sigmas(self, like: Tensor) -> Tensor:
+        """[K] standard deviations of the slots' Gaussians, the background's last, on the device of a tensor."""
+        foreground = [self.sigma_foreground] * (self.num_slots - 1)
+        return torch.tensor([*foreground, self.sigma_background], device=like.device)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What Section 3.1 infers of a batch of images.
+
+    Attributes:
+        log_masks: [B, K, 1, H, W], the background last.
+        boxes: of the foreground slots; None without detection.
+        anchors: what was said of every anchor; None without detection.
+    """
+
+    log_masks: Tensor
+    boxes: Proposals | None = None
+    anchors: AnchorPredictions | None = None
+
 
 class RMONet(nn.Module):
     """R-MONet. The background is the last slot; box n is of slot n.
@@ -155,103 +198,70 @@ class RMONet(nn.Module):
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
-        log_masks, proposals, _ = self.infer_masks(images)
-        mean, _ = self.vae.encode(images, log_masks)
+        attention = self.infer_masks(images, self.settings)
+        mean, _ = self.vae.encode(images, attention.log_masks)
         components, _ = self.vae.decode(mean)
-        return self._decomposition(log_masks, components, mean, proposals)
+        return self._decomposition(attention, components, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """Eq. 3 for images [B, 3, size, size]: its five terms, each [B], and the decomposition they are of."""
-        log_masks, proposals, predicted = self.infer_masks(images, step)
-        mean, log_variance = self.vae.encode(images, log_masks)
+        settings = self.settings.at(step)
+        attention = self.infer_masks(images, settings)  # q(m | x) and the boxes, Section 3.1
+        log_masks = attention.log_masks
+        mean, log_variance = self.vae.encode(images, log_masks)  # q(z | x, m)
         latents = sample_gaussian(mean, log_variance)
-        components, mask_logits = self.vae.decode(latents)
-
-        weights = self.settings.weights
-        beta = self._warmed(step, self.settings.warmup.latent_weight, weights.latent)
-        gamma = self._warmed(step, self.settings.warmup.mask_weight, weights.mask)
+        components, mask_logits = self.vae.decode(latents)  # p(x | z) and p(m | z), Section 3.3
         terms = {
             "reconstruction": -mixture_log_likelihood(
-                images, components, log_masks, self.sigmas(step), self.settings.mixture_over
+                images, components, log_masks, settings.sigmas(images), settings.mixture_over
             ),
             "latent_kl": unit_gaussian_kl(mean, log_variance).sum(dim=1),
             "mask_kl": mask_kl(log_masks, mask_logits),
         }
-        factors = {"reconstruction": 1.0, "latent_kl": beta, "mask_kl": gamma}
+        weights = {"reconstruction": 1.0, "latent_kl": settings.weights.latent, "mask_kl": settings.weights.mask}
         observed = {}
-        if self.proposals is not None and predicted is not None:
-            foreground = log_masks[:, :-1, 0].detach().exp()
-            boxes, _, valid = pseudo_boxes(foreground, self.settings.pseudo_boxes)
-            terms["objectness"], terms["regression"] = self.proposals.loss(predicted, boxes, valid)
-            factors |= {"objectness": weights.objectness, "regression": weights.regression}
+        if self.proposals is not None and attention.anchors is not None:  # self-supervised boxes, Section 3.4
+            boxes, _, valid = pseudo_boxes(log_masks[:, :-1, 0].detach().exp(), settings.pseudo_boxes)
+            terms["objectness"], terms["regression"] = self.proposals.loss(attention.anchors, boxes, valid)
+            weights |= {"objectness": settings.weights.objectness, "regression": settings.weights.regression}
             observed["pseudo_boxes"] = valid.sum(dim=1).float()
-        return Losses(terms, factors, observed), self._decomposition(log_masks, components, mean, proposals)
+        return Losses(terms, weights, observed), self._decomposition(attention, components, mean)
 
-    def sigmas(self, step: int) -> Tensor:
-        """[K] standard deviations of the slots' Gaussians at a step; the background's is last."""
-        settings = self.settings
-        start, end = math.log(settings.warmup.sigma_foreground), math.log(settings.sigma_foreground)
-        foreground = math.exp(self._warmed(step, start, end))
-        return torch.tensor([foreground] * (settings.num_slots - 1) + [settings.sigma_background], device=self.device)
-
-    def _warmed(self, step: int, start: float, end: float) -> float:
-        """A value at a step of the warm-up, on the line from `start` to `end`."""
-        steps = self.settings.warmup.steps
-        return start + (end - start) * min(1.0, step / steps) if steps else end
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.backbone.conv1.weight.device
-
-    def infer_masks(
-        self, images: Tensor, step: int | None = None
-    ) -> tuple[Tensor, Proposals | None, AnchorPredictions | None]:
+    def infer_masks(self, images: Tensor, settings: RMONetSettings) -> Attention:
         """Section 3.1: features, boxes, region-masked features, alpha maps, and the masks that share every pixel.
 
         Args:
             images: [B, 3, size, size].
-            step: of the training; None when the model is used.
-
-        Returns:
-            log_masks [B, K, 1, H, W]; the boxes of the foreground slots; what the anchors said. Without detection the
-            last two are None.
+            settings: the model's, as they are at this step of a training.
 
         Raises:
             ShapeError: images of another size than the model's.
         """
-        settings = self.settings
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
         size = (settings.size, settings.size)
         seen = (images - 0.5) / 0.5 if settings.normalise else images
         features = self.backbone(seen.contiguous(memory_format=torch.channels_last))
-        gate = predicted = proposals = None
-        if self.proposals is not None:
-            predicted = self.proposals(features.pyramid, size)
-            threshold = settings.proposals.score_threshold
-            if step is not None:
-                threshold = self._warmed(step, settings.warmup.score_threshold, threshold)
-            proposals = self.proposals.propose(predicted, size, settings.num_slots - 1, threshold)
-            alpha_logits = self.head(features, proposals.boxes, size)
-            gate = proposals.valid[..., None, None, None]
-            if settings.alpha_inside_box:
-                gate = gate & inside_boxes(proposals.boxes, size, expand=settings.head.expand)
-            gate = gate.expand_as(alpha_logits)
-        else:
-            whole = images.new_tensor([0.0, 0.0, settings.size, settings.size]).expand(len(images), 1, 4)
-            alpha_logits = self.head(features, whole, size).transpose(1, 2)
         share = stick_breaking if settings.masks == "stick_breaking" else softmax_masks
-        return share(alpha_logits.float(), gate), proposals, predicted
+        if self.proposals is None:  # Fig. 20: K-1 maps of the whole image
+            whole = images.new_tensor([0.0, 0.0, *size]).expand(len(images), 1, 4)
+            alpha_logits = self.head(features, whole, size).transpose(1, 2)
+            return Attention(share(alpha_logits.float()))
+        anchors = self.proposals(features.pyramid, size)
+        boxes = self.proposals.propose(anchors, size, settings.num_slots - 1, settings.proposals.score_threshold)
+        alpha_logits = self.head(features, boxes.boxes, size)
+        gate = boxes.valid[..., None, None, None]
+        if settings.alpha_inside_box:
+            gate = gate & inside_boxes(boxes.boxes, size, expand=settings.head.expand)
+        return Attention(share(alpha_logits.float(), gate.expand_as(alpha_logits)), boxes, anchors)
 
-    def _decomposition(
-        self, log_masks: Tensor, components: Tensor, latents: Tensor, proposals: Proposals | None
-    ) -> Decomposition:
+    def _decomposition(self, attention: Attention, components: Tensor, latents: Tensor) -> Decomposition:
+        boxes = attention.boxes
         return Decomposition(
-            log_masks=log_masks,
+            log_masks=attention.log_masks,
             components=components,
             background=self.background,
             latents=latents,
-            boxes=proposals.boxes if proposals else None,
-            box_scores=proposals.scores if proposals else None,
-            box_valid=proposals.valid if proposals else None,
+            boxes=boxes.boxes if boxes else None,
+            box_scores=boxes.scores if boxes else None,
+            box_valid=boxes.valid if boxes else None,
         )

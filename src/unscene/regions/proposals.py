@@ -176,6 +176,9 @@ class RegionProposals(nn.Module):
     def loss(self, predicted: AnchorPredictions, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Compare the anchors with the (pseudo) boxes: the last two terms of Eq. 3.
 
+        As in torchvision, which the paper adapts, the classification is the mean over the sampled anchors, not Eq. 3's
+        plain sum over all.
+
         Args:
             predicted: of `forward`.
             boxes: [B, M, 4] targets; no gradient flows into them.
@@ -194,6 +197,7 @@ class RegionProposals(nn.Module):
         count = sampled.sum(dim=1).clamp_min(1)
         cross_entropy = F.binary_cross_entropy_with_logits(predicted.objectness, positive.float(), reduction="none")
         objectness = (cross_entropy * sampled).sum(dim=1) / count
+        boxes = F.pad(boxes, (0, 0, 0, 1))  # a row for `matched` to name where M is 0
         target = encode_boxes(_take(boxes, matched), predicted.anchors)
         target = torch.where(positive[..., None], target, predicted.deltas.detach())  # no distance, so no loss
         distance = F.smooth_l1_loss(predicted.deltas, target, beta=settings.smooth_l1_beta, reduction="none")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from unscene.blocks.component_vae import ComponentVAE, ComponentVAESettings
+from unscene.errors import RecipeError, ShapeError
+
+SMALL = ComponentVAESettings(
+    latent_dim=5, encoder_channels=(6, 8), encoder_hidden=16, decoder_channels=6, decoder_layers=2
+)
+
+
+def small_vae(size: int = 16, **changes) -> ComponentVAE:
+    torch.manual_seed(0)
+    return ComponentVAE(dataclasses.replace(SMALL, **changes), size)
+
+
+def two_images(slots: int = 3, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [2, 3, ...] and log masks [2, K, 1, ...]."""
+    torch.manual_seed(1)
+    return torch.rand(2, 3, size, size), (3 * torch.randn(2, slots, 1, size, size)).log_softmax(dim=1)
+
+
+def block_means(image: np.ndarray, side: int) -> np.ndarray:
+    """[C, H, W] -> [C, H / side, W / side], one square after another."""
+    channels, height, width = image.shape
+    means = np.zeros((channels, height // side, width // side))
+    for c, y, x in np.ndindex(means.shape):
+        means[c, y, x] = image[c, y * side : (y + 1) * side, x * side : (x + 1) * side].mean()
+    return means
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("reads", ["image_and_log_mask", "masked_image_and_mask"])
+def test_the_encoder_reads_each_slot_with_the_image(reads, stride):
+    vae = small_vae(encoder_input=reads, encoder_stride=stride)
+    images, log_masks = two_images()
+    mean, log_variance = vae.encode(images, log_masks)
+    assert mean.shape == log_variance.shape == (2, 3, 5)
+    for b in range(2):
+        for k in range(3):
+            image = block_means(images[b].numpy(), stride)
+            if reads == "image_and_log_mask":
+                mask = block_means(np.maximum(log_masks[b, k].numpy(), -16), stride)
+            else:
+                mask = block_means(np.exp(log_masks[b, k].numpy()), stride)
+                image = image * mask
+            code = vae.encoder(torch.from_numpy(np.concatenate([image, mask])).float()[None])[0]
+            assert_close(mean[b, k], code[:5], rtol=1e-4, atol=1e-6)
+            assert_close(log_variance[b, k], code[5:], rtol=1e-4, atol=1e-6)
+
+
+def test_a_masked_encoder_does_not_see_what_is_outside_of_the_mask():
+    vae = small_vae(encoder_input="masked_image_and_mask")
+    images, _ = two_images()
+    log_masks = torch.zeros(2, 2, 1, 16, 16)
+    log_masks[:, 0, :, :, :8], log_masks[:, 1, :, :, 8:] = -200.0, -200.0
+    before = vae.encode(images, log_masks)[0]
+    images[:, :, :, 8:] = 0.3
+    after = vae.encode(images, log_masks)[0]
+    assert_close(before[:, 1], after[:, 1])
+    assert (before[:, 0] - after[:, 0]).abs().max() > 1e-3
+
+
+def test_log_masks_of_nothing_read_alike():
+    """-40 and -1000 are both nothing, and neither may drown the image."""
+    vae = small_vae()
+    images, log_masks = two_images()
+    assert torch.equal(
+        vae.encode(images, torch.full_like(log_masks, -40))[0], vae.encode(images, torch.full_like(log_masks, -1e3))[0]
+    )
+
+
+def test_decoded_colours_are_the_sigmoid_of_the_free_ones():
+    bounded, free = small_vae(colour="sigmoid"), small_vae(colour="linear")
+    latents = torch.randn(2, 3, 5)
+    (colour, logits), (raw, same_logits) = bounded.decode(latents), free.decode(latents)
+    assert colour.shape == (2, 3, 3, 16, 16)
+    assert logits.shape == (2, 3, 1, 16, 16)
+    assert_close(colour, raw.sigmoid())
+    assert_close(logits, same_logits)
+    assert raw.min() < 0
+
+
+def test_slots_are_decoded_each_by_itself():
+    vae = small_vae()
+    latents = torch.randn(2, 3, 5)
+    together = torch.cat(vae.decode(latents), dim=2)
+    for b in range(2):
+        for k in range(3):
+            alone = torch.cat(vae.decode(latents[b : b + 1, k : k + 1]), dim=2)
+            assert_close(together[b, k], alone[0, 0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [8, 20, 33])
+def test_sizes_that_halve_unevenly_can_be_encoded(size):
+    vae = small_vae(size)
+    images, log_masks = two_images(size=size)
+    mean, _ = vae.encode(images, log_masks)
+    assert vae.decode(mean)[0].shape[-1] == size
+
+
+def test_too_many_layers_for_the_image_are_refused():
+    with pytest.raises(RecipeError, match="images of 2 pixels are too small for 2 encoder layers"):
+        small_vae(2)
+
+
+def test_an_average_that_does_not_divide_the_image_is_refused():
+    with pytest.raises(RecipeError, match="encoder_stride that divides"):
+        small_vae(16, encoder_stride=3)
+
+
+def test_images_and_masks_of_different_sizes_are_refused():
+    vae = small_vae()
+    with pytest.raises(ShapeError, match="images"):
+        vae.encode(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 1, 16, 16))
+    with pytest.raises(ShapeError, match="log_masks"):
+        vae.encode(torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16))

@@ -1,0 +1,232 @@
+"""What every registered model promises, whatever the paper. A new model needs one line in `TINY`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from unscene.blocks.component_vae import ComponentVAESettings
+from unscene.blocks.resnet_fpn import BackboneSettings
+from unscene.errors import RecipeError, ShapeError
+from unscene.models import MODELS, model_class
+from unscene.models.rmonet import RMONetSettings
+from unscene.regions.proposals import ProposalSettings
+from unscene.regions.segmentation_heads import HeadSettings
+from unscene.scene import Decomposition, Losses
+
+SIZE = 64
+
+
+def tiny_rmonet(kind: str) -> RMONetSettings:
+    return RMONetSettings(
+        size=SIZE,
+        num_slots=4,
+        backbone=BackboneSettings(width=8, fpn_channels=16),
+        head=HeadSettings(kind=kind, channels=8, bottleneck=16, align_size=7),
+        proposals=ProposalSettings(score_threshold=0.0),  # an untrained network is sure of nothing
+        vae=ComponentVAESettings(
+            latent_dim=4,
+            encoder_channels=(8, 8, 16),
+            encoder_hidden=32,
+            encoder_input="masked_image_and_mask",
+            decoder_channels=8,
+            decoder_layers=2,
+            decoder_padding="same",
+            decoder_stride=2,
+        ),
+    )
+
+
+# model -> variant -> settings small enough for a test, with a field `num_slots`
+TINY: dict[str, dict[str, Any]] = {
+    "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")},
+}
+CASES = [
+    pytest.param(name, settings, id=f"{name}-{variant}")
+    for name, variants in TINY.items()
+    for variant, settings in variants.items()
+]
+EVERY_MODEL = pytest.mark.parametrize(("name", "settings"), CASES)
+
+
+def build(name: str, settings: Any, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return model_class(name)(settings)
+
+
+def check_decomposition(answer: Decomposition, batch: int, slots: int) -> None:
+    assert answer.log_masks.shape == (batch, slots, 1, SIZE, SIZE)
+    assert answer.components.shape == (batch, slots, 3, SIZE, SIZE)
+    assert_close(answer.masks().sum(dim=1), torch.ones(batch, 1, SIZE, SIZE), rtol=0, atol=1e-5)
+    assert answer.labels().max() < slots
+    for each in dataclasses.fields(answer):
+        value = getattr(answer, each.name)
+        if isinstance(value, torch.Tensor):
+            assert value.dtype in (torch.float32, torch.bool), each.name
+            assert torch.isfinite(value).all(), each.name
+    if answer.boxes is not None:
+        assert answer.boxes.shape == (batch, len(answer.foreground), 4)
+        assert answer.boxes.min() >= 0
+        assert answer.boxes.max() <= SIZE
+        assert not answer.boxes[~answer.box_valid].any()
+        sides = answer.boxes[answer.box_valid][:, 2:] - answer.boxes[answer.box_valid][:, :2]
+        assert (sides > 0).all()
+
+
+def check_losses(losses: Losses, batch: int) -> None:
+    assert "reconstruction" in losses.terms
+    assert losses.weights.keys() == losses.terms.keys()
+    for name, term in losses.terms.items():
+        assert term.shape == (batch,), name
+        assert term.dtype == torch.float32, name
+        assert torch.isfinite(term).all(), name
+    assert_close(losses.total, sum(losses.weights[name] * term for name, term in losses.terms.items()))
+
+
+def test_every_registered_model_is_under_this_contract():
+    assert TINY.keys() == MODELS.keys()
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_name():
+    with pytest.raises(RecipeError, match=r"no model 'rmonnet'\. Did you mean 'rmonet'"):
+        model_class("rmonnet")
+
+
+@EVERY_MODEL
+def test_settings_are_the_models(name, settings):
+    assert isinstance(settings, model_class(name).Settings)
+    model_class(name).Settings()  # every setting has a default
+
+
+@EVERY_MODEL
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shapes_of_answer_and_loss(name, settings, batch, scenes):
+    model = build(name, settings)
+    losses, trained = model.loss(scenes(batch), 10)
+    check_losses(losses, batch)
+    check_decomposition(trained, batch, settings.num_slots)
+    with torch.no_grad():
+        check_decomposition(model.eval()(scenes(batch)), batch, settings.num_slots)
+
+
+@EVERY_MODEL
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_an_image_without_any_object(name, settings, value):
+    model = build(name, settings)
+    images = torch.full((2, 3, SIZE, SIZE), value)
+    losses, _ = model.loss(images, 0)
+    losses.total.sum().backward()
+    check_losses(losses, 2)
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+    with torch.no_grad():
+        check_decomposition(model.eval()(images), 2, settings.num_slots)
+
+
+@EVERY_MODEL
+def test_two_slots_suffice(name, settings, scenes):
+    model = build(name, dataclasses.replace(settings, num_slots=2))
+    losses, trained = model.loss(scenes(2), 10)
+    check_losses(losses, 2)
+    check_decomposition(trained, 2, 2)
+
+
+@EVERY_MODEL
+def test_gradients_reach_every_parameter(name, settings, scenes):
+    model = build(name, settings)
+    model.loss(scenes(4), 10)[0].total.mean().backward()
+    unreached = [label for label, each in model.named_parameters() if each.grad is None or not each.grad.any()]
+    assert unreached == []
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters())
+
+
+@EVERY_MODEL
+def test_bfloat16_agrees_with_float32(name, settings, scenes):
+    """Wherever rounding did not decide for another box: among near equals it may, and then all else follows."""
+    model, images = build(name, settings).eval(), scenes(8)
+    answers = []
+    for half in (False, True):
+        torch.manual_seed(1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            answers.append(model.loss(images, 10))
+    (full_losses, full), (half_losses, half) = answers
+    check_losses(half_losses, 8)
+    check_decomposition(half, 8, settings.num_slots)
+    same = torch.ones(8, dtype=torch.bool)
+    if full.boxes is not None and half.boxes is not None:
+        same = (full.boxes - half.boxes).abs().amax(dim=(1, 2)) < 1
+    assert same.any()
+    assert (full.masks() - half.masks())[same].abs().mean() < 0.01
+    assert (full.reconstruction() - half.reconstruction())[same].abs().mean() < 0.02
+    nats_a_pixel = (full_losses.total - half_losses.total)[same].abs() / SIZE**2
+    assert nats_a_pixel.max() < 0.1
+    assert (full.log_masks != half.log_masks).any()  # bfloat16 was indeed used
+
+
+@EVERY_MODEL
+def test_the_same_seed_gives_the_same_bits(name, settings, scenes):
+    def one_step() -> tuple[Losses, Decomposition, list[torch.Tensor]]:
+        model = build(name, settings, seed=3)
+        losses, answer = model.loss(scenes(2), 10)
+        losses.total.mean().backward()
+        return losses, answer, [each.grad for each in model.parameters()]
+
+    (losses, answer, gradients), (same_losses, same_answer, same_gradients) = one_step(), one_step()
+    assert all(torch.equal(losses.terms[term], same_losses.terms[term]) for term in losses.terms)
+    assert torch.equal(answer.log_masks, same_answer.log_masks)
+    assert torch.equal(answer.components, same_answer.components)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, same_gradients, strict=True))
+
+
+@EVERY_MODEL
+def test_answering_draws_nothing(name, settings, scenes):
+    """In use, every latent is its posterior's mean: twice the same answer, and no random number is spent."""
+    model = build(name, settings).eval()
+    with torch.no_grad():
+        torch.manual_seed(1)
+        first, state = model(scenes(2)), torch.get_rng_state()
+        torch.manual_seed(1)
+        assert torch.equal(state, torch.get_rng_state())
+        torch.manual_seed(2)
+        second = model(scenes(2))
+    assert torch.equal(first.log_masks, second.log_masks)
+    assert torch.equal(first.components, second.components)
+
+
+@EVERY_MODEL
+def test_each_image_is_decomposed_by_itself(name, settings, scenes):
+    model, images = build(name, settings).eval(), scenes(3)
+    with torch.no_grad():
+        together = model(images)
+        for image in range(3):
+            alone = model(images[image : image + 1])
+            assert_close(alone.log_masks[0].exp(), together.log_masks[image].exp(), rtol=0, atol=1e-3)
+            assert_close(alone.components[0], together.components[image], rtol=0, atol=1e-3)
+
+
+@EVERY_MODEL
+def test_saved_weights_give_the_same_answer(name, settings, scenes):
+    model = build(name, settings)
+    model.loss(scenes(2), 0)  # moves the running statistics
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = build(name, settings, seed=9)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        answer, loaded = model.eval()(scenes(2)), other.eval()(scenes(2))
+    assert torch.equal(answer.log_masks, loaded.log_masks)
+    assert torch.equal(answer.components, loaded.components)
+
+
+@EVERY_MODEL
+def test_images_of_another_size_are_refused(name, settings):
+    model = build(name, settings)
+    with pytest.raises(ShapeError, match="images"):
+        model(torch.rand(1, 3, SIZE // 2, SIZE))
+    with pytest.raises(ShapeError, match="images"):
+        model.loss(torch.rand(3, SIZE, SIZE), 0)

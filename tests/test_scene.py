@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from unscene.errors import ShapeError
+from unscene.scene import Decomposition, Losses, Scene
+
+
+def decomposition(batch: int = 2, slots: int = 3, size: int = 4, **fields) -> Decomposition:
+    torch.manual_seed(0)
+    log_masks = (2 * torch.randn(batch, slots, 1, size, size)).log_softmax(dim=1)
+    return Decomposition(log_masks, torch.rand(batch, slots, 3, size, size), **fields)
+
+
+def box_fields(batch: int = 2, boxes: int = 2) -> dict[str, torch.Tensor]:
+    return {
+        "boxes": torch.rand(batch, boxes, 4),
+        "box_scores": torch.rand(batch, boxes),
+        "box_valid": torch.ones(batch, boxes, dtype=torch.bool),
+    }
+
+
+# Scene
+
+
+def test_a_scene_is_as_long_as_its_batch():
+    scene = Scene(torch.rand(5, 3, 4, 6), torch.zeros(5, 4, 6, dtype=torch.long), torch.zeros(5, 0, 4))
+    assert len(scene) == 5
+    assert len(Scene(torch.rand(0, 3, 4, 4))) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"images": torch.rand(3, 4, 4)}, "images"),
+        ({"images": torch.rand(2, 1, 4, 4)}, "images"),
+        ({"images": torch.rand(2, 3, 4, 4), "labels": torch.zeros(2, 4, 5)}, "labels"),
+        ({"images": torch.rand(2, 3, 4, 4), "labels": torch.zeros(1, 4, 4)}, "labels"),
+        ({"images": torch.rand(2, 3, 4, 4), "boxes": torch.zeros(2, 3, 5)}, "boxes"),
+        ({"images": torch.rand(2, 3, 4, 4), "boxes": torch.zeros(1, 3, 4)}, "boxes"),
+    ],
+)
+def test_a_scene_refuses_axes_that_do_not_fit(fields, name):
+    with pytest.raises(ShapeError, match=name):
+        Scene(**fields)
+
+
+# Decomposition
+
+
+def test_reconstruction_is_the_components_mixed_by_masks():
+    answer = decomposition()
+    expected = np.zeros((2, 3, 4, 4))
+    for b, k, c, y, x in np.ndindex(2, 3, 3, 4, 4):
+        expected[b, c, y, x] += np.exp(answer.log_masks[b, k, 0, y, x].item()) * answer.components[b, k, c, y, x].item()
+    np.testing.assert_allclose(answer.reconstruction().numpy(), expected, atol=1e-5)
+    assert_close(answer.masks().sum(dim=1), torch.ones(2, 1, 4, 4))
+
+
+@settings(deadline=None)
+@given(
+    winners=st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    background=st.one_of(st.none(), st.integers(-4, 3)),
+)
+def test_labels_count_the_foreground_in_order(winners, background):
+    """The background's pixels are 0, those of the n-th foreground slot n."""
+    log_masks = torch.full((1, 4, 1, 1, len(winners)), -9.0)
+    for column, winner in enumerate(winners):
+        log_masks[0, winner, 0, 0, column] = 0
+    answer = Decomposition(log_masks, torch.zeros(1, 4, 3, 1, len(winners)), background)
+    if background is None:
+        assert answer.foreground == [0, 1, 2, 3]
+        expected = winners
+    else:
+        hidden = background if background >= 0 else background + 4
+        assert answer.foreground == [slot for slot in range(4) if slot != hidden]
+        expected = [0 if winner == hidden else answer.foreground.index(winner) + 1 for winner in winners]
+    assert answer.labels().tolist() == [[expected]]
+    assert answer.labels().dtype == torch.int64
+
+
+def test_one_slot_labels_everything_alike():
+    assert not decomposition(slots=1, background=0).labels().any()
+    assert decomposition(slots=1, background=0).foreground == []
+    assert decomposition(slots=1).foreground == [0]
+
+
+def test_map_changes_every_tensor_and_nothing_else():
+    answer = decomposition(background=-1, latents=torch.rand(2, 3, 5), **box_fields())
+    first = answer.map(lambda tensor: tensor[:1])
+    assert first.background == -1
+    assert first.num_slots == 3
+    for each in dataclasses.fields(answer):
+        value = getattr(answer, each.name)
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(first, each.name), value[:1])
+    assert decomposition().map(torch.clone).boxes is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_masks": torch.zeros(2, 3, 4, 4)}, "log_masks"),
+        ({"log_masks": torch.zeros(2, 2, 1, 4, 4)}, "components"),
+        ({"components": torch.zeros(2, 3, 1, 4, 4)}, "components"),
+        ({"latents": torch.zeros(2, 4, 5)}, "latents"),
+        ({"boxes": torch.zeros(2, 2, 4)}, "together"),
+        ({"box_valid": torch.zeros(2, 2)}, "together"),
+        ({**box_fields(boxes=3), "boxes": torch.zeros(2, 3, 5)}, "boxes"),
+        ({**box_fields(boxes=3), "box_scores": torch.zeros(2, 2)}, "box_scores"),
+        ({**box_fields(boxes=3), "box_valid": torch.zeros(1, 3)}, "box_valid"),
+        ({"background": 3}, "one of 3 slots, but is 3"),
+        ({"background": -4}, "one of 3 slots, but is -4"),
+    ],
+)
+def test_a_decomposition_refuses_what_does_not_fit(changes, message):
+    with pytest.raises(ShapeError, match=message):
+        dataclasses.replace(decomposition(), **changes)
+
+
+@pytest.mark.parametrize("kind", [Scene(torch.rand(1, 3, 4, 4)), decomposition()])
+def test_what_travels_cannot_be_changed_on_the_way(kind):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        kind.boxes = torch.zeros(1, 1, 4)
+
+
+# Losses
+
+
+def test_the_total_is_the_weighted_sum_and_carries_the_gradient():
+    near, far = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([10.0, 0.0], requires_grad=True)
+    losses = Losses({"near": near, "far": far}, {"near": 2.0, "far": 0.5}, {"seen": torch.tensor([7.0, 7.0])})
+    assert losses.total.tolist() == [7, 4]
+    losses.total.sum().backward()
+    assert near.grad.tolist() == [2, 2]
+    assert far.grad.tolist() == [0.5, 0.5]
+    assert Losses({"near": near}, {"near": 3.0}).total.tolist() == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights", "observed", "message"),
+    [
+        ({}, {}, {}, "needs a weight"),
+        ({"a": torch.zeros(2)}, {}, {}, "needs a weight"),
+        ({"a": torch.zeros(2)}, {"a": 1.0, "b": 1.0}, {}, "needs a weight"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, {"a": 1.0, "b": 1.0}, {}, "'b'"),
+        ({"a": torch.tensor(0.0)}, {"a": 1.0}, {}, "'a'"),
+        ({"a": torch.zeros(2, 1)}, {"a": 1.0}, {}, "'a'"),
+        ({"a": torch.zeros(2)}, {"a": 1.0}, {"seen": torch.zeros(3)}, "'seen'"),
+    ],
+)
+def test_losses_refuse_terms_that_do_not_fit(terms, weights, observed, message):
+    with pytest.raises(ShapeError, match=message):
+        Losses(terms, weights, observed)

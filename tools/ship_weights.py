@@ -21,7 +21,16 @@ from unscene.training.run_folder import RunFolder, write_text
 from unscene.training.weights import export_weights
 
 LARGEST = 16 * 2**20  # bytes of a file in the repository
-SCORES = ("ari_fg", "ari_fg_without_background", "ari", "map_50_95", "map_50", "map_75", "mask_iou", "reconstruction_mse")
+SCORES = (
+    "ari_fg",
+    "ari_fg_without_background",
+    "ari",
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "mask_iou",
+    "reconstruction_mse",
+)
 
 
 def main(folder: str) -> None:
@@ -48,16 +57,17 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         f"# {name}: the weights that come with unscene",
         "",
         f"- **Recipe**: `{name}` (every setting is in the file's own metadata), seed {values['seed']}",
-        f"- **Data**: {values['data']['name']}, drawn by unscene, training seed {values['data']['seed']}; no label was seen",
+        f"- **Data**: {values['data']['name']}, drawn by unscene, seed {values['data']['seed']}; no label was seen",
         f"- **Steps**: {provenance['step']:,} of {values['trainer']['batch_size']} images (best of the validations)",
         f"- **Hardware**: {first['cpu']}, {first['threads']} thread(s) at the start, {first['gpu'] or 'no GPU'}",
-        f"- **Versions**: torch {first['torch']}, torchvision {first['torchvision']}, lightning {first['lightning']}",
+        "- **Versions**: "
+        + ", ".join(f"{package} {first[package]}" for package in ("torch", "torchvision", "lightning")),
         f"- **Precision of the file**: matrices float16, vectors float32; sha256 `{provenance['sha256']}`",
         "- **Licence**: Apache-2.0",
         "",
         "Started by:",
         "",
-        *(f"    {start['command']}    # commit {start['commit']}, from step {start['first_step']:,}" for start in starts),
+        *(f"    {each['command']}    # commit {each['commit']}, from step {each['first_step']:,}" for each in starts),
         "",
         "## Scores",
         "",
@@ -69,8 +79,7 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
         "## The curve",
         "",
-        f"Foreground ARI on the {values['validation']['count']} validation scenes (seed {values['validation']['seed']}), "
-        "against training time:",
+        "On the validation scenes ({count} of seed {seed}), against training time:".format(**values["validation"]),
         "",
         "| step | minutes | ARI foreground | without background | mAP 50 | background's share |",
         "|---|---|---|---|---|---|",

@@ -1,8 +1,9 @@
 """Unsupervised scene decomposition: from unlabelled images to a mask, a box and a latent vector for every object.
 
-    import unscene
-    model = unscene.load("runs/NAME")          # or "rmonet_unet/multi_dsprites_cpu", the weights that come along
-    result = model.decompose(images)           # images [B, 3, size, size] in 0..1 -> Decomposition
+import unscene
+
+model = unscene.load("runs/NAME")  # or "rmonet_unet/multi_dsprites_cpu", the weights that come along
+result = model.decompose(images)  # images [B, 3, size, size] in 0..1 -> Decomposition
 """
 
 from __future__ import annotations

@@ -3,123 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unscene.command_line import parse, split_settings
 from unscene.errors import RecipeError, UnsceneError
 
-DESCRIPTION = "Unsupervised scene decomposition: from unlabelled images to a mask, a box and a latent for every object."
-TRAIN_HELP = """\
-Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIPE` shows them all:
-  unscene train rmonet_unet/multi_dsprites --trainer.max_steps 20000 --model.vae.latent_dim 32
-  unscene train rmonet_unet/images --data.folder my_photos/
-  unscene train --resume runs/NAME --trainer.max_steps 40000
-Ctrl-C stops after the step that runs and keeps a checkpoint to resume from."""
-EVALUATE_HELP = """\
-Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
-  unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
-Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html."""
-DECOMPOSE_HELP = """\
-For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
-and one objects.json in COCO format for all."""
+# What a resumed run may change: how long and how fast it trains, and where the same data now lies.
+RESUMABLE = (
+    "trainer.",
+    "schedule.",
+    "optimizer.learning_rate",
+    "optimizer.clip_norm",
+    "data.path",
+    "data.folder",
+    "data.skip_damaged",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0 when it did what was asked, 1 after an error, 130 after Ctrl-C."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C. A wrong word on the command
+        line ends the process with 2.
+    """
     rest, settings = split_settings(sys.argv[1:] if arguments is None else arguments)
-    known = build_parser().parse_args(rest)
+    known = parse(rest)
     try:
-        known.run(known, read_changes(settings, known))
+        COMMANDS[known.command](known, read_changes(settings, known))
+        sys.stdout.flush()
         return 0
     except UnsceneError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `unscene recipes | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("Interrupted; nothing half-written is left behind.", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or "Interrupted; nothing half-written is left behind.", file=sys.stderr)
         return 130
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = argparse.ArgumentParser("unscene", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, run: Any, summary: str, more: str = "", settings: bool = False) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=more,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(run=run, takes_settings=settings, command=name)
-        return added
-
-    recipes = command("recipes", run_recipes, "list what can be trained, or show every setting of one recipe")
-    recipes.add_argument("recipe", nargs="?", help="its name, for instance rmonet_unet/multi_dsprites")
-
-    train = command("train", run_train, "train a recipe, or go on with a run", TRAIN_HELP, settings=True)
-    train.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a .yaml file")
-    train.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE, then -2, -3 ...)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run's last checkpoint")
-    train.add_argument("--seed", type=int, help="of the weights, the order of the data and every draw")
-
-    evaluate = command("evaluate", run_evaluate, "score a model on labelled scenes", EVALUATE_HELP, settings=True)
-    evaluate.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name")
-    evaluate.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the recipe's test data")
-    evaluate.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the report goes")
-    evaluate.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace a report that is there")
-
-    decompose = command("decompose", run_decompose, "masks, boxes and latents of your own images", DECOMPOSE_HELP)
-    decompose.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name")
-    decompose.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
-    decompose.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the results go")
-    decompose.add_argument("--fit", choices=("stretch", "pad"), default="stretch", help="how an image becomes the model's square")
-    decompose.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be read")
-    decompose.add_argument("--overwrite", action="store_true", help="replace results that are there")
-
-    generate = command("generate", run_generate, "draw a data set into an HDF5 file", settings=True)
-    generate.add_argument("source", choices=("multi_dsprites",), help="what to draw")
-    generate.add_argument("--count", type=int, required=True, help="number of scenes")
-    generate.add_argument("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
-    generate.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
-
-    convert = command("convert", run_convert, "turn published TFRecord files into an HDF5 file")
-    convert.add_argument("source", choices=("multi_dsprites",), help="which data set the file is of")
-    convert.add_argument("file", type=Path, metavar="FILE.tfrecords")
-    convert.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
-    convert.add_argument("--count", type=int, help="convert the first so many records only")
-    convert.add_argument("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
-
-    demo = command("demo", run_demo, "train for three minutes, evaluate, decompose, and write a page about it")
-    demo.add_argument("--out", type=Path, metavar="DIR", default=Path("demo"), help="where to (default demo/)")
-    demo.add_argument("--minutes", type=float, default=3.0, help="of training (default 3)")
-    return parser
-
-
-def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Part the settings from the rest: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` alone for true."""
-    rest: list[str] = []
-    settings: list[tuple[str, str]] = []
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        name, equals, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or "." not in name:
-            rest.append(word)
-            continue
-        if not equals:
-            text = words.pop(0) if words and not words[0].startswith("--") else "true"
-        settings.append((name.replace("-", "_"), text))
-    return rest, settings
 
 
 def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> dict[str, Any]:
@@ -135,15 +61,22 @@ def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> 
             f"`unscene {known.command}` takes no settings, so '--{settings[0][0]}' means nothing to it. "
             f"`unscene {known.command} --help` shows what it takes."
         )
-    from unscene.training.recipe import read_value
+    from unscene.training.typed_settings import read_value
 
     return {name: read_value(text) for name, text in settings}
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """List the recipes, or print one."""
-    from unscene.recipes import recipe_names, recipe_text, recipe_values
+    from unscene.recipes import load_recipe, recipe_names, recipe_text, recipe_values
 
+    if (arguments.all and not arguments.recipe) or (changes and not arguments.all):
+        raise RecipeError(
+            "--all shows every setting of one recipe: `unscene recipes NAME --all [--SETTING VALUE ...]`."
+        )
+    if arguments.all:
+        print(load_recipe(arguments.recipe, changes).text(), end="")
+        return
     if arguments.recipe:
         print(recipe_text(arguments.recipe), end="")
         return
@@ -158,26 +91,36 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train a recipe, or resume a run."""
     from unscene.recipes import load_recipe
+    from unscene.training.processes import is_first_process
     from unscene.training.recipe import read_recipe
     from unscene.training.run_folder import RunFolder
     from unscene.training.train import train
 
     if (arguments.recipe is None) == (arguments.resume is None):
-        raise RecipeError("name either a recipe to train or a run to go on with: --resume RUN. `unscene recipes` lists the recipes.")
+        raise RecipeError(
+            "name either a recipe to train or a run to go on with: --resume RUN. `unscene recipes` lists the recipes."
+        )
     if arguments.seed is not None:
         changes["seed"] = arguments.seed
     if arguments.resume:
-        if arguments.out or not all(name.startswith("trainer.") for name in changes):
+        refused = ["--out"] if arguments.out else [f"--{name}" for name in changes if not name.startswith(RESUMABLE)]
+        if refused:
             raise RecipeError(
-                "a resumed run stays in its folder and keeps its model, data and seed; only --trainer.SETTING can be changed."
+                f"{refused[0]}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
+                "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.path, "
+                "--data.folder and --data.skip-damaged."
             )
         values = RunFolder.open(arguments.resume).recipe_values()
         recipe, out = read_recipe(values, str(values.get("name", "")), changes), arguments.resume
     else:
         recipe = load_recipe(arguments.recipe, changes)
-        out = arguments.out or _free_folder(Path("runs") / recipe.name.replace("/", "-").removesuffix(".yaml"))
+        out = arguments.out or _free_folder(Path("runs") / _run_name(arguments.recipe))
     run = train(recipe, out, resume=arguments.resume is not None)
-    print(f"{run.path}: {run.health.read_text().strip() if run.health.is_file() else 'ended before the first validation'}")
+    if not is_first_process():
+        return
+    print(
+        f"{run.path}: {run.health.read_text().strip() if run.health.is_file() else 'ended before the first validation'}"
+    )
     print(f"Score it:  unscene evaluate {run.path} --out {run.path}/report")
 
 
@@ -186,12 +129,14 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     import unscene
     from unscene.data.scene_file import SceneFile, SceneFileSettings
     from unscene.report.evaluate import evaluate
+    from unscene.training.typed_settings import typed_settings
 
     changes = _data_settings(changes, "evaluate")
     loaded = unscene.load(arguments.model)
     if arguments.data:
-        described = {"source": "hdf5", "path": str(arguments.data), "size": loaded.size} | changes
-        source = SceneFile(SceneFileSettings(path=str(arguments.data), size=loaded.size, **changes))
+        settings = {"path": str(arguments.data), "size": loaded.size} | changes
+        described = {"source": "hdf5"} | settings
+        source = SceneFile(typed_settings(SceneFileSettings, settings, "data", loaded.name))
     else:
         described = loaded.recipe["data"] | loaded.recipe["test"] | changes
         described["source"] = described.pop("name")
@@ -207,7 +152,9 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
         overwrite=arguments.overwrite,
     )
     for name, value in result.metrics.items():
-        print(f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}")
+        print(
+            f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}"
+        )
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
@@ -261,6 +208,12 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
     return {name.removeprefix("data."): value for name, value in changes.items()}
 
 
+def _run_name(recipe: str) -> str:
+    """`rmonet_unet-images` for the package's recipe, `mine` for the file /there/mine.yaml."""
+    own = Path(recipe)
+    return own.stem if own.suffix in (".yaml", ".yml") else recipe.replace("/", "-")
+
+
 def _free_folder(path: Path) -> Path:
     """The path, or the first of path-2, path-3 ... that does not exist."""
     number, free = 1, path
@@ -270,10 +223,15 @@ def _free_folder(path: Path) -> Path:
     return free
 
 
-def _version() -> str:
-    from unscene import __version__
-
-    return f"unscene {__version__}"
+COMMANDS = {
+    "recipes": run_recipes,
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "decompose": run_decompose,
+    "generate": run_generate,
+    "convert": run_convert,
+    "demo": run_demo,
+}
 
 
 if __name__ == "__main__":

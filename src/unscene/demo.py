@@ -1,4 +1,4 @@
-"""The main job, small: train the compact recipe for some minutes, score it beside the shipped weights, decompose images."""
+"""The main job, small: train for some minutes, score that beside the shipped weights, decompose images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
     mark.touch()
 
     print(f"1/4  Training {RECIPE} for {minutes:g} minutes, from nothing and without labels")
-    changes = {"trainer.max_minutes": minutes, "trainer.validate_minutes": max(0.5, minutes / 3), "validation.count": 96}
+    changes = {"trainer.max_minutes": minutes, "trainer.validate_minutes": minutes / 3, "validation.count": 96}
     run = train(load_recipe(RECIPE, changes), out / "run")
     models = [load(run.path)]
     if RECIPE in shipped_weights():

@@ -174,7 +174,9 @@ def test_a_model_as_it_is_loaded_is_evaluated(scenes, tmp_path):
     values = {"model": {"name": "rmonet", **small}, "data": {"name": "multi_dsprites"}}
     recipe = read_recipe({**values, "trainer": {"precision": "float32"}}, "tiny/multi_dsprites")
     loaded = LoadedModel(recipe.build_model().eval(), recipe, {"step": 0})
-    written = evaluate(loaded, scenes, tmp_path, count=3, batch_size=2, description_of_data=DATA, progress=False).as_json()
+    written = evaluate(
+        loaded, scenes, tmp_path, count=3, batch_size=2, description_of_data=DATA, progress=False
+    ).as_json()
     assert -1 <= written["ari_fg"] <= 1
     assert written["provenance"]["evaluation"]["precision"] == "float32"
     assert written["recipe"]["model"]["backbone"]["width"] == 8

@@ -72,7 +72,7 @@ class ResNetFPN(nn.Module):
         self.layer3 = _stage(2 * width, 4 * width, stride=2)
         self.layer4 = _stage(4 * width, 8 * width, stride=2)
         self.fpn = FeaturePyramidNetwork(list(self.channels[1:]), settings.fpn_channels, LastLevelMaxPool())
-        for module in self.modules():  # as torchvision's ResNet; the pyramid too, where torchvision's is a third as loud
+        for module in self.modules():  # as torchvision's ResNet; its pyramid starts quieter than ours
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if settings.pretrained:

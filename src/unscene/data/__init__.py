@@ -1,7 +1,7 @@
 """The data sources by name. Adding one: its file, its test, and a line here.
 
-A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth is
-known, `mask` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4].
+A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth
+is known, `mask` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4].
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def source_classes(name: str) -> tuple[Any, Any]:
     """
     if name not in SOURCES:
         raise RecipeError(
-            f"there is no data source '{name}'.{did_you_mean(name, SOURCES)} The sources are: {', '.join(sorted(SOURCES))}."
+            f"there is no data source '{name}'.{did_you_mean(name, SOURCES)} "
+            f"The sources are: {', '.join(sorted(SOURCES))}."
         )
     module, _, names = SOURCES[name].partition(":")
     source, settings = names.split(",")

@@ -20,8 +20,8 @@ class SceneFileSettings:
 
     Attributes:
         path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of the field's published ones.
-        first: index of the first scene.
-        count: number of scenes; 0 takes all from `first` on.
+        first: index of the first scene; below 0 it counts from the end.
+        count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
         size: height and width that the images must have; 0 takes them as they are.
 
     Raises:
@@ -34,8 +34,10 @@ class SceneFileSettings:
     size: int = 64
 
     def __post_init__(self) -> None:
-        if self.first < 0 or self.count < 0:
-            raise RecipeError(f"hdf5: first and count must be 0 or more, but are {self.first} and {self.count}.")
+        if not self.path:
+            raise RecipeError("hdf5: path is empty. Name the file with --data.path.")
+        if self.size < 0:
+            raise RecipeError(f"hdf5: size must be 0 or more, but is {self.size}.")
 
 
 class SceneFile:
@@ -48,12 +50,13 @@ class SceneFile:
     def __init__(self, settings: SceneFileSettings) -> None:
         self.settings = settings
         self.store = SceneStore(settings.path)
-        left = len(self.store) - settings.first
-        self._count = settings.count or left
-        if left < max(1, self._count):
+        held = len(self.store)
+        self._first = settings.first + (held if settings.first < 0 else 0)
+        self._count = settings.count + (held - self._first if settings.count <= 0 else 0)
+        if not 0 <= self._first < self._first + self._count <= held:
             raise DataError(
-                f"{settings.path} holds {len(self.store):,} scenes, but {self._count:,} from {settings.first:,} on were "
-                "asked for: lower first or count."
+                f"{settings.path} holds {held:,} scenes, too few for first {settings.first:,} and count "
+                f"{settings.count:,}: lower data.count, validation.count and test.count, or make a larger file."
             )
         if settings.size and self.store.image_size != (settings.size, settings.size):
             height, width = self.store.image_size
@@ -67,4 +70,4 @@ class SceneFile:
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """As `SceneStore.batch`, counted from `first`."""
-        return self.store.batch(checked_indices(indices, len(self)) + self.settings.first)
+        return self.store.batch(checked_indices(indices, len(self)) + self._first)

@@ -29,14 +29,19 @@ def recipe_text(name: str) -> str:
     own = Path(name)
     if own.suffix in (".yaml", ".yml"):
         if not own.is_file():
-            raise RecipeError(f"there is no recipe file {name}. Check the path; `unscene recipes` lists the package's own.")
-        return own.read_text()
+            raise RecipeError(
+                f"there is no recipe file {name}. Check the path; `unscene recipes` lists the package's own."
+            )
+        try:
+            return own.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe file {name} cannot be read as text ({error}).") from error
     if name not in recipe_names():
         raise RecipeError(
             f"there is no recipe '{name}'.{did_you_mean(name, recipe_names())} `unscene recipes` lists them; "
             "a file of your own is named by its path, ending in .yaml."
         )
-    return (FOLDER / f"{name}.yaml").read_text()
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def recipe_values(name: str) -> dict[str, Any]:

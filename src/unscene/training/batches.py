@@ -1,4 +1,4 @@
-"""The order of the data: which scenes a step sees is a function of (seed, step) alone, so a resumed run sees the same."""
+"""The order of the data: a step's scenes are a function of (seed, step) alone, so a resumed run sees the same."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from unscene.data import Source
-from unscene.errors import RecipeError
+from unscene.errors import RecipeError, UnsceneError
+from unscene.training.interruption import leave_to_parent
 
 
 class StepSampler(Sampler[NDArray[np.int64]]):
@@ -31,7 +32,9 @@ class StepSampler(Sampler[NDArray[np.int64]]):
         RecipeError: the batch is larger than the data, or cannot be shared evenly.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         if batch_size > count:
             raise RecipeError(f"trainer.batch_size is {batch_size}, but there are only {count} images: lower it.")
         if batch_size % world:
@@ -52,7 +55,7 @@ class StepSampler(Sampler[NDArray[np.int64]]):
             step += 1
 
 
-class BatchDataset(Dataset[dict[str, Tensor]]):
+class BatchDataset(Dataset[dict[str, Any]]):
     """A source whose items are whole batches, as tensors: images [B, 3, H, W] uint8, labels, boxes."""
 
     def __init__(self, source: Source) -> None:
@@ -61,8 +64,13 @@ class BatchDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, indices: Any) -> dict[str, Tensor]:
-        sample = self.source.batch(indices)
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        try:
+            sample = self.source.batch(indices)
+        except UnsceneError as error:
+            if get_worker_info() is None:
+                raise
+            return {"error": error}  # raised here, PyTorch would put the traceback into its message
         batch = {"images": torch.from_numpy(sample["image"]).permute(0, 3, 1, 2)}
         if "mask" in sample:
             batch["labels"] = torch.from_numpy(sample["mask"])
@@ -71,9 +79,22 @@ class BatchDataset(Dataset[dict[str, Tensor]]):
         return batch
 
 
-def training_batches(source: Source, sampler: StepSampler, workers: int) -> DataLoader[dict[str, Tensor]]:
-    """A loader of the training's batches, one a step."""
-    return DataLoader(
+class Batches:
+    """A loader's batches; an error of a process that loads data is raised here as what it was."""
+
+    def __init__(self, loader: DataLoader[dict[str, Any]]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch in self.loader:
+            if "error" in batch:
+                raise batch["error"]
+            yield batch
+
+
+def training_batches(source: Source, sampler: StepSampler, workers: int) -> Batches:
+    """The training's batches, one a step, from `workers` processes (0: from this one)."""
+    loader = DataLoader(
         BatchDataset(source),
         sampler=sampler,
         batch_size=None,
@@ -81,13 +102,24 @@ def training_batches(source: Source, sampler: StepSampler, workers: int) -> Data
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         persistent_workers=workers > 0,
+        worker_init_fn=leave_to_parent,
     )
+    return Batches(loader)
 
 
-def ordered_batches(source: Source, batch_size: int) -> DataLoader[dict[str, Tensor]]:
-    """A loader of all scenes of a source, in their order, each once."""
-    slices = [np.arange(first, min(first + batch_size, len(source))) for first in range(0, len(source), batch_size)]
-    return DataLoader(BatchDataset(source), sampler=slices, batch_size=None)
+def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1) -> Batches:
+    """The first scenes of a source, in their order, each once.
+
+    Args:
+        source: of the scenes.
+        count: of them.
+        batch_size: scenes at once, at most.
+        rank: of this process, which takes every world-th scene from there.
+        world: number of processes.
+    """
+    mine = np.arange(rank, count, world)
+    slices = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))
 
 
 def images_of(batch: dict[str, Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ def fast_at_bfloat16(device: torch.device | str) -> bool:
     """Whether bfloat16 is faster than float32 there: AMX or AVX512-bf16 on a CPU, compute capability 8 on a GPU."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -37,7 +38,7 @@ def describe_machine() -> dict[str, Any]:
     """Versions, commit, hardware, command and date, flat and ready for JSON."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": git_commit(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+from torch import Tensor
+
 from unscene.errors import TrainingError
 from unscene.scene import Decomposition
 
@@ -15,13 +20,16 @@ class Health:
 
     def update(self, decomposition: Decomposition) -> None:
         """Count a batch."""
-        shares = decomposition.masks().float().mean(dim=(2, 3, 4))  # [B, K]: of the image
+        masks = decomposition.masks().float()
+        shares = masks.mean(dim=(2, 3, 4))  # [B, K]: of the image
         foreground = shares[:, decomposition.foreground]
         counted = {
             "largest_slot": (foreground.amax(1) / foreground.sum(1).clamp_min(1e-8)) if foreground.shape[1] else None,
             "slots_used": (foreground > 0.005).sum(1).float(),
             "foreground": foreground.sum(1),
+            "foreground_won": _pixels_won(decomposition),
             "background": None if decomposition.background is None else shares[:, decomposition.background],
+            "decided": masks.amax(1).mean(dim=(1, 2, 3)),
             "boxes": None if decomposition.box_valid is None else decomposition.box_valid.sum(1).float(),
         }
         self.images += len(shares)
@@ -36,8 +44,9 @@ class Health:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def compute(self) -> dict[str, float]:
-        """Means over the images: share of the largest slot in the foreground, slots that hold more than half a percent of
-        the image, share of the foreground and the background, boxes.
+        """Means over the images: share of the largest slot in the foreground, slots that hold more than half a percent
+        of the image, share of the foreground and the background, share of the pixels in which an object's slot is the
+        largest, share that a pixel's largest slot has of it, boxes.
 
         Raises:
             TrainingError: nothing was counted.
@@ -50,12 +59,23 @@ class Health:
         """What the numbers say, by name."""
         numbers = {name.removeprefix("health/"): value for name, value in self.compute().items()}
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.items())
-        if numbers.get("background", 0.0) > 0.98 or numbers["foreground"] < 0.005:
-            finding = "everything background: the objects' slots are empty"
+        if not all(math.isfinite(value) for value in numbers.values()):
+            finding = "not finite: the masks hold numbers that are none"
+        elif numbers.get("background", 0.0) > 0.98 or numbers["foreground_won"] < 0.005:
+            finding = "everything background: the objects' slots win no pixel"
         elif numbers["slots_used"] > 0 and numbers.get("largest_slot", 0.0) > 0.85:
             finding = "all objects in one slot: the foreground is found, its objects are not told apart"
         elif numbers.get("background", 1.0) < 0.02:
             finding = "no background: the objects' slots take all of the image"
+        elif numbers["decided"] < 0.5:
+            finding = "undecided: the slots share every pixel, none of them takes one"
         else:
             finding = "decomposing: several slots share the foreground"
         return f"{finding} ({shown})"
+
+
+def _pixels_won(decomposition: Decomposition) -> Tensor:
+    """[B] share of the pixels in which an object's slot is the largest."""
+    if decomposition.background is None:
+        return torch.ones(len(decomposition.log_masks))
+    return (decomposition.labels() > 0).float().mean(dim=(1, 2))

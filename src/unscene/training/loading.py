@@ -14,7 +14,7 @@ from unscene.scene import Decomposition
 from unscene.training.hardware import use_bfloat16
 from unscene.training.recipe import Recipe, read_recipe
 from unscene.training.run_folder import RunFolder
-from unscene.training.weights import model_weights, read_checkpoint, read_weights
+from unscene.training.weights import check_weights, model_weights, read_checkpoint, read_weights
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
@@ -90,57 +90,48 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     Raises:
         CheckpointError: nothing there, damaged, or of another model than its recipe says.
     """
-    name, path = str(path), Path(path)
-    run = None
-    if not path.exists() and name in shipped_weights():
-        path = shipped_weights()[name]
-    if path.is_dir():
-        run = RunFolder.open(path)
-        chosen = next((each for each in (run.weights, run.best, run.last) if each.is_file()), None)
-        if chosen is None:
-            raise CheckpointError(f"{path} has no checkpoint yet: its training ended before the first one.")
-    elif path.suffix in (".safetensors", ".ckpt"):
-        chosen = path
-    else:
-        what = "is no weights file" if path.exists() else "does not exist"
-        raise CheckpointError(
-            f"{name} {what}. Name a run's folder, a .safetensors or .ckpt file, or one of the shipped weights: "
-            f"{', '.join(shipped_weights()) or 'none'}."
-        )
+    chosen, run = _chosen_file(path)
     if chosen.suffix == ".ckpt":
-        run = run or RunFolder.open(chosen.resolve().parents[1])
         checkpoint = read_checkpoint(chosen)
+        run = run or RunFolder.open(chosen.resolve().parent.parent)
         weights, values = model_weights(checkpoint), run.recipe_values()
-        provenance: dict[str, Any] = {"run": run.path.name, "step": int(checkpoint["global_step"])}
+        provenance: dict[str, Any] = {"run": run.path.resolve().name, "step": int(checkpoint["global_step"])}
     else:
         weights, values, provenance = read_weights(chosen)
     try:
         recipe = read_recipe(values, str(values.get("name", chosen.stem)))
+        model = recipe.build_model()
     except RecipeError as error:
         raise CheckpointError(f"{chosen}: its recipe cannot be used here ({error})") from error
-    model = recipe.build_model()
-    _put(weights, model, chosen, recipe.name)
+    check_weights(weights, model, chosen, recipe.name)
+    model.load_state_dict(weights)
     model.eval().to(device, memory_format=torch.channels_last)
     return LoadedModel(model, recipe, {"weights": chosen.name, **provenance}, run)
+
+
+def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:
+    """The weights that a name stands for, and the run that it is the folder of."""
+    path = Path(name)
+    if not path.exists() and str(name) in shipped_weights():
+        return shipped_weights()[str(name)], None
+    if path.is_dir():
+        run = RunFolder.open(path)
+        for file in (run.weights, run.best, run.last):
+            if file.is_file():
+                return file, run
+        raise CheckpointError(f"{path} has no checkpoint yet: its training ended before the first one.")
+    if path.suffix in (".safetensors", ".ckpt"):
+        return path, None
+    what = "is no weights file" if path.exists() else "does not exist"
+    raise CheckpointError(
+        f"{name} {what}. Name a run's folder, a .safetensors or .ckpt file, or one of the shipped weights: "
+        f"{', '.join(shipped_weights()) or 'none'}."
+    )
 
 
 def shipped_weights() -> dict[str, Path]:
     """The weights that come with the package, by the name of their recipe."""
     return {path.stem.replace("--", "/"): path for path in sorted(SHIPPED.glob("*.safetensors"))}
-
-
-def _put(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
-    expected = model.state_dict()
-    missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    other = [key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape]
-    if missing or surplus or other:
-        examples = "; ".join(
-            f"{what}: {', '.join(keys[:2])}{' ...' if len(keys) > 2 else ''}"
-            for what, keys in (("missing", missing), ("not of this model", surplus), ("of another shape", other))
-            if keys
-        )
-        raise CheckpointError(f"{path} holds the weights of another model than recipe '{name}' describes ({examples}).")
-    model.load_state_dict(weights)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -149,7 +140,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _joined(parts: list[Decomposition]) -> Decomposition:
-    fields = {
+    fields: dict[str, Any] = {
         key: torch.cat([getattr(part, key) for part in parts]) if isinstance(value, Tensor) else value
         for key, value in parts[0].__dict__.items()
     }

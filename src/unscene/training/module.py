@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unscene.errors import TrainingError
+from unscene.errors import RecipeError, TrainingError, did_you_mean
 from unscene.metrics import METRICS
 from unscene.scene import Losses, Scene
 from unscene.training.batches import images_of
@@ -26,6 +27,11 @@ class SceneModule(lightning.LightningModule):
         steps_per_epoch: steps in which the data is seen once.
     """
 
+    HOW_TO_GO_ON: ClassVar[str] = (
+        "Resume the run, whose last checkpoint is from before it, with a lower --optimizer.learning_rate, with "
+        "--optimizer.clip_norm 10, or with --trainer.precision float32."
+    )
+
     def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
         super().__init__()
         self.recipe = recipe
@@ -36,28 +42,20 @@ class SceneModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser with a group of parameters for each prefix that the recipe names."""
         settings = self.recipe.optimizer
-        rates = dict(sorted(settings.groups.items(), key=lambda each: -len(each[0])))  # the longest prefix first
-        grouped: dict[str | None, list[torch.nn.Parameter]] = {prefix: [] for prefix in (*rates, None)}
-        for name, parameter in self.model.named_parameters():
-            grouped[next((prefix for prefix in rates if name.startswith(prefix)), None)].append(parameter)
-        for prefix in rates:
-            if not grouped[prefix]:
-                raise TrainingError(f"optimizer.groups names '{prefix}', but no parameter of the model begins so.")
-        groups = [
-            {"params": parameters, "lr": (rate := rates.get(prefix or "", settings.learning_rate)), "peak": rate}
-            for prefix, parameters in grouped.items()
-            if parameters
-        ]
+        groups = parameter_groups(self.model, settings.groups)
+        self.peaks = [settings.groups.get(prefix, settings.learning_rate) for prefix in groups]
         options: dict[str, Any] = {"weight_decay": settings.weight_decay}
         if settings.name != "rmsprop":
             options["fused"] = True
-        return OPTIMIZERS[settings.name](groups, **options)
+        parameters = [{"params": each, "lr": peak} for each, peak in zip(groups.values(), self.peaks, strict=True)]
+        optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.name](parameters, **options)
+        return optimizer
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rates of this step; the warm-up's first step is not 0."""
         factor = self.recipe.schedule.factor((self.global_step + 1) / self.steps_per_epoch)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = group["peak"] * factor
+        for group, peak in zip(self.trainer.optimizers[0].param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch.
@@ -66,7 +64,7 @@ class SceneModule(lightning.LightningModule):
             TrainingError: a term is not finite; the message names it and the step.
         """
         losses, _ = self.model.loss(images_of(batch), self.global_step)
-        total = losses.total.mean()
+        total: Tensor = losses.total.mean()
         if not torch.isfinite(total):
             raise TrainingError(_not_finite(losses, self.global_step))
         self.last_losses = losses
@@ -89,10 +87,11 @@ class SceneModule(lightning.LightningModule):
         """Put the scores together over all processes; `val/score` is what the best checkpoint is chosen by."""
         if self.trainer.world_size > 1:
             self._gather()
-        results = {name: value for score in self.scores for name, value in score.compute().items() if value is not None}
+        computed = [each for score in self.scores for each in score.compute().items()]
+        results = {name: value for name, value in computed if isinstance(value, float)}  # counts are no curves
         score = results.get("ari_fg", -results["reconstruction_mse"])
-        self.results = {f"val/{name}": float(value) for name, value in results.items()} | {"val/score": float(score)}
-        self.log("val/score", float(score), rank_zero_only=self.trainer.world_size > 1, logger=False)
+        self.results = {f"val/{name}": value for name, value in results.items()} | {"val/score": score}
+        self.log("val/score", score, rank_zero_only=self.trainer.world_size > 1, logger=False)
 
     def _gather(self) -> None:
         """Merge the metrics of all processes, in the order of their ranks."""
@@ -105,12 +104,28 @@ class SceneModule(lightning.LightningModule):
             self.health.merge(health)
 
 
+def parameter_groups(model: nn.Module, prefixes: Iterable[str]) -> dict[str, list[nn.Parameter]]:
+    """The model's parameters by the longest prefix of their name; those of no prefix are last, under "".
+
+    Raises:
+        RecipeError: a prefix that no parameter begins with.
+    """
+    grouped: dict[str, list[nn.Parameter]] = {each: [] for each in (*sorted(prefixes, key=len, reverse=True), "")}
+    for name, parameter in model.named_parameters():
+        grouped[next(prefix for prefix in grouped if name.startswith(prefix))].append(parameter)
+    for prefix, parameters in grouped.items():
+        if prefix and not parameters:
+            known = list(dict(model.named_children()))
+            raise RecipeError(
+                f"optimizer.groups names '{prefix}', but no parameter of the model begins so."
+                f"{did_you_mean(prefix, known)} Its parts are: {', '.join(known)}."
+            )
+    return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
+
+
 def _not_finite(losses: Losses, step: int) -> str:
     values = {name: float(term.detach().mean()) for name, term in losses.terms.items()}
     broken = [name for name, term in losses.terms.items() if not bool(torch.isfinite(term).all())]
     shown = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
-    return (
-        f"step {step:,}: the loss is not finite, because of {' and '.join(broken) or 'the weighted total'} ({shown}). "
-        "The last checkpoint is from before it: lower optimizer.learning_rate, set optimizer.clip_norm, or set "
-        "trainer.precision=float32, and resume."
-    )
+    cause = " and ".join(broken) or "the weighted total"
+    return f"step {step:,}: the loss is not finite, because of {cause} ({shown}). {SceneModule.HOW_TO_GO_ON}"

@@ -1,25 +1,20 @@
-"""A recipe: every setting of one training, as YAML, checked against the settings of the model and of the data it names."""
+"""A recipe: every setting of one training, as YAML, checked against those of the model and the data that it names."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import re
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-import jsonargparse
 import yaml
 
 from unscene.data import source_classes
 from unscene.errors import RecipeError, did_you_mean
 from unscene.models import model_class
 from unscene.training.settings import OptimizerSettings, ScheduleSettings, TrainerSettings
-
-Values = dict[str, Any]
-EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-4: a number to us, a word to YAML
+from unscene.training.typed_settings import Values, check_names, plain, typed_settings
 
 
 @dataclass(frozen=True)
@@ -111,103 +106,93 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     """
     values = copy.deepcopy(values)
     values.pop("name", None)
-    for key, value in (changes or {}).items():
-        _replace(values, key.split("."), value)
+    _change(values, changes or {})
     for section in values:
         if section not in SECTIONS:
-            raise RecipeError(f"recipe '{name}' has no section '{section}'.{did_you_mean(section, SECTIONS)}")
-    for section in ("model", "data"):
-        if not isinstance(values.get(section), dict) or "name" not in values[section]:
-            raise RecipeError(f"recipe '{name}' must say '{section}.name'.")
-    model, data = dict(values["model"]), dict(values["data"])
-    model_name, data_name = model.pop("name"), data.pop("name")
-    model_settings = model_class(model_name).Settings
-    data_settings = source_classes(data_name)[1]
-    parsed_data = typed_settings(data_settings, data, "data", name)
-    if "size" in {each.name for each in dataclasses.fields(model_settings)} and hasattr(parsed_data, "size"):
-        if model.setdefault("size", parsed_data.size) != parsed_data.size:
-            raise RecipeError(
-                f"recipe '{name}': model.size is {model['size']} but data.size is {parsed_data.size}. "
-                "Set --data.size only; the model follows."
-            )
-    parsed = {
-        "about": typed_settings(About, values.get("about", {}), "about", name),
-        "model": typed_settings(model_settings, model, "model", name),
-        "data": parsed_data,
-        "optimizer": typed_settings(OptimizerSettings, values.get("optimizer", {}), "optimizer", name),
-        "schedule": typed_settings(ScheduleSettings, values.get("schedule", {}), "schedule", name),
-        "trainer": typed_settings(TrainerSettings, values.get("trainer", {}), "trainer", name),
-    }
-    parts = {part: dict(values.get(part) or {}) for part in ("validation", "test")}
+            raise RecipeError(f"recipe '{name}' has no section '{section}'.{did_you_mean(str(section), SECTIONS)}")
+    model_name, model = _named(values, "model", name)
+    data_name, data = _named(values, "data", name)
+    model_settings, data_settings = model_class(model_name).Settings, source_classes(data_name)[1]
+    typed_data = typed_settings(data_settings, data, "data", name)
+    _follow_size(model, model_settings, typed_data, name)
+    parts = {part: values.get(part) or {} for part in ("validation", "test")}
     for part, differing in parts.items():
+        check_names(data_settings, differing, part, name)
         typed_settings(data_settings, {**data, **differing}, part, name)
-    seed = values.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise RecipeError(f"recipe '{name}': seed must be a whole number of 0 or more, not {seed!r}.")
-    resolved = {
-        "about": _plain(parsed["about"]),
-        "seed": seed,
-        "model": {"name": model_name, **_plain(parsed["model"])},
-        "data": {"name": data_name, **_plain(parsed["data"])},
+    recipe = Recipe(
+        name=name,
+        about=typed_settings(About, values.get("about", {}), "about", name),
+        seed=_checked_seed(values.get("seed", 0), name),
+        model_name=model_name,
+        model=typed_settings(model_settings, model, "model", name),
+        data_name=data_name,
+        data=typed_data,
         **parts,
-        **{section: _plain(parsed[section]) for section in ("optimizer", "schedule", "trainer")},
-    }
-    return Recipe(
-        name=name, seed=seed, model_name=model_name, data_name=data_name, values=resolved, **parts, **parsed
+        optimizer=typed_settings(OptimizerSettings, values.get("optimizer", {}), "optimizer", name),
+        schedule=typed_settings(ScheduleSettings, values.get("schedule", {}), "schedule", name),
+        trainer=typed_settings(TrainerSettings, values.get("trainer", {}), "trainer", name),
+        values={},
     )
+    resolved = {section: plain(getattr(recipe, section)) for section in SECTIONS}
+    resolved["model"] = {"name": model_name, **resolved["model"]}
+    resolved["data"] = {"name": data_name, **resolved["data"]}
+    return dataclasses.replace(recipe, values=resolved)
 
 
-def typed_settings(settings_class: Any, values: Values, section: str, recipe: str) -> Any:
-    """Make a settings dataclass of plain values.
-
-    Raises:
-        RecipeError: an unknown name (with the nearest known one), or a value of another type or range.
-    """
-    _check_names(settings_class, values, section, recipe)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--settings", type=settings_class)
-    try:
-        return parser.instantiate_classes(parser.parse_object({"settings": values})).settings
-    except RecipeError as error:
-        raise RecipeError(f"recipe '{recipe}': {error}") from None
-    except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, RecipeError):
-                raise RecipeError(f"recipe '{recipe}': {cause}") from None
-            cause = cause.__cause__ or cause.__context__
-        reason = re.sub(r'Parser key "settings\.?([^"]*)":', lambda key: f"{section}.{key[1]}:", str(error))
-        raise RecipeError(f"recipe '{recipe}': {' '.join(reason.split())}") from None
+def _follow_size(model: Values, model_settings: Any, data: Any, recipe: str) -> None:
+    """Give the model the size of the data's images, in place."""
+    if "size" not in {each.name for each in dataclasses.fields(model_settings)} or not hasattr(data, "size"):
+        return
+    if model.setdefault("size", data.size) != data.size:
+        raise RecipeError(
+            f"recipe '{recipe}': model.size is {model['size']} but data.size is {data.size}. "
+            "Set --data.size only; the model follows."
+        )
 
 
-def read_value(text: str) -> Any:
-    """What a value on the command line means, as YAML reads it, and 1e-4 as the number that it is."""
-    try:
-        return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+def _checked_seed(seed: Any, recipe: str) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise RecipeError(f"recipe '{recipe}': seed must be a whole number from 0 to 2**32 - 1, not {seed!r}.")
+    return seed
 
 
-def _check_names(settings_class: Any, values: Any, prefix: str, recipe: str) -> None:
-    if not isinstance(values, dict):
-        raise RecipeError(f"recipe '{recipe}': '{prefix}' holds settings, it cannot be {values!r} itself.")
-    hints = typing.get_type_hints(settings_class)
-    for key, value in values.items():
-        if key not in hints:
-            known = [f"{prefix}.{each}" for each in _dotted_names(settings_class)]
-            raise RecipeError(
-                f"recipe '{recipe}' has no setting '{prefix}.{key}'.{did_you_mean(f'{prefix}.{key}', known)} "
-                f"`unscene recipes {recipe}` shows every setting."
-            )
-        if dataclasses.is_dataclass(hints[key]):
-            _check_names(hints[key], value, f"{prefix}.{key}", recipe)
+def _named(values: Values, section: str, recipe: str) -> tuple[str, Values]:
+    """The name that a section says, and its other values."""
+    rest = dict(_mapping(values, section))
+    named = rest.pop("name", None)
+    if not isinstance(named, str):
+        raise RecipeError(f"recipe '{recipe}' must say '{section}.name'.")
+    return named, rest
 
 
-def _dotted_names(settings_class: Any) -> list[str]:
-    names = []
-    for key, hint in typing.get_type_hints(settings_class).items():
-        names += [f"{key}.{each}" for each in _dotted_names(hint)] if dataclasses.is_dataclass(hint) else [key]
-    return names
+def _change(values: Values, changes: Values) -> None:
+    """Put changes by dotted name into the values, in place; another data source keeps what it has a setting for."""
+    before, source = values.get("data"), changes.get("data.name")
+    if isinstance(before, dict) and source not in (None, before.get("name")):
+        counts = {part: _count(values, changes, part) for part in ("validation", "test")}
+        known = {each.name for each in dataclasses.fields(source_classes(str(source))[1])}
+        for part in ("data", "validation", "test"):
+            values[part] = {key: value for key, value in _mapping(values, part).items() if key in known}
+        if source == "hdf5":
+            _hold_out(values, **counts)
+    for key, value in changes.items():
+        _replace(values, key.split("."), value)
+
+
+def _count(values: Values, changes: Values, part: str) -> int:
+    count = changes.get(f"{part}.count", _mapping(values, part).get("count", 0))
+    return count if isinstance(count, int) else 0
+
+
+def _mapping(values: Values, section: str) -> Values:
+    return values[section] if isinstance(values.get(section), dict) else {}
+
+
+def _hold_out(values: Values, validation: int, test: int) -> None:
+    """One file for all parts: its last scenes are the test, those before them the validation, the rest the training."""
+    values["data"] |= {"first": 0, "count": -(validation + test)}
+    values["validation"] |= {"first": -(validation + test), "count": validation}
+    values["test"] |= {"first": -test, "count": test}
 
 
 def _replace(values: Values, path: list[str], value: Any) -> None:
@@ -219,12 +204,3 @@ def _replace(values: Values, path: list[str], value: Any) -> None:
             raise RecipeError(f"'{parent}' of '{'.'.join(path)}' is a value, it has no settings below it.")
         values = below
     values[last] = value
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, tuples and their like as dictionaries and lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, dict | types.MappingProxyType):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

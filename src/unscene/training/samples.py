@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import io
 
+import lightning
 import torch
+from lightning.pytorch.callbacks import Callback
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+from tqdm import tqdm
 
 from unscene.scene import Decomposition
-from unscene.training.run_folder import writing
+from unscene.training.batches import images_of
+from unscene.training.module import SceneModule
+from unscene.training.run_folder import RunFolder, write_bytes, write_text
 
+SAMPLES = 8  # images in a figure
 SLOT_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")  # Okabe and Ito
 
 
@@ -57,12 +62,30 @@ def sample_figure(images: Tensor, decomposition: Decomposition, title: str = "")
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            figure.savefig(temporary, format="png")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+class Samples(Callback):
+    """After every validation: a figure of the same scenes, and the health verdict in words.
+
+    Args:
+        run: where they go.
+        batch: of the validation, whose first images are shown.
+    """
+
+    def __init__(self, run: RunFolder, batch: dict[str, Tensor]) -> None:
+        self.run = run
+        self.images = images_of(batch)[:SAMPLES]
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw and judge, in the first process."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SceneModule)
+        verdict = pl_module.health.verdict()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            decomposition = pl_module.model(self.images.to(pl_module.device))
+        figure = sample_figure(self.images, decomposition, f"step {trainer.global_step:,}   {verdict}")
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+        write_bytes(self.run.samples / f"step_{trainer.global_step:07d}.png", content.getbuffer())
+        write_text(self.run.health, f"step {trainer.global_step}: {verdict}\n")
+        scores = ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in pl_module.results.items())
+        tqdm.write(f"step {trainer.global_step:,}: {scores}\n  health: {verdict}")

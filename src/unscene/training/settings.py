@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,6 +28,14 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     clip_norm: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or min(self.groups.values(), default=0.0) < 0:
+            raise RecipeError(
+                "optimizer.learning_rate must be above 0, and no rate of optimizer.groups below it (0 keeps a part as "
+                f"it is), but they are {self.learning_rate:g} and {self.groups}."
+            )
+        _not_below(0, "optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:
@@ -44,6 +53,9 @@ class ScheduleSettings:
     restart_factor: float = 1.0
     lowest: float = 0.0
 
+    def __post_init__(self) -> None:
+        _not_below(0, "schedule", **dataclasses.asdict(self))
+
     def factor(self, epoch: float) -> float:
         """The factor at an epoch, whole or broken; a pure function, so a resumed run needs no state for it."""
         if epoch < self.warmup_epochs:
@@ -52,7 +64,7 @@ class ScheduleSettings:
             return 1.0
         cycle, place = divmod(epoch - self.warmup_epochs, self.cycle_epochs)
         cosine = 0.5 * (1 + math.cos(math.pi * place / self.cycle_epochs))
-        return self.restart_factor**cycle * (self.lowest + (1 - self.lowest) * cosine)
+        return float(self.restart_factor**cycle) * (self.lowest + (1 - self.lowest) * cosine)
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,14 @@ class TrainerSettings:
         max_steps: the training ends there.
         max_minutes: or there, counted anew when resumed; 0 sets no limit.
         precision: `auto` is bfloat16 autocast where the machine is fast at it, else float32.
-        accelerator: of Lightning: `auto`, `cpu`, `gpu`.
-        devices: of Lightning: a number, or `auto` (every GPU; one process on a CPU).
-        num_nodes: of Lightning.
-        strategy: of Lightning: `auto`, `ddp`.
+        accelerator: `auto` is the GPU where there is one.
+        devices: a number, or `auto`: every GPU, one process on a CPU. Each has its share of every batch.
+        num_nodes: machines that train together.
+        strategy: `ddp` is one process a device; `auto` chooses it where there are several.
         workers: processes that load data; -1 chooses: none where the data is drawn on a small CPU.
         threads: of the CPU; 0 leaves PyTorch's choice.
         validate_minutes: between two validations, each with a sample figure, a health verdict and a checkpoint.
+        validate_images: of the validation's scenes, at most so many, the first ones.
         checkpoint_minutes: between two checkpoints by the clock.
         log_every: steps between two rows of metrics.csv.
     """
@@ -79,18 +92,30 @@ class TrainerSettings:
     max_steps: int = 500_000
     max_minutes: float = 0.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    accelerator: str = "auto"
-    devices: str | int = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     workers: int = -1
     threads: int = 0
     validate_minutes: float = 5.0
+    validate_images: int = 1000
     checkpoint_minutes: float = 5.0
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.max_steps, self.log_every) < 1:
-            raise RecipeError("trainer.batch_size, trainer.max_steps and trainer.log_every must be 1 or more.")
-        if min(self.validate_minutes, self.checkpoint_minutes) <= 0:
-            raise RecipeError("trainer.validate_minutes and trainer.checkpoint_minutes must be above 0.")
+        counts = ("batch_size", "max_steps", "log_every", "num_nodes", "validate_images")
+        _not_below(1, "trainer", **{name: getattr(self, name) for name in counts})
+        _not_below(0, "trainer", max_minutes=self.max_minutes, threads=self.threads)
+        _not_below(-1, "trainer", workers=self.workers)
+        if self.devices != "auto":
+            _not_below(1, "trainer", devices=self.devices)
+        for name in ("validate_minutes", "checkpoint_minutes"):
+            if getattr(self, name) <= 0:
+                raise RecipeError(f"trainer.{name} must be above 0, not {getattr(self, name):g}.")
+
+
+def _not_below(least: int, section: str, **values: float) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise RecipeError(f"{section}.{name} must be {least} or more, not {value:g}.")

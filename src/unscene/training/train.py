@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
 
 from unscene.data import Source
-from unscene.errors import CheckpointError
-from unscene.training.batches import StepSampler, ordered_batches, training_batches
-from unscene.training.callbacks import (
-    MetricsLog,
-    OrderlyStop,
-    Progress,
-    RandomState,
-    Samples,
-    checkpoint_callbacks,
-)
+from unscene.errors import RecipeError, TrainingError
+from unscene.training.batches import ordered_batches
+from unscene.training.checkpoints import BestCheckpoint, WholeFiles
+from unscene.training.clock import NEVER, Clock
+from unscene.training.data_module import SceneData
 from unscene.training.hardware import describe_machine, use_bfloat16
+from unscene.training.interruption import Interruption
+from unscene.training.metrics_log import MetricsLog
 from unscene.training.module import SceneModule
+from unscene.training.processes import is_first_process
+from unscene.training.progress import Progress
+from unscene.training.random_state import RandomState
 from unscene.training.recipe import Recipe
-from unscene.training.run_folder import RunFolder
-from unscene.training.weights import export_weights, read_checkpoint
+from unscene.training.run_folder import RunFolder, write_text
+from unscene.training.samples import SAMPLES, Samples
+from unscene.training.weights import check_weights, export_weights, model_weights, read_checkpoint
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
-    """Train until `trainer.max_steps` or `trainer.max_minutes`, or until Ctrl-C; all of these leave a run to go on with.
+    """Train until `trainer.max_steps` or `trainer.max_minutes`.
 
     Args:
         recipe: the settings.
         out: the run's folder, new or empty; with `resume` the folder of the run to go on with.
-        resume: go on from its last checkpoint.
+        resume: go on from its last checkpoint, or from the first step where it ended before there was one.
 
     Returns:
         The run's folder, with `weights.safetensors` of the best validation.
@@ -45,86 +46,108 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     Raises:
         RunError: the folder is in use, or cannot be written.
         TrainingError: the loss is not finite; the message names the term.
-        CheckpointError: nothing to resume.
+        CheckpointError: nothing to resume, or its checkpoint is damaged or of another model.
         DataError: the data cannot be used.
+        RecipeError: a setting does not fit the machine, the model or the data.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the step that ran; the run is whole and can be resumed.
     """
     quieten_lightning()
-    settings = recipe.trainer
     source, validation = recipe.source(), recipe.source("validation")
-    start = 0
-    if resume:
-        run = RunFolder.open(out)
-        if not run.last.is_file():
-            raise CheckpointError(f"{run.last} does not exist: this run ended before its first checkpoint. Start it anew.")
-        start = int(read_checkpoint(run.last)["global_step"])
-    else:
-        run = RunFolder.create(out, recipe.text())
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    torch.set_flush_denormal(True)  # responsibilities far from a slot underflow; a CPU takes its time over such numbers
-    lightning.seed_everything(recipe.seed, verbose=False)
-    trainer = _trainer(recipe, run, validation)
-    if trainer.is_global_zero:
-        run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})
-    module = SceneModule(recipe, steps_per_epoch=max(1, len(source) // settings.batch_size))
-    sampler = StepSampler(
-        len(source), settings.batch_size, recipe.seed, start, trainer.global_rank, trainer.world_size
-    )
-    loader = training_batches(source, sampler, settings.workers if settings.workers >= 0 else default_workers())
-    trainer.fit(
-        module,
-        loader,
-        ordered_batches(validation, min(settings.batch_size, 32)),
-        ckpt_path=str(run.last) if resume else None,
-        weights_only=True,
-    )
-    if trainer.is_global_zero:
+    run = RunFolder.open(out) if resume else RunFolder(out)
+    if not is_first_process():  # of a distributed training: the first one writes
+        _fit(recipe, run, source, validation)
+        return run
+    with run.held():
+        if not resume:
+            RunFolder.create(out, recipe.text())
+        interrupted = _fit(recipe, run, source, validation)
         export_weights(run)
+    if interrupted:
+        raise KeyboardInterrupt(f"Stopped with a checkpoint. {_go_on(run)}")
     return run
 
 
-def default_workers() -> int:
-    """Processes that load data: none on a small CPU, where they would take the training's cores."""
-    return min(8, max(0, (os.cpu_count() or 1) - 2)) if torch.cuda.is_available() else 0
+def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> bool:
+    """Train; whether Ctrl-C ended it."""
+    if recipe.trainer.threads:
+        torch.set_num_threads(recipe.trainer.threads)
+    torch.set_flush_denormal(True)  # responsibilities far from a slot underflow; a CPU takes its time over such numbers
+    lightning.seed_everything(recipe.seed, verbose=False)
+    interruption = Interruption()
+    trainer = _trainer(recipe, run, validation, interruption)
+    module = SceneModule(recipe, steps_per_epoch=max(1, len(source) // recipe.trainer.batch_size))
+    start = 0
+    if run.last.is_file():
+        checkpoint = read_checkpoint(run.last)
+        check_weights(model_weights(checkpoint), module.model, run.last, recipe.name)
+        start = int(checkpoint["global_step"])
+    if is_first_process():
+        write_text(run.recipe, recipe.text())  # a resumed run's changes too, which the next resume is to know
+        run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})
+    if 0 < recipe.trainer.max_steps <= start:
+        tqdm.write(f"{run.path} has had its {start:,} steps; raise --trainer.max_steps to go on.")
+        return False
+    data = SceneData(recipe, source, validation, start)
+    try:
+        with interruption:
+            trainer.fit(module, datamodule=data, ckpt_path=str(run.last) if start else None, weights_only=True)
+    except SystemExit:  # what Lightning makes of a second Ctrl-C
+        raise KeyboardInterrupt(f"Stopped at once. {_go_on(run)}") from None
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"the device's memory is full. Lower trainer.batch_size. ({error})") from error
+    return interruption.asked
 
 
-def _trainer(recipe: Recipe, run: RunFolder, validation: Source) -> lightning.Trainer:
+def _go_on(run: RunFolder) -> str:
+    return f"Go on with:  unscene train --resume {run.path}"
+
+
+def _trainer(recipe: Recipe, run: RunFolder, validation: Source, interruption: Interruption) -> lightning.Trainer:
     settings = recipe.trainer
-    device = "cuda" if torch.cuda.is_available() and settings.accelerator in ("auto", "gpu", "cuda") else "cpu"
+    device, devices = _device(settings.accelerator, settings.devices)
     log = MetricsLog(run, settings.log_every)
     callbacks: list[Callback] = [
-        log,
-        Progress(log),
-        RandomState(),
-        Samples(run, next(iter(ordered_batches(validation, 8)))),
-        OrderlyStop(run),
-        *checkpoint_callbacks(run, settings.checkpoint_minutes),
+        Samples(run, next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES)))),
+        log,  # after the figure, whose time is not the training's
+        Progress(log, settings.max_minutes),
+        RandomState(recipe.seed),
+        BestCheckpoint(run, log),
+        Clock(run, settings, interruption),
     ]
-    devices: Any = settings.devices
-    if isinstance(devices, str) and devices.isdigit():
-        devices = int(devices)
-    elif devices == "auto" and device == "cpu":
-        devices = 1
-    return lightning.Trainer(
-        accelerator="cpu" if device == "cpu" else settings.accelerator,
-        devices=devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision="bf16-mixed" if use_bfloat16(settings.precision, device) else "32-true",
-        max_epochs=-1,
-        max_steps=settings.max_steps,
-        max_time=timedelta(minutes=settings.max_minutes) if settings.max_minutes else None,
-        val_check_interval=timedelta(minutes=settings.validate_minutes),
-        check_val_every_n_epoch=None,
-        gradient_clip_val=recipe.optimizer.clip_norm or None,
-        callbacks=callbacks,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=run.path,
-    )
+    try:
+        return lightning.Trainer(
+            accelerator=device,
+            devices=devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision="bf16-mixed" if use_bfloat16(settings.precision, device) else "32-true",
+            max_epochs=-1,
+            max_steps=settings.max_steps,
+            val_check_interval=NEVER,  # `Clock` says when
+            check_val_every_n_epoch=None,
+            gradient_clip_val=recipe.optimizer.clip_norm or None,
+            callbacks=callbacks,
+            plugins=[WholeFiles()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=run.path,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise RecipeError(f"the machine cannot do what the trainer's settings ask for: {error}") from error
+
+
+def _device(accelerator: str, devices: str | int) -> tuple[str, Any]:
+    """What Lightning is asked for: `cuda` or `cpu`, and how many."""
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise RecipeError("trainer.accelerator is gpu, but PyTorch finds no GPU here. Set it to auto or cpu.")
+    device = "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+    if devices == "auto":
+        return device, 1 if device == "cpu" else "auto"
+    return device, int(devices)
 
 
 def quieten_lightning() -> None:

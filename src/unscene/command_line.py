@@ -1,0 +1,153 @@
+"""The words of the command line: which commands there are, what each takes, and the settings of a recipe among them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unscene import __version__
+from unscene.errors import did_you_mean
+
+DESCRIPTION = "Unsupervised scene decomposition: from unlabelled images to a mask, a box and a latent for every object."
+TRAIN_HELP = """\
+Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIPE --all` shows them:
+  unscene train rmonet_unet/multi_dsprites --trainer.max_steps 20000 --model.vae.latent_dim 32
+  unscene train rmonet_unet/images --data.folder my_photos/
+  unscene train --resume runs/NAME --trainer.max_steps 40000
+Ctrl-C stops after the step that runs and keeps a checkpoint to resume from."""
+EVALUATE_HELP = """\
+Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
+  unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
+Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html."""
+DECOMPOSE_HELP = """\
+For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
+and one objects.json in COCO format for all."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print it and end with exit status 2."""
+        stop = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"{self.prog}: {message}{stop} `{self.prog} --help` shows what it takes.\n")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What the words of the command line say, settings apart."""
+    known, unknown = build_parser().parse_known_args(words)
+    if unknown:
+        parser: Parser = known.parser
+        options = [option for action in parser._actions for option in action.option_strings]
+        hint = did_you_mean(unknown[0].partition("=")[0], options)
+        if known.takes_settings and unknown[0].startswith("--") and not hint:
+            hint = " A setting has a dotted name, for instance --data.size."
+        parser.error(f"it does not know '{unknown[0]}'.{hint}")
+    return known
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser("unscene", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"unscene {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_training, _add_using, _add_data):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str, more: str = "", settings: bool = False) -> Parser:
+    added: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=more,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.set_defaults(takes_settings=settings, command=name, parser=added)
+    return added
+
+
+def _add_training(commands: Any) -> None:
+    recipes = _command(
+        commands, "recipes", "list what can be trained, or show every setting of one recipe", settings=True
+    )
+    recipes.add_argument("recipe", nargs="?", help="its name, for instance rmonet_unet/multi_dsprites")
+    recipes.add_argument("--all", action="store_true", help="with the settings that it leaves to their defaults")
+
+    train = _command(commands, "train", "train a recipe, or go on with a run", TRAIN_HELP, settings=True)
+    train.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a .yaml file")
+    train.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE, then -2, -3 ...)"
+    )
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run's last checkpoint")
+    train.add_argument("--seed", type=int, help="of the weights, the order of the data and every draw")
+
+    demo = _command(commands, "demo", "train for three minutes, evaluate, decompose, and write a page about it")
+    demo.add_argument("--out", type=Path, metavar="DIR", default=Path("demo"), help="where to (default demo/)")
+    demo.add_argument("--minutes", type=float, default=3.0, help="of training (default 3)")
+
+
+def _add_using(commands: Any) -> None:
+    evaluate = _command(commands, "evaluate", "score a model on labelled scenes", EVALUATE_HELP, settings=True)
+    evaluate.add_argument(
+        "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"
+    )
+    evaluate.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the recipe's test data")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the report goes")
+    evaluate.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+
+    decompose = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
+    decompose.add_argument(
+        "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"
+    )
+    decompose.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
+    decompose.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the results go")
+    decompose.add_argument(
+        "--fit", choices=("stretch", "pad"), default="stretch", help="how an image becomes the model's square"
+    )
+    decompose.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be read")
+    decompose.add_argument("--overwrite", action="store_true", help="replace results that are there")
+
+
+def _add_data(commands: Any) -> None:
+    generate = _command(commands, "generate", "draw a data set into an HDF5 file", settings=True)
+    generate.add_argument("source", choices=("multi_dsprites",), help="what to draw")
+    generate.add_argument("--count", type=int, required=True, help="number of scenes")
+    generate.add_argument("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
+    generate.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
+
+    convert = _command(commands, "convert", "turn published TFRecord files into an HDF5 file")
+    convert.add_argument("source", choices=("multi_dsprites",), help="which data set the file is of")
+    convert.add_argument("file", type=Path, metavar="FILE.tfrecords")
+    convert.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
+    convert.add_argument("--count", type=int, help="convert the first so many records only")
+    convert.add_argument("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
+
+
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Part the settings from the rest: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` (true).
+
+    Returns:
+        The other words; the settings as (dotted name, text).
+    """
+    rest: list[str] = []
+    settings: list[tuple[str, str]] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if word == "--":  # after it nothing is an option: a file may be called --a.png
+            rest += [word, *words]
+            break
+        name, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in name:
+            rest.append(word)
+            continue
+        if not equals:
+            text = words.pop(0) if words and not words[0].startswith("--") else "true"
+        settings.append((name.replace("-", "_"), text))
+    return rest, settings

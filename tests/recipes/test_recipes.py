@@ -1,0 +1,183 @@
+"""recipes: every one is valid and builds, and the papers' rows carry the numbers of the papers' tables."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from unscene.errors import RecipeError
+from unscene.metrics import METRICS
+from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
+from unscene.training.recipe import SECTIONS, Recipe, read_recipe
+
+NEEDED = {"rmonet_unet/images": {"data.folder": "photos"}}  # what a recipe leaves to its user
+
+# R-MONet (ICLR 2021 submission), appendix: the M-dSprites tables of R-MONet(Lite) and R-MONet(UNet), typed by hand
+BOTH = {
+    "data.size": 64,  # input image dimension (64, 64)
+    "trainer.batch_size": 64,
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 0.0001,
+    "optimizer.groups": {},
+    "model.head.expand": 0.3,  # expand ratio sigma
+    "model.proposals.anchor_sizes": [16, 32, 64, 128, 256],
+    "model.proposals.anchor_ratios": [0.5, 1.0, 2.0],
+    "model.proposals.level_nms_threshold": 0.3,  # NMS threshold inside each layer
+    "model.proposals.final_nms_threshold": 0.3,  # NMS threshold for output bbox
+    "model.proposals.top_n_before": 100,  # pre layer NMS top n
+    "model.proposals.top_n_after": 20,  # post layer NMS top n
+    "model.proposals.foreground_iou": 0.7,
+    "model.proposals.background_iou": 0.3,
+    "model.proposals.batch_size": 256,  # batch size per image
+    "model.proposals.positive_fraction": 0.5,
+    "model.proposals.score_threshold": 0.5,  # prediction score threshold
+    "model.pseudo_boxes.min_side": 3,  # bbox minimum size
+    "model.pseudo_boxes.max_ratio": 3.0,  # bbox maximum h/w and w/h ratio
+    "model.pseudo_boxes.nms_threshold": 0.7,
+    "model.pseudo_boxes.bins": 5,
+    "model.vae.latent_dim": 16,  # z dimension
+    "model.sigma_background": 0.09,
+    "model.sigma_foreground": 0.11,
+    "model.num_slots": 6,  # component number K; "NMS top n" is K - 1 = 5
+    "model.weights": {"latent": 0.5, "mask": 0.5, "objectness": 1.0, "regression": 1.0},  # beta, gamma, delta, lambda
+    "model.warmup.steps": 0,
+    "model.backbone.width": 64,  # ResNet18
+}
+TABLES = {
+    "rmonet_unet/multi_dsprites": {
+        "model.normalise": False,  # image normalization: -
+        "model.head.kind": "unet",
+        "schedule.warmup_epochs": 5,
+        "schedule.cycle_epochs": 50,  # learning rate decay interval
+        "schedule.restart_factor": 0.1,  # learning rate reset decay
+    },
+    "rmonet_lite/multi_dsprites": {
+        "model.normalise": True,  # image normalization: (0.5, 0.5)
+        "model.head.kind": "lite",
+        "schedule.warmup_epochs": 10,
+        "schedule.cycle_epochs": 200,
+        "schedule.restart_factor": 0.05,
+    },
+}
+# Tables 1 and 2: foreground ARI; mAP 50:95, 50, 75
+REPORTED = {
+    "rmonet_unet/multi_dsprites": (0.951, 0.435, 0.839, 0.407),
+    "rmonet_lite/multi_dsprites": (0.801, 0.427, 0.802, 0.419),
+    "rmonet_roi_align/multi_dsprites": (0.633, 0.319, 0.711, 0.237),
+}
+
+
+def packaged(name: str) -> Recipe:
+    return load_recipe(name, NEEDED.get(name))
+
+
+def setting(recipe: Recipe, dotted: str) -> object:
+    value = recipe.values
+    for key in dotted.split("."):
+        value = value[key]
+    return value
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_builds_its_model(name):
+    with torch.device("meta"):
+        model = packaged(name).build_model()
+    assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_fixed_point(name):
+    recipe = packaged(name)
+    again = read_recipe(yaml.safe_load(recipe.text()), name)
+    assert again == recipe
+    assert again.text() == recipe.text()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_what_it_is(name):
+    about = packaged(name).about
+    assert set(recipe_values(name)) == set(SECTIONS)
+    assert about.title
+    assert about.source
+    assert about.origin == ("paper" if about.reported else "ours")
+    assert set(about.reported) <= {score for metric in METRICS.values() for score in metric().compute()}
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in NEEDED])
+def test_training_validation_and_test_do_not_overlap(name):
+    recipe = packaged(name)
+    sources = [recipe.source(part) for part in ("data", "validation", "test")]
+    assert len({source.settings.seed for source in sources}) == 3  # another seed draws unrelated scenes
+    assert len(sources[2]) == 1600
+
+
+def test_a_recipe_that_needs_a_folder_says_so():
+    with pytest.raises(RecipeError, match=r"folder is empty\. Name the folder of your images with --data\.folder"):
+        load_recipe("rmonet_unet/images")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_papers_recipes_carry_the_appendix_table(name):
+    recipe = packaged(name)
+    table = BOTH | TABLES[name]
+    assert {dotted: setting(recipe, dotted) for dotted in table} == table
+    assert recipe.about.origin == "paper"
+
+
+def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
+    align, lite = packaged("rmonet_roi_align/multi_dsprites"), packaged("rmonet_lite/multi_dsprites")
+    differing = {key for key in lite.values["model"] if align.values["model"][key] != lite.values["model"][key]}
+    assert differing == {"head"}
+    assert align.model.head.kind == "roi_align"
+    assert (align.optimizer, align.schedule, align.trainer) == (lite.optimizer, lite.schedule, lite.trainer)
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_reported_scores_are_those_of_tables_1_and_2(name):
+    expected = dict(zip(("ari_fg", "map_50_95", "map_50", "map_75"), REPORTED[name], strict=True))
+    assert packaged(name).about.reported == expected
+
+
+def test_names_are_paths():
+    assert recipe_names() == sorted(recipe_names())
+    for name in recipe_names():
+        assert (FOLDER / f"{name}.yaml").read_text(encoding="utf-8") == recipe_text(name)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(
+        RecipeError, match=r"no recipe 'rmonet_unet/multi_dsprite'\. Did you mean 'rmonet_unet/multi_dspri"
+    ):
+        load_recipe("rmonet_unet/multi_dsprite")
+    with pytest.raises(RecipeError, match="`unscene recipes` lists them"):
+        load_recipe("../recipes/rmonet_unet/images")
+
+
+def test_a_recipe_of_ones_own_is_named_by_its_path(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(recipe_text("rmonet_unet/multi_dsprites_cpu").replace("num_slots: 6", "num_slots: 4"))
+    recipe = load_recipe(str(path), {"seed": 5})
+    assert (recipe.name, recipe.model.num_slots, recipe.seed) == (str(path), 4, 5)
+    with pytest.raises(RecipeError, match=r"there is no recipe file .*yours\.yaml"):
+        load_recipe(str(tmp_path / "yours.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "is not valid YAML"),
+        (b"", "holds no settings"),
+        (b"- 1", "holds no settings"),
+        (b"\xff\xfe\x80", "cannot be read as text"),
+        (b"modle: {name: rmonet}", r"has no section 'modle'\. Did you mean 'model'"),
+        (b"model: {name: rmonet}", r"must say 'data\.name'"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(str(path))
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)

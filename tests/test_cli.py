@@ -1,0 +1,322 @@
+"""cli: what the words on the command line mean, and one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from unscene import __version__, cli
+from unscene.cli import main
+from unscene.command_line import split_settings
+from unscene.errors import RunError
+from unscene.recipes import recipe_names, recipe_text
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in line
+    return line
+
+
+# What the words mean
+
+
+@pytest.mark.parametrize(
+    ("words", "rest", "settings"),
+    [
+        ("train r --a.b 7", ["train", "r"], [("a.b", "7")]),
+        ("train --a.b=7 r", ["train", "r"], [("a.b", "7")]),
+        ("train --a.b -7 r", ["train", "r"], [("a.b", "-7")]),
+        ("train --a.b=-1e-4", ["train"], [("a.b", "-1e-4")]),
+        ("train --a.b [1,2]", ["train"], [("a.b", "[1,2]")]),
+        ("train --data.skip-damaged --out x.y", ["train", "--out", "x.y"], [("data.skip_damaged", "true")]),
+        ("train --data.skip-damaged", ["train"], [("data.skip_damaged", "true")]),
+        ("train --a.b= r", ["train", "r"], [("a.b", "")]),
+        ("train --a.b x=y", ["train"], [("a.b", "x=y")]),
+        ("train --out=a.b/c --seed 3", ["train", "--out=a.b/c", "--seed", "3"], []),
+        ("train --a.b 1 --a.b 2", ["train"], [("a.b", "1"), ("a.b", "2")]),
+        ("decompose m -- --a.png -b.png", ["decompose", "m", "--", "--a.png", "-b.png"], []),
+        ("recipes", ["recipes"], []),
+    ],
+)
+def test_settings_are_parted_from_the_rest(words, rest, settings):
+    assert split_settings(words.split()) == (rest, settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["--optimizer.learning_rate", "1e-4"], {"optimizer.learning_rate": 1e-4}),
+        (["--trainer.max_steps=1e5"], {"trainer.max_steps": 100_000}),
+        (["--model.vae.encoder-channels", "[8, 16]"], {"model.vae.encoder_channels": [8, 16]}),
+        (["--data.skip-damaged"], {"data.skip_damaged": True}),
+        (["--optimizer.groups.vae", "-0.5"], {"optimizer.groups.vae": -0.5}),
+        (["--a.b", "1", "--a.b", "2"], {"a.b": 2}),
+        (["--data.folder", "photos of 2024/"], {"data.folder": "photos of 2024/"}),
+    ],
+)
+def test_settings_reach_the_command_as_values(monkeypatch, words, values):
+    seen = {}
+    monkeypatch.setitem(cli.COMMANDS, "train", lambda arguments, changes: seen.update(changes))
+    assert main(["train", "r", *words]) == 0
+    assert seen == values
+    assert [type(value) for value in seen.values()] == [type(value) for value in values.values()]
+
+
+# Help, and wrong words
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_a_help_page(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: unscene {command}" in capsys.readouterr().out
+
+
+def test_the_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    page = capsys.readouterr().out
+    assert {line.split()[0] for line in page.splitlines() if line.startswith("    ") and line[4] != " "} == set(
+        cli.COMMANDS
+    )
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"unscene {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "unscene: the following arguments are required: COMMAND"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "r", "--resum", "x"], "does not know '--resum'. Did you mean '--resume'?"),
+        (["train", "r", "--batch_size", "3"], "does not know '--batch_size'. A setting has a dotted name"),
+        (["train", "r", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["train", "a", "b"], "does not know 'b'"),
+        (["evaluate", "runs/a"], "the following arguments are required: --out"),
+        (["decompose", "runs/a", "--out", "x"], "the following arguments are required: PATH"),
+        (["generate", "mds", "--count", "3", "--out", "x"], "invalid choice: 'mds'"),
+    ],
+)
+def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    line = said(capsys)
+    assert message in line
+    assert "--help` shows what it takes" in line
+
+
+# Errors: one line, exit status 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train", "RecipeError: name either a recipe to train or a run to go on with"),
+        ("train r --resume x", "RecipeError: name either a recipe"),
+        ("train rmonet_unet/multi_dsprite", "Did you mean 'rmonet_unet/multi_dsprites'?"),
+        ("train mine.yaml", "RecipeError: there is no recipe file mine.yaml"),
+        ("train rmonet_unet/multi_dsprites --model.n_slots 7", "Did you mean 'model.num_slots'?"),
+        ("train rmonet_unet/multi_dsprites --model.num_slots=x", "model.num_slots must be a whole number, not x"),
+        ("train rmonet_unet/multi_dsprites --seed -1", "seed must be a whole number from 0"),
+        ("train rmonet_unet/images", "Name the folder of your images with --data.folder"),
+        ("train rmonet_unet/images --data.folder nowhere", "DataError: There is no folder nowhere"),
+        ("train rmonet_unet/multi_dsprites --data.name hdf5", "data.path must be given"),
+        ("train rmonet_unet/multi_dsprites --data.name hdf5 --data.path a.h5", "DataError: a.h5 does not exist"),
+        ("train --resume nowhere", "CheckpointError: nowhere does not exist"),
+        ("recipes nothing", "RecipeError: there is no recipe 'nothing'"),
+        ("recipes --all", "RecipeError: --all shows every setting of one recipe"),
+        ("recipes --model.num_slots 3", "RecipeError: --all shows every setting"),
+        ("evaluate nowhere --out x", "CheckpointError: nowhere does not exist"),
+        (
+            "evaluate nowhere --out x --model.num_slots 3",
+            "RecipeError: `unscene evaluate` takes settings of the data only",
+        ),
+        ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
+        ("decompose nowhere a.png --out x --data.size 3", "RecipeError: `unscene decompose` takes no settings"),
+        ("generate multi_dsprites --count 0 --out a.h5", "RecipeError: multi_dsprites: count must be 1 or more"),
+        ("generate multi_dsprites --count 3 --out a.h5 --data.sizes 3", "has no setting 'sizes'. Did you mean 'size'?"),
+        ("generate multi_dsprites --count 3 --out a.h5 --data.size x", "size cannot be 'x'. A value it can have is 64"),
+        ("generate multi_dsprites --count 3 --out a.h5 --data.shapes [1]", "shapes cannot be [1]"),
+        ("generate multi_dsprites --count 3 --out a.h5 --model.size 3", "takes settings of the data only"),
+    ],
+)
+def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 1
+    assert message in said(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_to_convert_is_named(tmp_path, capsys):
+    assert main(["convert", "multi_dsprites", str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_with_130(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise interruption
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", interrupted)
+    for interruption in (KeyboardInterrupt(), KeyboardInterrupt("Stopped.")):
+        assert main(["recipes"]) == 130
+        assert said(capsys) == (str(interruption) or "Interrupted; nothing half-written is left behind.")
+
+
+def test_any_error_of_ours_is_one_line(monkeypatch, capsys):
+    def fails(*arguments):
+        raise RunError("a.csv: the disk is full.")
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", fails)
+    assert main(["recipes"]) == 1
+    assert said(capsys) == "RunError: a.csv: the disk is full."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
+def test_a_pipe_that_is_closed_early_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run([sys.executable, "-m", "unscene", "recipes"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# Commands
+
+
+def test_recipes_lists_all(capsys):
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert [line.split()[1:3] for line in lines if line.startswith("rmonet_unet/multi_dsprites ")] == [
+        ["paper", "0.951"]
+    ]
+
+
+def test_recipes_shows_one(capsys):
+    assert main(["recipes", "rmonet_unet/images"]) == 0
+    assert capsys.readouterr().out == recipe_text("rmonet_unet/images")
+
+
+def test_recipes_all_shows_every_setting(capsys):
+    assert main(["recipes", "rmonet_unet/images", "--all", "--data.folder", "photos", "--model.num_slots", "3"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert values["data"]["folder"] == "photos"
+    assert values["model"]["num_slots"] == 3
+    assert values["trainer"]["validate_images"] == 1000  # which the recipe leaves to its default
+
+
+def test_runs_get_names_of_their_own(tmp_path, monkeypatch, capsys, tiny_arguments):
+    monkeypatch.chdir(tmp_path)
+    (recipe, *settings) = tiny_arguments
+    (tmp_path / "mine.yaml").write_text(recipe_text(recipe))
+    for _ in range(2):
+        assert main(["train", "mine.yaml", *settings, "--trainer.max_steps=1", "--seed", "3"]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["mine", "mine-2"]
+    values = yaml.safe_load((tmp_path / "runs" / "mine-2" / "recipe.yaml").read_text())
+    assert (values["name"], values["seed"], values["trainer"]["max_steps"]) == ("mine.yaml", 3, 1)
+    out = capsys.readouterr().out
+    assert f"{Path('runs/mine-2')}: step 1: " in out
+    assert f"unscene evaluate {Path('runs/mine-2')} --out {Path('runs/mine-2/report')}" in out
+
+
+def test_a_resumed_run_keeps_what_it_is(trained, capsys):
+    for word in ("--model.num_slots=3", "--data.size=64", "--seed=3", "--out=x", "--optimizer.name=adamw"):
+        assert main(["train", "--resume", str(trained.path), word]) == 1
+        assert f"RecipeError: {word.partition('=')[0]}: a resumed run stays in its folder" in said(capsys)
+
+
+def test_a_run_is_not_trained_into_twice(trained, tiny_arguments, capsys):
+    assert main(["train", *tiny_arguments, "--out", str(trained.path)]) == 1
+    assert "RunError" in (line := said(capsys))
+    assert f"unscene train --resume {trained.path}" in line
+
+
+def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_arguments, capsys):
+    path, run = tmp_path / "scenes.h5", tmp_path / "run"
+    assert main(f"generate multi_dsprites --count 30 --seed 4 --data.size 32 --out {path}".split()) == 0
+    assert capsys.readouterr().out == f"{path}: 30 scenes\n"
+    with h5py.File(path) as file:
+        assert file["image"].shape == (30, 32, 32, 3)
+        assert (file.attrs["seed"], json.loads(file.attrs["settings"])["size"]) == (4, 32)
+        images = file["image"][()]
+    assert main(f"generate multi_dsprites --count 30 --out {path}".split()) == 1
+    assert "is already there and is not overwritten" in said(capsys)
+
+    words = [word for word in tiny_arguments if not word.startswith("--data.count")]
+    file_words = ["--data.name=hdf5", f"--data.path={path}", "--trainer.max_steps=2", f"--out={run}"]
+    assert main(["train", *words, *file_words]) == 0
+    capsys.readouterr()
+
+    from unscene.training.recipe import read_recipe
+
+    recipe = read_recipe(yaml.safe_load((run / "recipe.yaml").read_text()), "file")
+    parts = [recipe.source(part) for part in ("data", "validation", "test")]
+    assert [len(part) for part in parts] == [20, 6, 4]
+    shown = np.concatenate([part.batch(range(len(part)))["image"] for part in parts])
+    assert np.array_equal(shown, images)
+
+    assert main(["train", *words, *file_words[:2], "--test.count=40", "--out", str(tmp_path / "other")]) == 1
+    assert "holds 30 scenes, too few for first 0 and count -46: lower data.count" in said(capsys)
+
+
+def test_evaluate_writes_numbers_and_a_page(trained, tmp_path, capsys, monkeypatch):
+    drawn: list[Path] = []
+    monkeypatch.setattr("unscene.report.evaluate.draw_curves", drawn.append)  # which takes seconds
+    words = ["evaluate", str(trained.path), "--out", str(tmp_path / "report"), "--data.count", "4", "--data.seed", "9"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "ari_fg" in out
+    assert (tmp_path / "report" / "metrics.json").is_file()
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert drawn == [trained.metrics]
+    other = [*words[:-1], "10"]
+    assert main(other) == 1
+    assert "RunError" in (line := capsys.readouterr().err.splitlines()[-1])
+    assert "--overwrite" in line
+
+
+def test_evaluate_reads_a_file(trained, tmp_path, capsys):
+    path = tmp_path / "scenes.h5"
+    assert main(f"generate multi_dsprites --count 5 --data.size 32 --out {path}".split()) == 0
+    words = ["evaluate", str(trained.weights), "--data", str(path), "--out", str(tmp_path / "report")]
+    assert main([*words, "--data.first", "2"]) == 0
+    assert "ari_fg_images                3" in capsys.readouterr().out
+    for wrong, message in (
+        ("--data.frist=2", "Did you mean 'data.first'?"),
+        ("--data.size=64", "images of 32 x 32 pixels"),
+    ):
+        assert main([*words, wrong]) == 1
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(folder / "a.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    words = ["decompose", str(trained.path), str(folder), "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("DataError: ")
+    assert "b.png" in line
+    assert main([*words, str(tmp_path / "skipped"), "--skip-damaged"]) == 0
+    assert list((tmp_path / "skipped").rglob("objects.json"))

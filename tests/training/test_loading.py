@@ -1,0 +1,98 @@
+"""loading: the same model from a run, a checkpoint and a weights file, and a plain word where there is none."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+import unscene
+from unscene.errors import CheckpointError, ShapeError
+from unscene.training import loading
+from unscene.training.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_run_checkpoint_and_weights_are_one_model(trained, images):
+    results = [unscene.load(path).decompose(images) for path in (trained.path, trained.best, trained.weights)]
+    for other in results[1:]:
+        assert torch.equal(other.log_masks, results[0].log_masks)
+        assert torch.equal(other.components, results[0].components)
+
+
+def test_a_loaded_model_knows_itself(trained):
+    loaded = unscene.load(str(trained.path))
+    assert (loaded.name, loaded.size, loaded.run.path) == ("rmonet_unet/multi_dsprites_cpu", 32, trained.path)
+    assert (loaded.provenance["step"], loaded.provenance["weights"]) == (6, "weights.safetensors")
+    assert not loaded.model.training
+    assert loaded.recipe["data"]["count"] == 40
+
+
+def test_decomposing_in_parts_changes_nothing(trained, images):
+    loaded = unscene.load(trained.path)
+    whole, parts = loaded.decompose(images), loaded.decompose(images, batch_size=2)
+    assert torch.allclose(whole.log_masks, parts.log_masks, atol=1e-4)
+    assert whole.log_masks.shape == parts.log_masks.shape == (5, 6, 1, 32, 32)
+    assert whole.log_masks.dtype == torch.float32
+    assert len(loaded.decompose(images[:1]).components) == 1
+
+
+def test_images_of_another_size_are_refused(trained):
+    with pytest.raises(ShapeError, match="images must have the axes"):
+        unscene.load(trained.path).decompose(torch.rand(1, 3, 64, 64))
+
+
+def test_a_run_without_its_weights_file_loads_the_best_checkpoint(trained, tmp_path, images):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "a"))
+    run.weights.unlink()
+    loaded = unscene.load(run.path)
+    assert loaded.provenance == {"weights": "best.ckpt", "run": "a", "step": 6}
+    assert torch.equal(loaded.decompose(images).log_masks, unscene.load(trained.path).decompose(images).log_masks)
+    run.best.unlink()
+    assert unscene.load(run.path).provenance["weights"] == "last.ckpt"
+    run.last.unlink()
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        unscene.load(run.path)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist\. Name a run's folder"):
+        unscene.load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt does not exist"):
+        unscene.load(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"^/a\.ckpt does not exist"):
+        unscene.load("/a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.safetensors does not exist"):
+        unscene.load(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds no recipe\.yaml"):
+        unscene.load(tmp_path)
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(CheckpointError, match=r"photo\.jpg is no weights file"):
+        unscene.load(tmp_path / "photo.jpg")
+
+
+def test_a_recipe_of_another_model_is_refused(trained, tmp_path):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "a"))
+    run.weights.unlink()
+    run.recipe.write_text(run.recipe.read_text().replace("fpn_channels: 8", "fpn_channels: 16"))
+    with pytest.raises(
+        CheckpointError, match=r"best\.ckpt holds the weights of another model than recipe 'rmonet_unet"
+    ):
+        unscene.load(run.path)
+    run.recipe.write_text(run.recipe.read_text().replace("num_slots", "n_slots"))
+    with pytest.raises(CheckpointError, match=r"its recipe cannot be used here.*'model\.n_slots'"):
+        unscene.load(run.path)
+
+
+def test_shipped_weights_are_found_by_their_recipes_name(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path)
+    with pytest.raises(CheckpointError, match="shipped weights: none"):
+        unscene.load("rmonet_unet/tiny")
+    shutil.copy(trained.weights, tmp_path / "rmonet_unet--tiny.safetensors")
+    assert loading.shipped_weights() == {"rmonet_unet/tiny": tmp_path / "rmonet_unet--tiny.safetensors"}
+    assert unscene.load("rmonet_unet/tiny").provenance["weights"] == "rmonet_unet--tiny.safetensors"

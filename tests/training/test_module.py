@@ -1,0 +1,90 @@
+"""module: parameter groups by the beginning of their names, and a loss that is not finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from unscene.errors import RecipeError, TrainingError
+from unscene.scene import Losses
+from unscene.training.module import SceneModule, parameter_groups
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    layers = {"vae": nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)}), "head": nn.Linear(2, 2)}
+    return nn.ModuleDict(layers)
+
+
+def test_the_longest_prefix_wins(model):
+    groups = parameter_groups(model, ["vae", "vae.decoder"])
+    assert list(groups) == ["vae.decoder", "vae", ""]
+    assert groups["vae.decoder"] == list(model["vae"]["decoder"].parameters())
+    assert groups["vae"] == list(model["vae"]["encoder"].parameters())
+    assert groups[""] == list(model["head"].parameters())
+
+
+def test_every_parameter_is_in_one_group(model):
+    for prefixes in ([], ["vae"], ["vae", "head"]):
+        grouped = [each for group in parameter_groups(model, prefixes).values() for each in group]
+        assert {id(each) for each in grouped} == {id(each) for each in model.parameters()}
+        assert len(grouped) == len(list(model.parameters()))
+
+
+def test_a_misspelt_prefix_names_the_nearest(model):
+    with pytest.raises(
+        RecipeError, match=r"optimizer\.groups names 'vea'.*Did you mean 'vae'\? Its parts are: vae, head"
+    ):
+        parameter_groups(model, ["vea"])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_groups_have_their_own_learning_rates(tiny, name):
+    changes = {
+        "optimizer.name": name,
+        "optimizer.learning_rate": 0.5,
+        "optimizer.groups": {"vae": 0.25, "vae.decoder": 0.125},
+    }
+    module = SceneModule(tiny(changes), steps_per_epoch=10)
+    optimizer = module.configure_optimizers()
+    rates = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    for parameter_name, parameter in module.model.named_parameters():
+        expected = (
+            0.125 if parameter_name.startswith("vae.decoder") else 0.25 if parameter_name.startswith("vae") else 0.5
+        )
+        assert rates[id(parameter)] == expected
+
+
+class Broken(nn.Module):
+    """A model whose loss terms are given."""
+
+    def __init__(self, terms: dict[str, torch.Tensor], weights: dict[str, float]) -> None:
+        super().__init__()
+        self.terms, self.weights = terms, weights
+
+    def loss(self, images: torch.Tensor, step: int) -> tuple[Losses, None]:
+        return Losses(self.terms, self.weights), None
+
+
+def step_of(module: SceneModule, terms: dict[str, torch.Tensor], weight: float = 1.0) -> torch.Tensor:
+    module.model = Broken(terms, dict.fromkeys(terms, weight))
+    return module.training_step({"images": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}, 0)
+
+
+def test_a_finite_loss_is_the_mean_over_the_batch(tiny):
+    module = SceneModule(tiny(), 1)
+    total = step_of(module, {"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([10.0, 20.0])}, weight=0.5)
+    assert float(total) == 0.5 * (2 + 15)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_the_term_that_is_not_finite_is_named(tiny, value):
+    terms = {"reconstruction": torch.tensor([1.0, 2.0]), "mask_kl": torch.tensor([1.0, value])}
+    with pytest.raises(TrainingError, match=r"step 0: .* because of mask_kl \(reconstruction 1\.5, mask_kl .*Resume"):
+        step_of(SceneModule(tiny(), 1), terms)
+
+
+def test_a_total_that_overflows_is_named(tiny):
+    with pytest.raises(TrainingError, match="because of the weighted total"):
+        step_of(SceneModule(tiny(), 1), {"a": torch.tensor([3e38, 3e38])}, weight=10.0)

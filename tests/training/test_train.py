@@ -1,0 +1,328 @@
+"""train: a run folder that explains itself, the same seed the same numbers, and a resumed training as if unbroken."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError
+from unscene.models.rmonet import RMONet
+from unscene.scene import Losses
+from unscene.training import train as train_module
+from unscene.training.clock import Clock
+from unscene.training.run_folder import RunFolder
+from unscene.training.train import train
+from unscene.training.weights import read_weights
+
+NEVER_THE_SAME = ("seconds", "train/images_per_second")
+OFTEN = {"trainer.validate_minutes": 1e-6}  # after every step
+
+
+def rows(run: RunFolder, prefix: str = "train/") -> list[dict[str, str]]:
+    """What metrics.csv says of the training (or the validation), without the time it took."""
+    with run.metrics.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    kept = [row for row in table if any(value for name, value in row.items() if name.startswith(prefix))]
+    return [
+        {name: row[name] for name in row if name == "step" or (name.startswith(prefix) and name not in NEVER_THE_SAME)}
+        for row in kept
+    ]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """`stop_after(3)` presses Ctrl-C in step 3."""
+
+    def press(step: int) -> None:
+        decide = Clock.on_train_batch_end
+
+        def pressed(self, trainer, *rest):
+            self.interruption.asked = self.interruption.asked or trainer.global_step == step
+            decide(self, trainer, *rest)
+
+        monkeypatch.setattr(Clock, "on_train_batch_end", pressed)
+
+    return press
+
+
+def test_a_run_explains_itself(trained, tiny):
+    names = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("tensorboard/events")}
+    assert len(events) == 1
+    assert names - events == {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.csv",
+        "health.txt",
+        "weights.safetensors",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "samples/step_0000006.png",
+    }
+    assert trained.recipe.read_text() == tiny().text()
+    start = json.loads(trained.environment.read_text())[0]
+    assert {"date", "command", "commit", "python", "torch", "cpu", "cores", "seed", "first_step"} <= start.keys()
+    assert (start["seed"], start["first_step"]) == (0, 0)
+    assert trained.health.read_text().startswith("step 6: ")
+    assert Image.open(trained.samples / "step_0000006.png").width > 100
+
+
+def test_metrics_name_every_term_and_the_validation(trained):
+    assert [row["step"] for row in rows(trained)] == ["2", "4", "6"]
+    terms = {
+        "loss",
+        "reconstruction",
+        "latent_kl",
+        "mask_kl",
+        "objectness",
+        "regression",
+        "pseudo_boxes",
+        "learning_rate",
+    }
+    assert rows(trained)[0].keys() - {"step"} == {f"train/{name}" for name in terms}
+    assert all(value for row in rows(trained) for value in row.values())
+    (validation,) = rows(trained, "val/")
+    assert validation["step"] == "6"
+    assert {"val/ari_fg", "val/map_50_95", "val/reconstruction_mse", "val/score"} <= validation.keys()
+    assert rows(trained, "health/")[0]["health/slots_used"]
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(trained, tiny):
+    model = tiny().model
+    gamma = model.weights.mask * 0.5 / model.warmup.steps  # the warm-up's mean over steps 0 and 1
+    row = {name: float(value) for name, value in rows(trained)[0].items()}
+    total = row["train/reconstruction"] + row["train/objectness"] + row["train/regression"]
+    total += gamma * row["train/mask_kl"] + gamma * row["train/latent_kl"]
+    assert row["train/loss"] == pytest.approx(total, rel=1e-3)
+
+
+def test_tensorboard_holds_the_same(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.tensorboard))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert logged == pytest.approx({int(row["step"]): float(row["train/loss"]) for row in rows(trained)}, rel=1e-5)
+    assert events.Scalars("val/score")
+
+
+def test_the_same_seed_gives_the_same_bits(trained, tiny, tmp_path, state):
+    again = train(tiny(), tmp_path / "again")
+    assert rows(again) == rows(trained)
+    assert rows(again, "val/") == rows(trained, "val/")
+    assert same(state(again.last), state(trained.last))
+    other = train(tiny({"seed": 1}), tmp_path / "other")
+    assert rows(other) != rows(trained)
+
+
+def test_validations_leave_no_trace_in_the_training(trained, tiny, tmp_path, state):
+    run = train(tiny(OFTEN), tmp_path / "run")
+    assert [row["step"] for row in rows(run, "val/")] == ["1", "2", "3", "4", "5", "6"]
+    assert rows(run) == rows(trained)
+    assert same(state(run.last), state(trained.last))
+    scores = [float(row["val/score"]) for row in rows(run, "val/")]
+    assert torch.load(run.best, weights_only=True)["global_step"] == 1 + scores.index(max(scores))
+    assert read_weights(run.weights)[2]["step"] == 1 + scores.index(max(scores))
+    assert len(list(run.samples.iterdir())) == 6
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_interrupted_and_resumed_is_as_if_unbroken(trained, tiny, tmp_path, state, stop_after, monkeypatch, step):
+    stop_after(step)
+    with pytest.raises(KeyboardInterrupt, match=r"unscene train --resume .*run"):
+        train(tiny(), tmp_path / "run")
+    monkeypatch.undo()
+    run = RunFolder.open(tmp_path / "run")
+    assert torch.load(run.last, weights_only=True)["global_step"] == step
+    assert not list(run.samples.iterdir())  # somebody waits: no validation
+    assert run.weights.is_file()
+    train(tiny(), run.path, resume=True)
+    assert rows(run) == rows(trained)  # a row that the interruption cut in two as well
+    assert rows(run, "val/") == rows(trained, "val/")
+    assert same(state(run.last), state(trained.last))
+    assert [start["first_step"] for start in run.starts()] == [0, step]
+
+
+def test_a_finished_run_can_be_made_longer(trained, tiny, tmp_path, state):
+    longer = tiny({"trainer.max_steps": 9})
+    unbroken = train(longer, tmp_path / "unbroken")
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    train(longer, run.path, resume=True)
+    assert rows(run) == rows(unbroken)
+    assert same(state(run.last), state(unbroken.last))
+    assert run.recipe_values()["trainer"]["max_steps"] == 9
+
+
+def test_a_run_that_has_had_its_steps_says_so(trained, tiny, tmp_path, state, capsys):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    train(tiny(), run.path, resume=True)
+    assert "has had its 6 steps; raise --trainer.max_steps" in capsys.readouterr().out
+    assert rows(run) == rows(trained)
+
+
+def test_a_run_without_a_checkpoint_is_resumed_from_its_first_step(trained, tiny, tmp_path, state):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    run.last.unlink()
+    run.best.unlink()
+    train(tiny(), run.path, resume=True)
+    assert rows(run) == rows(trained)
+    assert same(state(run.last), state(trained.last))
+
+
+def test_a_resumed_run_may_learn_at_another_rate(trained, tiny, tmp_path):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    changes = {
+        "trainer.max_steps": 8,
+        "optimizer.learning_rate": 0.5,
+        "optimizer.groups.vae": 0.25,
+        "schedule.cycle_epochs": 0,
+    }
+    train(tiny(changes | {"schedule.warmup_epochs": 0}), run.path, resume=True)
+    groups = torch.load(run.last, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == [0.25, 0.5]
+
+
+def test_a_limit_in_minutes_counts_from_the_start(tiny, tmp_path):
+    run = train(tiny({"trainer.max_minutes": 1e-6, "trainer.max_steps": 100}), tmp_path / "run")
+    assert [row["step"] for row in rows(run, "val/")] == ["1"]
+    train(tiny({"trainer.max_minutes": 1e-6, "trainer.max_steps": 100}), run.path, resume=True)
+    assert [row["step"] for row in rows(run, "val/")] == ["1", "2"]
+
+
+@pytest.fixture
+def broken_at(monkeypatch):
+    """`broken_at(3, "mask_kl")` makes a term of step 3's loss not finite."""
+
+    def breaks(step: int, term: str) -> None:
+        right = RMONet.loss
+
+        def wrong(self, images, now):
+            losses, decomposition = right(self, images, now)
+            if now == step:
+                losses = Losses(
+                    losses.terms | {term: losses.terms[term] * float("nan")}, losses.weights, losses.observed
+                )
+            return losses, decomposition
+
+        monkeypatch.setattr(RMONet, "loss", wrong)
+
+    return breaks
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_by_name(trained, tiny, tmp_path, broken_at, state, monkeypatch):
+    broken_at(4, "mask_kl")
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"step 4: the loss is not finite, because of mask_kl "):
+        train(tiny({"trainer.checkpoint_minutes": 1e-6}), run.path)
+    assert torch.load(run.last, weights_only=True)["global_step"] == 4  # after the last step that was well
+    assert [row["step"] for row in rows(run)] == ["2", "4"]
+    monkeypatch.undo()
+    train(tiny(), run.path, resume=True)
+    assert rows(run) == rows(trained)
+    assert same(state(run.last), state(trained.last))
+
+
+def test_a_full_disk_ends_the_training_and_keeps_the_checkpoint(tiny, tmp_path, monkeypatch):
+    write, seen = Path.write_bytes, []
+
+    def full(self: Path, content: bytes) -> int:
+        seen.append(self.name)
+        if sum("last.ckpt" in name for name in seen) == 3:
+            write(self, content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(RunError, match=r"last\.ckpt: the disk is full\. Free some space"):
+        train(tiny({"trainer.checkpoint_minutes": 1e-6}), run.path)
+    assert torch.load(run.last, weights_only=True)["global_step"] == 2
+    assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
+
+
+def test_a_second_training_into_the_folder_is_refused(trained, tiny):
+    before = trained.last.read_bytes()
+    with pytest.raises(RunError, match="is not empty, and a run is never overwritten"):
+        train(tiny(), trained.path)
+    with trained.held():
+        for resume in (False, True):
+            with pytest.raises(RunError, match="is being trained by another process"):
+                train(tiny({"trainer.max_steps": 9}), trained.path, resume)
+    assert trained.last.read_bytes() == before
+
+
+def test_what_cannot_begin_leaves_no_folder(tiny, tmp_path, monkeypatch):
+    for changes, error, message in (
+        ({"trainer.batch_size": 41}, RecipeError, r"batch_size is 41, but there are only 40 images"),
+        ({"optimizer.groups": {"vea": 0.1}}, RecipeError, r"Did you mean 'vae'"),
+        ({"validation.count": 0}, RecipeError, r"validation: multi_dsprites: count must be 1 or more"),
+    ):
+        with pytest.raises(error, match=message):
+            train(tiny(changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="There is no folder"):
+        train(tiny(images=str(tmp_path / "no")), tmp_path / "run")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RecipeError, match=r"trainer\.accelerator is gpu, but PyTorch finds no GPU here"):
+        train(tiny({"trainer.accelerator": "gpu"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_in_one_line(tiny, tmp_path, workers):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(12):
+        Image.new("RGB", (40, 40), (index, 0, 0)).save(photos / f"{index:02}.png")
+    changes = {"trainer.workers": workers, "trainer.max_steps": 3}
+    train(tiny(changes, images=str(photos)), tmp_path / "well")
+    whole = (photos / "11.png").read_bytes()
+    (photos / "11.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"11\.png") as caught:
+        train(tiny(changes, images=str(photos)), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    run = train(tiny(changes | {"data.skip_damaged": True}, images=str(photos)), tmp_path / "skipped")
+    assert rows(run, "val/")[0]["val/score"].startswith("-")  # nothing is labelled: minus the error of the images
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, tiny, tmp_path):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    with pytest.raises(CheckpointError, match=r"last\.ckpt holds the weights of another model than recipe"):
+        train(tiny({"model.vae.latent_dim": 3}), run.path, resume=True)
+    assert run.recipe.read_text() == trained.recipe.read_text()
+    run.last.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read as a checkpoint"):
+        train(tiny(), run.path, resume=True)
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        train(tiny(), tmp_path / "nowhere", resume=True)
+
+
+def test_memory_that_is_full_is_said_in_words(tiny, tmp_path, monkeypatch):
+    def full(*arguments, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(train_module.lightning.Trainer, "fit", full)
+    with pytest.raises(TrainingError, match=r"memory is full\. Lower trainer\.batch_size"):
+        train(tiny(), tmp_path / "run")
+
+
+def test_validation_looks_at_so_many_images(tiny, tmp_path, monkeypatch):
+    seen = []
+    update = train_module.SceneModule.validation_step
+    monkeypatch.setattr(
+        train_module.SceneModule,
+        "validation_step",
+        lambda self, batch, i: (seen.append(len(batch["images"])), update(self, batch, i)),
+    )
+    train(tiny({"trainer.validate_images": 5, "trainer.max_steps": 1}), tmp_path / "run")
+    assert seen == [4, 1]

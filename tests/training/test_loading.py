@@ -96,3 +96,12 @@ def test_shipped_weights_are_found_by_their_recipes_name(trained, tmp_path, monk
     shutil.copy(trained.weights, tmp_path / "rmonet_unet--tiny.safetensors")
     assert loading.shipped_weights() == {"rmonet_unet/tiny": tmp_path / "rmonet_unet--tiny.safetensors"}
     assert unscene.load("rmonet_unet/tiny").provenance["weights"] == "rmonet_unet--tiny.safetensors"
+
+
+def test_a_model_that_began_with_imagenet_weights_is_loaded_without_them(monkeypatch, tiny):
+    def no_network():
+        raise AssertionError("nothing may be downloaded for weights that are replaced at once")
+
+    monkeypatch.setattr("unscene.blocks.resnet_fpn.imagenet_weights", no_network)
+    recipe = tiny({"model.backbone.width": 64, "model.backbone.pretrained": True})
+    assert isinstance(loading._built(recipe), torch.nn.Module)

@@ -18,8 +18,8 @@ from unscene.report.output_names import NamedImage
 from unscene.report.overlay import overlay
 from unscene.report.own_resolution import FoundObjects
 from unscene.report.results import Picture
-from unscene.report.slot_colours import label_map_palette
 from unscene.training.run_folder import writing
+from unscene.training.slot_colours import label_map_palette
 
 SUFFIXES = (".overlay.png", ".masks.png", ".npz")
 _THUMBNAIL = 320  # pixels of the longer side

@@ -109,12 +109,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     return LoadedModel(model, recipe, {"weights": chosen.name, **provenance}, run)
 
 
-def _built(recipe: Recipe) -> nn.Module:
+def _built(recipe: Recipe) -> Any:
     """The model, without the ImageNet weights that it may have begun with: its own are put in next."""
     pretrained = recipe.values["model"].get("backbone", {}).get("pretrained", False)
     changes = {"model.backbone.pretrained": False} if pretrained else None
-    model: nn.Module = read_recipe(recipe.values, recipe.name, changes).build_model()
-    return model
+    return read_recipe(recipe.values, recipe.name, changes).build_model()
 
 
 def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from unscene.report.evaluate import measure
 from unscene.report.page import Section, write_page
 from unscene.report.results import ModelResult
 from unscene.training.loading import LoadedModel, load, shipped_weights
+from unscene.training.run_folder import write_text
 from unscene.training.train import train
 
 RECIPE = "rmonet_unet/multi_dsprites_cpu"
@@ -63,6 +65,7 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
         decomposed.pictures,
     )
     write_page(page, results, "unscene: the main job, small", [section])
+    write_text(out / "metrics.json", json.dumps([each.as_json() for each in results], indent=2, default=str) + "\n")
     for result in results:
         scores = result.metrics
         print(f"     {result.name}: foreground ARI {scores['ari_fg']:.3f}, mAP 50 {scores['map_50']:.3f}")

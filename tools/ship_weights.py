@@ -59,7 +59,7 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         f"- **Recipe**: `{name}` (every setting is in the file's own metadata), seed {values['seed']}",
         f"- **Data**: {values['data']['name']}, drawn by unscene, seed {values['data']['seed']}; no label was seen",
         f"- **Steps**: {provenance['step']:,} of {values['trainer']['batch_size']} images (best of the validations)",
-        f"- **Hardware**: {first['cpu']}, {first['threads']} thread(s) at the start, {first['gpu'] or 'no GPU'}",
+        f"- **Hardware**: {first['cpu']}, {first['cores']} cores, {first['gpu'] or 'no GPU'}",
         "- **Versions**: "
         + ", ".join(f"{package} {first[package]}" for package in ("torch", "torchvision", "lightning")),
         f"- **Precision of the file**: matrices float16, vectors float32; sha256 `{provenance['sha256']}`",
@@ -67,7 +67,11 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
         "Started by:",
         "",
-        *(f"    {each['command']}    # commit {each['commit']}, from step {each['first_step']:,}" for each in starts),
+        *(
+            f"    {each['command'].replace('__main__.py', 'unscene')}\n"
+            f"        # commit {each['commit']}, from step {each['first_step']:,}, {each['threads']} thread(s)"
+            for each in starts
+        ),
         "",
         "## Scores",
         "",
@@ -75,7 +79,7 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
         "| metric | value |",
         "|---|---|",
-        *(f"| {key} | {report['metrics'][key]:.4f} |" for key in SCORES),
+        *(f"| {key} | {report[key]:.4f} |" for key in SCORES),
         "",
         "## The curve",
         "",

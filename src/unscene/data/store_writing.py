@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -31,6 +32,7 @@ except ImportError:  # Windows: unfinished files of killed processes stay
 
 _log = logging.getLogger(__name__)
 
+_GZIP_LEVEL = 3  # 4 packs a tenth better, and writes 4,700 scenes/s in place of 6,800
 _ROWS_A_CHUNK = 1024  # of boxes and factors, which are read whole; images and masks have one
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -183,12 +185,21 @@ def _write_batches(file: h5py.File, batches: Iterable[Mapping[str, NDArray]], co
             for name, values in batch.items():
                 if count is None:
                     file[name].resize(done, axis=0)
-                file[name][start:done] = values
+                _write_rows(file[name], start, values)
         yield done
     if done == 0:
         raise DataError("the source has no scene that could be written.")
     if count is not None and done < count:
         raise DataError(f"{count} scenes were announced, but the source ended after {done}. Set count to {done}.")
+
+
+def _write_rows(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
+    """Write rows from `start` on. Chunks of one sample are packed here: HDF5 takes a third longer over them."""
+    if dataset.chunks[0] > 1:
+        dataset[start : start + len(values)] = values
+        return
+    for row, sample in enumerate(values, start):
+        dataset.id.write_direct_chunk((row, *[0] * sample.ndim), zlib.compress(sample.tobytes(), _GZIP_LEVEL))
 
 
 def _write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
@@ -207,7 +218,7 @@ def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int |
             dtype=values.dtype,
             chunks=(rows, *values.shape[1:]),
             compression="gzip",
-            compression_opts=4,
+            compression_opts=_GZIP_LEVEL,
         )
 
 

@@ -194,7 +194,7 @@ def _write_batches(file: h5py.File, batches: Iterable[Mapping[str, NDArray]], co
 
 
 def _write_rows(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
-    """Write rows from `start` on. Chunks of one sample are packed here: HDF5 takes a third longer over them."""
+    """Write rows from `start` on. Chunks of one sample are packed here, which is a tenth quicker than by HDF5."""
     if dataset.chunks[0] > 1:
         dataset[start : start + len(values)] = values
         return

@@ -57,7 +57,8 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         f"# {name}: the weights that come with unscene",
         "",
         f"- **Recipe**: `{name}` (every setting is in the file's own metadata), seed {values['seed']}",
-        f"- **Data**: {values['data']['name']}, drawn by unscene, seed {values['data']['seed']}; no label was seen in training",
+        f"- **Data**: {values['data']['name']}, drawn by unscene, seed {values['data']['seed']}; "
+        "no label was seen in training",
         f"- **Steps**: {provenance['step']:,} of {values['trainer']['batch_size']} images "
         "(the best validation by foreground ARI: this choice reads the labels of the validation scenes)",
         f"- **Hardware**: {first['cpu']}, {first['cores']} cores, {first['gpu'] or 'no GPU'}",

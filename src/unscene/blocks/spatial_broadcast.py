@@ -79,7 +79,7 @@ class SpatialBroadcastDecoder(nn.Module):
 def keep_variance(*layers: nn.Module) -> None:
     """Initialise layers before a ReLU so that the signal keeps its variance through them (He et al., 2015).
 
-    PyTorch's default keeps a sixth of the variance a layer: through the eight such layers of a small encoder and decoder
+    PyTorch's default keeps a sixth of the variance a layer: through eight such layers of encoder and decoder together
     what a latent carries of the image reaches the colours a thousandth as strong, and they are learnt late.
     """
     for layer in layers:

@@ -8,6 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from unscene.blocks.component_vae import ComponentVAE, ComponentVAESettings
+from unscene.blocks.slot_packing import SlotPacking
+from unscene.blocks.stick_breaking import LOG_ZERO
 from unscene.errors import RecipeError, ShapeError
 
 SMALL = ComponentVAESettings(
@@ -44,13 +46,12 @@ def test_the_encoder_reads_each_slot_with_the_image(reads, stride):
     assert mean.shape == log_variance.shape == (2, 3, 5)
     for b in range(2):
         for k in range(3):
-            image = block_means(images[b].numpy(), stride)
+            image, log_mask = images[b].numpy(), log_masks[b, k].numpy()
             if reads == "image_and_log_mask":
-                mask = block_means(np.maximum(log_masks[b, k].numpy(), -16), stride)
+                seen = np.concatenate([image, np.maximum(log_mask, -16)])
             else:
-                mask = block_means(np.exp(log_masks[b, k].numpy()), stride)
-                image = image * mask
-            code = vae.encoder(torch.from_numpy(np.concatenate([image, mask])).float()[None])[0]
+                seen = np.concatenate([image * np.exp(log_mask), np.exp(log_mask)])
+            code = vae.encoder(torch.from_numpy(block_means(seen, stride)).float()[None])[0]
             assert_close(mean[b, k], code[:5], rtol=1e-4, atol=1e-6)
             assert_close(log_variance[b, k], code[5:], rtol=1e-4, atol=1e-6)
 
@@ -121,3 +122,51 @@ def test_images_and_masks_of_different_sizes_are_refused():
         vae.encode(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 1, 16, 16))
     with pytest.raises(ShapeError, match="log_masks"):
         vae.encode(torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16))
+
+
+def quarters(size: int = 16) -> torch.Tensor:
+    """[4, 4] regions of 2 images' 2 slots: the upper left quarter, the whole, the lower right quarter, the whole."""
+    half, whole = size // 2, [0.0, 0, size, size]
+    return torch.tensor([[0.0, 0, half, half], whole, [half, half, size, size], whole])
+
+
+def test_an_encoder_of_regions_reads_what_the_region_shows_at_the_encoders_size():
+    vae = small_vae(encoder_input="masked_image_and_mask", encoder_stride=2, encoder_region="roi")
+    images, log_masks = two_images(slots=2)
+    mean, _ = vae.encode(images, log_masks, regions=quarters())
+    mask = log_masks.exp()
+    read = torch.cat([images[:, None] * mask, mask], dim=2)
+    of_quarter = vae.encoder(read[0, 0, None, :, :8, :8])[0, :5]
+    assert_close(mean[0, 0], of_quarter, rtol=1e-4, atol=1e-5)
+    of_quarter = vae.encoder(read[1, 0, None, :, 8:, 8:])[0, :5]
+    assert_close(mean[1, 0], of_quarter, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_of_regions_draws_there_and_nothing_elsewhere():
+    vae = small_vae(decoder_region="roi", roi_size=8, decoder_padding="same")
+    latents = torch.randn(2, 2, 5)
+    colour, logits = vae.decode(latents, regions=quarters())
+    drawn = vae.decoder(latents.flatten(0, 1)).unflatten(0, (2, 2))
+    assert colour.shape == (2, 2, 3, 16, 16)
+    assert_close(colour[0, 0, :, :8, :8], drawn[0, 0, :3].sigmoid())
+    assert_close(logits[1, 0, :, 8:, 8:], drawn[1, 0, 3:])
+    assert not colour[0, 0, :, 8:].any()
+    assert (logits[0, 0, :, :, 8:] == LOG_ZERO).all()
+    assert colour[0, 1].min() > 0  # the whole image
+
+
+def test_slots_that_are_not_used_cost_and_draw_nothing():
+    vae = small_vae()
+    images, log_masks = two_images(slots=24)
+    slots = SlotPacking.of(torch.arange(48).view(2, 24) % 3 == 0)
+    every_mean, every_variance = vae.encode(images, log_masks)
+    mean, log_variance = vae.encode(images, log_masks, slots)
+    assert len(slots.pack(log_masks)) == 16
+    assert_close(mean[slots.used], every_mean[slots.used], rtol=1e-4, atol=1e-6)
+    assert_close(log_variance[slots.used], every_variance[slots.used], rtol=1e-4, atol=1e-6)
+    assert not mean[~slots.used].any()
+    assert not log_variance[~slots.used].any()
+    colour, logits = vae.decode(every_mean, slots)
+    assert_close(colour[slots.used], vae.decode(every_mean)[0][slots.used], rtol=1e-4, atol=1e-6)
+    assert not colour[~slots.used].any()
+    assert (logits[~slots.used] == LOG_ZERO).all()

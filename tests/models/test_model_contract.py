@@ -42,9 +42,16 @@ def tiny_rmonet(kind: str) -> RMONetSettings:
     )
 
 
+def tiny_of_regions() -> RMONetSettings:
+    whole = tiny_rmonet("unet")
+    vae = dataclasses.replace(whole.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
+    head = dataclasses.replace(whole.head, image_skip=True)
+    return dataclasses.replace(whole, vae=vae, head=head, empty_slots="left_out")
+
+
 # model -> variant -> settings small enough for a test, with a field `num_slots`
 TINY: dict[str, dict[str, Any]] = {
-    "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")},
+    "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")} | {"regions": tiny_of_regions()},
 }
 CASES = [
     pytest.param(name, settings, id=f"{name}-{variant}")

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from unscene.blocks.component_vae import ComponentVAESettings
 from unscene.blocks.resnet_fpn import BackboneSettings
+from unscene.blocks.slot_packing import SlotPacking
 from unscene.errors import RecipeError
 from unscene.models.rmonet import LossWeights, RMONet, RMONetSettings, WarmupSettings
 from unscene.regions.proposals import ProposalSettings
@@ -44,6 +45,12 @@ def tiny(seed: int = 0, **changes: Any) -> RMONet:
     for each in model.head.to_alpha.parameters():
         each.data.normal_(0, 1)  # alpha maps with some contrast
     return model
+
+
+def alpha_of(model: RMONet, images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Alpha logits [B, N, maps, H, W] of boxes [B, N, 4]."""
+    slots = SlotPacking.all_of(boxes)
+    return slots.unpack(model.head(model.backbone(images), slots.pack(boxes), slots, (64, 64)))
 
 
 def head_of(kind: str) -> HeadSettings:
@@ -123,7 +130,7 @@ def test_masks_are_sticks_broken_inside_the_widened_boxes(kind, scenes):
     with torch.no_grad():
         attention = model.infer_masks(images, model.settings)
         log_masks, proposals = attention.log_masks, attention.boxes
-        alpha = model.head(model.backbone(images), proposals.boxes, (64, 64)).sigmoid().double()
+        alpha = alpha_of(model, images, proposals.boxes).sigmoid().double()
     masks = log_masks.exp()
     for image in range(2):
         scope = np.ones((64, 64))
@@ -151,7 +158,7 @@ def test_softmax_masks_share_by_the_alpha_logits(scenes):
     with torch.no_grad():
         attention = model.infer_masks(images, model.settings)
         log_masks, proposals = attention.log_masks, attention.boxes
-        alpha = model.head(model.backbone(images), proposals.boxes, (64, 64))
+        alpha = alpha_of(model, images, proposals.boxes)
     expected = torch.cat([alpha, torch.zeros(2, 1, 1, 64, 64)], dim=1).softmax(dim=1)
     assert_close(log_masks.exp(), expected, rtol=0, atol=1e-5)
 
@@ -202,7 +209,7 @@ def test_without_detection_masks_are_made_in_parallel(kind, scenes):
     assert all(each.grad.any() for each in (*model.head.parameters(), *model.vae.parameters()))
     with torch.no_grad():
         masks = model.eval().infer_masks(images, model.settings).log_masks.exp()
-        alpha = model.head(model.backbone(images), torch.tensor([[[0.0, 0, 64, 64]]] * 2), (64, 64))[:, 0].sigmoid()
+        alpha = alpha_of(model, images, torch.tensor([[[0.0, 0, 64, 64]]] * 2))[:, 0].sigmoid()
     scope = torch.ones(2, 64, 64)
     for slot in range(3):
         assert_close(masks[:, slot, 0], scope * alpha[:, slot], rtol=0, atol=1e-5)
@@ -330,3 +337,83 @@ def test_a_few_scenes_are_learnt_by_heart(scenes):
     assert errors[0] > of_mean_scene
     assert sum(errors[-10:]) / 10 < 0.3 * of_mean_scene
     assert sum(nats[-10:]) / 10 < nats[0] - 10 * 64**2
+
+
+# less work
+
+
+LESS = {"empty_slots": "left_out"}
+
+
+def with_regions(**changes: Any) -> RMONet:
+    vae = dataclasses.replace(TINY.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
+    return tiny(vae=vae, **changes)
+
+
+def test_slots_left_out_change_no_mask_and_no_component_that_is_used(scenes):
+    images, changes = scenes(4), {"num_slots": 12, "proposals": ProposalSettings(score_threshold=0.0, top_n_before=6)}
+    full, less = tiny(**changes).eval(), tiny(**changes, **LESS).eval()
+    with torch.no_grad():
+        expected, answer = full(images), less(images)
+    valid = answer.box_valid
+    assert 0 < valid.sum() < valid.numel()
+    assert torch.equal(valid, expected.box_valid)
+    assert_close(answer.log_masks, expected.log_masks, rtol=1e-4, atol=1e-4)
+    used = torch.nn.functional.pad(valid, (0, 1), value=True)
+    assert_close(answer.components[used], expected.components[used], rtol=1e-4, atol=1e-5)
+    assert not answer.components[~used].any()
+
+
+def test_slots_left_out_cost_nothing_in_the_loss(scenes):
+    model = tiny(num_slots=12, proposals=ProposalSettings(score_threshold=0.0, top_n_before=6), **LESS)
+    losses, answer = model.loss(scenes(4))
+    used = torch.nn.functional.pad(answer.box_valid, (0, 1), value=True)
+    assert not answer.latents[~used].any()
+    attention = model.eval().infer_masks(scenes(4), model.settings)
+    mean, log_variance = model.vae.encode(scenes(4), attention.log_masks, attention.slots, attention.regions)
+    per_slot = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=2)
+    assert not per_slot[~attention.slots.used].any()
+    assert torch.isfinite(losses.total).all()
+
+
+def test_a_mask_lies_within_its_region_and_so_does_what_is_drawn(scenes):
+    model, images = with_regions(**LESS).eval(), scenes(3)
+    with torch.no_grad():
+        attention = model.infer_masks(images, model.settings)
+        answer = model(images)
+    regions = attention.slots.unpack(attention.regions)
+    assert torch.equal(regions[:, -1], torch.tensor([0.0, 0, 64, 64]).expand(3, 4))
+    for image, slot in torch.nonzero(attention.slots.used[:, :-1]).tolist():
+        x1, y1, x2, y2 = regions[image, slot].int().tolist()
+        outside = torch.ones(64, 64, dtype=torch.bool)
+        outside[y1:y2, x1:x2] = False
+        assert answer.log_masks[image, slot, 0][outside].max() <= -40
+        assert not answer.components[image, slot][:, outside].any()
+        assert answer.components[image, slot][:, ~outside].min() > 0
+
+
+def test_gradients_reach_every_parameter_through_regions(scenes):
+    model = with_regions(head=dataclasses.replace(TINY.head, image_skip=True), **LESS)
+    losses, _ = model.loss(scenes(4))
+    losses.total.mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("changes", [{"detection": False}, {"alpha_inside_box": False}])
+def test_regions_need_masks_that_end_with_their_boxes(changes):
+    with pytest.raises(RecipeError, match="alpha_inside_box"):
+        dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, decoder_region="roi"), **changes)
+
+
+def test_the_image_skip_sees_single_pixels_near_the_box_only(scenes):
+    model, images = tiny(head=dataclasses.replace(TINY.head, image_skip=True)).eval(), scenes(1)
+    boxes, slots = torch.tensor([[[10.0, 10, 30, 30]]]), SlotPacking.all_of(torch.zeros(1, 1))
+    features = model.backbone(images)
+    with torch.no_grad():
+        before = model.head(features, boxes[0], slots, (64, 64))
+        features.images[..., 50:, 50:] = 0.5
+        assert torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
+        features.images[..., 20, 21] += 0.5
+        assert not torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)

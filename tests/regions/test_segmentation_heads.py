@@ -9,13 +9,14 @@ from torch.testing import assert_close
 from torchvision.ops import roi_align
 
 from unscene.blocks.resnet_fpn import BackboneSettings, Features, ResNetFPN
+from unscene.blocks.slot_packing import SlotPacking
+from unscene.blocks.spatial_transformer import paste_boxes
 from unscene.errors import RecipeError
 from unscene.regions.segmentation_heads import (
     HeadSettings,
     LiteHead,
     ROIAlignHead,
     UNetHead,
-    paste_into_image,
     segmentation_head,
 )
 
@@ -35,7 +36,13 @@ def features_of(size: int = 64, batch: int = 2) -> Features:
     channels = (8, 8, 16, 32, 64)
     conv = tuple(torch.rand(batch, c, size // s, size // s) for c, s in zip(channels, ResNetFPN.STRIDES, strict=True))
     sides = [size // 4, size // 8, size // 16, size // 32, (size // 32 + 1) // 2]
-    return Features(conv, tuple(torch.randn(batch, 12, side, side) for side in sides))
+    return Features(torch.rand(batch, 3, size, size), conv, tuple(torch.randn(batch, 12, side, side) for side in sides))
+
+
+def alpha_of(head, features: Features, boxes: Tensor, size: int = 64, slots: SlotPacking | None = None) -> Tensor:
+    """Alpha logits [B, N, maps, H, W] of boxes [B, N, 4]."""
+    slots = slots or SlotPacking.all_of(boxes)
+    return slots.unpack(head(features, slots.pack(boxes), slots, (size, size)))
 
 
 def shown(maps: Tensor, box: Tensor, stride: int, expand: float = 0.3) -> Tensor:
@@ -91,7 +98,7 @@ def roi_align_of_one_box(head: ROIAlignHead, features: Features, image: int, box
 def test_each_box_gets_the_alpha_map_it_would_get_alone(kind, group_norm):
     head, features = head_of(kind, group_norm=group_norm), features_of()
     with torch.no_grad():
-        alpha = head(features, BOXES, (64, 64))
+        alpha = alpha_of(head, features, BOXES)
         assert alpha.shape == (2, 2, 1, 64, 64)
         for image, place in [(0, 0), (0, 1), (1, 0)]:
             box = BOXES[image, place]
@@ -102,7 +109,7 @@ def test_each_box_gets_the_alpha_map_it_would_get_alone(kind, group_norm):
                 expected = F.interpolate(small[None, None], (64, 64), mode="bilinear")[0, 0]
             else:
                 small = roi_align_of_one_box(head, features, image, box)
-                expected = paste_into_image(small[None, None], box[None], (64, 64))[0, 0]
+                expected = paste_boxes(small[None, None], box[None], (64, 64), outside=None)[0, 0]
             assert_close(alpha[image, place, 0], expected, rtol=1e-3, atol=1e-5)
 
 
@@ -111,7 +118,7 @@ def test_each_box_gets_the_alpha_map_it_would_get_alone(kind, group_norm):
 def test_sizes_and_several_maps_a_box(kind, size):
     head = head_of(kind, size, maps=3)
     whole = torch.tensor([[[0.0, 0, size, size]]]).expand(2, 1, 4)
-    alpha = head(features_of(size), whole, (size, size))
+    alpha = alpha_of(head, features_of(size), whole, size)
     assert alpha.shape == (2, 1, 3, size, size)
     assert (alpha[:, :, 0] - alpha[:, :, 1]).abs().max() > 1e-4
 
@@ -119,7 +126,7 @@ def test_sizes_and_several_maps_a_box(kind, size):
 @KINDS
 def test_an_empty_box_gives_finite_numbers_and_gradients(kind):
     head = head_of(kind)
-    alpha = head(features_of(), torch.zeros(2, 1, 4), (64, 64))
+    alpha = alpha_of(head, features_of(), torch.zeros(2, 1, 4))
     alpha.sum().backward()
     assert torch.isfinite(alpha).all()
     assert all(torch.isfinite(each.grad).all() for each in head.parameters())
@@ -129,17 +136,17 @@ def test_unet_sees_low_level_maps_near_the_box_only_and_the_rest_everywhere():
     """conv1..conv3 are region-masked; conv4 and the pyramid's conv5 keep the global context (Section 3.2)."""
     head, features = head_of("unet"), features_of(batch=1)
     box = torch.tensor([[[4.0, 4, 14, 14]]])  # with its ring 1 to 17
-    near = head(features, box, (64, 64))
+    near = alpha_of(head, features, box)
     for level, stride in enumerate((2, 4, 8)):
         features.conv[level][..., 24 // stride :] += 1
-    assert torch.equal(head(features, box, (64, 64)), near)
+    assert torch.equal(alpha_of(head, features, box), near)
     features.conv[3][..., 3:] += 1
-    with_context = head(features, box, (64, 64))
+    with_context = alpha_of(head, features, box)
     assert (with_context - near).abs().max() > 1e-4
     features.pyramid[3][..., 1:] += 1
-    assert (head(features, box, (64, 64)) - with_context).abs().max() > 1e-4
+    assert (alpha_of(head, features, box) - with_context).abs().max() > 1e-4
     features.conv[0][..., 3, 3] += 1
-    assert not torch.equal(head(features, box, (64, 64))[..., 6, 6], with_context[..., 6, 6])
+    assert not torch.equal(alpha_of(head, features, box)[..., 6, 6], with_context[..., 6, 6])
 
 
 def test_unet_refuses_sides_that_are_no_multiple_of_32():
@@ -151,25 +158,3 @@ def test_channels_that_do_not_divide_into_groups_are_refused():
     with pytest.raises(RecipeError, match=r"head\.channels"):
         HeadSettings(channels=12)
     assert HeadSettings(channels=12, group_norm=False).channels == 12
-
-
-def test_pasting_is_the_inverse_of_roi_align_on_a_ramp():
-    y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(40) + 0.5, indexing="ij")
-    ramp = (2 * x - 3 * y + 5)[None, None]
-    boxes = torch.tensor([[3.0, 5, 31, 19], [8.25, 2.5, 36.75, 30.25]])
-    cut = roi_align(ramp, [boxes], (14, 28), 1.0, sampling_ratio=2, aligned=True)
-    pasted = paste_into_image(cut, boxes, (32, 40))
-    for n, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
-        half_x, half_y = (x2 - x1) / 28 / 2, (y2 - y1) / 14 / 2  # beyond the outer samples the edge goes on
-        inner = (x > x1 + half_x) & (x < x2 - half_x) & (y > y1 + half_y) & (y < y2 - half_y)
-        assert inner.sum() > 200
-        assert_close(pasted[n, 0][inner], ramp[0, 0][inner], rtol=1e-4, atol=1e-3)
-
-
-def test_pasting_by_hand():
-    """Two values over a box of four pixels: the outer pixels repeat the edge, the inner ones are between."""
-    maps = torch.tensor([0.0, 4.0]).view(1, 1, 1, 2).requires_grad_()
-    pasted = paste_into_image(maps, torch.tensor([[2.0, 0, 6, 1]]), (1, 8))
-    assert pasted.flatten().tolist() == pytest.approx([0, 0, 0, 1, 3, 4, 4, 4], abs=1e-5)
-    pasted.sum().backward()
-    assert maps.grad.flatten().tolist() == pytest.approx([4, 4], abs=1e-4)

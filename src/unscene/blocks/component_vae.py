@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.spatial_broadcast import Padding, SpatialBroadcastDecoder, keep_variance
+from unscene.blocks.spatial_transformer import crop_boxes, paste_boxes
+from unscene.blocks.stick_breaking import LOG_ZERO
 from unscene.errors import RecipeError, check_shape
 
 EncoderInput = Literal["image_and_log_mask", "masked_image_and_mask"]
@@ -32,6 +35,11 @@ class ComponentVAESettings:
         decoder_padding: `valid` (the paper's) or `same`.
         decoder_stride: 1 (the paper's) or 2, see `SpatialBroadcastDecoder`.
         colour: `sigmoid` keeps the reconstruction in 0..1, `linear` leaves it free.
+        encoder_region: `image` (the paper's): every slot is encoded from the whole image; `roi` (ours): from what its
+            region shows, resampled to the size that the encoder would read of the whole image.
+        decoder_region: `image` (the paper's): every slot is drawn on the whole image; `roi` (ours): on its region
+            only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0.
+        roi_size: height and width of that map.
     """
 
     latent_dim: int = 16
@@ -44,6 +52,9 @@ class ComponentVAESettings:
     decoder_padding: Padding = "valid"
     decoder_stride: int = 1
     colour: Literal["sigmoid", "linear"] = "sigmoid"
+    encoder_region: Literal["image", "roi"] = "image"
+    decoder_region: Literal["image", "roi"] = "image"
+    roi_size: int = 32
 
 
 class ComponentVAE(nn.Module):
@@ -60,6 +71,7 @@ class ComponentVAE(nn.Module):
     def __init__(self, settings: ComponentVAESettings, size: int) -> None:
         super().__init__()
         self.settings = settings
+        self.size = size
         if size % settings.encoder_stride:
             raise RecipeError(
                 f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
@@ -91,35 +103,62 @@ class ComponentVAE(nn.Module):
             out_channels=4,
             channels=settings.decoder_channels,
             layers=settings.decoder_layers,
-            size=size,
+            size=settings.roi_size if settings.decoder_region == "roi" else size,
             padding=settings.decoder_padding,
             stride=settings.decoder_stride,
         )
 
-    def encode(self, images: Tensor, log_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] and [B, K, 1, H, W] -> mean and log variance of q(z_k | x, m_k), [B, K, D] each.
+    def encode(
+        self, images: Tensor, log_masks: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32; zeros where a slot is not used.
+
+        Args:
+            images: [B, 3, H, W].
+            log_masks: [B, K, 1, H, W].
+            slots: which of the K to encode; None: all.
+            regions: [S, 4] of the packed slots, x1 y1 x2 y2 in pixels; needed where `encoder_region` is `roi`.
 
         Raises:
             ShapeError: axes that do not fit together.
         """
         size = check_shape(log_masks, "B K 1 H W", "log_masks")
         check_shape(images, f"{size['B']} 3 {size['H']} {size['W']}", "images")
-        stride = self.settings.encoder_stride
-        images = F.avg_pool2d(images, stride)
+        slots = slots or SlotPacking.all_of(log_masks)
+        log_mask = slots.pack(log_masks)  # [S, 1, H, W]
+        shown = slots.pack_images(images)
         if self.settings.encoder_input == "image_and_log_mask":
-            mask = F.avg_pool2d(log_masks.clamp_min(LOWEST_LOG_MASK).squeeze(2), stride).unsqueeze(2)
-            shown = images[:, None].expand(-1, size["K"], -1, -1, -1)
+            read = torch.cat([shown, log_mask.clamp_min(LOWEST_LOG_MASK)], dim=1)
         else:
-            mask = F.avg_pool2d(log_masks.exp().squeeze(2), stride).unsqueeze(2)
-            shown = images[:, None] * mask
-        read = torch.cat([shown, mask], dim=2).flatten(0, 1)  # [B*K, 4, H', W']
-        code = self.encoder(read.contiguous(memory_format=torch.channels_last))
-        mean, log_variance = code.unflatten(0, (size["B"], size["K"])).float().chunk(2, dim=-1)
+            mask = log_mask.exp()
+            read = torch.cat([shown * mask, mask], dim=1)
+        side = self.size // self.settings.encoder_stride
+        if self.settings.encoder_region == "roi":
+            assert regions is not None
+            read = crop_boxes(read, regions, (side, side))
+        else:
+            read = F.avg_pool2d(read, self.settings.encoder_stride)
+        code = self.encoder(read.contiguous(memory_format=torch.channels_last)).float()
+        mean, log_variance = slots.unpack(code).chunk(2, dim=-1)
         return mean, log_variance
 
-    def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, K, D] -> components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32."""
-        slots = latents.shape[:2]
-        drawn = self.decoder(latents.flatten(0, 1)).unflatten(0, slots).float()
-        colour, mask_logits = drawn.split([3, 1], dim=2)
-        return (colour.sigmoid() if self.settings.colour == "sigmoid" else colour), mask_logits
+    def decode(
+        self, latents: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32.
+
+        Args:
+            latents: [B, K, D].
+            slots: which of the K to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
+            regions: [S, 4] of the packed slots; needed where `decoder_region` is `roi`.
+        """
+        slots = slots or SlotPacking.all_of(latents)
+        colour, mask_logits = self.decoder(slots.pack(latents)).float().split([3, 1], dim=1)
+        if self.settings.colour == "sigmoid":
+            colour = colour.sigmoid()
+        if self.settings.decoder_region == "roi":
+            assert regions is not None
+            size = (self.size, self.size)
+            colour = paste_boxes(colour, regions, size)
+            mask_logits = paste_boxes(mask_logits, regions, size, outside=LOG_ZERO)
+        return slots.unpack(colour), slots.unpack(mask_logits, LOG_ZERO)

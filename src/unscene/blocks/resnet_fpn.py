@@ -38,10 +38,12 @@ class Features:
     """What the backbone sees in a batch of images.
 
     Attributes:
+        images: [B, in_channels, H, W], what the backbone read.
         conv: [B, width * (1, 1, 2, 4, 8), H/2, H/4, H/8, H/16, H/32]: the maps conv1..conv5.
         pyramid: five maps [B, fpn_channels, ...]: of conv2..conv5, and a pooled one at H/64.
     """
 
+    images: Tensor
     conv: tuple[Tensor, ...]
     pyramid: tuple[Tensor, ...]
 
@@ -102,7 +104,7 @@ class ResNetFPN(nn.Module):
         conv4 = self.layer3(conv3)
         conv5 = self.layer4(conv4)
         pyramid = self.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5))
-        return Features(conv=(conv1, conv2, conv3, conv4, conv5), pyramid=tuple(pyramid.values()))
+        return Features(images=images, conv=(conv1, conv2, conv3, conv4, conv5), pyramid=tuple(pyramid.values()))
 
 
 def imagenet_weights() -> dict[str, Tensor]:

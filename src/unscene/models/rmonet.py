@@ -12,17 +12,19 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.blocks.component_vae import ComponentVAE, ComponentVAESettings
 from unscene.blocks.gaussian_latent import sample_gaussian, unit_gaussian_kl
 from unscene.blocks.mixture import MixtureOver, mask_kl, mixture_log_likelihood
 from unscene.blocks.resnet_fpn import BackboneSettings, ResNetFPN
+from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.stick_breaking import softmax_masks, stick_breaking
 from unscene.errors import RecipeError, check_shape
 from unscene.regions.proposals import AnchorPredictions, Proposals, ProposalSettings, RegionProposals
 from unscene.regions.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
-from unscene.regions.roi_masking import inside_boxes
+from unscene.regions.roi_masking import inside_boxes, touched_pixels
 from unscene.regions.segmentation_heads import HeadSettings, segmentation_head
 from unscene.scene import Decomposition, Losses
 
@@ -87,6 +89,9 @@ class RMONetSettings:
         sigma_foreground: of the foreground's.
         masks: how alpha maps become masks.
         alpha_inside_box: a slot takes pixels within its widened box only; False lets alpha reach everywhere.
+        empty_slots: `decoded` (the paper's): a slot without a box is encoded and decoded like any other, from an empty
+            mask; its latent and the mask it decodes to count in the loss. `left_out` (ours): it is not computed at all,
+            its latent costs nothing and its decoded mask is 0.
         detection: False is the paper's ablation (Fig. 20): no boxes and no pseudo-box loss, K-1 masks in parallel.
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself.
         normalise: images enter the backbone as (x - .5) / .5 (the Lite variant's table), or as they are.
@@ -104,6 +109,7 @@ class RMONetSettings:
     sigma_foreground: float = 0.11
     masks: Literal["stick_breaking", "softmax"] = "stick_breaking"
     alpha_inside_box: bool = True
+    empty_slots: Literal["decoded", "left_out"] = "decoded"
     detection: bool = True
     mixture_over: MixtureOver = "pixel"
     normalise: bool = False
@@ -129,6 +135,13 @@ class RMONetSettings:
             raise RecipeError(
                 f"model.num_slots {self.num_slots} asks for {self.num_slots - 1} boxes, but "
                 f"model.proposals.top_n_after lets {self.proposals.top_n_after} through: raise it, or take fewer slots."
+            )
+        if "roi" in (self.vae.encoder_region, self.vae.decoder_region) and not (
+            self.detection and self.alpha_inside_box
+        ):
+            raise RecipeError(
+                "model.vae.encoder_region and decoder_region can be roi only where a mask ends with its widened box: "
+                "set model.detection and model.alpha_inside_box to true, or both regions to image."
             )
 
     def at(self, step: int) -> RMONetSettings:
@@ -166,11 +179,15 @@ class Attention:
 
     Attributes:
         log_masks: [B, K, 1, H, W], the background last.
+        slots: those of the K that are encoded and decoded.
+        regions: [S, 4] of the packed slots, whole pixels x1 y1 x2 y2: a mask is 0 outside of its region.
         boxes: of the foreground slots; None without detection.
         anchors: what was said of every anchor; None without detection.
     """
 
     log_masks: Tensor
+    slots: SlotPacking
+    regions: Tensor
     boxes: Proposals | None = None
     anchors: AnchorPredictions | None = None
 
@@ -199,18 +216,19 @@ class RMONet(nn.Module):
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
         attention = self.infer_masks(images, self.settings)
-        mean, _ = self.vae.encode(images, attention.log_masks)
-        components, _ = self.vae.decode(mean)
+        slots, regions = attention.slots, attention.regions
+        mean, _ = self.vae.encode(images, attention.log_masks, slots, regions)
+        components, _ = self.vae.decode(mean, slots, regions)
         return self._decomposition(attention, components, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """Eq. 3 for images [B, 3, size, size]: its five terms, each [B], and the decomposition they are of."""
         settings = self.settings.at(step)
         attention = self.infer_masks(images, settings)  # q(m | x) and the boxes, Section 3.1
-        log_masks = attention.log_masks
-        mean, log_variance = self.vae.encode(images, log_masks)  # q(z | x, m)
+        log_masks, slots, regions = attention.log_masks, attention.slots, attention.regions
+        mean, log_variance = self.vae.encode(images, log_masks, slots, regions)  # q(z | x, m)
         latents = sample_gaussian(mean, log_variance)
-        components, mask_logits = self.vae.decode(latents)  # p(x | z) and p(m | z), Section 3.3
+        components, mask_logits = self.vae.decode(latents, slots, regions)  # p(x | z) and p(m | z), Section 3.3
         terms = {
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over
@@ -242,17 +260,27 @@ class RMONet(nn.Module):
         seen = (images - 0.5) / 0.5 if settings.normalise else images
         features = self.backbone(seen.contiguous(memory_format=torch.channels_last))
         share = stick_breaking if settings.masks == "stick_breaking" else softmax_masks
+        whole = images.new_tensor([0.0, 0.0, *size])
         if self.proposals is None:  # Fig. 20: K-1 maps of the whole image
-            whole = images.new_tensor([0.0, 0.0, *size]).expand(len(images), 1, 4)
-            alpha_logits = self.head(features, whole, size).transpose(1, 2)
-            return Attention(share(alpha_logits.float()))
+            image_boxes = whole.expand(len(images), 1, 4)
+            once = SlotPacking.all_of(image_boxes)
+            alpha_logits = once.unpack(self.head(features, once.pack(image_boxes), once, size)).transpose(1, 2)
+            log_masks = share(alpha_logits.float())
+            slots = SlotPacking.all_of(log_masks)
+            return Attention(log_masks, slots, slots.pack(whole.expand(*slots.used.shape, 4)))
         anchors = self.proposals(features.pyramid, size)
         boxes = self.proposals.propose(anchors, size, settings.num_slots - 1, settings.proposals.score_threshold)
-        alpha_logits = self.head(features, boxes.boxes, size)
+        used = boxes.valid if settings.empty_slots == "left_out" else torch.ones_like(boxes.valid)
+        objects = SlotPacking.of(used)
+        alpha_logits = objects.unpack(self.head(features, objects.pack(boxes.boxes), objects, size).float())
+        regions = touched_pixels(boxes.boxes, size, expand=settings.head.expand)
         gate = boxes.valid[..., None, None, None]
         if settings.alpha_inside_box:
             gate = gate & inside_boxes(boxes.boxes, size, expand=settings.head.expand)
-        return Attention(share(alpha_logits.float(), gate.expand_as(alpha_logits)), boxes, anchors)
+        log_masks = share(alpha_logits, gate.expand_as(alpha_logits))
+        slots = SlotPacking.of(F.pad(used, (0, 1), value=True))  # and the background
+        regions = torch.cat([regions, whole.expand(len(images), 1, 4)], dim=1)
+        return Attention(log_masks, slots, slots.pack(regions), boxes, anchors)
 
     def _decomposition(self, attention: Attention, components: Tensor, latents: Tensor) -> Decomposition:
         boxes = attention.boxes

@@ -27,17 +27,38 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
     Raises:
         ShapeError: boxes of other axes.
     """
+    first, end = touched_pixels(boxes, size, stride, expand).chunk(2, dim=-1)
+    columns = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype)
+    rows = torch.arange(size[0], device=boxes.device, dtype=boxes.dtype)
+    across = (columns >= first[..., :1]) & (columns < end[..., :1])  # [B, N, W]
+    down = (rows >= first[..., 1:]) & (rows < end[..., 1:])  # [B, N, H]
+    return (down[..., :, None] & across[..., None, :]).unsqueeze(2)
+
+
+def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
+    """Return the cells from the first to the last that each widened box touches, see `inside_boxes`.
+
+    Args:
+        boxes: [B, N, 4], x1 y1 x2 y2 in pixels.
+        size: height and width of the grid, in cells.
+        stride: pixels a cell.
+        expand: each side of the box moves outwards by this share of the box's width or height.
+
+    Returns:
+        [B, N, 4] x1 y1 x2 y2 in whole cells, end exclusive, within the grid; a box without area touches nothing and has
+        none.
+
+    Raises:
+        ShapeError: boxes of other axes.
+    """
     check_shape(boxes, "B N 4", "boxes")
     corner, opposite = boxes[..., :2], boxes[..., 2:]
     side = opposite - corner
     first = ((corner - expand * side) / stride).floor()
     end = ((opposite + expand * side) / stride).ceil()
     end = torch.where((side > 0).all(-1, keepdim=True), end, first)
-    columns = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype)
-    rows = torch.arange(size[0], device=boxes.device, dtype=boxes.dtype)
-    across = (columns >= first[..., :1]) & (columns < end[..., :1])  # [B, N, W]
-    down = (rows >= first[..., 1:]) & (rows < end[..., 1:])  # [B, N, H]
-    return (down[..., :, None] & across[..., None, :]).unsqueeze(2)
+    last = boxes.new_tensor([size[1], size[0]])
+    return torch.cat([first.clamp_min(0).minimum(last), end.clamp_min(0).minimum(last)], dim=-1)
 
 
 def roi_mask(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.3) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from unscene.blocks.resnet_fpn import Features, ResNetFPN
+from unscene.blocks.slot_packing import SlotPacking
+from unscene.blocks.spatial_transformer import paste_boxes
 from unscene.errors import RecipeError
 from unscene.regions.roi_masking import roi_mask
 
@@ -24,6 +26,8 @@ class HeadSettings:
         channels: of its convolutions.
         group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
         expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
+        image_skip: the UNet head's finest level also sees the image itself, so that it need not recover an edge's place
+            from conv1, which has half the resolution. Ours; the paper's head has no such skip.
         bottleneck: units of the UNet head's multilayer perceptron.
         align_size: side of the map that ROI Align cuts out; its answer is twice as large.
     """
@@ -32,6 +36,7 @@ class HeadSettings:
     channels: int = 64
     group_norm: bool = True
     expand: float = 0.3
+    image_skip: bool = False
     bottleneck: int = 128
     align_size: int = 14
 
@@ -44,9 +49,9 @@ class HeadSettings:
 
 
 class SegmentationHead(Protocol):
-    """What the model asks of a head: alpha logits [B, N, maps, H, W] for boxes [B, N, 4] of images of `size`."""
+    """What the model asks of a head: alpha logits [S, maps, H, W] for packed boxes [S, 4] of images of `size`."""
 
-    def __call__(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor: ...
+    def __call__(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor: ...
 
 
 class UNetHead(nn.Module):
@@ -89,26 +94,29 @@ class UNetHead(nn.Module):
         self.up4 = _block(width + conv_channels[3], width, settings.group_norm)
         self.up3 = _block(width + conv_channels[2], width, settings.group_norm)
         self.up2 = _block(width + conv_channels[1], width, settings.group_norm)
-        self.up1 = _block(width + conv_channels[0], width, settings.group_norm)
+        self.image_skip = settings.image_skip
+        of_image = 3 * 2**2 if settings.image_skip else 0
+        self.up1 = _block(width + conv_channels[0] + of_image, width, settings.group_norm)
         self.to_alpha = nn.Conv2d(width, 4 * maps, 3, padding=1)
 
-    def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """[B, N, 4] boxes of images of `size` -> alpha logits [B, N, maps, H, W]."""
+    def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
+        """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         conv1, conv2, conv3, conv4, _ = features.conv
-        boxes_an_image = boxes.shape[1]
 
         def region(conv: Tensor, stride: int) -> Tensor:
-            """Only what a box and its ring show of a map: [B, C, h, w] -> [B*N, C, h, w]."""
-            ternary = roi_mask(boxes, (conv.shape[2], conv.shape[3]), stride, self.expand).to(conv.dtype)
-            return _channels_last((conv[:, None] * ternary).flatten(0, 1))
+            """Only what a box and its ring show of a map: [B, C, h, w] -> [S, C, h, w]."""
+            return _region(conv, boxes, slots, stride, self.expand)
 
         bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
         image_wide = self.up4(torch.cat([_double(bottom), conv4], dim=1))
-        each = image_wide.repeat_interleave(boxes_an_image, dim=0)  # one copy a box: [B*N, ...]
+        each = slots.pack_images(image_wide)  # one copy a box
         each = self.up3(torch.cat([_double(each), region(conv3, 8)], dim=1))
         each = self.up2(torch.cat([_double(each), region(conv2, 4)], dim=1))
-        each = self.up1(torch.cat([_double(each), region(conv1, 2)], dim=1))
-        return _by_image(F.pixel_shuffle(self.to_alpha(each), 2), boxes)
+        finest = [_double(each), region(conv1, 2)]
+        if self.image_skip:
+            finest.append(region(F.pixel_unshuffle(features.images, 2), 2))
+        each = self.up1(torch.cat(finest, dim=1))
+        return F.pixel_shuffle(self.to_alpha(each), 2)
 
 
 class LiteHead(nn.Module):
@@ -130,15 +138,13 @@ class LiteHead(nn.Module):
         self.second = _Residual(width, settings.group_norm)
         self.to_alpha = nn.Conv2d(width, maps, 1)
 
-    def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """[B, N, 4] boxes of images of `size` -> alpha logits [B, N, maps, H, W]."""
+    def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
+        """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         reduced = self.reduce(features.pyramid[1])
-        ternary = roi_mask(boxes, (reduced.shape[2], reduced.shape[3]), 8, self.expand).to(reduced.dtype)
-        each = _channels_last((reduced[:, None] * ternary).flatten(0, 1))
+        each = _region(reduced, boxes, slots, 8, self.expand)
         each = self.first(F.max_pool2d(each, 3, stride=1, padding=1))
         each = self.second(self.dilated(each))
-        alpha = F.interpolate(self.to_alpha(each), size=size, mode="bilinear", align_corners=False)
-        return _by_image(alpha, boxes)
+        return F.interpolate(self.to_alpha(each), size=size, mode="bilinear", align_corners=False)
 
 
 class ROIAlignHead(nn.Module):
@@ -161,40 +167,18 @@ class ROIAlignHead(nn.Module):
         self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.to_alpha = nn.Conv2d(width, maps, 1)
 
-    def forward(self, features: Features, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """[B, N, 4] boxes of images of `size` -> alpha logits [B, N, maps, H, W]."""
+    def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
+        """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         aligned = roi_align(
             features.pyramid[0].float(),
-            list(boxes.float()),
+            torch.cat([slots.image.unsqueeze(1).float(), boxes.float()], dim=1),
             self.align_size,
             spatial_scale=1 / 4,
             sampling_ratio=2,
             aligned=True,
         )
         alpha = self.to_alpha(F.relu(self.upsample(self.body(_channels_last(aligned)))))
-        return _by_image(paste_into_image(alpha.float(), boxes.flatten(0, 1), size), boxes)
-
-
-def paste_into_image(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Draw each map over its box, bilinearly and differentiably in the map.
-
-    Args:
-        maps: [N, C, h, w], spread over the box edge to edge.
-        boxes: [N, 4], x1 y1 x2 y2 in pixels.
-        size: height and width of the image.
-
-    Returns:
-        [N, C, *size]; outside of the box the map's edge goes on, for the caller to cut off.
-    """
-    low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    pixels = torch.stack(
-        [torch.arange(max(size), device=boxes.device, dtype=boxes.dtype) + 0.5] * 2, dim=-1
-    )  # [P, 2]: the centres of the pixels, in x and in y
-    place = 2 * (pixels - low) / (high - low).clamp_min(1e-3) - 1  # [N, P, 2], -1..1 inside of the box
-    across = place[:, None, : size[1], 0].expand(-1, size[0], -1)
-    down = place[:, : size[0], None, 1].expand(-1, -1, size[1])
-    grid = torch.stack([across, down], dim=-1).clamp(-2, 2)
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return paste_boxes(alpha, boxes, size, outside=None)
 
 
 def segmentation_head(
@@ -235,9 +219,11 @@ def _double(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2.0, mode="nearest")
 
 
-def _by_image(each: Tensor, boxes: Tensor) -> Tensor:
-    """[B*N, ...] of boxes [B, N, 4] -> [B, N, ...]."""
-    return each.view(*boxes.shape[:2], *each.shape[1:])
+def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand: float) -> Tensor:
+    """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
+    height, width = maps.shape[2:]
+    ternary = roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]
+    return slots.pack_images(_channels_last(maps)) * ternary.to(maps.dtype)
 
 
 def _channels_last(features: Tensor) -> Tensor:

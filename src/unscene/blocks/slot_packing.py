@@ -1,0 +1,74 @@
+"""Which slots of a batch are worth computing: a slot without an object needs neither a mask nor a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unscene.errors import check_shape
+
+MULTIPLE = 16  # the packed length is rounded up to it: every new shape costs a CPU's convolutions a compilation
+
+
+@dataclass(frozen=True)
+class SlotPacking:
+    """Slots [B, K, ...] laid out end to end, [S, ...], without those that are not used.
+
+    On a GPU, where leaving some out would make the host wait for their number, S is B * K and only `unpack` leaves them
+    out. What comes out of `unpack` is the same.
+
+    Attributes:
+        used: [B, K] bool.
+        index: [S] int64, the place of each packed slot among the B * K; None: all of them, in order.
+    """
+
+    used: Tensor
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, used: Tensor) -> SlotPacking:
+        """The packing of the slots that are used, [B, K] bool.
+
+        Raises:
+            ShapeError: other axes.
+        """
+        check_shape(used, "B K", "used")
+        if used.device.type != "cpu":
+            return cls(used, None)
+        packed = -(-int(used.sum()) // MULTIPLE) * MULTIPLE
+        if packed >= used.numel():
+            return cls(used, None)
+        used_first = used.flatten().logical_not().byte().argsort(stable=True)
+        return cls(used, used_first[:packed])
+
+    @classmethod
+    def all_of(cls, slots: Tensor) -> SlotPacking:
+        """The packing that leaves out none of slots [B, K, ...]."""
+        return cls(torch.ones(slots.shape[:2], dtype=torch.bool, device=slots.device), None)
+
+    @property
+    def image(self) -> Tensor:
+        """[S] the image of each packed slot."""
+        index = torch.arange(self.used.numel(), device=self.used.device) if self.index is None else self.index
+        return index // self.used.shape[1]
+
+    def pack(self, slots: Tensor) -> Tensor:
+        """[B, K, ...] -> [S, ...]."""
+        flat = slots.flatten(0, 1)
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def pack_images(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [S, C, H, W], each slot's image; channels last if the images are."""
+        if not images.is_contiguous(memory_format=torch.channels_last):
+            return images.index_select(0, self.image)
+        return images.permute(0, 2, 3, 1).index_select(0, self.image).permute(0, 3, 1, 2)
+
+    def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
+        """[S, ...] -> [B, K, ...]; a slot that is not used holds `fill`."""
+        if self.index is not None:
+            everywhere = packed.new_full((self.used.numel(), *packed.shape[1:]), fill)
+            packed = everywhere.index_copy(0, self.index, packed)
+        slots = packed.unflatten(0, (self.used.shape[0], self.used.shape[1]))
+        return torch.where(self.used.view(*self.used.shape, *[1] * (slots.ndim - 2)), slots, fill)

@@ -1,0 +1,95 @@
+"""Cut boxes out of images and paste maps back over boxes (Jaderberg et al., 2015), differentiably in what is resampled.
+
+Boxes have no rotation, so resampling is one matrix for the rows and one for the columns: out = R_y map R_x^T. Two
+batched products instead of a gather: quick, and with gradients that are deterministic on a GPU, too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unscene.errors import check_shape
+
+SMALLEST_SIDE = 1e-3  # pixels; a box without area would divide by zero
+
+
+def crop_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return what each box shows of its image, resampled to one size.
+
+    Bilinear where a box is enlarged; where it is shrunk, each cell averages (a triangle as wide as two cells), so that
+    nothing between the cells is lost. A cell sees only what lies in the image; one that sees nothing is 0.
+
+    Args:
+        images: [S, C, H, W].
+        boxes: [S, 4] x1 y1 x2 y2 in pixels; no gradient flows into them.
+        size: height and width of the answer.
+
+    Returns:
+        [S, C, *size], float32 or better.
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    shape = check_shape(images, "S C H W", "images")
+    check_shape(boxes, f"{shape['S']} 4", "boxes")
+    rows = _averaging(boxes[:, 1], boxes[:, 3], size[0], shape["H"])
+    columns = _averaging(boxes[:, 0], boxes[:, 2], size[1], shape["W"])
+    return _resampled(images, rows, columns)
+
+
+def paste_boxes(maps: Tensor, boxes: Tensor, size: tuple[int, int], outside: float | None = 0.0) -> Tensor:
+    """Draw each map over its box, bilinearly.
+
+    Args:
+        maps: [S, C, h, w], spread over the box edge to edge.
+        boxes: [S, 4] x1 y1 x2 y2 in pixels; no gradient flows into them.
+        size: height and width of the image.
+        outside: value of the pixels whose centre is not in the box; None: there the map's edge goes on.
+
+    Returns:
+        [S, C, *size], float32 or better.
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    shape = check_shape(maps, "S C h w", "maps")
+    check_shape(boxes, f"{shape['S']} 4", "boxes")
+    rows, inside_rows = _interpolation(boxes[:, 1], boxes[:, 3], size[0], shape["h"])
+    columns, inside_columns = _interpolation(boxes[:, 0], boxes[:, 2], size[1], shape["w"])
+    if outside is None:
+        return _resampled(maps, rows, columns)
+    pasted = _resampled(maps, rows * inside_rows.unsqueeze(2), columns * inside_columns.unsqueeze(2))
+    if outside:
+        inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+        pasted = torch.where(inside, pasted, outside)
+    return pasted
+
+
+@torch.no_grad()
+def _averaging(low: Tensor, high: Tensor, cells: int, pixels: int) -> Tensor:
+    """[S, cells, pixels] weights of an image's pixels in each cell of the stretch from low to high [S]."""
+    step = ((high - low).clamp_min(SMALLEST_SIDE) / cells).unsqueeze(1)  # [S, 1] pixels a cell
+    centres = low.unsqueeze(1) + (torch.arange(cells, device=low.device) + 0.5) * step  # [S, cells]
+    places = torch.arange(pixels, device=low.device) + 0.5
+    distance = (places - centres.unsqueeze(2)).abs()
+    weights = (1 - distance / step.clamp_min(1).unsqueeze(2)).clamp_min(0)
+    return weights / weights.sum(dim=2, keepdim=True).clamp_min(1e-6)
+
+
+@torch.no_grad()
+def _interpolation(low: Tensor, high: Tensor, pixels: int, cells: int) -> tuple[Tensor, Tensor]:
+    """[S, pixels, cells] weights of a map's cells at each pixel, and [S, pixels] whether it lies from low to high."""
+    places = torch.arange(pixels, device=low.device) + 0.5
+    side = (high - low).clamp_min(SMALLEST_SIDE).unsqueeze(1)
+    place = ((places - low.unsqueeze(1)) / side * cells - 0.5).clamp(0, cells - 1)  # [S, pixels], in cells
+    distance = (place.unsqueeze(2) - torch.arange(cells, device=low.device)).abs()
+    inside = (places > low.unsqueeze(1)) & (places < high.unsqueeze(1))
+    return (1 - distance).clamp_min(0), inside
+
+
+def _resampled(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows [S, H, h] @ maps [S, C, h, w] @ columns [S, W, w]^T, not in half precision: an edge's place would blur."""
+    with torch.autocast(maps.device.type, enabled=False):
+        exact = maps if maps.dtype == torch.float64 else maps.float()
+        return rows.to(exact).unsqueeze(1) @ (exact @ columns.to(exact).transpose(1, 2).unsqueeze(1))

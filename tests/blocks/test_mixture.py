@@ -135,3 +135,27 @@ def test_mask_kl_of_an_empty_slot_is_finite():
 def test_mask_kl_refuses_axes_that_do_not_fit(shape):
     with pytest.raises(ShapeError, match="decoded_logits"):
         mask_kl(scene(0)[2], torch.zeros(shape))
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+def test_gradients_of_the_likelihood_are_right(over):
+    images, components, log_masks, scales = scene(3)
+    for each in (images, components, log_masks):
+        each.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *parts: mixture_log_likelihood(*parts, scales, over), (images, components, log_masks)
+    )
+
+
+def test_gradients_of_the_mask_divergence_are_right():
+    _, _, log_masks, _ = scene(4)
+    logits = torch.randn(log_masks.shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mask_kl, (log_masks.requires_grad_(), logits))
+
+
+def test_inputs_are_left_as_they_are():
+    parts = scene(5)
+    before = [each.clone() for each in parts]
+    mixture_log_likelihood(*parts)
+    mask_kl(parts[2], parts[2])
+    assert all(torch.equal(mine, kept) for mine, kept in zip(parts, before, strict=True))

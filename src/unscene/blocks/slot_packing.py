@@ -22,10 +22,12 @@ class SlotPacking:
     Attributes:
         used: [B, K] bool.
         index: [S] int64, the place of each packed slot among the B * K; None: all of them, in order.
+        count: how many of the S are used, the first ones; the others pad.
     """
 
     used: Tensor
     index: Tensor | None
+    count: int = 0
 
     @classmethod
     def of(cls, used: Tensor) -> SlotPacking:
@@ -37,11 +39,12 @@ class SlotPacking:
         check_shape(used, "B K", "used")
         if used.device.type != "cpu":
             return cls(used, None)
-        packed = -(-int(used.sum()) // MULTIPLE) * MULTIPLE
+        count = int(used.sum())
+        packed = -(-count // MULTIPLE) * MULTIPLE
         if packed >= used.numel():
             return cls(used, None)
         used_first = used.flatten().logical_not().byte().argsort(stable=True)
-        return cls(used, used_first[:packed])
+        return cls(used, used_first[:packed], count)
 
     @classmethod
     def all_of(cls, slots: Tensor) -> SlotPacking:
@@ -69,6 +72,7 @@ class SlotPacking:
         """[S, ...] -> [B, K, ...]; a slot that is not used holds `fill`."""
         if self.index is not None:
             everywhere = packed.new_full((self.used.numel(), *packed.shape[1:]), fill)
-            packed = everywhere.index_copy(0, self.index, packed)
-        slots = packed.unflatten(0, (self.used.shape[0], self.used.shape[1]))
+            slots = everywhere.index_copy(0, self.index[: self.count], packed[: self.count])
+            return slots.unflatten(0, self.used.shape)
+        slots = packed.unflatten(0, self.used.shape)
         return torch.where(self.used.view(*self.used.shape, *[1] * (slots.ndim - 2)), slots, fill)

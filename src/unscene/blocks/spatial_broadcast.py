@@ -26,8 +26,9 @@ class SpatialBroadcastDecoder(nn.Module):
         channels: of the hidden layers.
         layers: number of 3x3 convolutions.
         size: height and width of the output.
-        padding: `valid`: the grid is size + 2 * layers wide and shrinks to `size` (the paper's way). `same`: only the
-            first convolution is unpadded and the others are padded, a third of the work.
+        padding: `valid`: the grid is size + 2 * layers wide and every convolution takes its border off (the paper's
+            way). `same`: only the first convolution is unpadded and the others are padded: a fifth less work, and the
+            zeros of the padding are seen in the outermost `layers - 1` pixels.
         stride: the grid is size / stride wide and the last layer writes stride x stride pixels at each place
             (a pixel shuffle). 1 is the paper's; 2 is ours, a quarter of the work.
 

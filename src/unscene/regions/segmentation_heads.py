@@ -114,7 +114,7 @@ class UNetHead(nn.Module):
         each = self.up2(torch.cat([_double(each), region(conv2, 4)], dim=1))
         finest = [_double(each), region(conv1, 2)]
         if self.image_skip:
-            finest.append(region(F.pixel_unshuffle(features.images, 2), 2))
+            finest.append(region(F.pixel_unshuffle(features.images, 2).to(conv1.dtype), 2))
         each = self.up1(torch.cat(finest, dim=1))
         return F.pixel_shuffle(self.to_alpha(each), 2)
 

@@ -24,6 +24,7 @@ class HeadSettings:
     Attributes:
         kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
         channels: of its convolutions.
+        convolutions: 3x3 convolutions a level of the UNet head.
         group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
         expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
         image_skip: the UNet head's finest level also sees the image itself, so that it need not recover an edge's place
@@ -34,6 +35,7 @@ class HeadSettings:
 
     kind: Literal["unet", "lite", "roi_align"] = "unet"
     channels: int = 64
+    convolutions: int = 1
     group_norm: bool = True
     expand: float = 0.3
     image_skip: bool = False
@@ -41,6 +43,8 @@ class HeadSettings:
     align_size: int = 14
 
     def __post_init__(self) -> None:
+        if self.convolutions < 1:
+            raise RecipeError(f"model.head.convolutions must be 1 or more, not {self.convolutions}.")
         if self.channels < 1 or (self.group_norm and self.channels % min(8, self.channels)):
             raise RecipeError(
                 f"model.head.channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose "
@@ -91,12 +95,12 @@ class UNetHead(nn.Module):
             nn.Linear(settings.bottleneck, units),
             nn.ReLU(),
         )
-        self.up4 = _block(width + conv_channels[3], width, settings.group_norm)
-        self.up3 = _block(width + conv_channels[2], width, settings.group_norm)
-        self.up2 = _block(width + conv_channels[1], width, settings.group_norm)
+        self.up4 = _level(width + conv_channels[3], settings)
+        self.up3 = _level(width + conv_channels[2], settings)
+        self.up2 = _level(width + conv_channels[1], settings)
         self.image_skip = settings.image_skip
         of_image = 3 * 2**2 if settings.image_skip else 0
-        self.up1 = _block(width + conv_channels[0] + of_image, width, settings.group_norm)
+        self.up1 = _level(width + conv_channels[0] + of_image, settings)
         self.to_alpha = nn.Conv2d(width, 4 * maps, 3, padding=1)
 
     def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
@@ -213,6 +217,16 @@ def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> n
         nn.init.zeros_(convolution.bias)
     norm = [nn.GroupNorm(min(8, channels), channels)] if group_norm else []
     return nn.Sequential(convolution, *norm, nn.ReLU(inplace=True))
+
+
+def _level(before: int, settings: HeadSettings) -> nn.Sequential:
+    """The convolutions of one level of the UNet head."""
+    width = settings.channels
+    first = _block(before, width, settings.group_norm)
+    return nn.Sequential(
+        *first,
+        *(layer for _ in range(settings.convolutions - 1) for layer in _block(width, width, settings.group_norm)),
+    )
 
 
 def _double(features: Tensor) -> Tensor:

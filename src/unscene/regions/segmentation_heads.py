@@ -237,7 +237,7 @@ def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand
     """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
     height, width = maps.shape[2:]
     ternary = roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]
-    return slots.pack_images(_channels_last(maps)) * ternary.to(maps.dtype)
+    return slots.pack_images(_channels_last(maps)).mul_(ternary.to(maps.dtype))  # in place: the copy is ours
 
 
 def _channels_last(features: Tensor) -> Tensor:

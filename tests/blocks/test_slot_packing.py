@@ -16,7 +16,7 @@ def test_what_is_packed_comes_back_and_the_rest_is_filled(batch, slots, seed, sh
     used = torch.rand(batch, slots) < share
     packing, values = SlotPacking.of(used), torch.randn(batch, slots, 2, 3)
     packed = packing.pack(values)
-    assert int(used.sum()) <= len(packed) <= min(int(used.sum()) + MULTIPLE - 1, batch * slots)
+    assert int(used.sum()) <= len(packed) <= min(int(used.sum()) + MULTIPLE, batch * slots)
     back = packing.unpack(packed, fill=-7)
     assert torch.equal(back[used], values[used])
     assert (back[~used] == -7).all()
@@ -40,11 +40,23 @@ def test_nothing_left_out_is_in_order_and_costs_no_copy():
     assert packing.image.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
 
 
-def test_no_slot_used_at_all():
-    packing = SlotPacking.of(torch.zeros(3, 2, dtype=torch.bool))
-    packed = packing.pack(torch.ones(3, 2, 4))
-    assert packed.shape == (0, 4)
+@pytest.mark.parametrize("slots", [2, 20])
+def test_no_slot_used_at_all(slots):
+    """A few are computed all the same, for convolutions of nothing have no gradient, and all of them are dropped."""
+    packing = SlotPacking.of(torch.zeros(3, slots, dtype=torch.bool))
+    packed = packing.pack(torch.ones(3, slots, 4))
+    assert 0 < len(packed) <= MULTIPLE
     assert not packing.unpack(packed).any()
+
+
+def test_where_the_host_does_not_know_the_number_nothing_is_left_out_before_the_end():
+    """The way of a GPU, on a CPU: everything is computed, and `unpack` fills what is not used."""
+    used = torch.arange(48).view(8, 6) % 5 == 0
+    packing, values = SlotPacking(used, None, None), torch.randn(8, 6, 3)
+    assert len(packing.pack(values)) == 48
+    assert torch.equal(
+        packing.unpack(packing.pack(values), 7.0), SlotPacking.of(used).unpack(SlotPacking.of(used).pack(values), 7.0)
+    )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -417,3 +417,16 @@ def test_the_image_skip_sees_single_pixels_near_the_box_only(scenes):
         assert torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
         features.images[..., 20, 21] += 0.5
         assert not torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
+
+
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
+    """All background: every loss is finite and every parameter of the head still has a gradient, of zeros."""
+    settings = ProposalSettings(score_threshold=0.999)
+    vae = dataclasses.replace(TINY.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
+    model = tiny(head=head_of(kind), vae=vae, proposals=settings, num_slots=9, **LESS)
+    losses, answer = model.loss(scenes(4))
+    assert not answer.box_valid.any()
+    losses.total.mean().backward()
+    assert torch.isfinite(losses.total).all()
+    assert all(torch.isfinite(each.grad).all() for each in model.head.parameters())

@@ -38,7 +38,8 @@ class ComponentVAESettings:
         encoder_region: `image` (the paper's): every slot is encoded from the whole image; `roi` (ours): from what its
             region shows, resampled to the size that the encoder would read of the whole image.
         decoder_region: `image` (the paper's): every slot is drawn on the whole image; `roi` (ours): on its region
-            only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0.
+            only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. A
+            background, whose region is the whole image, is drawn at `roi_size` and enlarged.
         roi_size: height and width of that map.
     """
 
@@ -72,6 +73,8 @@ class ComponentVAE(nn.Module):
         super().__init__()
         self.settings = settings
         self.size = size
+        if settings.roi_size < 1:
+            raise RecipeError(f"model.vae.roi_size must be 1 or more, not {settings.roi_size}.")
         if size % settings.encoder_stride:
             raise RecipeError(
                 f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
@@ -86,7 +89,7 @@ class ComponentVAE(nn.Module):
         layers: list[nn.Module] = []
         before = 4
         for channels in settings.encoder_channels:
-            layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
             before = channels
         left = -(-size // settings.encoder_stride // 2 ** len(settings.encoder_channels))
         self.encoder = nn.Sequential(
@@ -117,7 +120,8 @@ class ComponentVAE(nn.Module):
             images: [B, 3, H, W].
             log_masks: [B, K, 1, H, W].
             slots: which of the K to encode; None: all.
-            regions: [S, 4] of the packed slots, x1 y1 x2 y2 in pixels; needed where `encoder_region` is `roi`.
+            regions: [S, 4] of the packed slots, x1 y1 x2 y2 in pixels, used where `encoder_region` is `roi`; None: the
+                whole image.
 
         Raises:
             ShapeError: axes that do not fit together.
@@ -134,8 +138,7 @@ class ComponentVAE(nn.Module):
             read = torch.cat([shown * mask, mask], dim=1)
         side = self.size // self.settings.encoder_stride
         if self.settings.encoder_region == "roi":
-            assert regions is not None
-            read = crop_boxes(read, regions, (side, side))
+            read = crop_boxes(read, self._regions(regions, read), (side, side))
         else:
             read = F.avg_pool2d(read, self.settings.encoder_stride)
         code = self.encoder(read.contiguous(memory_format=torch.channels_last)).float()
@@ -150,15 +153,20 @@ class ComponentVAE(nn.Module):
         Args:
             latents: [B, K, D].
             slots: which of the K to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
-            regions: [S, 4] of the packed slots; needed where `decoder_region` is `roi`.
+            regions: [S, 4] of the packed slots, used where `decoder_region` is `roi`; None: the whole image.
         """
         slots = slots or SlotPacking.all_of(latents)
         colour, mask_logits = self.decoder(slots.pack(latents)).float().split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
         if self.settings.decoder_region == "roi":
-            assert regions is not None
-            size = (self.size, self.size)
+            size, regions = (self.size, self.size), self._regions(regions, colour)
             colour = paste_boxes(colour, regions, size)
             mask_logits = paste_boxes(mask_logits, regions, size, outside=LOG_ZERO)
         return slots.unpack(colour), slots.unpack(mask_logits, LOG_ZERO)
+
+    def _regions(self, regions: Tensor | None, slots: Tensor) -> Tensor:
+        """The regions [S, 4], or the whole image for each of the slots [S, ...]."""
+        if regions is not None:
+            return regions
+        return torch.tensor([0.0, 0, self.size, self.size], device=slots.device).expand(len(slots), 4)

@@ -87,7 +87,8 @@ class _MixtureLogLikelihood(Function):
         joint = squared.mul_(-0.5 / scales**2).add_(log_constant).add_(log_masks)
         log_total = joint.logsumexp(dim=1, keepdim=True)
         ctx.save_for_backward(difference, joint.sub_(log_total).exp_(), scales)
-        return log_total.sum(dim=(1, 2, 3, 4))
+        likelihood: Tensor = log_total.sum(dim=(1, 2, 3, 4))
+        return likelihood
 
     @staticmethod
     @once_differentiable
@@ -101,7 +102,7 @@ class _MixtureLogLikelihood(Function):
 
 
 class _MaskKL(Function):
-    """The divergence and its gradients by hand: d/d log q = q (log q - log p) + q, d/d logit_k = p_k sum_j q_j - q_k."""
+    """The sum and its gradients by hand: d/d log q = q (log q - log p) + q and d/d logit_k = p_k sum_j q_j - q_k."""
 
     @staticmethod
     def forward(ctx: Any, log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
@@ -109,7 +110,8 @@ class _MaskKL(Function):
         log_decoded = torch.log_softmax(decoded_logits, dim=1)
         each = (log_masks - log_decoded).mul_(masks)
         ctx.save_for_backward(masks, log_decoded, each)
-        return each.sum(dim=(1, 2, 3, 4))
+        divergence: Tensor = each.sum(dim=(1, 2, 3, 4))
+        return divergence
 
     @staticmethod
     @once_differentiable
@@ -123,7 +125,7 @@ class _MaskKL(Function):
 def _sum_of_squares(difference: Tensor) -> Tensor:
     """[B, K, C, H, W] -> [B, K, 1, H, W], with no copy of the whole."""
     first, *others = difference.split(1, dim=2)
-    total = first.square()
+    total: Tensor = first.square()
     for channel in others:
         total.addcmul_(channel, channel)
     return total

@@ -22,12 +22,12 @@ class SlotPacking:
     Attributes:
         used: [B, K] bool.
         index: [S] int64, the place of each packed slot among the B * K; None: all of them, in order.
-        count: how many of the S are used, the first ones; the others pad.
+        count: how many of the S are used, the first ones, and the others pad; None: not known to the host.
     """
 
     used: Tensor
     index: Tensor | None
-    count: int = 0
+    count: int | None
 
     @classmethod
     def of(cls, used: Tensor) -> SlotPacking:
@@ -38,18 +38,19 @@ class SlotPacking:
         """
         check_shape(used, "B K", "used")
         if used.device.type != "cpu":
-            return cls(used, None)
+            return cls(used, None, None)
         count = int(used.sum())
-        packed = -(-count // MULTIPLE) * MULTIPLE
+        packed = max(1, -(-count // MULTIPLE)) * MULTIPLE  # of nothing at all, some convolutions have no gradient
         if packed >= used.numel():
-            return cls(used, None)
+            return cls(used, None, count)
         used_first = used.flatten().logical_not().byte().argsort(stable=True)
         return cls(used, used_first[:packed], count)
 
     @classmethod
     def all_of(cls, slots: Tensor) -> SlotPacking:
         """The packing that leaves out none of slots [B, K, ...]."""
-        return cls(torch.ones(slots.shape[:2], dtype=torch.bool, device=slots.device), None)
+        used = torch.ones(slots.shape[:2], dtype=torch.bool, device=slots.device)
+        return cls(used, None, used.numel())
 
     @property
     def image(self) -> Tensor:
@@ -73,6 +74,9 @@ class SlotPacking:
         if self.index is not None:
             everywhere = packed.new_full((self.used.numel(), *packed.shape[1:]), fill)
             slots = everywhere.index_copy(0, self.index[: self.count], packed[: self.count])
-            return slots.unflatten(0, self.used.shape)
-        slots = packed.unflatten(0, self.used.shape)
+        else:
+            slots = packed
+        slots = slots.view(*self.used.shape, *slots.shape[1:])
+        if self.index is not None or self.count == self.used.numel():
+            return slots
         return torch.where(self.used.view(*self.used.shape, *[1] * (slots.ndim - 2)), slots, fill)

@@ -70,10 +70,10 @@ class SpatialBroadcastDecoder(nn.Module):
         kernel_of_latent, kernel_of_place = self.first.weight.split([self.latent_dim, 2], dim=1)
         of_latent = F.linear(latents, kernel_of_latent.sum(dim=(2, 3)), self.first.bias)  # [S, channels]
         of_place = F.conv2d(self.coordinates, kernel_of_place)  # [1, channels, size', size']
-        features = F.relu(of_latent[:, :, None, None] + of_place)
-        features = features.contiguous(memory_format=torch.channels_last)
+        # added with the channels last, which is how the convolutions want them
+        features = (of_latent[:, None, None] + of_place.permute(0, 2, 3, 1)).relu_().permute(0, 3, 1, 2)
         for convolution in self.hidden:
-            features = F.relu(convolution(features))
+            features = convolution(features).relu_()
         return F.pixel_shuffle(self.last(features), self.stride)
 
 

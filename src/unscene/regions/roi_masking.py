@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unscene.errors import check_shape
+from unscene.regions.boxes import clip_boxes
 
 
 def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
@@ -57,8 +58,7 @@ def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand
     first = ((corner - expand * side) / stride).floor()
     end = ((opposite + expand * side) / stride).ceil()
     end = torch.where((side > 0).all(-1, keepdim=True), end, first)
-    last = boxes.new_tensor([size[1], size[0]])
-    return torch.cat([first.clamp_min(0).minimum(last), end.clamp_min(0).minimum(last)], dim=-1)
+    return clip_boxes(torch.cat([first, end], dim=-1), *size)
 
 
 def roi_mask(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.3) -> Tensor:

@@ -1,0 +1,105 @@
+"""How many times faster scenes are generated than the training of a recipe consumes them, on this machine.
+
+    python -m benchmarks.generation --recipe rmonet_unet/multi_dsprites_cpu
+
+Three subjects, in images a second: the training step (without the loop around it, so rather too fast), the generation
+in this process, and the generation through the training's loader with as many workers as it chooses by itself. The
+ratios are against the training step. Generation must keep three times ahead: what it lacks, a GPU waits for, and
+where the training draws its scenes itself (a CPU, no workers) a ratio of r means that 1 / (r + 1) of the time goes
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.command import finish, option_parser, run, started
+from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
+from benchmarks.timing import Comparison, measure
+from unscene.training.batches import BatchDataset, StepSampler, training_batches
+from unscene.training.data_module import default_workers
+from unscene.training.recipe import Recipe
+
+STEP, ONE_PROCESS, LOADER = "training step", "generation, one process", "generation, loader"
+ASKED = 3.0  # times what the training consumes
+
+
+class LoadedScenes:
+    """Each call draws batches from the training's loader, more than lay ready.
+
+    What lay ready was drawn while nobody measured: `batches` counts the others only, which is rather too few.
+
+    Args:
+        recipe: of the data.
+        batch_size: scenes a batch.
+        workers: processes that draw.
+        on_gpu: whether the batches are pinned, as for a training on a GPU.
+    """
+
+    def __init__(self, recipe: Recipe, batch_size: int, workers: int, on_gpu: bool) -> None:
+        source, prefetch = recipe.source(), recipe.trainer.prefetch
+        sampler = StepSampler(len(source), batch_size, recipe.seed)
+        self.ready = workers * prefetch
+        self.batches = max(1, 4 * self.ready)
+        self.stream = iter(training_batches(source, sampler, workers, prefetch, pin_memory=on_gpu))
+
+    def __call__(self) -> None:
+        """Draw."""
+        for _ in range(self.ready + self.batches):
+            next(self.stream)
+
+
+def compare(
+    recipe: Recipe, batch_size: int, workers: int, device: torch.device | str, rounds: int, seconds: float
+) -> Comparison:
+    """Measure the three subjects side by side.
+
+    Args:
+        recipe: with generated data.
+        batch_size: images a step; 0: the recipe's.
+        workers: of the loader; -1: as many as a training on this device chooses.
+        device: where it trains.
+        rounds: how often all subjects take their turn.
+        seconds: least time of a turn.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    workers = default_workers(on_gpu) if workers < 0 else workers
+    step = RecipeStep(recipe, batch_size, device)
+    loader = LoadedScenes(recipe, step.batch_size, workers, on_gpu)
+    drawn, order = BatchDataset(recipe.source()), iter(StepSampler(recipe.data.count, step.batch_size, recipe.seed))
+    subjects: dict[str, Callable[[], object]] = {STEP: step, ONE_PROCESS: lambda: drawn[next(order)], LOADER: loader}
+    measured = measure(subjects, rounds, seconds, device)
+    measured[LOADER] = [each / loader.batches for each in measured[LOADER]]
+    notes: dict[str, dict[str, Any]] = {LOADER: {"workers": workers, "prefetch": recipe.trainer.prefetch}}
+    title = f"{recipe.name}, batches of {step.batch_size}, {workers} workers"
+    return Comparison(title, measured, reference=STEP, items=step.batch_size, notes=notes)
+
+
+def verdict(comparison: Comparison) -> str:
+    """Whether generation keeps ahead of the training, in words."""
+    ratio = comparison.ratio(LOADER)
+    assert ratio is not None
+    enough = "enough" if ratio.median >= ASKED else "too little"
+    return f"the loader draws {ratio.median:.3g} times what the training consumes: {enough} ({ASKED:g} times is asked)"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, print, and write the JSON."""
+    parser = option_parser("generation", __doc__)
+    parser.add_argument("--recipe", default="rmonet_unet/multi_dsprites_cpu", help="a recipe's name or file")
+    parser.add_argument("--batch", type=int, default=0, help="images a step; 0: the recipe's")
+    parser.add_argument("--workers", type=int, default=-1, help="of the loader; -1: as a training chooses")
+    add_set_option(parser)
+    options = started(parser, words)
+    recipe = recipe_to_measure(options.recipe, options.set)
+    comparison = compare(recipe, options.batch, options.workers, options.device, options.rounds, options.seconds)
+    print(comparison.table())
+    print(verdict(comparison))
+    finish(options, [comparison], recipe=recipe.name, verdict=verdict(comparison))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,69 @@
+"""The plain reference of a recipe's model, and its training step: float32, NCHW, PyTorch's Adam as it is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.recipe_step import scenes_of
+from benchmarks.reference.rmonet import PlainRMONet
+from unscene.errors import RecipeError
+from unscene.models.rmonet import RMONetSettings
+from unscene.training.recipe import Recipe, read_recipe
+
+PAPERS_LETTER = {  # what is ours to save work, as the paper has it: the reference does all the work
+    "model.empty_slots": "decoded",
+    "model.vae.encoder_region": "image",
+    "model.vae.decoder_region": "image",
+}
+
+
+def papers_letter(recipe: Recipe) -> Recipe:
+    """The recipe with every slot computed on the whole image; a recipe of no R-MONet stays as it is."""
+    if not isinstance(recipe.model, RMONetSettings):
+        return recipe
+    return read_recipe(recipe.values, recipe.name, dict(PAPERS_LETTER))
+
+
+def plain_model(recipe: Recipe, device: torch.device | str = "cpu") -> PlainRMONet | None:
+    """Return the plain reference of a recipe's model, with fresh weights; None where there is none.
+
+    A recipe that leaves out slots or works on regions has the reference of the paper's letter, which does neither.
+
+    Args:
+        recipe: of any model.
+        device: where to.
+    """
+    if not isinstance(recipe.model, RMONetSettings):
+        return None
+    torch.manual_seed(recipe.seed)
+    model = papers_letter(recipe).build_model()
+    try:
+        return PlainRMONet(model).to(device)
+    except RecipeError:
+        return None
+
+
+class PlainStep:
+    """The reference's training step: loss, gradients, update; each call is one.
+
+    Args:
+        plain: the model.
+        recipe: whose scenes and learning rate.
+        batch_size: images a step.
+        device: where.
+    """
+
+    def __init__(self, plain: PlainRMONet, recipe: Recipe, batch_size: int, device: torch.device | str) -> None:
+        self.plain = plain.train()
+        self.optimizer = torch.optim.Adam(plain.parameters(), lr=recipe.optimizer.learning_rate)
+        self.images = scenes_of(recipe, batch_size).to(device).float().contiguous() / 255
+
+    def __call__(self) -> Tensor:
+        """Take one step and return the mean loss before it."""
+        self.optimizer.zero_grad()
+        _, total = self.plain.loss(self.images, step=0)
+        loss = total.mean()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()

@@ -1,0 +1,113 @@
+"""One training step of a recipe, taken as `unscene train` takes it, but for what loads the data and writes the run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from unscene.errors import RecipeError
+from unscene.recipes import load_recipe, recipe_values
+from unscene.training.batches import BatchDataset
+from unscene.training.hardware import use_bfloat16
+from unscene.training.module import SceneModule
+from unscene.training.recipe import Recipe
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """Let the settings of a recipe be changed by `--set NAME=VALUE`, more than once if need be."""
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe's setting")
+
+
+def recipe_to_measure(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """Return a recipe with data that every machine has: its own where that is drawn, else sprites of its size.
+
+    What a step costs hangs on the number and size of the images and little on what they show.
+
+    Args:
+        name: of the recipe, or the path of a YAML file.
+        changes: settings as `model.num_slots=7`.
+
+    Raises:
+        RecipeError: no such recipe or setting, a value that cannot be, or a change that is no NAME=VALUE.
+    """
+    changed: dict[str, Any] = {}
+    for change in changes:
+        setting, equals, value = change.partition("=")
+        if not equals:
+            raise RecipeError(f"--set needs NAME=VALUE, for instance model.num_slots=7, not '{change}'.")
+        changed[setting] = yaml.safe_load(value)
+    data = recipe_values(name).get("data")
+    if isinstance(data, dict) and data.get("name") != "multi_dsprites":
+        changed = {"data.name": "multi_dsprites", **changed}
+    return load_recipe(name, changed)
+
+
+class RecipeStep:
+    """A model, its optimiser and a batch; each call is one training step: loss, gradients, update.
+
+    Precision, memory layout, optimiser and the order of what is done are the training's. The step is the first one,
+    whose warm-up lets every slot have a box: none is cheaper later. The learning rate is the peak.
+
+    Args:
+        recipe: see `recipe_to_measure`.
+        batch_size: images a step; 0: the recipe's.
+        device: where.
+    """
+
+    def __init__(self, recipe: Recipe, batch_size: int = 0, device: torch.device | str = "cpu") -> None:
+        self.recipe, self.device = recipe, torch.device(device)
+        self.batch_size = batch_size or recipe.trainer.batch_size
+        self.bfloat16 = use_bfloat16(recipe.trainer.precision, device)
+        torch.manual_seed(recipe.seed)
+        self.module = SceneModule(recipe, steps_per_epoch=1).to(self.device)
+        self.optimizer = self.module.configure_optimizers()
+        self.batch = {"images": scenes_of(recipe, self.batch_size).to(self.device)}
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        model: nn.Module = self.module.model
+        return model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its convolutions."""
+        return torch.bfloat16 if self.bfloat16 else torch.float32
+
+    def __call__(self) -> Tensor:
+        """Take one step and return the mean loss before it."""
+        loss = self.gradients()
+        self.update()
+        return loss
+
+    def gradients(self) -> Tensor:
+        """The step's first part, forwards and backwards: return the mean loss."""
+        with self._precision():
+            loss = self.module.training_step(self.batch, 0)
+        self.optimizer.zero_grad()  # here, as Lightning does: the last step's gradients live through the forward pass
+        loss.backward()
+        return loss.detach()
+
+    def update(self) -> None:
+        """The step's second part: the optimiser's."""
+        if self.recipe.optimizer.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        self.optimizer.step()
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        # no cache, as Lightning has it: each use of a weight is a copy of its own
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
+            yield
+
+
+def scenes_of(recipe: Recipe, count: int) -> Tensor:
+    """The first scenes of a recipe's data, as its loader gives them: [count, 3, H, W] uint8."""
+    images: Tensor = BatchDataset(recipe.source(count=count))[range(count)]["images"]
+    return images

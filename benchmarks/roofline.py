@@ -1,0 +1,177 @@
+"""How near a training step is to what the machine allows: operations and bytes counted, rates and times measured.
+
+    python -m benchmarks.roofline --recipe rmonet_unet/multi_dsprites_cpu --batch 64 --figure roofline.png
+
+Three bounds on the step's time, from the counted work and the measured rates:
+
+- overlapped: FLOPs at the matrix rate or bytes at the copy rate, whichever takes longer;
+- op by op: the same of each operation, summed, since one runs after the other: what "share" is of;
+- in turn: all FLOPs, then all bytes.
+
+The rates are measured before the step and after it, and the better ones count; still, a machine that others use, too,
+may have been quicker for the one than for the other.
+
+The bytes are those of the operations as they are; whoever fuses operations moves fewer. An operation moves its bytes at
+best as quickly as a copy of as many bytes. One that mostly reads can be quicker than a copy: its share may exceed 1.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import finish, option_parser, run, started
+from benchmarks.machine_rates import MachineRates, dtype_name, measured_rates
+from benchmarks.model_parts import REST, ModelParts
+from benchmarks.operation_counter import Operation, OperationCounter
+from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
+from benchmarks.timing import Comparison, measure
+
+OPTIMISER = "optimiser"
+UNSEEN = "outside of operations"  # Python, autograd, and what NumPy and SciPy do; below 0 where a GPU overlaps it
+
+
+@dataclass(frozen=True)
+class PartWork:
+    """What a part of a step asks of the machine, and the time it takes.
+
+    Attributes:
+        flops: of matrix products and convolutions.
+        matrix_bytes: that they read and write.
+        other_bytes: that everything else does: activations, copies, reductions.
+        operations: their number.
+        flops_seconds: the FLOPs at the measured rate of their dtype.
+        bytes_seconds: all bytes at the rate of copies as large.
+        bound: seconds at least, operation by operation.
+        seconds: measured, the operations' own times; median over the counted steps.
+    """
+
+    flops: int
+    matrix_bytes: int
+    other_bytes: int
+    operations: int
+    flops_seconds: float
+    bytes_seconds: float
+    bound: float
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Of all operations."""
+        return self.matrix_bytes + self.other_bytes
+
+    @property
+    def share(self) -> float:
+        """Of what the machine allows, op by op: 1 is the bound; 0 where nothing was done."""
+        return self.bound / self.seconds if self.seconds else 0.0
+
+    def as_json(self) -> dict[str, float]:
+        """Everything, ready for JSON."""
+        return {**asdict(self), "share": self.share}
+
+    @classmethod
+    def of(cls, operations: Sequence[Operation], rates: MachineRates, seconds: float) -> PartWork:
+        """The sum over the operations of one step."""
+        of_flops = [each.flops / rates.flops(each.dtype) for each in operations]
+        of_bytes = [each.bytes / rates.bandwidth(each.bytes) for each in operations]
+        return cls(
+            flops=sum(each.flops for each in operations),
+            matrix_bytes=sum(each.bytes for each in operations if each.flops),
+            other_bytes=sum(each.bytes for each in operations if not each.flops),
+            operations=len(operations),
+            flops_seconds=sum(of_flops),
+            bytes_seconds=sum(of_bytes),
+            bound=sum(map(max, of_flops, of_bytes)),
+            seconds=seconds,
+        )
+
+
+def counted_steps(step: RecipeStep, steps: int) -> tuple[list[str], list[list[Operation]]]:
+    """Take steps and count: return the names of the parts, in order, and each step's operations."""
+    parts = ModelParts(step.model)
+    counted = []
+    for _ in range(steps):
+        counter = OperationCounter(parts, step.device)
+        with counter:
+            with parts.followed():
+                step.gradients()
+            with parts.at_work(OPTIMISER):
+                step.update()
+        counted.append(counter.operations())
+    return [*parts.parts, OPTIMISER, REST], counted
+
+
+def work_of_parts(
+    names: Sequence[str], steps: Sequence[Sequence[Operation]], rates: MachineRates
+) -> dict[str, PartWork]:
+    """The work of each part in the last of the steps, with the median of its time in all of them."""
+    work = {}
+    for name in names:
+        seconds = statistics.median(sum(each.seconds for each in step if each.part == name) for step in steps)
+        work[name] = PartWork.of([each for each in steps[-1] if each.part == name], rates, seconds)
+    return work
+
+
+def table(work: dict[str, PartWork], total: PartWork) -> str:
+    """The parts as aligned text, a line each, and the step as measured undisturbed below them."""
+    heads = ("", "GFLOP", "MB matrix", "MB other", "operations", "ms FLOPs", "ms bytes", "ms at least", "ms", "share")
+    lines = ["".join([f"{heads[0]:22}", *(f"{head:>12}" for head in heads[1:])])]
+    unseen = total.seconds - sum(each.seconds for each in work.values())
+    for name, each in {**work, "step": total}.items():
+        counts = f"{each.flops / 1e9:12,.2f}{each.matrix_bytes / 1e6:12,.1f}{each.other_bytes / 1e6:12,.1f}"
+        counts += f"{each.operations:12,}"
+        times = (each.flops_seconds, each.bytes_seconds, each.bound, each.seconds)
+        shown = "".join(f"{1000 * seconds:12,.2f}" for seconds in times)
+        if name == "step":
+            lines.append(f"{UNSEEN:22}{1000 * unseen:108,.2f}")
+        lines.append(f"{name:22}{counts}{shown}{each.share:12.2f}")
+    overlapped, in_turn = max(total.flops_seconds, total.bytes_seconds), total.flops_seconds + total.bytes_seconds
+    bounds = {"overlapped": overlapped, "op by op": total.bound, "in turn": in_turn}
+    lines += [
+        f"bound, {name:15}{1000 * bound:12,.2f} ms  share reached {bound / total.seconds:.2f}"
+        for name, bound in bounds.items()
+    ]
+    return "\n".join(lines)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = option_parser("roofline", __doc__)
+    parser.add_argument("--recipe", default="rmonet_unet/multi_dsprites_cpu", help="whose step")
+    parser.add_argument("--batch", type=int, default=0, help="images a step; 0: the recipe's")
+    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw it, too")
+    add_set_option(parser)
+    options = started(parser, words)
+    step = RecipeStep(recipe_to_measure(options.recipe, options.set), options.batch, options.device)
+    title = f"training step of {options.recipe}, batch {step.batch_size}"
+    rates = measured_rates(options.device, step.bfloat16)
+    seconds = measure({"step": step}, options.rounds, options.seconds, options.device)
+    comparison = Comparison(title, seconds, items=step.batch_size)
+    names, counted = counted_steps(step, options.rounds)
+    rates = rates.best(measured_rates(options.device, step.bfloat16))
+    work = work_of_parts(names, counted, rates)
+    total = PartWork.of(counted[-1], rates, statistics.median(seconds["step"]))
+    print(comparison.table(), rates.table(), table(work, total), sep="\n\n")
+    if options.figure:
+        from benchmarks.roofline_figure import write_roofline
+
+        write_roofline(options.figure, title, work, total, rates, step.dtype)
+        print(f"drawn: {options.figure}")
+    parts: dict[str, Any] = {name: each.as_json() for name, each in work.items()}
+    finish(
+        options,
+        [comparison],
+        recipe=options.recipe,
+        settings=options.set,
+        precision=dtype_name(step.dtype),
+        rates=rates.as_json(),
+        step=total.as_json(),
+        parts=parts,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

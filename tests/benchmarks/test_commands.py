@@ -1,0 +1,143 @@
+"""Each command on something tiny; and that what is timed side by side computes the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import inference, metrics, pseudo_boxes, stages, training_step
+from benchmarks.model_stages import HEAD, LIKELIHOOD, PSEUDO_BOXES, RPN_LOSS, WHOLE, OurStages, backwards
+from benchmarks.plain_stages import PlainStages
+from benchmarks.plain_step import PAPERS_LETTER, plain_model
+from benchmarks.training_step import LETTER, PLAIN, default_recipes
+from unscene.errors import RecipeError, TrainingError
+from unscene.recipes import load_recipe
+
+COMPACT = "rmonet_unet/multi_dsprites_cpu"
+SMALL = {
+    "model.backbone.width": 8,
+    "model.backbone.fpn_channels": 8,
+    "model.head.channels": 8,
+    "model.vae.decoder_channels": 8,
+    "data.size": 32,
+}
+QUICK = ["--rounds", "1", "--seconds", "0"]
+TINY = [*QUICK, "--recipe", COMPACT, "--batch", "2"]
+TINY += ["--set", "model.empty_slots=left_out"]
+TINY += [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(autouse=True)
+def _denormals():
+    yield
+    torch.set_flush_denormal(False)
+
+
+def written(command, words, tmp_path):
+    command.main([*words, "--json", str(tmp_path / "out.json")])
+    return json.loads((tmp_path / "out.json").read_text())
+
+
+@pytest.mark.parametrize("command", [training_step, inference])
+def test_a_recipe_is_measured_against_the_plain_reference(command, tmp_path, capsys):
+    content = written(command, TINY, tmp_path)
+    (comparison,) = content["comparisons"]
+    assert comparison["reference"] == PLAIN
+    assert {"float32", PLAIN} <= comparison["subjects"].keys()
+    assert any(name.endswith(LETTER) for name in comparison["subjects"])
+    assert comparison["subjects"][PLAIN]["times_as_fast"]["median"] == 1
+    assert all(subject["images_per_second"]["min"] > 0 for subject in comparison["subjects"].values())
+    assert f"{COMPACT}, batch 2 (1 round)" in capsys.readouterr().out
+
+
+def test_the_default_recipes_are_the_registered_ones_on_sprites():
+    assert {COMPACT, "rmonet_unet/multi_dsprites", "rmonet_lite/multi_dsprites"} <= set(default_recipes())
+    assert "rmonet_unet/images" not in default_recipes()
+
+
+def test_only_the_unet_variant_has_a_plain_reference():
+    assert plain_model(load_recipe("rmonet_lite/multi_dsprites")) is None
+    shortcuts = {"model.empty_slots": "left_out", "model.vae.encoder_region": "roi", "model.vae.decoder_region": "roi"}
+    plain = plain_model(load_recipe(COMPACT, {**SMALL, **shortcuts}))
+    assert plain is not None
+    assert plain.model.settings.empty_slots == "decoded"
+    assert plain.model.settings.vae.decoder_region == "image"
+
+
+def total(outputs, images=2):
+    """The sum of all numbers; torchvision's losses are means over the images, ours have one number an image."""
+    return float(sum(each.double().sum() * (images if each.ndim == 0 else 1) for each in outputs))
+
+
+def test_stages_compute_the_same_in_both():
+    recipe = load_recipe(COMPACT, {**SMALL, **PAPERS_LETTER, "model.proposals.batch_size": 100_000})
+    torch.manual_seed(0)
+    model, plain = recipe.build_model().eval(), plain_model(recipe)
+    with torch.no_grad():
+        model.head.to_alpha.weight *= 4
+    plain.model.load_state_dict(model.state_dict())
+    images = torch.rand(2, 3, 32, 32)
+    ours = OurStages(model, images, bfloat16=False).by_name()
+    theirs = PlainStages(plain.eval(), images).by_name()
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {PSEUDO_BOXES}:
+        torch.manual_seed(0)
+        found = [each.detach() for each in ours[name]()]
+        torch.manual_seed(0)
+        expected = [each.detach() for each in theirs[name]()]
+        # torchvision divides by the anchors sampled of the whole batch, ours image by image
+        tolerance = 1e-2 if name == RPN_LOSS else 1e-4
+        assert total(found) == pytest.approx(total(expected), rel=tolerance, abs=1e-4), name
+    boxes, _, valid = ours[PSEUDO_BOXES]()
+    assert [boxes[i, valid[i]].tolist() for i in range(2)] == [each.tolist() for each in theirs[PSEUDO_BOXES]()]
+
+
+def test_a_stage_backwards_reaches_the_parameters_of_its_part_alone():
+    model = load_recipe(COMPACT, SMALL).build_model()
+    found = OurStages(model, torch.rand(2, 3, 32, 32), bfloat16=False).by_name()
+    backwards(found[LIKELIHOOD])()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    backwards(found[HEAD])()
+    reached = {name.partition(".")[0] for name, each in model.named_parameters() if each.grad is not None}
+    assert reached == {"head"}
+    backwards(found[WHOLE])()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_stages_shares_are_of_the_whole(tmp_path, capsys):
+    content = written(stages, [*TINY, "--no-reference"], tmp_path)
+    (shares,) = content["shares"].values()
+    (subject,) = content["shares"].keys()
+    by_title = {each["title"]: each["subjects"][subject]["seconds"]["median"] for each in content["comparisons"]}
+    expected = by_title[f"{HEAD}, {stages.BOTH}"] / by_title[f"{WHOLE}, {stages.BOTH}"]
+    assert shares[HEAD] == pytest.approx(expected)
+    assert WHOLE not in shares
+    assert "share of the whole" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="another model"):
+        stages.stages_of(load_recipe(COMPACT, {**SMALL, **PAPERS_LETTER, "model.detection": False}), 2, "cpu")
+
+
+def test_pseudo_boxes_are_compared_before_they_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pseudo_boxes, "IMAGES", 4)
+    content = written(pseudo_boxes, [*QUICK, "--size", "32"], tmp_path)
+    assert len(content["comparisons"]) == 4
+    assert content["comparisons"][0]["items"] == 20
+    monkeypatch.setattr(pseudo_boxes, "plain_pseudo_boxes", lambda masks, _: [(torch.zeros(1, 4), None)] * len(masks))
+    with pytest.raises(TrainingError, match=r"images \[0, 1, 2, 3\] are not scikit-image's"):
+        pseudo_boxes.main([*QUICK, "--size", "32", "--json", str(tmp_path / "never.json")])
+    assert not (tmp_path / "never.json").exists()
+
+
+def test_metrics_agree_with_scikit_learn_and_pycocotools(tmp_path, monkeypatch):
+    content = written(metrics, [*QUICK, "--count", "40"], tmp_path)
+    titles = [each["title"] for each in content["comparisons"]]
+    assert titles == ["foreground ARI from label maps", "foreground ARI from masks", "box AP"]
+    scene, made = metrics.scenes_and_answers(20)
+    whole, in_batches = (metrics.by_metric("ari_fg", scene, made, batch)() for batch in (20, 7))
+    assert whole == in_batches
+    assert 0.2 < whole["ari_fg"] < 0.9
+    monkeypatch.setattr(metrics, "plain_box_ap", lambda *_: 0.123)
+    with pytest.raises(TrainingError, match=r"pycocotools says 0.123"):
+        metrics.compared_box_ap(scene, made, 1, 0)

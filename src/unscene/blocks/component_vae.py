@@ -139,7 +139,7 @@ class ComponentVAE(nn.Module):
         side = self.size // self.settings.encoder_stride
         if self.settings.encoder_region == "roi":
             read = crop_boxes(read, self._regions(regions, read), (side, side))
-        else:
+        elif self.settings.encoder_stride > 1:
             read = F.avg_pool2d(read, self.settings.encoder_stride)
         code = self.encoder(read.contiguous(memory_format=torch.channels_last)).float()
         mean, log_variance = slots.unpack(code).chunk(2, dim=-1)

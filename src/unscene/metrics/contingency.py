@@ -8,13 +8,15 @@ from torch import Tensor
 from unscene.errors import DataError, TrainingError, check_shape
 from unscene.scene import Decomposition
 
+PIXELS_AT_ONCE = 2**18  # on a CPU: what stays in its cache
+
 
 def contingency_table(
     true_labels: Tensor, predicted_labels: Tensor, num_true: int | None = None, num_predicted: int | None = None
 ) -> Tensor:
     """Count, for each image, the pixels of every pair of a true and a predicted label.
 
-    n_ij = |{pixels of true label i and predicted label j}|, for the whole batch in one `bincount`.
+    n_ij = |{pixels of true label i and predicted label j}|.
 
     Args:
         true_labels: [B, H, W] integers from 0.
@@ -34,10 +36,16 @@ def contingency_table(
     rows = _num_labels(true_labels, num_true, "true_labels")
     columns = _num_labels(predicted_labels, num_predicted, "predicted_labels")
     true = true_labels.to(predicted_labels.device)
-    image = torch.arange(size["B"], device=predicted_labels.device).view(-1, 1, 1)
-    cell = torch.add(image * rows * columns, true, alpha=columns).add_(predicted_labels)  # (b R + i) C + j, in int64
-    counts = torch.bincount(cell.flatten(), minlength=size["B"] * rows * columns)
-    return counts.view(size["B"], rows, columns)
+    images = len(true) if true.device.type != "cpu" else max(1, PIXELS_AT_ONCE // max(1, size["H"] * size["W"]))
+    parts = zip(true.split(images), predicted_labels.split(images), strict=True)
+    return torch.cat([_counted(*part, rows, columns) for part in parts])
+
+
+def _counted(true: Tensor, predicted: Tensor, rows: int, columns: int) -> Tensor:
+    """[B, rows, columns] the counts of label maps [B, H, W], all in one `bincount`."""
+    image = torch.arange(len(true), device=true.device).view(-1, 1, 1)
+    cell = torch.add(image * rows * columns, true, alpha=columns).add_(predicted)  # (b R + i) C + j, in int64
+    return torch.bincount(cell.flatten(), minlength=len(true) * rows * columns).view(len(true), rows, columns)
 
 
 def decomposition_table(labels: Tensor, decomposition: Decomposition) -> Tensor:

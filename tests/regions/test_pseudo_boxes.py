@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage.measure import label, regionprops
@@ -13,7 +14,7 @@ from torchvision.ops import nms
 
 from unscene.errors import RecipeError, ShapeError
 from unscene.regions.multi_otsu import multi_otsu
-from unscene.regions.pseudo_boxes import PseudoBoxSettings, connected_boxes, pseudo_boxes
+from unscene.regions.pseudo_boxes import PseudoBoxSettings, exact_addends, pseudo_boxes
 
 
 def mask_with(*rectangles: tuple[int, int, int, int, float], size: int = 32) -> torch.Tensor:
@@ -180,24 +181,104 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch():
             assert torch.equal(batched[image], single[0])
 
 
-@given(st.integers(0, 100_000), st.sampled_from([(1, 1), (1, 7), (6, 1), (5, 9), (12, 12)]), st.floats(0, 1))
-def test_connected_boxes_are_those_of_scikit_image(seed, size, density):
-    planes = np.random.default_rng(seed).random((3, *size)) < density
-    plane, boxes = connected_boxes(planes)
-    expected = [
-        (index, region.bbox[1], region.bbox[0], region.bbox[3], region.bbox[2])
-        for index in range(len(planes))
-        for region in regionprops(label(planes[index]))
+# the way of a GPU, where the host reads nothing
+
+
+def assert_both_ways_agree(masks: torch.Tensor, settings: PseudoBoxSettings | None = None) -> None:
+    read, unread = (pseudo_boxes(masks, settings, host_reads=reads) for reads in (True, False))
+    for expected, found in zip(read, unread, strict=True):
+        assert torch.equal(expected, found)
+    for every in read, unread:  # and in the order that is promised
+        assert (every[1].diff(dim=1) <= 0).all()
+
+
+CHANGES = st.sampled_from(
+    [
+        {},
+        {"variant": "textbook", "min_side": 1, "max_ratio": 2.3},
+        {"variant": "skimage", "classes": 2, "floor": 0.0},
+        {"max_candidates": 7, "max_boxes": 5, "nms_threshold": 0.3},
+        {"min_score": 0.5, "floor": 0.2, "max_boxes": 300, "max_candidates": 1000},
     ]
-    assert sorted((int(index), *box) for index, box in zip(plane, boxes.tolist(), strict=True)) == sorted(expected)
-    assert (np.diff(plane) >= 0).all()
+)
 
 
-def test_parts_that_meet_only_further_down_are_one():
-    u_shape = np.array([[[1, 0, 1, 0, 1], [1, 0, 1, 0, 0], [1, 1, 1, 0, 1]]], dtype=bool)
-    plane, boxes = connected_boxes(u_shape)
-    assert plane.tolist() == [0, 0, 0]
-    assert sorted(boxes.tolist()) == [[0, 0, 3, 3], [4, 0, 5, 1], [4, 2, 5, 3]]
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 100_000),
+    shape=st.sampled_from([(1, 1, 1, 1), (2, 3, 5, 7), (3, 2, 12, 9), (2, 2, 24, 24)]),
+    levels=st.sampled_from([1, 3, 1000]),  # of few levels many scores are equal
+    smoothness=st.sampled_from([0.0, 1.0, 3.0]),
+    changes=CHANGES,
+)
+def test_both_ways_give_the_same_bits(seed, shape, levels, smoothness, changes):
+    noise = np.random.default_rng(seed)
+    field = gaussian_filter(noise.random(shape), (0, 0, smoothness, smoothness))
+    field = (field - field.min()) / max(np.ptp(field), 1e-9)
+    masks = torch.from_numpy(np.round(field * levels) / levels).float()
+    assert_both_ways_agree(masks, PseudoBoxSettings(**changes))
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_both_ways_give_the_same_bits_of_soft_masks(size):
+    assert_both_ways_agree(smooth_masks(0, images=2, slots=3, size=size), PseudoBoxSettings(min_score=0.2))
+
+
+def test_both_ways_give_the_same_bits_of_awkward_masks():
+    y, x = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
+    patterns = [
+        (x + y) % 2,
+        (x % 2 == 0) | (y == 0),
+        (x % 4 < 3) & (y % 4 < 3),  # thirty-six boxes of one score
+        x == y,
+        torch.zeros_like(x),
+        torch.ones_like(x),
+        x * y / 529,
+        torch.full_like(x, 1e-4, dtype=torch.float32),
+        torch.full_like(x, torch.nan, dtype=torch.float32),
+    ]
+    masks = torch.stack([pattern.float() for pattern in patterns])
+    assert_both_ways_agree(masks[None])
+    assert_both_ways_agree(masks[:, None] * 0.7, PseudoBoxSettings(max_candidates=10))
+    assert_both_ways_agree(torch.zeros(2, 0, 8, 8))
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-4, 0.001])
+def test_sums_of_the_addends_do_not_depend_on_their_order(floor):
+    noise = np.random.default_rng(0)
+    masks = torch.from_numpy(10 ** noise.uniform(-9, 0, (4096,))).float()
+    addends = exact_addends(masks.masked_fill(masks < floor, 0).view(1, 64, 64), PseudoBoxSettings(floor=floor))
+    flat = addends.double().flatten()
+    assert {flat[noise.permutation(4096)].cumsum(0)[-1].item() for _ in range(20)} == {math.fsum(flat.tolist())}
+    assert (flat - masks.masked_fill(masks < floor, 0)).abs().max() <= 2**-34
+
+
+@pytest.mark.parametrize("host_reads", [True, False])
+def test_of_equal_scores_the_earlier_slot_and_the_upper_part_come_first(host_reads):
+    first = mask_with((20, 20, 26, 26, 1.0), (2, 8, 8, 14, 1.0), (12, 2, 18, 8, 1.0))
+    second = mask_with((10, 24, 16, 30, 1.0))
+    boxes, _, valid = pseudo_boxes(torch.cat([first, second], dim=1), host_reads=host_reads)
+    assert boxes[0, valid[0], :2].tolist() == [[12, 2], [2, 8], [20, 20], [10, 24]]
+
+
+@pytest.mark.parametrize("host_reads", [True, False])
+def test_the_best_are_found_among_more_candidates_than_are_looked_at_first(host_reads):
+    size = 128  # 75 nested boxes of the best scores, which one of them suppresses, then 40 that stay
+    nested = torch.zeros(1, 75, size, size)
+    for n in range(75):
+        nested[0, n, 40:100, 40:100] = 0.9 + n / 1000
+    rest = torch.zeros(1, 1, size, size)
+    for n in range(40):
+        y, x = divmod(n, 20)
+        rest[..., 6 * y : 6 * y + 4, 6 * x : 6 * x + 4] = 0.5
+    boxes, scores, valid = pseudo_boxes(torch.cat([nested, rest], dim=1), host_reads=host_reads)
+    assert valid.all()
+    assert boxes[0, 0].tolist() == [40, 40, 100, 100]
+    assert scores[0, :2].tolist() == pytest.approx([0.974, 0.5])
+    assert (
+        boxes[0, 1:]
+        == torch.tensor([[6.0 * (n % 20), 6 * (n // 20)] * 2 for n in range(31)]).add_(torch.tensor([0, 0, 4, 4]))
+    ).all()
 
 
 def test_settings_are_frozen_and_impossible_ones_are_refused():

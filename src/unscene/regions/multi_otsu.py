@@ -15,6 +15,7 @@ scikit-image's own rounding decides between divisions that are equally good; the
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -32,7 +33,7 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant
     """Return the thresholds that split the values of every row into classes; a class is `value > threshold`.
 
     Each row has its own histogram, from its least to its greatest value, as in scikit-image. Of equally good
-    thresholds the lowest win.
+    thresholds the lowest win. No value is read by the host, and every device gives the same bits.
 
     Args:
         values: [G, P], one image a row; finite, and meant to lie in [0, 1]. Counted in float64.
@@ -49,12 +50,33 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant
         RecipeError: too few classes or bins, or an unknown variant.
     """
     size = check_shape(values, "G P", "values")
-    last_bins = torch.tensor(_divisions(classes, bins, variant), device=values.device)  # [n, classes - 1]
+    _divisions(classes, bins, variant)  # what cannot be is said before any work
     if size["P"] == 0:
         raise ShapeError("values must have at least one pixel a row, but its shape is [G, 0].")
     least, greatest = values.amin(dim=1).double(), values.amax(dim=1).double()
+    counts = _histograms(values, _bin_edges(least, greatest, bins))
+    return thresholds_of_histograms(counts, least, greatest, classes, variant)
+
+
+def thresholds_of_histograms(counts: Tensor, least: Tensor, greatest: Tensor, classes: int, variant: Variant) -> Tensor:
+    """Return the thresholds of `multi_otsu` where the values have been counted already.
+
+    Args:
+        counts: [G, bins] float64, of equally wide bins from `least` to `greatest`.
+        least: [G] float64.
+        greatest: [G] float64.
+        classes: how many classes to form.
+        variant: whose rule.
+
+    Returns:
+        thresholds: [G, classes - 1] float64, see `multi_otsu`.
+
+    Raises:
+        RecipeError: too few classes or bins, or an unknown variant.
+    """
+    bins = counts.shape[1]
+    last_bins = _last_bins(classes, bins, variant, counts.device)
     edges = _bin_edges(least, greatest, bins)
-    counts = _histograms(values, edges)
     chosen = last_bins[_class_variances(counts, last_bins, variant).argmax(dim=1)]
     splittable = least < greatest  # false for NaN, too
     if variant == "skimage":
@@ -64,6 +86,12 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant
         splittable = splittable & (filled.sum(dim=1) >= classes)
     centres = (edges[:, :-1] + edges[:, 1:]) / 2
     return centres.gather(1, chosen).masked_fill(~splittable.unsqueeze(1), torch.inf)
+
+
+@lru_cache
+def _last_bins(classes: int, bins: int, variant: Variant, device: torch.device) -> Tensor:
+    """[n, classes - 1] `_divisions`, kept on the device: to copy them there anew would make the host wait for a GPU."""
+    return torch.tensor(_divisions(classes, bins, variant), device=device)
 
 
 def _divisions(classes: int, bins: int, variant: Variant) -> list[tuple[int, ...]]:
@@ -82,7 +110,7 @@ def _divisions(classes: int, bins: int, variant: Variant) -> list[tuple[int, ...
 def _bin_edges(least: Tensor, greatest: Tensor, bins: int) -> Tensor:
     """[G, bins + 1] equally spaced edges, rounded as `numpy.linspace` does."""
     steps = torch.arange(bins, dtype=least.dtype, device=least.device)
-    step = (greatest - least) / bins
+    step = (greatest - least) / torch.full_like(least, bins)  # by a number, a GPU would multiply with its reciprocal
     return torch.cat([steps * step.unsqueeze(1) + least.unsqueeze(1), greatest.unsqueeze(1)], dim=1)
 
 
@@ -117,4 +145,5 @@ def _class_variances(counts: Tensor, last_bins: Tensor, variant: Variant) -> Ten
     terms = class_moment.square() / class_mass.clamp(min=1)
     if variant == "skimage":
         terms = terms * (ends > 1)
-    return terms.sum(dim=2)
+    first, *others = terms.unbind(2)
+    return sum(others, start=first)  # in this order on every device

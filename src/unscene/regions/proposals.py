@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 
+from unscene.blocks.shared_noise import shared_noise
 from unscene.errors import RecipeError
 from unscene.regions.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
 from unscene.regions.nms import batched_nms
+from unscene.regions.top_anchors import top_of_all_levels, top_of_each_level
 
 
 @dataclass(frozen=True)
@@ -108,24 +110,34 @@ class RegionProposals(nn.Module):
             tuple((size,) for size in settings.anchor_sizes), (settings.anchor_ratios,) * len(settings.anchor_sizes)
         )
         self.head = RPNHead(channels, len(settings.anchor_ratios))
+        self._made_anchors: tuple[tuple, Tensor, tuple[int, ...]] | None = None  # of the latest sizes and device
 
     def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> AnchorPredictions:
         """Five maps [B, C, h, w] of images of `size` -> AnchorPredictions."""
-        grids = [[level.shape[2], level.shape[3]] for level in pyramid]
-        device = pyramid[0].device
-        strides = [
-            [torch.tensor(size[0] // grid[0], device=device), torch.tensor(size[1] // grid[1], device=device)]
-            for grid in grids
-        ]
-        self.anchor_generator.set_cell_anchors(torch.float32, device)
-        anchors = self.anchor_generator.grid_anchors(grids, strides)
+        anchors, levels = self._anchors(tuple((level.shape[2], level.shape[3]) for level in pyramid), size, pyramid[0])
         objectness, deltas = self.head(list(pyramid))
         return AnchorPredictions(
             objectness=torch.cat([_by_anchor(level, 1) for level in objectness], dim=1).squeeze(-1).float(),
             deltas=torch.cat([_by_anchor(level, 4) for level in deltas], dim=1).float(),
-            anchors=torch.cat(anchors),
-            levels=tuple(len(level) for level in anchors),
+            anchors=anchors,
+            levels=levels,
         )
+
+    def _anchors(
+        self, grids: tuple[tuple[int, int], ...], size: tuple[int, int], like: Tensor
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """[A, 4] the anchors of all levels, on a tensor's device, and how many each level has.
+
+        Made once: to make them copies numbers to the device, for which the host would wait in every step.
+        """
+        key = (grids, size, like.device)
+        if self._made_anchors is None or self._made_anchors[0] != key:
+            with torch.inference_mode(False):  # what a validation makes, a training must be able to use
+                strides = [[torch.tensor(size[0] // rows), torch.tensor(size[1] // columns)] for rows, columns in grids]
+                self.anchor_generator.set_cell_anchors(torch.float32, like.device)
+                levels = self.anchor_generator.grid_anchors([list(grid) for grid in grids], strides)
+                self._made_anchors = (key, torch.cat(levels), tuple(len(level) for level in levels))
+        return self._made_anchors[1:]
 
     @torch.no_grad()
     def propose(
@@ -134,6 +146,7 @@ class RegionProposals(nn.Module):
         size: tuple[int, int],
         num_boxes: int,
         score_threshold: float | None = None,
+        host_reads: bool | None = None,
     ) -> Proposals:
         """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
 
@@ -142,27 +155,49 @@ class RegionProposals(nn.Module):
             size: height and width of the images.
             num_boxes: N, boxes an image; K-1 in R-MONet.
             score_threshold: instead of the settings', during a warm-up.
+            host_reads: whether the host may read values on the way, which makes it wait for a GPU; None: on a CPU only.
+                Where it may not, all levels are suppressed in one call, each filled up to the longest.
         """
         settings = self.settings
         threshold = settings.score_threshold if score_threshold is None else score_threshold
-        level_boxes, level_scores, level_keep = [], [], []
-        start = 0
-        for anchors in predicted.levels:
-            objectness = predicted.objectness[:, start : start + anchors]
-            scores, order = objectness.topk(min(settings.top_n_before, anchors), dim=1)
-            deltas = _take(predicted.deltas[:, start : start + anchors], order)
-            boxes = clip_boxes(decode_boxes(deltas, predicted.anchors[start : start + anchors][order]), *size)
-            scores = scores.sigmoid()
-            sides = boxes[..., 2:] - boxes[..., :2]
-            valid = (sides >= 1e-3).all(dim=-1) & (scores > threshold)
-            level_boxes.append(boxes)
-            level_scores.append(scores)
-            level_keep.append(batched_nms(boxes, scores, valid, settings.level_nms_threshold))
-            start += anchors
-        boxes, scores, keep = (torch.cat(levels, dim=1) for levels in (level_boxes, level_scores, level_keep))
+        if host_reads is None:
+            host_reads = predicted.objectness.device.type == "cpu"
+        tops_of = top_of_each_level if host_reads else top_of_all_levels
+        tops = tops_of(predicted.objectness, predicted.levels, settings.top_n_before)
+        kept = [self._kept(predicted, *top, size, threshold, host_reads) for top in tops]
+        boxes, scores, keep = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
         first = self._best(boxes, scores, keep, settings.top_n_after)
-        keep = batched_nms(first.boxes, first.scores, first.valid, settings.final_nms_threshold)
+        keep = batched_nms(first.boxes, first.scores, first.valid, settings.final_nms_threshold, host_reads)
         return self._best(first.boxes, first.scores, keep, num_boxes)
+
+    def _kept(
+        self,
+        predicted: AnchorPredictions,
+        logits: Tensor,
+        order: Tensor,
+        size: tuple[int, int],
+        threshold: float,
+        host_reads: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode the anchors `order` [B, L, n] of L levels and suppress within each level.
+
+        Returns:
+            boxes [B, L * n, 4], scores [B, L * n] and which are kept [B, L * n].
+        """
+        flat = order.flatten(1)
+        boxes = clip_boxes(decode_boxes(_take(predicted.deltas, flat), predicted.anchors[flat]), *size)
+        scores = logits.sigmoid().flatten(1)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        valid = (sides >= 1e-3).all(dim=-1) & (scores > threshold) & (logits.flatten(1) > -torch.inf)
+        groups = (logits.shape[0] * logits.shape[1], logits.shape[2])
+        keep = batched_nms(
+            boxes.view(*groups, 4),
+            scores.view(groups),
+            valid.view(groups),
+            self.settings.level_nms_threshold,
+            host_reads,
+        )
+        return boxes, scores, keep.view_as(valid)
 
     @staticmethod
     def _best(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Proposals:
@@ -248,7 +283,7 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
     Returns:
         positive [B, A] bool and negative [B, A] bool.
     """
-    chance = torch.rand(labels.shape, device=labels.device)
+    chance = shared_noise(torch.rand, labels.shape, device=labels.device)
 
     def draw(candidates: Tensor, quota: Tensor) -> Tensor:
         order = chance.masked_fill(~candidates, 2.0).argsort(dim=1)

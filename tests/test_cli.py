@@ -131,6 +131,8 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
     [
         ("train", "RecipeError: name either a recipe to train or a run to go on with"),
         ("train r --resume x", "RecipeError: name either a recipe"),
+        ("train r --or-resume", "RecipeError: --or-resume goes on with the run in --out DIR"),
+        ("train --resume x --or-resume --out y", "RecipeError: --or-resume goes on with the run in --out DIR"),
         ("train rmonet_unet/multi_dsprite", "Did you mean 'rmonet_unet/multi_dsprites'?"),
         ("train mine.yaml", "RecipeError: there is no recipe file mine.yaml"),
         ("train rmonet_unet/multi_dsprites --model.n_slots 7", "Did you mean 'model.num_slots'?"),
@@ -248,6 +250,26 @@ def test_a_run_is_not_trained_into_twice(trained, tiny_arguments, capsys):
     assert main(["train", *tiny_arguments, "--out", str(trained.path)]) == 1
     assert "RunError" in (line := said(capsys))
     assert f"unscene train --resume {trained.path}" in line
+
+
+def test_the_same_command_starts_a_run_and_goes_on_with_it(tmp_path, tiny_arguments, capsys):
+    run = tmp_path / "run"
+    words = ["train", *tiny_arguments, "--out", str(run), "--or-resume"]
+    for steps in (1, 2, 2):
+        assert main([*words, f"--trainer.max_steps={steps}"]) == 0
+    out = capsys.readouterr().out
+    assert "has had its 2 steps" in out
+    assert [start["first_step"] for start in json.loads((run / "environment.json").read_text())] == [0, 1, 2]
+    before = sorted(path.read_bytes() for path in run.rglob("*") if path.is_file())
+    assert main([*words, "--model.num_slots=5"]) == 1
+    assert f"{run} holds another run, which is never overwritten: its model.num_slots is 6, here it is 5." in said(
+        capsys
+    )
+    assert sorted(path.read_bytes() for path in run.rglob("*") if path.is_file()) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    assert main(["train", *tiny_arguments, "--out", str(tmp_path / "other"), "--or-resume"]) == 1
+    assert "is not empty, and a run is never overwritten" in said(capsys)
 
 
 def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_arguments, capsys):

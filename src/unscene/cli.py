@@ -7,21 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unscene.command_line import parse, split_settings
 from unscene.errors import RecipeError, UnsceneError
 
-# What a resumed run may change: how long and how fast it trains, and where the same data now lies.
-RESUMABLE = (
-    "trainer.",
-    "schedule.",
-    "optimizer.learning_rate",
-    "optimizer.clip_norm",
-    "data.path",
-    "data.folder",
-    "data.skip_damaged",
-)
+if TYPE_CHECKING:
+    from unscene.training.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,38 +82,56 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train a recipe, or resume a run."""
-    from unscene.recipes import load_recipe
     from unscene.training.processes import is_first_process
-    from unscene.training.recipe import read_recipe
-    from unscene.training.run_folder import RunFolder
     from unscene.training.train import train
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise RecipeError(
             "name either a recipe to train or a run to go on with: --resume RUN. `unscene recipes` lists the recipes."
         )
+    if arguments.or_resume and (arguments.resume or not arguments.out):
+        raise RecipeError("--or-resume goes on with the run in --out DIR if there is one: name a recipe and --out DIR.")
     if arguments.seed is not None:
         changes["seed"] = arguments.seed
-    if arguments.resume:
-        refused = ["--out"] if arguments.out else [f"--{name}" for name in changes if not name.startswith(RESUMABLE)]
-        if refused:
-            raise RecipeError(
-                f"{refused[0]}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
-                "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.path, "
-                "--data.folder and --data.skip-damaged."
-            )
-        values = RunFolder.open(arguments.resume).recipe_values()
-        recipe, out = read_recipe(values, str(values.get("name", "")), changes), arguments.resume
-    else:
-        recipe = load_recipe(arguments.recipe, changes)
-        out = arguments.out or _free_folder(Path("runs") / _run_name(arguments.recipe))
-    run = train(recipe, out, resume=arguments.resume is not None)
+    recipe, out, resume = (_run_to_resume if arguments.resume else _run_to_start)(arguments, changes)
+    run = train(recipe, out, resume)
     if not is_first_process():
         return
     print(
         f"{run.path}: {run.health.read_text().strip() if run.health.is_file() else 'ended before the first validation'}"
     )
     print(f"Score it:  unscene evaluate {run.path} --out {run.path}/report")
+
+
+def _run_to_start(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
+    """A recipe and its folder; with --or-resume whether that holds its run already."""
+    from unscene.recipes import load_recipe
+    from unscene.training.resuming import holds_run_of
+
+    recipe = load_recipe(arguments.recipe, changes)
+    out = arguments.out or _free_folder(Path("runs") / _run_name(arguments.recipe))
+    return recipe, out, arguments.or_resume and holds_run_of(recipe, out)
+
+
+def _run_to_resume(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
+    """A run's recipe and folder.
+
+    Raises:
+        RecipeError: a change that makes another run of it.
+    """
+    from unscene.training.recipe import read_recipe
+    from unscene.training.resuming import RESUMABLE
+    from unscene.training.run_folder import RunFolder
+
+    refused = ["--out"] if arguments.out else [f"--{name}" for name in changes if not name.startswith(RESUMABLE)]
+    if refused:
+        raise RecipeError(
+            f"{refused[0]}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
+            "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.path, "
+            "--data.folder and --data.skip-damaged."
+        )
+    values = RunFolder.open(arguments.resume).recipe_values()
+    return read_recipe(values, str(values.get("name", "")), changes), arguments.resume, True
 
 
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

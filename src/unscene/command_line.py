@@ -16,7 +16,8 @@ Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIP
   unscene train rmonet_unet/multi_dsprites --trainer.max_steps 20000 --model.vae.latent_dim 32
   unscene train rmonet_unet/images --data.folder my_photos/
   unscene train --resume runs/NAME --trainer.max_steps 40000
-Ctrl-C stops after the step that runs and keeps a checkpoint to resume from."""
+  torchrun --nproc-per-node 2 -m unscene train RECIPE --out runs/NAME --or-resume
+Ctrl-C (or SIGTERM, SIGUSR1) stops after the step that runs and keeps a checkpoint to resume from."""
 EVALUATE_HELP = """\
 Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
@@ -84,6 +85,11 @@ def _add_training(commands: Any) -> None:
         "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE, then -2, -3 ...)"
     )
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run's last checkpoint")
+    train.add_argument(
+        "--or-resume",
+        action="store_true",
+        help="go on with the run in --out DIR if it is this recipe's: for a job that is started again as it was",
+    )
     train.add_argument("--seed", type=int, help="of the weights, the order of the data and every draw")
 
     demo = _command(commands, "demo", "train for three minutes, evaluate, decompose, and write a page about it")

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from unscene.training.interruption import Interruption
+from unscene.training.interruption import SIGNALS, Interruption, leave_to_parent
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_ends(number, capfd):
     with Interruption() as interruption:
         assert not interruption.asked
@@ -23,11 +23,11 @@ def test_the_first_signal_asks_and_the_second_ends(number, capfd):
 
 
 def test_the_signals_are_given_back():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with suppress(ValueError), Interruption():
         assert signal.getsignal(signal.SIGINT) != before[0]
         raise ValueError
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_another_handler_is_replaced():
@@ -50,3 +50,21 @@ def test_a_thread_leaves_the_signals_alone():
     thread.join()
     assert seen == [(False, before)]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_batch_systems_warning_is_among_them():
+    assert {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGINT)} == set(SIGNALS)
+
+
+def test_a_process_that_loads_data_heeds_none_but_sigterm():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        with Interruption() as interruption:
+            leave_to_parent(0)
+            for number in set(SIGNALS) - {signal.SIGTERM}:
+                signal.raise_signal(number)
+            assert not interruption.asked
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)

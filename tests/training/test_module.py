@@ -8,6 +8,7 @@ from torch import nn
 
 from unscene.errors import RecipeError, TrainingError
 from unscene.scene import Losses
+from unscene.training import module
 from unscene.training.module import SceneModule, parameter_groups
 
 
@@ -88,3 +89,10 @@ def test_the_term_that_is_not_finite_is_named(tiny, value):
 def test_a_total_that_overflows_is_named(tiny):
     with pytest.raises(TrainingError, match="because of the weighted total"):
         step_of(SceneModule(tiny(), 1), {"a": torch.tensor([3e38, 3e38])}, weight=10.0)
+
+
+def test_a_loss_that_is_not_finite_elsewhere_ends_every_process(tiny, monkeypatch):
+    """Else this process would wait for the other one's gradients for ever."""
+    monkeypatch.setattr(module, "mean_over_processes", lambda values: values * float("nan"))
+    with pytest.raises(TrainingError, match="step 0: the loss is not finite, because of mask_kl "):
+        step_of(SceneModule(tiny(), 1), {"mask_kl": torch.tensor([1.0, 2.0])})

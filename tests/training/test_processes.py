@@ -1,10 +1,12 @@
-"""processes: which of a distributed training's processes writes."""
+"""processes: which of a distributed training's processes writes, and what they say together."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
-from unscene.training.processes import is_first_process
+from unscene.training import processes
+from unscene.training.processes import is_first_process, mean_over_processes
 
 NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 
@@ -27,3 +29,16 @@ def test_the_environment_says(monkeypatch, environment, first):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() is first
+
+
+def test_a_mean_over_one_process_is_the_values():
+    values = torch.tensor([1.0, 2.0])
+    assert mean_over_processes(values) is values
+
+
+def test_a_mean_over_processes_leaves_this_ones_values(monkeypatch):
+    monkeypatch.setattr(processes, "place_among_processes", lambda: (0, 4))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(10.0))
+    values = torch.tensor([2.0, 6.0])
+    assert mean_over_processes(values).tolist() == [3.0, 4.0]
+    assert values.tolist() == [2.0, 6.0]

@@ -17,7 +17,8 @@ def read(changes=None, **sections):
 
 
 def test_changes_replace_settings_by_dotted_name():
-    recipe = read({"model.num_slots": 4, "model.vae.latent_dim": 8, "optimizer.groups.head": 0.5, "seed": 7})
+    changes = {"model.num_slots": 4, "model.vae.latent_dim": 8, "optimizer.groups.head": 0.5, "seed": 7}
+    recipe = read(changes, optimizer={"groups": {"vae": 0.001}})
     assert (recipe.model.num_slots, recipe.model.vae.latent_dim, recipe.seed) == (4, 8, 7)
     assert recipe.optimizer.groups == {"vae": 0.001, "head": 0.5}
     assert recipe.values["model"]["num_slots"] == 4

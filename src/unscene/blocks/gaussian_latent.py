@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from unscene.blocks.shared_noise import normal_like
 from unscene.errors import check_shape
 
 
@@ -22,7 +22,7 @@ def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
         ShapeError: the two have other axes.
     """
     check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
-    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    return mean + (0.5 * log_variance).exp() * normal_like(mean)
 
 
 def unit_gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -144,6 +144,11 @@ class RMONetSettings:
                 "set model.detection and model.alpha_inside_box to true, or both regions to image."
             )
 
+    @property
+    def idle_parameters(self) -> bool:
+        """Whether some parameters get no gradient: without detection those of levels that no head reads."""
+        return not self.detection
+
     def at(self, step: int) -> RMONetSettings:
         """The settings at a step of a training: these, but for what the warm-up has not yet let go."""
         warmup = self.warmup
@@ -169,8 +174,8 @@ class RMONetSettings:
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's last, on the device of a tensor."""
-        foreground = [self.sigma_foreground] * (self.num_slots - 1)
-        return torch.tensor([*foreground, self.sigma_background], device=like.device)
+        foreground = torch.full((self.num_slots - 1,), self.sigma_foreground, device=like.device)
+        return F.pad(foreground, (0, 1), value=self.sigma_background)  # filled there: a copy would make the host wait
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,7 @@ class RMONet(nn.Module):
         seen = (images - 0.5) / 0.5 if settings.normalise else images
         features = self.backbone(seen.contiguous(memory_format=torch.channels_last))
         share = stick_breaking if settings.masks == "stick_breaking" else softmax_masks
-        whole = images.new_tensor([0.0, 0.0, *size])
+        whole = F.pad(torch.full((2,), float(settings.size), device=images.device), (2, 0))  # [4]: x1 y1 x2 y2
         if self.proposals is None:  # Fig. 20: K-1 maps of the whole image
             image_boxes = whole.expand(len(images), 1, 4)
             once = SlotPacking.all_of(image_boxes)

@@ -92,15 +92,25 @@ class Batches:
             yield batch
 
 
-def training_batches(source: Source, sampler: StepSampler, workers: int) -> Batches:
-    """The training's batches, one a step, from `workers` processes (0: from this one)."""
+def training_batches(
+    source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
+) -> Batches:
+    """The training's batches, one a step.
+
+    Args:
+        source: of the scenes.
+        sampler: their order.
+        workers: processes that draw or read them; 0: this one does.
+        prefetch: batches that each worker keeps ready.
+        pin_memory: have them in memory that a GPU copies from while it computes.
+    """
     loader = DataLoader(
         BatchDataset(source),
         sampler=sampler,
         batch_size=None,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         worker_init_fn=leave_to_parent,
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import lightning
-import torch
 
 from unscene.data import Source
 from unscene.training.batches import Batches, StepSampler, ordered_batches, training_batches
+from unscene.training.processes import started_by_srun
 from unscene.training.recipe import Recipe
 
 VALIDATION_BATCH = 32  # images at most, on every machine, so that a validation needs no more memory than a step
@@ -37,8 +37,12 @@ class SceneData(lightning.LightningDataModule):
         settings = self.recipe.trainer
         rank, world = self._place()
         sampler = StepSampler(len(self.source), settings.batch_size, self.recipe.seed, self.first_step, rank, world)
-        workers = settings.workers if settings.workers >= 0 else default_workers()
-        return training_batches(self.source, sampler, workers)
+        assert self.trainer is not None
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        workers = (
+            settings.workers if settings.workers >= 0 else default_workers(on_gpu, _sharing(self.trainer.num_devices))
+        )
+        return training_batches(self.source, sampler, workers, settings.prefetch, pin_memory=on_gpu)
 
     def val_dataloader(self) -> Batches:
         """The scenes of the validation, each once; each process has its share of them."""
@@ -51,6 +55,24 @@ class SceneData(lightning.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
 
-def default_workers() -> int:
-    """Processes that load data: none on a small CPU, where they would take the training's cores."""
-    return min(8, max(0, (os.cpu_count() or 1) - 2)) if torch.cuda.is_available() else 0
+def default_workers(on_gpu: bool, processes: int = 1) -> int:
+    """Processes that load data, for each process that trains.
+
+    Beside a GPU every core but the training's own, at most eight. None where a CPU trains: a step takes so much longer
+    than the drawing of its scenes that a core does more for it by computing.
+
+    Args:
+        on_gpu: whether a GPU trains.
+        processes: that train on this machine and share its cores.
+    """
+    return min(8, max(0, _cores() // processes - 1)) if on_gpu else 0
+
+
+def _sharing(processes: int) -> int:
+    """How many of the processes that train here share the cores that one of them may use: srun may part them."""
+    return 1 if started_by_srun() and "SLURM_CPUS_PER_TASK" in os.environ else processes
+
+
+def _cores() -> int:
+    """Cores that this process may use: a batch system grants it some of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

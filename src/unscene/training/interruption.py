@@ -1,4 +1,5 @@
-"""Ctrl-C (or SIGTERM) ends a training in order: after the step that runs, with a checkpoint to go on from."""
+"""Ctrl-C, SIGTERM, or SIGUSR1 (as batch systems warn of a time limit) ends a training in order: after the step that
+runs, with a checkpoint to go on from."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from types import FrameType, TracebackType
 
 from unscene.training.processes import is_first_process
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no third
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Interruption:
@@ -51,6 +53,7 @@ class Interruption:
 
 
 def leave_to_parent(worker: int) -> None:
-    """In a process that loads data, leave Ctrl-C to the process that trains."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a process that loads data, leave the signals to the process that trains."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from unscene.training.metrics_table import MetricsTable
 from unscene.training.module import SceneModule
+from unscene.training.processes import mean_over_processes
 from unscene.training.run_folder import RunFolder, writing
 
 
@@ -38,8 +39,9 @@ class MetricsLog(Callback):
         self.latest: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far."""
-        return {"sums": {name: value.cpu() for name, value in self.sums.items()}, "steps": self.steps}
+        """The sums so far, of all processes' images."""
+        sums = self._mean_sums()
+        return {"sums": {name: value.cpu() for name, value in sums.items()}, "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the sums of the checkpoint."""
@@ -71,16 +73,20 @@ class MetricsLog(Callback):
             self._write_row(trainer, batch["images"].shape[0] * trainer.world_size)
 
     def _write_row(self, trainer: lightning.Trainer, images: int) -> None:
-        values = torch.stack(list(self.sums.values()))
-        if trainer.world_size > 1:
-            values = trainer.strategy.reduce(values, reduce_op="mean")  # the other processes' images count as well
-        row = {f"train/{name}": value / self.steps for name, value in zip(self.sums, values.tolist(), strict=True)}
+        sums = torch.stack(list(self._mean_sums().values())).tolist()
+        row = {f"train/{name}": value / self.steps for name, value in zip(self.sums, sums, strict=True)}
         now = time.monotonic()
         row["train/images_per_second"] = self.speed_steps * images / (now - self.speed_since)
         row["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self.write(trainer, row)
         self.sums, self.steps = {}, 0
         self.speed_since, self.speed_steps = now, 0
+
+    def _mean_sums(self) -> dict[str, Tensor]:
+        """The sums, in which the other processes' images count as well."""
+        if not self.sums:
+            return {}
+        return dict(zip(self.sums, mean_over_processes(torch.stack(list(self.sums.values()))), strict=True))
 
     def write(self, trainer: lightning.Trainer, values: dict[str, float]) -> None:
         """Put values into both logs at the current step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from unscene.metrics import METRICS
 from unscene.scene import Losses, Scene
 from unscene.training.batches import images_of
 from unscene.training.health import Health
+from unscene.training.processes import mean_over_processes
 from unscene.training.recipe import Recipe
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
@@ -65,7 +67,7 @@ class SceneModule(lightning.LightningModule):
         """
         losses, _ = self.model.loss(images_of(batch), self.global_step)
         total: Tensor = losses.total.mean()
-        if not torch.isfinite(total):
+        if not torch.isfinite(mean_over_processes(total.detach())):  # alike in all, lest one waits for another
             raise TrainingError(_not_finite(losses, self.global_step))
         self.last_losses = losses
         return total
@@ -124,8 +126,8 @@ def parameter_groups(model: nn.Module, prefixes: Iterable[str]) -> dict[str, lis
 
 
 def _not_finite(losses: Losses, step: int) -> str:
-    values = {name: float(term.detach().mean()) for name, term in losses.terms.items()}
-    broken = [name for name, term in losses.terms.items() if not bool(torch.isfinite(term).all())]
+    values = {name: float(mean_over_processes(term.detach().double().mean())) for name, term in losses.terms.items()}
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
     shown = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
     cause = " and ".join(broken) or "the weighted total"
     return f"step {step:,}: the loss is not finite, because of {cause} ({shown}). {SceneModule.HOW_TO_GO_ON}"

@@ -12,42 +12,33 @@ State = dict[str, torch.Tensor]
 
 
 class RandomState(Callback):
-    """Keeps the generators' states, of every process, as tensors: a checkpoint holds nothing that could run.
+    """Keeps the generators' states, as tensors: a checkpoint holds nothing that could run.
 
-    Args:
-        seed: of the training; with several processes each draws numbers of its own.
+    They are those of the first process, and of every other: all draw the noise of the whole batch (see
+    `blocks.shared_noise`), so that any number of processes may go on where another left off.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self) -> None:
         self.state: State | None = None
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Part the processes, which were all seeded alike to begin with the same weights."""
-        if trainer.world_size > 1:
-            torch.manual_seed(self.seed * trainer.world_size + trainer.global_rank)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the states."""
-        mine = {"cpu": torch.get_rng_state()}
+        state = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
-            mine["cuda"] = torch.cuda.get_rng_state()
-        everyone: list[Any] = [mine] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(everyone, mine)
-        checkpoint["random_state"] = everyone
+            state["cuda"] = torch.cuda.get_rng_state()
+        checkpoint["random_state"] = [state]
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep this process's until the first step, since the data loader draws before it."""
+        """Keep them until the first step, since the data loader draws before it."""
         states = checkpoint.get("random_state")
-        if isinstance(states, dict):  # of one process, as unscene wrote it at first
+        if isinstance(states, dict):  # as unscene wrote it at first
             states = [states]
-        if states and len(states) == trainer.world_size:  # another number of processes draws anew
-            self.state = states[trainer.global_rank]
+        if states:
+            self.state = states[0]
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int

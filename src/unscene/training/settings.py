@@ -77,10 +77,13 @@ class TrainerSettings:
         max_minutes: or there, counted anew when resumed; 0 sets no limit.
         precision: `auto` is bfloat16 autocast where the machine is fast at it, else float32.
         accelerator: `auto` is the GPU where there is one.
-        devices: a number, or `auto`: every GPU, one process on a CPU. Each has its share of every batch.
+        devices: a number, or `auto`: under torchrun or srun the processes that these have started (and as many
+            machines), else every GPU, or one process on a CPU. Each has its share of every batch.
         num_nodes: machines that train together.
         strategy: `ddp` is one process a device; `auto` chooses it where there are several.
-        workers: processes that load data; -1 chooses: none where the data is drawn on a small CPU.
+        workers: processes that load data, for each process that trains; -1 chooses: up to eight where a GPU trains,
+            none where a CPU does, which they would take cores from.
+        prefetch: batches that each worker keeps ready.
         threads: of the CPU; 0 leaves PyTorch's choice.
         validate_minutes: between two validations, each with a sample figure, a health verdict and a checkpoint.
         validate_images: of the validation's scenes, at most so many, the first ones.
@@ -97,6 +100,7 @@ class TrainerSettings:
     num_nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
     workers: int = -1
+    prefetch: int = 4
     threads: int = 0
     validate_minutes: float = 5.0
     validate_images: int = 1000
@@ -104,7 +108,7 @@ class TrainerSettings:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "max_steps", "log_every", "num_nodes", "validate_images")
+        counts = ("batch_size", "max_steps", "log_every", "num_nodes", "validate_images", "prefetch")
         _not_below(1, "trainer", **{name: getattr(self, name) for name in counts})
         _not_below(0, "trainer", max_minutes=self.max_minutes, threads=self.threads)
         _not_below(-1, "trainer", workers=self.workers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -23,6 +23,7 @@ from unscene.training.hardware import describe_machine, use_bfloat16
 from unscene.training.interruption import Interruption
 from unscene.training.metrics_log import MetricsLog
 from unscene.training.module import SceneModule
+from unscene.training.placement import Placement
 from unscene.training.processes import is_first_process
 from unscene.training.progress import Progress
 from unscene.training.random_state import RandomState
@@ -73,6 +74,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         torch.set_num_threads(recipe.trainer.threads)
     torch.set_flush_denormal(True)  # responsibilities far from a slot underflow; a CPU takes its time over such numbers
     lightning.seed_everything(recipe.seed, verbose=False)
+    os.environ.pop("PL_GLOBAL_SEED", None)  # by it Lightning would seed again where several processes train, but later
     interruption = Interruption()
     trainer = _trainer(recipe, run, validation, interruption)
     module = SceneModule(recipe, steps_per_epoch=max(1, len(source) // recipe.trainer.batch_size))
@@ -85,7 +87,8 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         write_text(run.recipe, recipe.text())  # a resumed run's changes too, which the next resume is to know
         run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})
     if 0 < recipe.trainer.max_steps <= start:
-        tqdm.write(f"{run.path} has had its {start:,} steps; raise --trainer.max_steps to go on.")
+        if is_first_process():
+            tqdm.write(f"{run.path} has had its {start:,} steps; raise --trainer.max_steps to go on.")
         return False
     data = SceneData(recipe, source, validation, start)
     try:
@@ -95,7 +98,16 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         raise KeyboardInterrupt(f"Stopped at once. {_go_on(run)}") from None
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"the device's memory is full. Lower trainer.batch_size. ({error})") from error
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not _left_alone(error):
+            raise
+        raise TrainingError(f"another process of this training ended; what it said tells why. {_go_on(run)}") from error
     return interruption.asked
+
+
+def _left_alone(error: RuntimeError) -> bool:
+    """Whether PyTorch lost the other processes."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _go_on(run: RunFolder) -> str:
@@ -104,30 +116,28 @@ def _go_on(run: RunFolder) -> str:
 
 def _trainer(recipe: Recipe, run: RunFolder, validation: Source, interruption: Interruption) -> lightning.Trainer:
     settings = recipe.trainer
-    device, devices = _device(settings.accelerator, settings.devices)
+    place = Placement.of(settings)
+    options = place.options(settings, recipe.model)
+    options["plugins"].append(WholeFiles())
     log = MetricsLog(run, settings.log_every)
     callbacks: list[Callback] = [
         Samples(run, next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES)))),
         log,  # after the figure, whose time is not the training's
         Progress(log, settings.max_minutes),
-        RandomState(recipe.seed),
+        RandomState(),
         BestCheckpoint(run, log),
         Clock(run, settings, interruption),
     ]
     try:
         return lightning.Trainer(
-            accelerator=device,
-            devices=devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
-            precision="bf16-mixed" if use_bfloat16(settings.precision, device) else "32-true",
+            **options,
+            precision="bf16-mixed" if use_bfloat16(settings.precision, place.device) else "32-true",
             max_epochs=-1,
             max_steps=settings.max_steps,
             val_check_interval=NEVER,  # `Clock` says when
             check_val_every_n_epoch=None,
             gradient_clip_val=recipe.optimizer.clip_norm or None,
             callbacks=callbacks,
-            plugins=[WholeFiles()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -138,16 +148,6 @@ def _trainer(recipe: Recipe, run: RunFolder, validation: Source, interruption: I
         )
     except (MisconfigurationException, ValueError) as error:
         raise RecipeError(f"the machine cannot do what the trainer's settings ask for: {error}") from error
-
-
-def _device(accelerator: str, devices: str | int) -> tuple[str, Any]:
-    """What Lightning is asked for: `cuda` or `cpu`, and how many."""
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise RecipeError("trainer.accelerator is gpu, but PyTorch finds no GPU here. Set it to auto or cpu.")
-    device = "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
-    if devices == "auto":
-        return device, 1 if device == "cpu" else "auto"
-    return device, int(devices)
 
 
 def quieten_lightning() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.timing import Comparison
 from unscene.errors import RecipeError, UnsceneError
+from unscene.training.cpu_tuning import tune_cpu
 from unscene.training.hardware import describe_machine
 from unscene.training.run_folder import write_text, writing
 
@@ -56,7 +57,7 @@ def started(parser: argparse.ArgumentParser, words: Sequence[str] | None = None)
         raise RecipeError("--device is cuda, but PyTorch finds no GPU here. Leave it out, or set it to cpu.")
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    tune_cpu()
     return options
 
 

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
 from unscene.errors import TrainingError, UnsceneError
+from unscene.training.cpu_tuning import tune_cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL, KILLED = 3, -9  # what the process returns where its device's memory did not suffice; where the system ended it
@@ -98,7 +99,7 @@ def resident_bytes(peak: bool = False) -> int:
 def _measured(options: argparse.Namespace) -> StepMemory:
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    tune_cpu()
     recipe = recipe_to_measure(options.recipe, options.set)
     on_gpu = torch.device(options.device).type == "cuda"
     baseline = 0 if on_gpu else resident_bytes()

@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C. A wrong word on the command
         line ends the process with 2.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages; it reads this once
     rest, settings = split_settings(sys.argv[1:] if arguments is None else arguments)
     known = parse(rest)
     try:

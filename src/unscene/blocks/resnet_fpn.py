@@ -14,6 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from unscene.blocks.small_map_convolution import SmallMapConv2d
 from unscene.errors import CheckpointError, RecipeError, check_shape
 
 
@@ -84,6 +85,10 @@ class ResNetFPN(nn.Module):
                     f"network's, not width {width} and {in_channels} channels: set it to false, or the width to 64."
                 )
             self._load_imagenet_weights()
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage.children():
+                assert isinstance(block, BasicBlock)
+                block.conv1, block.conv2 = SmallMapConv2d(block.conv1), SmallMapConv2d(block.conv2)
 
     def _load_imagenet_weights(self) -> None:
         weights = {name: tensor for name, tensor in imagenet_weights().items() if not name.startswith("fc.")}

@@ -18,6 +18,7 @@ from unscene.errors import RecipeError, TrainingError
 from unscene.training.batches import ordered_batches
 from unscene.training.checkpoints import BestCheckpoint, WholeFiles
 from unscene.training.clock import NEVER, Clock
+from unscene.training.cpu_tuning import tune_cpu
 from unscene.training.data_module import SceneData
 from unscene.training.hardware import describe_machine, use_bfloat16
 from unscene.training.interruption import Interruption
@@ -72,7 +73,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     """Train; whether Ctrl-C ended it."""
     if recipe.trainer.threads:
         torch.set_num_threads(recipe.trainer.threads)
-    torch.set_flush_denormal(True)  # responsibilities far from a slot underflow; a CPU takes its time over such numbers
+    tune_cpu()
     lightning.seed_everything(recipe.seed, verbose=False)
     os.environ.pop("PL_GLOBAL_SEED", None)  # by it Lightning would seed again where several processes train, but later
     interruption = Interruption()

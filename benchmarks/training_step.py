@@ -3,20 +3,26 @@
     python -m benchmarks.training_step --recipe rmonet_unet/multi_dsprites_cpu --batch 64
 
 A step is loss, gradients and Adam's update. Ours runs as the training runs it (bfloat16 and channels-last where the
-machine is fast at it) and in float32; the reference is float32, NCHW, with loops (`benchmarks/reference`). Where a
+machine is fast at it) and in float32; the reference is float32, NCHW, with loops (`benchmarks/reference`), on a CPU in
+a process of its own, which is not tuned as a training's is (`plain_process`). Where a
 recipe leaves work out that the paper does (empty slots, what lies outside of a box), "paper's letter" does it all.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from benchmarks.command import finish, option_parser, run, started
+from benchmarks.plain_process import PlainProcess
 from benchmarks.plain_step import PlainStep, papers_letter, plain_model
 from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
 from benchmarks.timing import Comparison, Subject, measure
 from unscene.recipes import recipe_names
+from unscene.training.recipe import Recipe
 
 FLOAT32, PLAIN, LETTER = "float32", "plain reference", ", paper's letter"
 
@@ -50,12 +56,25 @@ def compared_steps(name: str, options: argparse.Namespace) -> Comparison:
     if step.bfloat16:
         exact = recipe_to_measure(name, [*options.set, "trainer.precision=float32"])
         subjects[FLOAT32] = RecipeStep(exact, options.batch, options.device)
-    plain = None if options.no_reference else plain_model(recipe, options.device)
-    if plain is not None:
-        subjects[PLAIN] = PlainStep(plain, recipe, options.batch, options.device)
-    seconds = measure(subjects, options.rounds, options.seconds, options.device)
-    reference = PLAIN if plain is not None else FLOAT32 if FLOAT32 in subjects else None
+    reference = FLOAT32 if FLOAT32 in subjects else None
+    with contextlib.ExitStack() as stack:
+        if not options.no_reference and plain_model(recipe) is not None:
+            subjects[PLAIN] = stack.enter_context(plain_subject(name, recipe, options))
+            reference = PLAIN
+        seconds = measure(subjects, options.rounds, options.seconds, options.device)
     return Comparison(f"training step of {name}, batch {options.batch}", seconds, reference, options.batch)
+
+
+@contextlib.contextmanager
+def plain_subject(name: str, recipe: Recipe, options: argparse.Namespace) -> Iterator[Subject]:
+    """The plain reference's step: on a CPU in a process of its own."""
+    if options.device == "cpu":
+        with PlainProcess(name, options.set, options.batch, torch.get_num_threads()) as process:
+            yield process
+    else:
+        plain = plain_model(recipe, options.device)
+        assert plain is not None
+        yield PlainStep(plain, recipe, options.batch, options.device)
 
 
 def main(words: Sequence[str] | None = None) -> None:

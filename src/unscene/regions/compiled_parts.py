@@ -1,7 +1,6 @@
 """The parts of many masks on a CPU, compiled by numba: the same bits as the NumPy way (`pseudo_boxes`), far quicker.
 
-numba is an optional extra (`pip install unscene[fast]`); without it this module cannot be imported. It compiles at the
-first call, which takes some seconds, and keeps the result on disk for the next process where it can.
+Without numba this module cannot be imported.
 
 Masks are not negative, so their float32 bits are in the order of their values: everything here compares whole numbers,
 which a CPU does sixteen at a time.
@@ -9,22 +8,14 @@ which a CPU does sixteen at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from unscene.regions.compilation import compiled
+
 EXACT = 2.0**33  # see `pseudo_boxes.exact_addends`
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        kept: Callable[..., Any] = numba.njit(function, cache=True, nogil=True)
-    except RuntimeError:  # nowhere to keep it: every process compiles
-        kept = numba.njit(function, nogil=True)
-    return kept
 
 
 def histograms(
@@ -78,17 +69,17 @@ def parts_above(
         room = found
 
 
-@_compiled
+@compiled
 def _as_float(bits: Any) -> Any:
     return np.array([bits], np.int32).view(np.float32)[0]
 
 
-@_compiled
+@compiled
 def _as_bits(value: Any) -> Any:
     return np.array([value], np.float32).view(np.int32)[0]
 
 
-@_compiled
+@compiled
 def _histograms(bits: Any, floor: Any, bins: int) -> Any:
     size, height, width = bits.shape
     counts, row_greatest = np.zeros((size, bins)), np.empty((size, height), np.int32)
@@ -111,7 +102,7 @@ def _histograms(bits: Any, floor: Any, bins: int) -> Any:
     return counts, least, greatest, row_greatest
 
 
-@_compiled
+@compiled
 def _range_of_rows(bits: Any, row_greatest: Any) -> Any:
     lowest, highest = np.int32(2147483647), np.int32(-2147483648)
     for y in range(bits.shape[0]):
@@ -123,7 +114,7 @@ def _range_of_rows(bits: Any, row_greatest: Any) -> Any:
     return lowest, highest
 
 
-@_compiled
+@compiled
 def _count_from(bits: Any, row_greatest: Any, bound: Any) -> int:
     total = 0
     for y in range(bits.shape[0]):
@@ -135,7 +126,7 @@ def _count_from(bits: Any, row_greatest: Any, bound: Any) -> int:
     return total
 
 
-@_compiled
+@compiled
 def _least_bits_from(bound: float) -> Any:
     """The bits of the least float32 that is at or above a float64."""
     rounded = np.float32(bound)
@@ -144,7 +135,7 @@ def _least_bits_from(bound: float) -> Any:
     return _as_bits(rounded)
 
 
-@_compiled
+@compiled
 def _parts(
     bits: Any,
     masks: Any,
@@ -178,7 +169,7 @@ def _parts(
     return found
 
 
-@_compiled
+@compiled
 def _runs(bits: Any, row_greatest: Any, least: Any, runs: Any) -> int:
     """Write the runs of bits >= least, row by row, each joined to those of the row above that it touches."""
     count, above, above_end = 0, 0, 0  # the runs of the row above are those from `above` to `above_end`
@@ -206,7 +197,7 @@ def _runs(bits: Any, row_greatest: Any, least: Any, runs: Any) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _root(runs: Any, run: int) -> int:
     while runs[run, 3] != run:
         runs[run, 3] = runs[runs[run, 3], 3]
@@ -214,7 +205,7 @@ def _root(runs: Any, run: int) -> int:
     return run
 
 
-@_compiled
+@compiled
 def _boxes(runs: Any, count: int, boxes: Any) -> int:
     """Write the boxes of the parts that the runs make, by each part's first run, which is its root."""
     found = 0
@@ -231,7 +222,7 @@ def _boxes(runs: Any, count: int, boxes: Any) -> int:
     return found
 
 
-@_compiled
+@compiled
 def _mean(bits: Any, mask: Any, floor: Any, rounding: bool) -> Any:
     total = 0.0
     for y in range(mask.shape[0]):

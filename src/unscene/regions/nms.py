@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ def batched_nms(
 
         keep_j = valid_j and there is no i before j with keep_i and iou_ij > t.
 
-    On a CPU this is iterated from keep = valid, which settles the boxes from the best on and stops at the solution, for
-    all groups together, in as many rounds as the longest chain of suppressions (a handful). To ask whether it has
-    settled makes the host wait for a GPU; there ceil(N / 8) blocks of boxes are decided one after another, each by
-    trying all subsets of the block against the equation. Both give the answer of `torchvision.ops.nms`.
+    On a CPU with numba a compiled loop does as it says. Without, the equation is iterated from keep = valid, which
+    settles the boxes from the best on and stops at the solution, for all groups together, in as many rounds as the
+    longest chain of suppressions (a handful). To ask whether it has settled makes the host wait for a GPU; there
+    ceil(N / 8) blocks of boxes are decided one after another, each by trying all subsets of the block against the
+    equation. All give the answer of `torchvision.ops.nms`.
 
     Args:
         boxes: [G, N, 4] pixels.
@@ -55,11 +57,25 @@ def batched_nms(
     best_first = boxes.gather(1, order.unsqueeze(-1).expand_as(boxes))
     candidates = valid.gather(1, order)
     threshold = _largest_not_above(iou_threshold, boxes.dtype)
-    settle = _settle if host_reads else _settle_by_blocks
-    groups = _groups_at_once(boxes)
-    parts = zip(best_first.split(groups), candidates.split(groups), strict=True)
-    kept = torch.cat([settle(_suppressions(part, threshold), candidate) for part, candidate in parts])
+    compiled = compiled_nms() if host_reads and boxes.device.type == "cpu" else None
+    if compiled:
+        kept = compiled.greedy(best_first, candidates, threshold)
+    else:
+        settle = _settle if host_reads else _settle_by_blocks
+        groups = _groups_at_once(boxes)
+        parts = zip(best_first.split(groups), candidates.split(groups), strict=True)
+        kept = torch.cat([settle(_suppressions(part, threshold), candidate) for part, candidate in parts])
     return torch.zeros_like(valid).scatter(1, order, kept)
+
+
+@cache
+def compiled_nms() -> ModuleType | None:
+    """The compiled loop, if numba is installed."""
+    try:
+        from unscene.regions import compiled_nms as compiled
+    except ImportError:
+        return None
+    return compiled
 
 
 def _suppressions(boxes: Tensor, threshold: float) -> Tensor:

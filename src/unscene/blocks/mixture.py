@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from unscene.errors import check_shape
 
 MixtureOver = Literal["pixel", "channel"]
+NEGLIGIBLE = -80.0  # nats; e^-80 is 2e-35, still a normal number in float32
 
 
 def mixture_log_likelihood(
@@ -85,9 +86,12 @@ class _MixtureLogLikelihood(Function):
         else:
             squared = difference.square()
         joint = squared.mul_(-0.5 / scales**2).add_(log_constant).add_(log_masks)
-        log_total = joint.logsumexp(dim=1, keepdim=True)
-        ctx.save_for_backward(difference, joint.sub_(log_total).exp_(), scales)
-        likelihood: Tensor = log_total.sum(dim=(1, 2, 3, 4))
+        greatest = joint.amax(dim=1, keepdim=True)
+        # a CPU's exp is many times slower where it underflows, and e^-80 of the best slot's share counts for nothing
+        shares = joint.sub_(greatest).clamp_min_(NEGLIGIBLE).exp_()
+        total = shares.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(difference, shares.div_(total), scales)
+        likelihood: Tensor = total.log().add_(greatest).sum(dim=(1, 2, 3, 4))
         return likelihood
 
     @staticmethod

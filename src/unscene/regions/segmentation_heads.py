@@ -14,6 +14,7 @@ from unscene.blocks.resnet_fpn import Features, ResNetFPN
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.spatial_transformer import paste_boxes
 from unscene.errors import RecipeError
+from unscene.regions.region_skip import doubled_beside_region
 from unscene.regions.roi_masking import roi_mask
 
 
@@ -106,20 +107,20 @@ class UNetHead(nn.Module):
     def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
         """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         conv1, conv2, conv3, conv4, _ = features.conv
+        image = slots.image
 
-        def region(conv: Tensor, stride: int) -> Tensor:
-            """Only what a box and its ring show of a map: [B, C, h, w] -> [S, C, h, w]."""
-            return _region(conv, boxes, slots, stride, self.expand)
+        def beside_region(coarse: Tensor, conv: Tensor, stride: int) -> Tensor:
+            """The coarser level doubled, and what a box and its ring show of a map [B, C, H, W]: [S, ..., H, W]."""
+            return doubled_beside_region(coarse, conv, _ternary(conv, boxes, stride, self.expand), image)
 
         bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
         image_wide = self.up4(torch.cat([_double(bottom), conv4], dim=1))
         each = slots.pack_images(image_wide)  # one copy a box
-        each = self.up3(torch.cat([_double(each), region(conv3, 8)], dim=1))
-        each = self.up2(torch.cat([_double(each), region(conv2, 4)], dim=1))
-        finest = [_double(each), region(conv1, 2)]
+        each = self.up3(beside_region(each, conv3, 8))
+        each = self.up2(beside_region(each, conv2, 4))
         if self.image_skip:
-            finest.append(region(F.pixel_unshuffle(features.images, 2).to(conv1.dtype), 2))
-        each = self.up1(torch.cat(finest, dim=1))
+            conv1 = torch.cat([conv1, F.pixel_unshuffle(features.images, 2).to(conv1.dtype)], dim=1)
+        each = self.up1(beside_region(each, conv1, 2))
         return F.pixel_shuffle(self.to_alpha(each), 2)
 
 
@@ -235,9 +236,14 @@ def _double(features: Tensor) -> Tensor:
 
 def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand: float) -> Tensor:
     """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
-    height, width = maps.shape[2:]
-    ternary = roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]
+    ternary = _ternary(maps, boxes, stride, expand)
     return slots.pack_images(_channels_last(maps)).mul_(ternary.to(maps.dtype))  # in place: the copy is ours
+
+
+def _ternary(maps: Tensor, boxes: Tensor, stride: int, expand: float) -> Tensor:
+    """[S, 1, h, w] the ternary map of each packed box [S, 4] over maps [B, C, h, w]."""
+    height, width = maps.shape[2:]
+    return roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]
 
 
 def _channels_last(features: Tensor) -> Tensor:

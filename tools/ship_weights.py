@@ -77,7 +77,8 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
         "## Scores",
         "",
-        f"`{evaluated['command'].replace('__main__.py', 'unscene')}`, commit {evaluated['commit']}, {evaluated['cpu']}:",
+        f"`{evaluated['command'].replace('__main__.py', 'unscene')}`, commit {evaluated['commit']}, "
+        f"{evaluated['cpu']}:",
         "",
         "| metric | value |",
         "|---|---|",

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.command import finish, option_parser, run, started
+from benchmarks.command import run
 from benchmarks.plain_step import papers_letter, plain_model
 from benchmarks.recipe_step import recipe_to_measure, scenes_of
 from benchmarks.timing import Comparison, Subject, measure
-from benchmarks.training_step import FLOAT32, LETTER, PLAIN, add_recipe_options, default_recipes, precision_name
+from benchmarks.training_step import FLOAT32, LETTER, PLAIN, compare_recipes, precision_name
 from unscene.training.hardware import use_bfloat16
 from unscene.training.loading import load, shipped_weights
 from unscene.training.recipe import Recipe
@@ -80,14 +80,7 @@ def compared_inference(name: str, options: argparse.Namespace) -> Comparison:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = option_parser("inference", __doc__)
-    add_recipe_options(parser)
-    options = started(parser, words)
-    comparisons = []
-    for name in options.recipe or default_recipes():
-        comparisons.append(compared_inference(name, options))
-        print(comparisons[-1].table(), end="\n\n", flush=True)
-    finish(options, comparisons, batch=options.batch, settings=options.set)
+    compare_recipes("inference", __doc__, compared_inference, words)
 
 
 if __name__ == "__main__":

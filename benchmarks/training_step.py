@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -77,16 +77,26 @@ def plain_subject(name: str, recipe: Recipe, options: argparse.Namespace) -> Ite
         yield PlainStep(plain, recipe, options.batch, options.device)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure, print, write."""
-    parser = option_parser("training_step", __doc__)
+def compare_recipes(
+    benchmark: str,
+    description: str | None,
+    compared: Callable[[str, argparse.Namespace], Comparison],
+    words: Sequence[str] | None,
+) -> None:
+    """Measure one recipe after another, print each, and write all."""
+    parser = option_parser(benchmark, description)
     add_recipe_options(parser)
     options = started(parser, words)
     comparisons = []
     for name in options.recipe or default_recipes():
-        comparisons.append(compared_steps(name, options))
+        comparisons.append(compared(name, options))
         print(comparisons[-1].table(), end="\n\n", flush=True)
     finish(options, comparisons, batch=options.batch, settings=options.set)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    compare_recipes("training_step", __doc__, compared_steps, words)
 
 
 if __name__ == "__main__":

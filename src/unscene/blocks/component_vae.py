@@ -33,7 +33,7 @@ class ComponentVAESettings:
         decoder_channels: of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.
         decoder_padding: `valid` (the paper's) or `same`.
-        decoder_stride: 1 (the paper's) or 2, see `SpatialBroadcastDecoder`.
+        decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
         colour: `sigmoid` keeps the reconstruction in 0..1, `linear` leaves it free.
         encoder_region: `image` (the paper's): every slot is encoded from the whole image; `roi` (ours): from what its
             region shows, resampled to the size that the encoder would read of the whole image.

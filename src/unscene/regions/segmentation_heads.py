@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from unscene.blocks.doubled_convolution import convolve_doubled
 from unscene.blocks.resnet_fpn import Features, ResNetFPN
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.spatial_transformer import paste_boxes
 from unscene.errors import RecipeError
-from unscene.regions.region_skip import doubled_beside_region
 from unscene.regions.roi_masking import roi_mask
 
 
@@ -107,20 +107,18 @@ class UNetHead(nn.Module):
     def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
         """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         conv1, conv2, conv3, conv4, _ = features.conv
-        image = slots.image
-
-        def beside_region(coarse: Tensor, conv: Tensor, stride: int) -> Tensor:
-            """The coarser level doubled, and what a box and its ring show of a map [B, C, H, W]: [S, ..., H, W]."""
-            return doubled_beside_region(coarse, conv, _ternary(conv, boxes, stride, self.expand), image)
-
-        bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
-        image_wide = self.up4(torch.cat([_double(bottom), conv4], dim=1))
-        each = slots.pack_images(image_wide)  # one copy a box
-        each = self.up3(beside_region(each, conv3, 8))
-        each = self.up2(beside_region(each, conv2, 4))
         if self.image_skip:
             conv1 = torch.cat([conv1, F.pixel_unshuffle(features.images, 2).to(conv1.dtype)], dim=1)
-        each = self.up1(beside_region(each, conv1, 2))
+
+        def region(conv: Tensor, stride: int) -> Tensor:
+            return _region(conv, boxes, slots, stride, self.expand)
+
+        bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
+        image_wide = _raised(self.up4, bottom, conv4)
+        each = slots.pack_images(image_wide)  # one copy a box
+        each = _raised(self.up3, each, region(conv3, 8))
+        each = _raised(self.up2, each, region(conv2, 4))
+        each = _raised(self.up1, each, region(conv1, 2))
         return F.pixel_shuffle(self.to_alpha(each), 2)
 
 
@@ -230,14 +228,21 @@ def _level(before: int, settings: HeadSettings) -> nn.Sequential:
     )
 
 
-def _double(features: Tensor) -> Tensor:
-    return F.interpolate(features, scale_factor=2.0, mode="nearest")
+def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
+    """A level of the UNet head applied to cat([coarse doubled, skip]), which need not be drawn for it."""
+    first, *others = level
+    assert isinstance(first, nn.Conv2d)
+    of_coarse, of_skip = first.weight.split([coarse.shape[1], skip.shape[1]], dim=1)
+    features = F.conv2d(skip, of_skip, first.bias, padding=1).add_(convolve_doubled(coarse, of_coarse))
+    for layer in others:
+        features = layer(features)
+    return features
 
 
 def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand: float) -> Tensor:
     """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
     ternary = _ternary(maps, boxes, stride, expand)
-    return slots.pack_images(_channels_last(maps)).mul_(ternary.to(maps.dtype))  # in place: the copy is ours
+    return slots.pack_images(_channels_last(maps)).mul(ternary.to(maps.dtype))
 
 
 def _ternary(maps: Tensor, boxes: Tensor, stride: int, expand: float) -> Tensor:

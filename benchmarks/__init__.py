@@ -1,5 +1,5 @@
 """How fast the library is: one command a question, each against a plain reference in the same run. See README.md."""
 
-import os
+from unscene.cli import set_process_up
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does, before PyTorch is imported
+set_process_up()  # as the command line does, before PyTorch is imported

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from unscene import __version__, cli
-from unscene.cli import main
+from unscene.cli import main, set_process_up
 from unscene.command_line import split_settings
 from unscene.errors import RunError
 from unscene.recipes import recipe_names, recipe_text
@@ -342,3 +342,10 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
     assert "b.png" in line
     assert main([*words, str(tmp_path / "skipped"), "--skip-damaged"]) == 0
     assert list((tmp_path / "skipped").rglob("objects.json"))
+
+
+def test_what_is_set_for_the_process_is_what_the_user_has_not_set(monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    set_process_up()
+    assert (os.environ["THP_MEM_ALLOC_ENABLE"], os.environ["GOMP_SPINCOUNT"]) == ("1", "77")

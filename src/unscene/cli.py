@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C. A wrong word on the command
         line ends the process with 2.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages; it reads this once
+    set_process_up()
     rest, settings = split_settings(sys.argv[1:] if arguments is None else arguments)
     known = parse(rest)
     try:
@@ -39,6 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         print(str(interruption) or "Interrupted; nothing half-written is left behind.", file=sys.stderr)
         return 130
+
+
+def set_process_up() -> None:
+    """Set what PyTorch and OpenMP read once, when they are loaded; what the user has set stays."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages
+    # An idle OpenMP thread stays awake a thirtieth of its default: compiled loops want its core (`blocks.cpu_threads`).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> dict[str, Any]:

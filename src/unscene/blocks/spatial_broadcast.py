@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unscene.blocks.relu_convolutions import relu_convolutions
 from unscene.errors import RecipeError, check_shape
 
 Padding = Literal["valid", "same"]
@@ -72,8 +73,7 @@ class SpatialBroadcastDecoder(nn.Module):
         of_place = F.conv2d(self.coordinates, kernel_of_place)  # [1, channels, size', size']
         # added with the channels last, which is how the convolutions want them
         features = (of_latent[:, None, None] + of_place.permute(0, 2, 3, 1)).relu_().permute(0, 3, 1, 2)
-        for convolution in self.hidden:
-            features = convolution(features).relu_()
+        features = relu_convolutions(features, self.hidden)
         return F.pixel_shuffle(self.last(features), self.stride)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.regions.compilation import compiled
+from unscene.blocks.compilation import compiled
+from unscene.blocks.cpu_threads import on_all_threads
 
 EXACT = 2.0**33  # see `pseudo_boxes.exact_addends`
+PIXELS_WORTH_A_THREAD = 2**17  # some tenths of a millisecond
 
 
 def histograms(
@@ -32,9 +34,12 @@ def histograms(
         counts [G, bins], all zero for a mask of one value; least [G]; greatest [G]; and the bits of the greatest value
         of each row [G, H], for `parts_above` to skip rows by.
     """
-    answer: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]
-    answer = _histograms(masks.view(np.int32), np.float32(floor).view(np.int32), bins)
-    return answer
+    bits, floor_bits = masks.view(np.int32), np.float32(floor).view(np.int32)
+    parts = on_all_threads(
+        lambda start, stop: _histograms(bits[start:stop], floor_bits, bins), len(masks), _masks_worth_a_thread(masks)
+    )
+    counts, least, greatest, row_greatest = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return counts, least, greatest, row_greatest
 
 
 def parts_above(
@@ -59,14 +64,27 @@ def parts_above(
         mask [n] of each part, rising, the lower threshold first, then by the first pixel as one reads; boxes [n, 4]
         pixels, end exclusive; scores [n], the mean of the mask inside the box.
     """
-    room = 64 * max(1, len(masks))
     bits, floor_bits = masks.view(np.int32), np.float32(floor).view(np.int32)
-    while True:
-        parts, scores = np.empty((room, 5), np.int64), np.empty(room, np.float32)
-        found = _parts(bits, masks, thresholds, row_greatest, floor_bits, *sides, round_addends, parts, scores)
-        if found <= room:
-            return parts[:found, 0], parts[:found, 1:], scores[:found]
-        room = found
+
+    def some(start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        here = slice(start, stop)
+        of_these = (bits[here], masks[here], thresholds[here], row_greatest[here])
+        room = 64 * max(1, stop - start)
+        while True:
+            parts, scores = np.empty((room, 5), np.int64), np.empty(room, np.float32)
+            found = _parts(*of_these, floor_bits, *sides, round_addends, parts, scores)
+            if found <= room:
+                parts[:, 0] += start
+                return parts[:found], scores[:found]
+            room = found
+
+    by_thread = on_all_threads(some, len(masks), _masks_worth_a_thread(masks))
+    parts, scores = (np.concatenate(each) for each in zip(*by_thread, strict=True))
+    return parts[:, 0], parts[:, 1:], scores
+
+
+def _masks_worth_a_thread(masks: NDArray[np.float32]) -> int:
+    return 1 + PIXELS_WORTH_A_THREAD // max(1, masks[0].size if len(masks) else 1)
 
 
 @compiled
@@ -150,14 +168,14 @@ def _parts(
 ) -> int:
     height, width = bits.shape[1:]
     runs = np.empty((height * (width // 2 + 1), 5), np.int64)  # start, end, row, parent, part
-    boxes = np.empty((len(runs), 4), np.int64)
+    boxes, edges = np.empty((len(runs), 4), np.int64), np.empty(width + 1, np.int64)
     found = 0
     for g in range(len(bits)):
         for t in range(thresholds.shape[1]):
             if not thresholds[g, t] < np.inf:
                 continue
             least = max(floor, _as_bits(thresholds[g, t]) + 1)  # v > threshold
-            count = _runs(bits[g], row_greatest[g], least, runs)
+            count = _runs(bits[g], row_greatest[g], least, edges, runs)
             for x1, y1, x2, y2 in boxes[: _boxes(runs, count, boxes)]:
                 shorter, longer = min(x2 - x1, y2 - y1), max(x2 - x1, y2 - y1)
                 if shorter < min_side or longer > max_ratio * shorter:
@@ -170,31 +188,38 @@ def _parts(
 
 
 @compiled
-def _runs(bits: Any, row_greatest: Any, least: Any, runs: Any) -> int:
+def _runs(bits: Any, row_greatest: Any, least: Any, edges: Any, runs: Any) -> int:
     """Write the runs of bits >= least, row by row, each joined to those of the row above that it touches."""
     count, above, above_end = 0, 0, 0  # the runs of the row above are those from `above` to `above_end`
     for y in range(bits.shape[0]):
         above, above_end = above_end, count
         if row_greatest[y] < least:
             continue
-        row, x, width = bits[y], 0, bits.shape[1]
-        while x < width:
-            if row[x] < least:
-                x += 1
-                continue
-            start = x
-            while x < width and row[x] >= least:
-                x += 1
-            runs[count, 0], runs[count, 1], runs[count, 2], runs[count, 3] = start, x, y, count
+        for edge in range(0, _edges(bits[y], least, edges), 2):
+            start, end = edges[edge], edges[edge + 1]
+            runs[count, 0], runs[count, 1], runs[count, 2], runs[count, 3] = start, end, y, count
             while above < above_end and runs[above, 1] < start:
                 above += 1
             touching = above
-            while touching < above_end and runs[touching, 0] <= x:
+            while touching < above_end and runs[touching, 0] <= end:
                 one, other = _root(runs, touching), _root(runs, count)
                 runs[max(one, other), 3] = min(one, other)
                 touching += 1
             count += 1
     return count
+
+
+@compiled
+def _edges(row: Any, least: Any, edges: Any) -> int:
+    """Write where the runs of a row start and end, without a branch that a CPU would have to guess."""
+    count, before = 0, 0
+    for x in range(len(row)):
+        inside = 1 if row[x] >= least else 0
+        edges[count] = x
+        count += inside ^ before
+        before = inside
+    edges[count] = len(row)
+    return count + before
 
 
 @compiled

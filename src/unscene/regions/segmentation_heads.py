@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from unscene.blocks.doubled_convolution import convolve_doubled
+from unscene.blocks.group_norm_relu import GroupNormReLU
+from unscene.blocks.relu_convolutions import relu_convolutions
 from unscene.blocks.resnet_fpn import Features, ResNetFPN
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.spatial_transformer import paste_boxes
@@ -214,8 +216,9 @@ def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> n
     nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
-    norm = [nn.GroupNorm(min(8, channels), channels)] if group_norm else []
-    return nn.Sequential(convolution, *norm, nn.ReLU(inplace=True))
+    return nn.Sequential(
+        convolution, GroupNormReLU(min(8, channels), channels) if group_norm else nn.ReLU(inplace=True)
+    )
 
 
 def _level(before: int, settings: HeadSettings) -> nn.Sequential:
@@ -234,6 +237,8 @@ def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
     assert isinstance(first, nn.Conv2d)
     of_coarse, of_skip = first.weight.split([coarse.shape[1], skip.shape[1]], dim=1)
     features = F.conv2d(skip, of_skip, first.bias, padding=1).add_(convolve_doubled(coarse, of_coarse))
+    if isinstance(others[0], nn.ReLU):  # each convolution has just a ReLU behind it
+        return relu_convolutions(F.relu_(features), [layer for layer in others if isinstance(layer, nn.Conv2d)])
     for layer in others:
         features = layer(features)
     return features

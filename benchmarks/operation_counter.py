@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from benchmarks.model_parts import ModelParts
 
@@ -72,18 +72,25 @@ class OperationCounter(TorchDispatchMode):
         stop = self._clock()
         out = func(*args, **kwargs)
         seconds = stop()
-        formula = flop_registry.get(func._overloadpacket)
-        flops = int(formula(*args, **kwargs, out_val=out)) if formula else 0
+        name = func._schema.name.partition("::")[2]
         operation = Operation(
             part=self._parts.current(),
-            name=func._schema.name.partition("::")[2],
-            flops=flops,
+            name=name,
+            flops=_flops(func, name, args, kwargs, out),
             bytes=moved_bytes(func, args, kwargs, out),
             dtype=next((each.dtype for each in _tensors((args, kwargs)) if each.is_floating_point()), None),
             seconds=0.0,
         )
         self._found.append((operation, seconds))
         return out
+
+
+def _flops(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    if name == "_convolution_pointwise":  # oneDNN's convolution with a ReLU, which the registry does not know
+        features, weight = args[:2]
+        return int(conv_flop_count(list(features.shape), list(weight.shape), list(out.shape), transposed=False))
+    formula = flop_registry.get(func._overloadpacket)
+    return int(formula(*args, **kwargs, out_val=out)) if formula else 0
 
 
 def moved_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:

@@ -34,7 +34,7 @@ class PlainProcess:
 
     def __init__(self, name: str, changes: list[str], batch_size: int, threads: int) -> None:
         words = [sys.executable, "-m", "benchmarks.plain_process", name, str(batch_size), str(threads), *changes]
-        environment = os.environ | {"THP_MEM_ALLOC_ENABLE": "0", "GOMP_SPINCOUNT": "300000"}  # what they are unset
+        environment = os.environ | {"THP_MEM_ALLOC_ENABLE": "0"}
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
         )

@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_process_up() -> None:
-    """Set what PyTorch and OpenMP read once, when they are loaded; what the user has set stays."""
+    """Set what PyTorch reads once, when it is loaded; what the user has set stays."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages
-    # An idle OpenMP thread stays awake a thirtieth of its default: compiled loops want its core (`blocks.cpu_threads`).
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def _parts_by_runs(masks: Tensor, settings: PseudoBoxSettings) -> tuple[Tensor, 
     scores = torch.from_numpy(_row_by_row_means(exact_addends(masks, settings), boxes, mask_index))
     sure = (scores >= settings.min_score).nonzero().squeeze(1)
     image = torch.from_numpy(mask_index) // max(slots, 1)
-    return torch.from_numpy(boxes).float()[sure], scores[sure], image[sure]
+    chosen, scores, image = _rows(sure, torch.from_numpy(boxes).float(), scores, image)
+    return chosen, scores, image
 
 
 @cache
@@ -173,7 +174,8 @@ def _compiled_parts(masks: Tensor, settings: PseudoBoxSettings, compiled: Module
     scores = torch.from_numpy(means)
     sure = (scores >= settings.min_score).nonzero().squeeze(1)
     image = torch.from_numpy(mask_index) // max(masks.shape[1], 1)
-    return torch.from_numpy(boxes).float()[sure], scores[sure], image[sure]
+    chosen, scores, image = _rows(sure, torch.from_numpy(boxes).float(), scores, image)
+    return chosen, scores, image
 
 
 def _candidates_by_blocks(masks: Tensor, settings: PseudoBoxSettings) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,18 +244,23 @@ def _padded_by_image(
     """Lay the flat boxes [n, 4] and scores [n] out as [B, M, ...] with valid [B, M], the best `limit` of each image."""
     order = scores.argsort(descending=True, stable=True)
     order = order[image[order].argsort(stable=True)]
-    boxes, scores, image = boxes[order], scores[order], image[order]
+    boxes, scores, image = _rows(order, boxes, scores, image)
     counts = image.bincount(minlength=num_images)
     rank = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
     stays = rank < limit
-    boxes, scores, image, rank = boxes[stays], scores[stays], image[stays], rank[stays]
+    boxes, scores, image, rank = _rows(stays.nonzero().squeeze(1), boxes, scores, image, rank)
     most = min(int(counts.max()), limit) if num_images else 0
-    padded_boxes = boxes.new_zeros(num_images, most, 4)
-    padded_scores = scores.new_zeros(num_images, most)
-    padded_boxes[image, rank] = boxes
-    padded_scores[image, rank] = scores
+    place = image * most + rank
+    padded_boxes = boxes.new_zeros(num_images * most, 4).index_copy_(0, place, boxes).view(num_images, most, 4)
+    padded_scores = scores.new_zeros(num_images * most).index_copy_(0, place, scores).view(num_images, most)
     valid = torch.arange(most, device=image.device) < counts.unsqueeze(1)
     return padded_boxes, padded_scores, valid
+
+
+def _rows(index: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The rows `index` of each tensor. `tensor[index]` would wake all threads of a CPU, which then wait for more
+    while the compiled loops want their cores (`blocks.cpu_threads`)."""
+    return tuple(each.index_select(0, index) for each in tensors)
 
 
 def _first_kept(boxes: Tensor, scores: Tensor, valid: Tensor, settings: PseudoBoxSettings) -> Tensor:

@@ -56,6 +56,8 @@ class Decomposition:
         boxes: [B, N, 4] one box a foreground slot, in the order of the foreground slots.
         box_scores: [B, N] in [0, 1].
         box_valid: [B, N] bool; an invalid row stands for a slot without an object.
+        locations: [B, N, 2] where each foreground slot's object is, by the model's own account: y and x in 0..1, (0, 0)
+            being the top left; zeros for a slot that is not used.
 
     Raises:
         ShapeError: axes differ from the above.
@@ -68,6 +70,7 @@ class Decomposition:
     boxes: Tensor | None = None
     box_scores: Tensor | None = None
     box_valid: Tensor | None = None
+    locations: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = check_shape(self.log_masks, "B K 1 H W", "log_masks")
@@ -80,6 +83,8 @@ class Decomposition:
             boxes = check_shape(self.boxes, f"{size['B']} N 4", "boxes")["N"]
             check_shape(self.box_scores, f"{size['B']} {boxes}", "box_scores")
             check_shape(self.box_valid, f"{size['B']} {boxes}", "box_valid")
+        if self.locations is not None:
+            check_shape(self.locations, f"{size['B']} {len(self.foreground)} 2", "locations")
         if self.background is not None and not -size["K"] <= self.background < size["K"]:
             raise ShapeError(f"background must be the index of one of {size['K']} slots, but is {self.background}.")
 

@@ -11,9 +11,12 @@ import torch
 from torch.testing import assert_close
 
 from unscene.blocks.component_vae import ComponentVAESettings
+from unscene.blocks.convolutional_autoencoder import AutoencoderSettings
 from unscene.blocks.resnet_fpn import BackboneSettings
 from unscene.errors import RecipeError, ShapeError
+from unscene.localization.location_mask import LocationSettings
 from unscene.models import MODELS, model_class
+from unscene.models.explicit_localization import ExplicitLocalizationSettings
 from unscene.models.rmonet import RMONetSettings
 from unscene.regions.proposals import ProposalSettings
 from unscene.regions.segmentation_heads import HeadSettings
@@ -49,8 +52,22 @@ def tiny_of_regions() -> RMONetSettings:
     return dataclasses.replace(whole, vae=vae, head=head, empty_slots="left_out")
 
 
+def tiny_explicit_localization(skips: bool = False, **changes: Any) -> ExplicitLocalizationSettings:
+    network = AutoencoderSettings(channels=(8, 8, 16), hidden=32, latent_dim=6, skips=skips)
+    return ExplicitLocalizationSettings(size=SIZE, num_slots=4, network=network, **changes)
+
+
 # model -> variant -> settings small enough for a test, with a field `num_slots`
 TINY: dict[str, dict[str, Any]] = {
+    "explicit_localization": {
+        "paper": tiny_explicit_localization(quality_variance=0.3),
+        "skips": tiny_explicit_localization(skips=True, latent_weight=0.0, quality_variance=0.3),
+        "ours": tiny_explicit_localization(
+            weight="location",
+            stop_below=8.0,
+            location=LocationSettings(components=3, seeds="centre", learn_shares=True),
+        ),
+    },
     "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")} | {"regions": tiny_of_regions()},
 }
 CASES = [
@@ -166,6 +183,8 @@ def test_bfloat16_agrees_with_float32(name, settings, scenes):
     same = torch.ones(8, dtype=torch.bool)
     if full.boxes is not None and half.boxes is not None:
         same = (full.boxes - half.boxes).abs().amax(dim=(1, 2)) < 1
+    if full.locations is not None and half.locations is not None:
+        same &= (full.locations - half.locations).abs().amax(dim=(1, 2)) < 0.5 / SIZE
     assert same.any()
     assert (full.masks() - half.masks())[same].abs().mean() < 0.01
     assert (full.reconstruction() - half.reconstruction())[same].abs().mean() < 0.02

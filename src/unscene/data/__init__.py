@@ -18,6 +18,7 @@ from unscene.errors import RecipeError, did_you_mean
 SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites,MultiDSpritesSettings",
     "hdf5": "unscene.data.scene_file:SceneFile,SceneFileSettings",
+    "montezuma": "unscene.data.montezuma:Montezuma,MontezumaSettings",
     "images": "unscene.data.image_folder:ImageFolder,ImageFolderSettings",
 }
 

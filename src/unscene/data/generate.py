@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data import source_classes
-from unscene.data.multi_dsprites import VERSION
 from unscene.data.store_writing import write_scenes
 from unscene.errors import RecipeError, did_you_mean
 
@@ -54,7 +54,7 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
     attributes = {
         "source": source_name,
         "seed": chosen.seed,
-        "generator_version": VERSION,
+        "generator_version": sys.modules[source_class.__module__].VERSION,
         "settings": dataclasses.asdict(chosen),
     }
     return write_scenes(path, batches(), len(source), attributes, progress)

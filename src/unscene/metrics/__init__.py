@@ -62,6 +62,12 @@ def _ari() -> Metric:
     return AdjustedRandIndex(foreground=False)
 
 
+def _foreground_ami() -> Metric:
+    from unscene.metrics.ami import AdjustedMutualInformation
+
+    return AdjustedMutualInformation()
+
+
 def _box_ap() -> Metric:
     from unscene.metrics.box_ap import BoxAveragePrecision
 
@@ -83,6 +89,7 @@ def _reconstruction() -> Metric:
 METRICS: dict[str, Callable[[], Metric]] = {
     "ari_fg": _foreground_ari,
     "ari": _ari,
+    "ami_fg": _foreground_ami,
     "box_ap": _box_ap,
     "mask_iou": _mask_iou,
     "reconstruction": _reconstruction,

@@ -8,6 +8,7 @@ from typing import Any
 from unscene.errors import RecipeError, did_you_mean
 
 MODELS = {
+    "explicit_localization": "unscene.models.explicit_localization:ExplicitLocalization",
     "rmonet": "unscene.models.rmonet:RMONet",
 }
 

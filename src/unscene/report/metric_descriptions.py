@@ -42,6 +42,13 @@ DESCRIPTIONS: dict[str, Description] = {
         "The same, if the background's slot may win no pixel; far above the first, masks are soft.",
     ),
     "ari": Description("ARI, all pixels", "Adjusted Rand index over the whole image, the background being one object."),
+    "ami_fg": Description(
+        "AMI, foreground",
+        "Adjusted mutual information over the pixels of true objects, by the larger entropy, as in NEM; 0 is chance.",
+    ),
+    "ami_fg_arithmetic": Description(
+        "AMI, mean entropy", "The same, by the mean of the two entropies, scikit-learn's default since 0.22."
+    ),
     "map_50_95": Description(
         "mAP .50:.95", "COCO's average precision of the boxes, mean over ten overlaps from .50 to .95.", headline=True
     ),

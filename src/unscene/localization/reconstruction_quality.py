@@ -1,0 +1,61 @@
+"""How well pixels are reconstructed, and the region that is reconstructed best (explicit localization, Section 2.3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unscene.errors import RecipeError, check_shape
+
+
+def reconstruction_quality(images: Tensor, reconstructions: Tensor, remaining: Tensor, variance: float) -> Tensor:
+    """Return Q = exp(-s sum_c (x_re - x)^2 / (2 sigma_1)) of every pixel (Algorithm 2, line 4).
+
+    Section 2.3 writes sigma^2 for Algorithm 2's sigma_1, which its text calls a variance. Where nothing remains to be
+    explained the quality is 1.
+
+    Args:
+        images: [B, 3, H, W].
+        reconstructions: [B, 3, H, W].
+        remaining: [B, 1, H, W], s in [0, 1].
+        variance: sigma_1, above 0.
+
+    Returns:
+        [B, 1, H, W] in [0, 1].
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    size = check_shape(images, "B 3 H W", "images")
+    check_shape(reconstructions, f"{size['B']} 3 {size['H']} {size['W']}", "reconstructions")
+    check_shape(remaining, f"{size['B']} 1 {size['H']} {size['W']}", "remaining")
+    error = (reconstructions - images).square().sum(dim=1, keepdim=True)
+    return (error * remaining).mul(-0.5 / variance).exp()
+
+
+@torch.no_grad()
+def best_region(quality: Tensor, side: int) -> Tensor:
+    """Return the centre of the square that holds the most quality (Section 2.3: a convolution with ones, then argmax).
+
+    Algorithm 2, line 7, prints the argmax of Q itself; the text says of the filtered one, which is what "region" needs.
+    What lies outside of the image counts 0 ("SAME padding").
+
+    Args:
+        quality: [B, 1, H, W], in Algorithm 2 (line 6) s Q.
+        side: of the square in pixels, odd.
+
+    Returns:
+        [B, 2] int64, row and column; of equal squares the first as one reads.
+
+    Raises:
+        ShapeError: other axes.
+        RecipeError: an even side.
+    """
+    check_shape(quality, "B 1 H W", "quality")
+    if side < 1 or side % 2 == 0:
+        raise RecipeError(f"the side of the region that is searched must be odd, so that it has a centre, not {side}.")
+    means = F.avg_pool2d(quality.float(), side, stride=1, padding=side // 2)
+    place = means.flatten(1).argmax(dim=1)
+    width = quality.shape[3]
+    return torch.stack([place // width, place % width], dim=1)

@@ -1,0 +1,220 @@
+"""Unsupervised object segmentation with an explicit localization module (Liu, Wei, Sharpnack & Owens, 2019).
+
+There is no attention network. An auto-encoder draws, step by step, what is left of the image; where it draws well is
+where it looks: a window is laid around the place that is drawn best, and the pixels in it are parted by a Gaussian
+mixture over colour and place into what was explained before and the object. Only the auto-encoder has weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unscene.blocks.convolutional_autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
+from unscene.blocks.gaussian_latent import unit_gaussian_kl
+from unscene.blocks.shared_noise import shared_noise
+from unscene.blocks.stick_breaking import LOG_ZERO
+from unscene.errors import RecipeError, check_shape
+from unscene.localization.location_mask import LocationSettings, location_mask
+from unscene.localization.reconstruction_quality import best_region, reconstruction_quality
+from unscene.scene import Decomposition, Losses
+
+
+@dataclass(frozen=True)
+class ExplicitLocalizationSettings:
+    """Every setting of the model. The paper gives K and the kinds of network, and none of the other numbers.
+
+    Attributes:
+        size: height and width of the images.
+        num_slots: K, the background included; it is the first slot.
+        quality_variance: sigma_1 of the reconstruction quality, for images in 0..1.
+        prior_weight: beta of Eq. 1.
+        latent_weight: gamma of Eq. 1; 0 makes an auto-encoder of the variational one, which then draws no noise.
+        masked_colour: zeta of Eq. 1, what the network is to draw where a step's mask is not.
+        masked_reconstruction: Eq. 1 compares m x_re with m x ("redefining x_re := m x_re helps"), so that a pixel
+            counts m^3 (x_re - x)^2; False: m (x_re - x)^2, as the equation is printed.
+        weight: what a step's pixels count by in Eq. 1. `mask` is the paper's, m = s Q L: what is drawn badly counts
+            little, and stays with the background, which then learns it. `location` (ours): s L, and for the background
+            what no step's s L holds: a step learns to draw where it looks, and the background does not.
+        background_steps: for so many steps of a training only the background is learnt: the others' masks are 0. Ours;
+            without it objects settle on the smooth background that is drawn well first.
+        stop_below: a step whose window would hold less than so many pixels that remain is left empty ("as an
+            alternative, we can use stick-breaking process to find just the right number of K"). 0: every step is taken.
+        network: of g.
+        location: of L.
+
+    Raises:
+        RecipeError: a value that cannot be.
+    """
+
+    size: int = 64
+    num_slots: int = 6
+    quality_variance: float = 0.05
+    prior_weight: float = 0.01
+    latent_weight: float = 1e-3
+    masked_colour: float = 0.5
+    masked_reconstruction: bool = True
+    weight: Literal["mask", "location"] = "mask"
+    background_steps: int = 0
+    stop_below: float = 0.0
+    network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    location: LocationSettings = field(default_factory=LocationSettings)
+
+    def __post_init__(self) -> None:
+        if self.num_slots < 2:
+            raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
+        if self.quality_variance <= 0:
+            raise RecipeError(f"model.quality_variance must be above 0, not {self.quality_variance}.")
+        if min(self.prior_weight, self.latent_weight, self.background_steps, self.stop_below) < 0:
+            raise RecipeError(
+                "model.prior_weight, latent_weight, background_steps and stop_below must be 0 or more, not "
+                f"{self.prior_weight}, {self.latent_weight}, {self.background_steps} and {self.stop_below}."
+            )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one of the K steps gives.
+
+    Attributes:
+        reconstruction: [B, 3, H, W], x_re.
+        mask: [B, 1, H, W], m; that of the first step is what the others leave.
+        claim: [B, 1, H, W], s L without gradient; that of the first step is what the others leave.
+        place: [B, 2], y and x in 0..1.
+        latents: [B, D], of the code's mean.
+        divergence: [B] of the code from the prior.
+        taken: [B] bool, whether the step found anything to look at.
+    """
+
+    reconstruction: Tensor
+    mask: Tensor
+    claim: Tensor
+    place: Tensor
+    latents: Tensor
+    divergence: Tensor
+    taken: Tensor
+
+
+class ExplicitLocalization(nn.Module):
+    """The model of Algorithm 2. The background is the first slot.
+
+    Args:
+        settings: see `ExplicitLocalizationSettings`.
+    """
+
+    Settings = ExplicitLocalizationSettings
+    background = 0
+
+    def __init__(self, settings: ExplicitLocalizationSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.network = ConvolutionalAutoencoder(settings.network, 4, 3, settings.size)  # reads x and s
+
+    def forward(self, images: Tensor) -> Decomposition:
+        """Decompose images [B, 3, size, size] in 0..1: codes at their means, mixtures started at one half."""
+        return self._decomposition(self.steps(images, sample=False))
+
+    def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
+        """Eq. 1 for images [B, 3, size, size]: its three terms, each [B], and the decomposition they are of."""
+        settings = self.settings
+        objects = settings.num_slots - 1 if step >= settings.background_steps else 0
+        steps = self.steps(images, sample=True, objects=objects)
+        masks = torch.stack([each.mask for each in steps], dim=1)  # [B, k, 1, H, W], of the steps that were taken
+        drawn = torch.stack([each.reconstruction for each in steps], dim=1)  # [B, k, 3, H, W]
+        target = images.unsqueeze(1)
+        share = masks if settings.weight == "mask" else torch.stack([each.claim for each in steps], dim=1)
+        if settings.masked_reconstruction:
+            drawn, target = share * drawn, share * target
+        terms = {
+            "reconstruction": (share * (drawn - target).square()).sum(dim=(1, 2, 3, 4)),
+            "masked_prior": ((1 - share) * (drawn - settings.masked_colour).square()).sum(dim=(1, 2, 3, 4)),
+            "latent_kl": torch.stack([each.divergence for each in steps]).sum(dim=0),
+        }
+        weights = {
+            "reconstruction": 1.0,
+            "masked_prior": settings.prior_weight,
+            "latent_kl": settings.latent_weight,
+        }
+        return Losses(terms, weights), self._decomposition(steps)
+
+    def steps(self, images: Tensor, sample: bool, objects: int | None = None) -> list[Step]:
+        """Algorithm 2: the background, then the objects one by one.
+
+        Args:
+            images: [B, 3, size, size].
+            sample: draw codes and the mixtures' first means at random, as a training does.
+            objects: how many objects are looked for; None: K-1.
+
+        Returns:
+            The background's step and the objects'.
+
+        Raises:
+            ShapeError: images of another size than the model's.
+        """
+        settings = self.settings
+        check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
+        objects = settings.num_slots - 1 if objects is None else objects
+        everything = torch.ones_like(images[:, :1])
+        background = self._drawn(images, everything, sample)
+        quality = reconstruction_quality(images, background.reconstruction, everything, settings.quality_variance)
+        remaining = 1 - quality  # s^(1); L is 1 for the background
+        found = []
+        for _ in range(objects):
+            step, remaining = self._object(images, remaining, sample)
+            found.append(step)
+        mask, claim = everything, everything
+        for step in found:  # Section 2.5
+            mask, claim = mask - step.mask, claim - step.claim
+        return [replace(background, mask=mask, claim=claim.clamp_min(0)), *found]
+
+    def _object(self, images: Tensor, remaining: Tensor, sample: bool) -> tuple[Step, Tensor]:
+        """Lines 3 to 10 of Algorithm 2 for what remains, s; and the s that is left then."""
+        settings = self.settings
+        step = self._drawn(images, remaining, sample)
+        quality = reconstruction_quality(images, step.reconstruction, remaining, settings.quality_variance)
+        centres = best_region((remaining * quality).detach(), settings.location.region)
+        shape = (len(images), settings.location.components - 1, 5)
+        seeds = shared_noise(torch.rand, shape, device=images.device) if sample else images.new_full(shape, 0.5)
+        mask, place = location_mask(images, remaining.detach(), centres, seeds, settings.location)
+        taken = (mask * remaining.detach()).sum(dim=(1, 2, 3)) >= settings.stop_below
+        mask = mask * taken.view(-1, 1, 1, 1)
+        step = replace(
+            step,
+            mask=remaining * quality * mask,
+            claim=remaining.detach() * mask,
+            place=place,
+            taken=taken,
+        )
+        return step, remaining * (1 - quality * mask)
+
+    def _drawn(self, images: Tensor, remaining: Tensor, sample: bool) -> Step:
+        """g(x, s), with neither mask nor place yet."""
+        code = self.network.encode(torch.cat([images, remaining], dim=1))
+        noisy = sample and self.settings.latent_weight > 0
+        reconstruction = self.network.decode(code.sample() if noisy else code.mean, code.maps)
+        divergence = unit_gaussian_kl(code.mean, code.log_variance)
+        nowhere = code.mean.new_full((len(images), 2), 0.5)
+        taken = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return Step(reconstruction, remaining, remaining, nowhere, code.mean, divergence, taken)
+
+    def _decomposition(self, steps: list[Step]) -> Decomposition:
+        """The K slots; those of steps that were not taken are empty."""
+        missing = self.settings.num_slots - len(steps)
+
+        def slots(tensors: list[Tensor], fill: float = 0.0) -> Tensor:
+            stacked = torch.stack(tensors, dim=1)
+            empty = stacked[:, :1].detach().new_full((1,), fill).expand(len(stacked), missing, *stacked.shape[2:])
+            return torch.cat([stacked, empty], dim=1)
+
+        masks = slots([each.mask for each in steps])
+        return Decomposition(
+            log_masks=masks.clamp_min(math.exp(LOG_ZERO)).log(),
+            components=slots([each.reconstruction for each in steps]),
+            background=self.background,
+            latents=slots([each.latents for each in steps]),
+            locations=slots([each.place * each.taken.unsqueeze(1) for each in steps])[:, 1:],
+        )

@@ -192,6 +192,24 @@ def test_a_resumed_run_may_learn_at_another_rate(tiny, tmp_path):
     assert [group["lr"] for group in groups] == [0.01, 0.02]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_gradients_are_clipped_in_either_precision(tiny, tmp_path, state, precision):
+    changes = {"trainer.precision": precision, "trainer.max_steps": 2, "optimizer.name": "rmsprop"}
+    free = train(tiny(changes), tmp_path / "free")
+    for name in ("rmsprop", "adam", "adamw"):
+        clipped = train(tiny(changes | {"optimizer.name": name, "optimizer.clip_norm": 1e-3}), tmp_path / name)
+        assert all(each.isfinite().all() for each in state(clipped.last).values() if each.is_floating_point())
+        if name == "rmsprop":
+            assert not same(state(free.last), state(clipped.last))
+
+
+def test_a_run_that_was_not_clipped_may_be_resumed_clipped(tiny, tmp_path):
+    changes = {"trainer.precision": "bf16", "trainer.max_steps": 2}
+    run = train(tiny(changes), tmp_path / "run")
+    train(tiny(changes | {"trainer.max_steps": 4, "optimizer.clip_norm": 0.1}), run.path, resume=True)
+    assert torch.load(run.last, weights_only=True)["global_step"] == 4
+
+
 def test_a_limit_in_minutes_counts_from_the_start(tiny, tmp_path):
     run = train(tiny({"trainer.max_minutes": 1e-6, "trainer.max_steps": 100}), tmp_path / "run")
     assert [row["step"] for row in rows(run, "val/")] == ["1"]

@@ -47,7 +47,7 @@ class SceneModule(lightning.LightningModule):
         groups = parameter_groups(self.model, settings.groups)
         self.peaks = [settings.groups.get(prefix, settings.learning_rate) for prefix in groups]
         options: dict[str, Any] = {"weight_decay": settings.weight_decay}
-        if settings.name != "rmsprop":
+        if settings.name != "rmsprop" and not settings.clip_norm:  # Lightning clips no fused optimiser's in bfloat16
             options["fused"] = True
         parameters = [{"params": each, "lr": peak} for each, peak in zip(groups.values(), self.peaks, strict=True)]
         optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.name](parameters, **options)

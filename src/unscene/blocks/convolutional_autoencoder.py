@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unscene.blocks.doubled_convolution import convolve_doubled
 from unscene.blocks.gaussian_latent import sample_gaussian
+from unscene.blocks.precision import at_least_float32
 from unscene.blocks.spatial_broadcast import keep_variance
 from unscene.errors import RecipeError, check_shape
 
@@ -107,7 +108,7 @@ class ConvolutionalAutoencoder(nn.Module):
         for level in self.down:
             features = level(features).relu_()
             maps.append(features)
-        mean, log_variance = _at_least_float32(self.to_code(features)).chunk(2, dim=1)
+        mean, log_variance = at_least_float32(self.to_code(features)).chunk(2, dim=1)
         return Code(mean, log_variance, tuple(maps))
 
     def decode(self, latents: Tensor, maps: tuple[Tensor, ...] = ()) -> Tensor:
@@ -119,14 +120,10 @@ class ConvolutionalAutoencoder(nn.Module):
             assert isinstance(level, nn.Conv2d)
             assert level.bias is not None
             features = (convolve_doubled(features, level.weight) + level.bias.view(1, -1, 1, 1)).relu_()
-        image: Tensor = _at_least_float32(self.to_image(features)).sigmoid()
+        image: Tensor = at_least_float32(self.to_image(features)).sigmoid()
         return image
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode, and decode the mean."""
         code = self.encode(images)
         return self.decode(code.mean, code.maps)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

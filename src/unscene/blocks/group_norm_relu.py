@@ -18,8 +18,8 @@ from unscene.blocks.cpu_threads import on_all_threads
 class GroupNormReLU(nn.Module):
     """relu(GroupNorm(x)), with `nn.GroupNorm`'s parameters by their names.
 
-    On a CPU with numba, bfloat16 channels-last maps are normalised by a compiled loop, a third of PyTorch's time and
-    as exact: float32 inside, rounded once. Everything else is PyTorch's own.
+    On a CPU with numba, bfloat16 channels-last maps are normalised by a compiled loop (`benchmarks/README.md` says how
+    much quicker), float32 inside and rounded once. Everything else is PyTorch's own.
 
     Args:
         num_groups: G, which divides the channels.

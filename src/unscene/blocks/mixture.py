@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from unscene.blocks.precision import at_least_float32
 from unscene.errors import check_shape
 
 MixtureOver = Literal["pixel", "channel"]
@@ -43,7 +44,7 @@ def mixture_log_likelihood(
     slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
     check_shape(log_masks, f"{size['B']} {slots} 1 {size['H']} {size['W']}", "log_masks")
     check_shape(scales, str(slots), "scales")
-    images, components, log_masks = (_at_least_float32(each) for each in (images, components, log_masks))
+    images, components, log_masks = (at_least_float32(each) for each in (images, components, log_masks))
     total: Tensor = _MixtureLogLikelihood.apply(images, components, log_masks, scales.to(components), over == "pixel")
     return total
 
@@ -63,7 +64,7 @@ def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
     """
     check_shape(log_masks, "B K 1 H W", "log_masks")
     check_shape(decoded_logits, " ".join(map(str, log_masks.shape)), "decoded_logits")
-    divergence: Tensor = _MaskKL.apply(_at_least_float32(log_masks), _at_least_float32(decoded_logits))
+    divergence: Tensor = _MaskKL.apply(at_least_float32(log_masks), at_least_float32(decoded_logits))
     return divergence
 
 
@@ -133,7 +134,3 @@ def _sum_of_squares(difference: Tensor) -> Tensor:
     for channel in others:
         total.addcmul_(channel, channel)
     return total
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

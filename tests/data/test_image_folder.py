@@ -417,6 +417,19 @@ class TestFit:
         assert (restored >= 0).all()
         assert (restored <= [width, height, width, height]).all()
 
+    def test_locations_by_hand(self):
+        places = np.array([[0.5, 0.25], [0.0, 1.0]], np.float32)  # y and x
+        image = photo(40, 80)
+        _, stretch = fit_image(image, 8, "stretch")
+        assert stretch.restore_locations(places).tolist() == places.tolist()
+        _, pad = fit_image(image, 8, "pad")  # the image is the square's rows 2 to 6; the second is in the margin
+        assert pad.restore_locations(places).tolist() == [[0.5, 0.25], [0.0, 1.0]]
+        assert pad.restore_locations(np.array([[3 / 8, 0.5]])).tolist() == [[0.25, 0.5]]
+        _, crop = fit_image(image, 8, "crop")  # columns 20 to 60 of 80
+        assert crop.restore_locations(places).tolist() == [[0.5, 0.375], [0.0, 0.75]]
+        with pytest.raises(ShapeError, match="locations"):
+            crop.restore_locations(np.zeros((1, 3)))
+
     def test_wrong_shapes_and_kinds(self):
         with pytest.raises(ShapeError, match="image must have the axes"):
             fit_image(np.zeros((4, 4), np.uint8), 8, "crop")

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from unscene.data.generate import generate
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.montezuma import (
     Montezuma,
@@ -17,6 +18,7 @@ from unscene.data.montezuma import (
     resized_labels,
 )
 from unscene.data.montezuma_labels import OBJECTS, RamObjects, label_frame, objects_in_ram
+from unscene.data.scene_file import SceneFile, SceneFileSettings
 from unscene.errors import DataError, RecipeError
 
 pytest.importorskip("ale_py")
@@ -77,6 +79,13 @@ def test_colours_and_memory_say_the_same(play):
             agents += 1
             assert middle(labels, "agent") == pytest.approx(seen.agent, abs=9.5)
     assert agents > 80
+
+
+def test_a_file_of_frames_knows_the_names(tmp_path):
+    generate("montezuma", tmp_path / "mz.h5", {"count": 3, "size": 32}, progress=False)
+    assert SceneFile(SceneFileSettings(str(tmp_path / "mz.h5"), size=32)).object_names == OBJECTS
+    generate("multi_dsprites", tmp_path / "mds.h5", {"count": 3, "size": 32}, progress=False)
+    assert SceneFile(SceneFileSettings(str(tmp_path / "mds.h5"), size=32)).object_names == ()
 
 
 def test_another_room_has_no_labels():

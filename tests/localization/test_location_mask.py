@@ -46,6 +46,26 @@ def test_nothing_outside_of_the_window_is_masked():
     assert mask[window].any()
 
 
+def test_a_window_that_is_moved_sees_all_of_an_object():
+    images, remaining, _ = scene()
+    cut, at = located(images, remaining, 6, 8, cutoff=3)  # its corner: rows 3..9 and columns 5..11, less their corners
+    whole, place = located(images, remaining, 6, 8, cutoff=3, recentred=2)
+    assert float(cut.sum()) == pytest.approx(4 * 4 - 1, abs=0.1)
+    assert_close(at, torch.tensor([[8 / 32, 10 / 32]]), rtol=0, atol=5e-3)
+    assert_close(whole[0, 0, 6:11, 8:14], torch.ones(5, 6), rtol=0, atol=1e-2)
+    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+
+
+def test_explained_pixels_weigh_nothing_where_what_remains_weighs():
+    """A faint rest around the object is seen at full weight, and draws the object's place towards it."""
+    images, remaining, _ = scene()
+    images[0, :, 11:14, 8:14], remaining[0, 0, 11:14, 8:14] = RED[:, None, None], 0.02
+    _, seen = located(images, remaining, 8, 10, remaining_colours=False, seeds="centre")
+    _, weighed = located(images, remaining, 8, 10, remaining_colours=False, weigh_remaining=True, seeds="centre")
+    assert float(seen[0, 0]) > 9.5 / 32  # rows 6..13
+    assert_close(weighed, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+
+
 def test_three_components_part_touching_objects():
     images, remaining, red = scene()
     images[0, :, 6:11, 14:18], remaining[0, 0, 6:11, 14:18] = GREEN[:, None, None], 1.0
@@ -106,7 +126,8 @@ def test_no_gradient_flows():
         ({"region": 4}, "odd"),
         ({"cutoff": 0.0}, "above 0"),
         ({"components": 1}, "2 or more"),
-        ({"iterations": -1}, "more"),
+        ({"iterations": -1}, "0 or more"),
+        ({"recentred": -1}, "0 or more"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

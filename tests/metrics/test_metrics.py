@@ -39,6 +39,7 @@ def random_batch(
         boxes=boxes,
         box_scores=rand(batch, foreground),
         box_valid=rand(batch, foreground) < 0.8,
+        locations=torch.tensor([0.5, 0.5]) + 0.1 * rand(batch, foreground, 2),
     )
 
 

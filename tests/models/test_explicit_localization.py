@@ -120,18 +120,26 @@ def test_at_first_only_the_background_is_learnt():
     assert losses.terms["reconstruction"].shape == (2,)
 
 
-def test_by_location_a_badly_drawn_pixel_counts_where_the_step_looks():
-    model, images = model_of(weight="location", quality_variance=1e-4), images_of()
-    steps = model.steps(images, sample=False)
-    assert steps[1].mask.max() < 0.5
-    assert steps[1].claim.max() > 0.9
-    claims = sum(step.claim for step in steps)
-    assert (claims >= 1 - 1e-5).all()
-    assert not steps[1].claim.requires_grad
+def test_what_is_looked_at_is_explained_whole_however_badly_it_is_drawn():
+    images = images_of()
+    by_quality = model_of(quality_variance=1e-4).steps(images, sample=False)
+    by_location = model_of(quality_variance=1e-4, explained="location").steps(images, sample=False)
+    assert by_quality[1].mask.max() < 0.5
+    assert by_location[1].mask.max() > 0.9
+    assert (sum(step.mask for step in by_location) - 1).abs().max() < 1e-5
+
+
+def test_a_norm_counts_an_error_by_its_distance():
+    """Nothing is looked for, so all is the background: the loss is the sum over pixels of the distance in colour."""
+    model, images = model_of(residual="norm", background_steps=1), images_of()
+    with torch.no_grad():
+        losses, answer = model.loss(images)
+    distance = (answer.components[:, 0] - images).square().sum(dim=1).add(1e-4).sqrt()
+    assert_close(losses.terms["reconstruction"], distance.sum(dim=(1, 2)))
 
 
 def test_a_batch_is_learnt_by_heart():
-    model = model_of(weight="location", quality_variance=0.05, location=LocationSettings(region=3, cutoff=4))
+    model = model_of(explained="location", quality_variance=0.05, location=LocationSettings(region=3, cutoff=4))
     images = torch.full((4, 3, 16, 16), 0.2)
     for image, (row, column) in enumerate([(2, 3), (8, 2), (4, 9), (10, 10)]):
         images[image, :, row : row + 4, column : column + 4] = torch.rand(3, 1, 1)
@@ -139,11 +147,11 @@ def test_a_batch_is_learnt_by_heart():
     first = None
     for step in range(200):
         total = model.loss(images, step)[0].terms["reconstruction"].mean()
-        first = first or float(total)
+        first = first or total.item()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-    assert float(total) < 0.1 * first
+    assert total.item() < 0.1 * first
 
 
 @pytest.mark.parametrize(

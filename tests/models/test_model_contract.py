@@ -63,9 +63,13 @@ TINY: dict[str, dict[str, Any]] = {
         "paper": tiny_explicit_localization(quality_variance=0.3),
         "skips": tiny_explicit_localization(skips=True, latent_weight=0.0, quality_variance=0.3),
         "ours": tiny_explicit_localization(
-            weight="location",
+            explained="location",
+            residual="norm",
+            object_quality_variance=0.5,
             stop_below=8.0,
-            location=LocationSettings(components=3, seeds="centre", learn_shares=True),
+            location=LocationSettings(
+                components=3, seeds="centre", learn_shares=True, recentred=1, weigh_remaining=True
+            ),
         ),
     },
     "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")} | {"regions": tiny_of_regions()},

@@ -20,11 +20,12 @@ class ColourModel(nn.Module):
         num_slots: K.
         noise: how much of each mask goes to the other slots.
         boxes: whether the model has boxes.
+        locations: whether it has locations, the middles of the boxes.
     """
 
-    def __init__(self, num_slots: int = 6, noise: float = 0.1, boxes: bool = True) -> None:
+    def __init__(self, num_slots: int = 6, noise: float = 0.1, boxes: bool = True, locations: bool = False) -> None:
         super().__init__()
-        self.num_slots, self.noise, self.boxes = num_slots, noise, boxes
+        self.num_slots, self.noise, self.boxes, self.locations = num_slots, noise, boxes, locations
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, images: Tensor) -> Decomposition:
@@ -40,6 +41,7 @@ class ColourModel(nn.Module):
             boxes=boxes if self.boxes else None,
             box_scores=scores if self.boxes else None,
             box_valid=valid if self.boxes else None,
+            locations=(boxes[..., :2] + boxes[..., 2:]).flip(-1) / 2 / images.shape[-1] if self.locations else None,
         )
 
     def _one(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,6 +85,17 @@ def test_no_object_at_all_is_a_valid_file(tmp_path):
     assert coco.getAnnIds() == []
 
 
+def test_a_location_is_kept_to_four_places():
+    mask = np.ones((2, 2), bool)
+    found = coco_object(0, 1, mask, (0, 0, 2, 2), 0.5, location=(0.123456, 1.0))
+    (annotation,) = coco_json([("a.png", 2, 2)], [found])["annotations"]
+    assert annotation["location"] == [0.1235, 1.0]
+    without = coco_object(0, 1, mask, (0, 0, 2, 2), 0.5)
+    assert "location" not in coco_json([("a.png", 2, 2)], [without])["annotations"][0]
+    with pytest.raises(ShapeError, match="y and x"):
+        coco_object(0, 1, mask, (0, 0, 2, 2), 0.5, location=(0.1, 0.2, 0.3))
+
+
 def test_what_does_not_fit_is_refused():
     mask = np.ones((2, 3), bool)
     with pytest.raises(ShapeError, match="mask must be bool"):

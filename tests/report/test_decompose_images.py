@@ -77,6 +77,20 @@ def test_objects_json_is_a_coco_file_of_the_same_masks(small, photos, tmp_path):
     assert found.dataset["info"]["weights"]["sha256"] == "12ab"
 
 
+def test_locations_are_in_every_result(make_loaded, make_model, photos, tmp_path):
+    out = tmp_path / "out"
+    decompose_paths(make_loaded(make_model(num_slots=3, locations=True)), [photos], out, progress=False)
+    found = json.loads((out / "objects.json").read_text())
+    assert len(found["annotations"]) == 4
+    for annotation in found["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        image = found["images"][annotation["image_id"] - 1]
+        middle = [(y + height / 2) / image["height"], (x + width / 2) / image["width"]]
+        assert annotation["location"] == pytest.approx(middle, abs=0.03)
+    assert np.load(out / "1.npz")["locations"].shape == (2, 2)
+    assert "<summary>Locations</summary>" in (out / "index.html").read_text(encoding="utf-8")
+
+
 def test_the_contact_sheet_links_to_files_that_exist(small, photos, tmp_path):
     Image.fromarray(squares(64, 64)).save(photos / "a b&c#.png")
     decompose_paths(small, [photos], tmp_path / "out", progress=False)

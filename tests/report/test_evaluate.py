@@ -90,6 +90,32 @@ def test_without_boxes_the_other_metrics_stay(make_loaded, make_model, scenes):
     assert "boxes" not in result.health
 
 
+def test_locations_stand_with_the_names_of_the_objects(make_loaded, make_model, scenes, tmp_path):
+    class Named(Unlabelled):
+        object_names = ("first", "second", "third", "fourth", "fifth")
+        batch = property(lambda self: self.source.batch)
+
+    loaded = make_loaded(model=make_model(locations=True))
+    result = evaluate(loaded, Named(scenes), tmp_path, count=8, description_of_data=DATA, progress=False)
+    assert result.metrics["located"] > 0.9  # but for objects that others hide in part, all are where the model says
+    showing = int((scenes.batch(range(8))["mask"] == 1).any(axis=(1, 2)).sum())
+    assert result.located["first"].images == showing
+    assert 0 < result.as_json()["located_objects"]["first"]["located"] <= showing
+    named = {place.name for scene in result.scenes for place in scene.picture.places}
+    assert "first" in named
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Objects located" in page
+    assert "<summary>Locations</summary>" in page
+
+
+def test_without_names_locations_are_scored_all_the_same(make_loaded, make_model, scenes, tmp_path):
+    loaded = make_loaded(model=make_model(locations=True))
+    result = evaluate(loaded, scenes, tmp_path, count=4, description_of_data=DATA, progress=False)
+    assert result.metrics["located"] > 0.9
+    assert result.located == {}
+    assert "Objects located" not in (tmp_path / "index.html").read_text(encoding="utf-8").split("All metrics")[0]
+
+
 def test_the_same_evaluation_is_written_again_another_only_on_request(loaded, make_loaded, scenes, tmp_path):
     arguments = {"count": 1, "description_of_data": DATA, "progress": False}
     evaluate(loaded, scenes, tmp_path, **arguments)

@@ -1,7 +1,8 @@
 """The data sources by name. Adding one: its file, its test, and a line here.
 
 A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth
-is known, `mask` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4].
+is known, `mask` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4]. A source whose labels mean the
+same object in every image says so by `object_names`: the name of label `n` is `object_names[n - 1]`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]: ...
+
+
+def object_names(source: Source) -> tuple[str, ...]:
+    """The names of labels 1, 2 ... of a source; empty where a label is no certain object."""
+    return tuple(getattr(source, "object_names", ()))
 
 
 def source_classes(name: str) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data import source_classes
+from unscene.data import object_names, source_classes
 from unscene.data.store_writing import write_scenes
 from unscene.errors import RecipeError, did_you_mean
 
@@ -57,6 +57,8 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
         "generator_version": sys.modules[source_class.__module__].VERSION,
         "settings": dataclasses.asdict(chosen),
     }
+    if object_names(source):
+        attributes["object_names"] = list(object_names(source))
     return write_scenes(path, batches(), len(source), attributes, progress)
 
 

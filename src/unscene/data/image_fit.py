@@ -80,6 +80,24 @@ class Fit:
         restored[(restored[:, 2:] <= restored[:, :2]).any(axis=1)] = 0
         return restored.astype(np.float32)
 
+    def restore_locations(self, locations: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Bring places in the square to places in the image.
+
+        Args:
+            locations: [N, 2] y and x in 0..1 of the square.
+
+        Returns:
+            [N, 2] float32, y and x in 0..1 of the image, clipped to what the square shows of it.
+
+        Raises:
+            ShapeError: `locations` has other axes.
+        """
+        check_shape(locations, "N 2", "locations")
+        source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
+        share = (locations[:, ::-1] * self.size - target[:2]) / (target[2:] - target[:2])  # x and y
+        x_y = (source[:2] + share.clip(0, 1) * (source[2:] - source[:2])) / (self.width, self.height)
+        return x_y[:, ::-1].astype(np.float32)
+
 
 def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], Fit]:
     """Bring an image to a square, smoothing where it is reduced (bicubic).

@@ -74,6 +74,8 @@ class Montezuma:
         DataError: ale-py is not installed, or more recorded frames are asked for than there are.
     """
 
+    object_names = OBJECTS
+
     def __init__(self, settings: MontezumaSettings) -> None:
         self.settings = settings
         emulator_class()  # says at once what is missing

@@ -65,6 +65,12 @@ class SceneFile:
                 f"set --data.size {height}, or make the file in that size."
             )
 
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """The names of labels 1, 2 ..., where the file has them."""
+        names = self.store.attributes.get("object_names", ())
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
     def __len__(self) -> int:
         return self._count
 

@@ -5,7 +5,8 @@
     boxes     [N, M, 4]     float32 `x1 y1 x2 y2`, end exclusive; row `m` belongs to label `m + 1`
     factors   [N, ...]      one small data set each (`shape`, `scale`, ...)
 
-Attributes of the file: `source`, `seed`, `generator_version`, `settings` (JSON), `unscene_version`, `complete`.
+Attributes of the file: `source`, `seed`, `generator_version`, `settings` (JSON), `unscene_version`, `complete`, and
+`object_names` (JSON) where labels mean the same object in every image.
 """
 
 from __future__ import annotations
@@ -186,7 +187,8 @@ def _num_objects(file: h5py.File) -> int | None:
 
 def _read_attributes(file: h5py.File) -> dict[str, Any]:
     attributes = {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
-    if isinstance(attributes.get("settings"), str):
-        with suppress(json.JSONDecodeError):  # another program's settings stay as they are
-            attributes["settings"] = json.loads(attributes["settings"])
+    for name in ("settings", "object_names"):
+        if isinstance(attributes.get(name), str):
+            with suppress(json.JSONDecodeError):  # another program's stay as they are
+                attributes[name] = json.loads(attributes[name])
     return attributes

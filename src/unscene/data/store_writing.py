@@ -50,7 +50,7 @@ def write_scenes(
         path: of the new file; missing folders are made.
         batches: any number of them, `count` samples in all, each with the same arrays [B, ...], `image` among them.
         count: N; None when only the end of `batches` tells.
-        attributes: of the file, read after the last batch; a mapping (`settings`) is stored as JSON.
+        attributes: of the file, read after the last batch; a mapping or list (`settings`) is stored as JSON.
             `unscene_version` and `complete` are added.
         progress: show a bar with the time left on stderr.
 
@@ -205,7 +205,7 @@ def _write_rows(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
 def _write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     with _interrupt_waits():
         for key, value in attributes.items():
-            file.attrs[key] = json.dumps(value) if isinstance(value, Mapping) else value
+            file.attrs[key] = json.dumps(value) if isinstance(value, Mapping | list) else value
 
 
 def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int | None) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unscene.errors import check_shape
 
+_TINY = torch.finfo(torch.float32).tiny
+
 
 @dataclass(frozen=True)
 class PixelMixture:
@@ -30,7 +32,7 @@ def pixel_mixture(
     points: Tensor,
     weights: Tensor,
     means: Tensor,
-    variance: float,
+    variances: Tensor,
     iterations: int,
     variance_floor: float = 1e-4,
     learn_shares: bool = False,
@@ -38,14 +40,14 @@ def pixel_mixture(
     """Fit diagonal Gaussians to weighted points: Algorithm 1, lines 6 to 11, for a batch. No gradient flows through it.
 
     Algorithm 1 starts with z = .5 for both components; their first means would then be the same for ever. So the
-    responsibilities are first taken from the initial means, all components having one variance. Each iteration is
+    responsibilities are first taken from the initial means. Each iteration is
     line 7 (means), 8 (variances) and 9 (responsibilities).
 
     Args:
         points: [B, P, D].
         weights: [B, P], 0 or more; a point of weight 0 is given its responsibilities but has no say.
         means: [B, C, D] initial ones.
-        variance: initial one, of every component and coordinate.
+        variances: [B, C, D] initial ones.
         iterations: L; 0 leaves what the initial means say.
         variance_floor: added to every variance, so that a component of equal points keeps a density.
         learn_shares: components have shares of the points as factors in line 9, as mixtures usually do; the paper's
@@ -59,30 +61,51 @@ def pixel_mixture(
     """
     size = check_shape(points, "B P D", "points")
     check_shape(weights, f"{size['B']} {size['P']}", "weights")
-    check_shape(means, f"{size['B']} C {size['D']}", "means")
-    points, weights, means = points.float(), weights.float(), means.float()
-    variances = torch.full_like(means, variance)
+    components = check_shape(means, f"{size['B']} C {size['D']}", "means")["C"]
+    check_shape(variances, f"{size['B']} {components} {size['D']}", "variances")
+    points, weights, means, variances = points.float(), weights.float(), means.float(), variances.float()
+    with torch.autocast(points.device.type, enabled=False):  # eight bits would not tell a small variance from none
+        return _expectation_maximisation(points, weights, means, variances, iterations, variance_floor, learn_shares)
+
+
+def _expectation_maximisation(
+    points: Tensor,
+    weights: Tensor,
+    means: Tensor,
+    variances: Tensor,
+    iterations: int,
+    variance_floor: float,
+    learn_shares: bool,
+) -> PixelMixture:
+    """`pixel_mixture` in float32."""
+    # about the points' middle: squares of small numbers lose less of a small variance
+    middle = (weights.unsqueeze(2) * points).sum(dim=1, keepdim=True) / weights.sum(dim=1).clamp_min(_TINY).view(
+        -1, 1, 1
+    )
+    points, means = points - middle, means - middle
+    powers = torch.cat([points, points.square()], dim=2)  # [B, P, 2D]; all sums over points are products with these
     log_shares = torch.zeros_like(means[..., :1])  # [B, C, 1]
-    responsibilities = _responsibilities(points, means, variances, log_shares)
+    responsibilities = _responsibilities(powers, means, variances, log_shares)
     for _ in range(iterations):
         counted = responsibilities * weights.unsqueeze(1)  # [B, C, P]
         total = counted.sum(dim=2, keepdim=True)  # [B, C, 1]
-        belongs = total > torch.finfo(total.dtype).tiny
-        divisor = total.clamp_min(torch.finfo(total.dtype).tiny)
-        new_means = torch.bmm(counted, points) / divisor
-        # about the new mean: a difference of large squares would lose a small variance
-        distances = (points.unsqueeze(1) - new_means.unsqueeze(2)).square_()  # [B, C, P, D]
-        new_variances = (counted.unsqueeze(2) @ distances).squeeze(2) / divisor + variance_floor
+        moments = torch.bmm(counted, powers) / total.clamp_min(_TINY)
+        new_means, mean_squares = moments.chunk(2, dim=2)
+        new_variances = (mean_squares - new_means.square()).clamp_min(0) + variance_floor
+        belongs = total > _TINY
         means = torch.where(belongs, new_means, means)
         variances = torch.where(belongs, new_variances, variances)
         if learn_shares:
             log_shares = (total / total.sum(dim=1, keepdim=True).clamp_min(1e-30)).clamp_min(1e-30).log()
-        responsibilities = _responsibilities(points, means, variances, log_shares)
-    return PixelMixture(responsibilities, means, variances)
+        responsibilities = _responsibilities(powers, means, variances, log_shares)
+    return PixelMixture(responsibilities, means + middle, variances)
 
 
-def _responsibilities(points: Tensor, means: Tensor, variances: Tensor, log_shares: Tensor) -> Tensor:
-    """[B, C, P]: exp of the log density and share, normalised over C."""
-    distances = (points.unsqueeze(1) - means.unsqueeze(2)).square_()  # [B, C, P, D]
-    log_density = -0.5 * ((distances / variances.unsqueeze(2)).sum(-1) + variances.log().sum(-1, keepdim=True))
-    return torch.softmax(log_density + log_shares, dim=1)
+def _responsibilities(powers: Tensor, means: Tensor, variances: Tensor, log_shares: Tensor) -> Tensor:
+    """[B, C, P]: exp of the log density and share, normalised over C.
+
+    -(x - m)^2 / 2v is x m / v - x^2 / 2v, a product with the powers of x, and a constant.
+    """
+    factors = torch.cat([means / variances, -0.5 / variances], dim=2)  # [B, C, 2D]
+    constant = -0.5 * (means.square() / variances + variances.log()).sum(dim=2, keepdim=True) + log_shares
+    return torch.softmax(torch.baddbmm(constant, factors, powers.transpose(1, 2)), dim=1)

@@ -86,12 +86,19 @@ def _reconstruction() -> Metric:
     return ReconstructionError()
 
 
+def _object_locations() -> Metric:
+    from unscene.metrics.object_locations import ObjectLocations
+
+    return ObjectLocations()
+
+
 METRICS: dict[str, Callable[[], Metric]] = {
     "ari_fg": _foreground_ari,
     "ari": _ari,
     "ami_fg": _foreground_ami,
     "box_ap": _box_ap,
     "mask_iou": _mask_iou,
+    "object_locations": _object_locations,
     "reconstruction": _reconstruction,
 }
 

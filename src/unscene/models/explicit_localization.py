@@ -23,6 +23,8 @@ from unscene.localization.location_mask import LocationSettings, location_mask
 from unscene.localization.reconstruction_quality import best_region, reconstruction_quality
 from unscene.scene import Decomposition, Losses
 
+_SMALL_ERROR = 0.01  # below it the norm of an error is smoothed to a square, so that it has a gradient at 0
+
 
 @dataclass(frozen=True)
 class ExplicitLocalizationSettings:
@@ -32,14 +34,19 @@ class ExplicitLocalizationSettings:
         size: height and width of the images.
         num_slots: K, the background included; it is the first slot.
         quality_variance: sigma_1 of the reconstruction quality, for images in 0..1.
+        object_quality_variance: sigma_1 of the objects' steps; None: the same, as in the paper. A larger one (ours)
+            lets them look where most is left, though nothing is drawn well there yet.
         prior_weight: beta of Eq. 1.
         latent_weight: gamma of Eq. 1; 0 makes an auto-encoder of the variational one, which then draws no noise.
         masked_colour: zeta of Eq. 1, what the network is to draw where a step's mask is not.
         masked_reconstruction: Eq. 1 compares m x_re with m x ("redefining x_re := m x_re helps"), so that a pixel
             counts m^3 (x_re - x)^2; False: m (x_re - x)^2, as the equation is printed.
-        weight: what a step's pixels count by in Eq. 1. `mask` is the paper's, m = s Q L: what is drawn badly counts
-            little, and stays with the background, which then learns it. `location` (ours): s L, and for the background
-            what no step's s L holds: a step learns to draw where it looks, and the background does not.
+        residual: how a pixel's error counts in Eq. 1. `squared` is the paper's, its squared distance in colour; `norm`
+            (ours) the distance itself, whose best background is the colour that most of it has, not a mean that every
+            object tinges. Training then leaves objects out of the background for longer.
+        explained: what an object's step explains. `quality` is the paper's Q L: what is drawn badly stays with the
+            background, which then learns it, and with the steps after it. `location` (ours): L, all of what was
+            looked at; the quality then finds the background and the objects' centres, and no object's border.
         background_steps: for so many steps of a training only the background is learnt: the others' masks are 0. Ours;
             without it objects settle on the smooth background that is drawn well first.
         stop_below: a step whose window would hold less than so many pixels that remain is left empty ("as an
@@ -54,11 +61,13 @@ class ExplicitLocalizationSettings:
     size: int = 64
     num_slots: int = 6
     quality_variance: float = 0.05
+    object_quality_variance: float | None = None
     prior_weight: float = 0.01
     latent_weight: float = 1e-3
     masked_colour: float = 0.5
     masked_reconstruction: bool = True
-    weight: Literal["mask", "location"] = "mask"
+    residual: Literal["squared", "norm"] = "squared"
+    explained: Literal["quality", "location"] = "quality"
     background_steps: int = 0
     stop_below: float = 0.0
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
@@ -67,8 +76,11 @@ class ExplicitLocalizationSettings:
     def __post_init__(self) -> None:
         if self.num_slots < 2:
             raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
-        if self.quality_variance <= 0:
-            raise RecipeError(f"model.quality_variance must be above 0, not {self.quality_variance}.")
+        if min(self.quality_variance, self.object_quality_variance or 1.0) <= 0 or self.object_quality_variance == 0:
+            raise RecipeError(
+                "model.quality_variance and object_quality_variance must be above 0, not "
+                f"{self.quality_variance} and {self.object_quality_variance}."
+            )
         if min(self.prior_weight, self.latent_weight, self.background_steps, self.stop_below) < 0:
             raise RecipeError(
                 "model.prior_weight, latent_weight, background_steps and stop_below must be 0 or more, not "
@@ -83,7 +95,6 @@ class Step:
     Attributes:
         reconstruction: [B, 3, H, W], x_re.
         mask: [B, 1, H, W], m; that of the first step is what the others leave.
-        claim: [B, 1, H, W], s L without gradient; that of the first step is what the others leave.
         place: [B, 2], y and x in 0..1.
         latents: [B, D], of the code's mean.
         divergence: [B] of the code from the prior.
@@ -92,7 +103,6 @@ class Step:
 
     reconstruction: Tensor
     mask: Tensor
-    claim: Tensor
     place: Tensor
     latents: Tensor
     divergence: Tensor
@@ -126,12 +136,14 @@ class ExplicitLocalization(nn.Module):
         masks = torch.stack([each.mask for each in steps], dim=1)  # [B, k, 1, H, W], of the steps that were taken
         drawn = torch.stack([each.reconstruction for each in steps], dim=1)  # [B, k, 3, H, W]
         target = images.unsqueeze(1)
-        share = masks if settings.weight == "mask" else torch.stack([each.claim for each in steps], dim=1)
         if settings.masked_reconstruction:
-            drawn, target = share * drawn, share * target
+            drawn, target = masks * drawn, masks * target
+        error = (drawn - target).square().sum(dim=2, keepdim=True)  # [B, k, 1, H, W]
+        if settings.residual == "norm":
+            error = (error + _SMALL_ERROR**2).sqrt()
         terms = {
-            "reconstruction": (share * (drawn - target).square()).sum(dim=(1, 2, 3, 4)),
-            "masked_prior": ((1 - share) * (drawn - settings.masked_colour).square()).sum(dim=(1, 2, 3, 4)),
+            "reconstruction": (masks * error).sum(dim=(1, 2, 3, 4)),
+            "masked_prior": ((1 - masks) * (drawn - settings.masked_colour).square()).sum(dim=(1, 2, 3, 4)),
             "latent_kl": torch.stack([each.divergence for each in steps]).sum(dim=0),
         }
         weights = {
@@ -166,30 +178,27 @@ class ExplicitLocalization(nn.Module):
         for _ in range(objects):
             step, remaining = self._object(images, remaining, sample)
             found.append(step)
-        mask, claim = everything, everything
+        mask = everything
         for step in found:  # Section 2.5
-            mask, claim = mask - step.mask, claim - step.claim
-        return [replace(background, mask=mask, claim=claim.clamp_min(0)), *found]
+            mask = mask - step.mask
+        return [replace(background, mask=mask), *found]
 
     def _object(self, images: Tensor, remaining: Tensor, sample: bool) -> tuple[Step, Tensor]:
         """Lines 3 to 10 of Algorithm 2 for what remains, s; and the s that is left then."""
         settings = self.settings
         step = self._drawn(images, remaining, sample)
-        quality = reconstruction_quality(images, step.reconstruction, remaining, settings.quality_variance)
+        variance = settings.object_quality_variance or settings.quality_variance
+        quality = reconstruction_quality(images, step.reconstruction, remaining, variance)
         centres = best_region((remaining * quality).detach(), settings.location.region)
         shape = (len(images), settings.location.components - 1, 5)
         seeds = shared_noise(torch.rand, shape, device=images.device) if sample else images.new_full(shape, 0.5)
         mask, place = location_mask(images, remaining.detach(), centres, seeds, settings.location)
         taken = (mask * remaining.detach()).sum(dim=(1, 2, 3)) >= settings.stop_below
-        mask = mask * taken.view(-1, 1, 1, 1)
-        step = replace(
-            step,
-            mask=remaining * quality * mask,
-            claim=remaining.detach() * mask,
-            place=place,
-            taken=taken,
-        )
-        return step, remaining * (1 - quality * mask)
+        explained = mask * taken.view(-1, 1, 1, 1)
+        if settings.explained == "quality":
+            explained = quality * explained
+        step = replace(step, mask=remaining * explained, place=place, taken=taken)
+        return step, remaining * (1 - explained)
 
     def _drawn(self, images: Tensor, remaining: Tensor, sample: bool) -> Step:
         """g(x, s), with neither mask nor place yet."""
@@ -199,7 +208,7 @@ class ExplicitLocalization(nn.Module):
         divergence = unit_gaussian_kl(code.mean, code.log_variance)
         nowhere = code.mean.new_full((len(images), 2), 0.5)
         taken = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        return Step(reconstruction, remaining, remaining, nowhere, code.mean, divergence, taken)
+        return Step(reconstruction, remaining, nowhere, code.mean, divergence, taken)
 
     def _decomposition(self, steps: list[Step]) -> Decomposition:
         """The K slots; those of steps that were not taken are empty."""

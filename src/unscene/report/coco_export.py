@@ -30,6 +30,7 @@ class CocoObject:
         box: `x1 y1 x2 y2` in pixels, end exclusive.
         score: in [0, 1].
         latent: [D], or None for a model without latents.
+        location: y and x in 0..1 of the image; None for a model without locations.
     """
 
     image: int
@@ -39,6 +40,7 @@ class CocoObject:
     box: tuple[float, float, float, float]
     score: float
     latent: tuple[float, ...] | None = None
+    location: tuple[float, float] | None = None
 
 
 def coco_object(
@@ -48,20 +50,25 @@ def coco_object(
     box: Sequence[float],
     score: float,
     latent: Sequence[float] | None = None,
+    location: Sequence[float] | None = None,
 ) -> CocoObject:
     """Make an object of its mask [H, W]; the other arguments are the fields of `CocoObject`.
 
     Raises:
-        ShapeError: the mask has other axes or is not of booleans, or the box has not four sides.
+        ShapeError: the mask has other axes or is not of booleans, the box has not four sides, or the location not two
+            numbers.
     """
     check_shape(mask, "H W", "mask")
     if mask.dtype != np.bool_ or len(box) != 4:
         raise ShapeError(f"mask must be bool and box x1 y1 x2 y2, but they are {mask.dtype} and {list(box)}.")
+    if location is not None and len(location) != 2:
+        raise ShapeError(f"location must be y and x, but is {list(location)}.")
     runs = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     segmentation = {"size": [int(side) for side in runs["size"]], "counts": runs["counts"].decode("ascii")}
     x1, y1, x2, y2 = (float(side) for side in box)
     numbers = None if latent is None else tuple(round(float(number), 5) for number in latent)
-    return CocoObject(image, slot, segmentation, int(mask.sum()), (x1, y1, x2, y2), float(score), numbers)
+    place = None if location is None else (round(float(location[0]), 4), round(float(location[1]), 4))
+    return CocoObject(image, slot, segmentation, int(mask.sum()), (x1, y1, x2, y2), float(score), numbers, place)
 
 
 def coco_json(
@@ -69,7 +76,8 @@ def coco_json(
 ) -> dict[str, Any]:
     """Put images and objects together as one COCO data set; all ids begin with 1.
 
-    Besides COCO's fields an annotation has `score`, `slot` and, where the model has latents, `latent`. The list of
+    Besides COCO's fields an annotation has `score`, `slot` and, where the model has them, `latent` and
+    `location` (y and x in 0..1 of the image, from its top left). The list of
     annotations may also be given to pycocotools' `loadRes` as the results of a detector.
 
     Args:
@@ -117,4 +125,6 @@ def _annotation(number: int, found: CocoObject) -> dict[str, Any]:
     }
     if found.latent is not None:
         annotation["latent"] = list(found.latent)
+    if found.location is not None:
+        annotation["location"] = list(found.location)
     return annotation

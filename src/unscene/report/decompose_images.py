@@ -4,8 +4,9 @@ For every image `NAME`, in folders as the images are:
 
     NAME.overlay.png   the image with masks, boxes and numbers
     NAME.masks.png     label map: a palette image, 0 is the background, 1.. the slots
-    NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4], `scores` [N], `latents` [N, D], `image_size` (H, W); on
-                       request `soft_masks` [K, S, S], the model's own masks of its square
+    NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4], `scores` [N], `latents` [N, D], `image_size` (H, W);
+                       `locations` [N, 2], y and x in 0..1, of a model that has them; on request `soft_masks`
+                       [K, S, S], the model's own masks of its square
 
 and for all together `objects.json` (COCO) and `index.html` (a contact sheet).
 """
@@ -194,7 +195,7 @@ def _write_batch(
         collected.images.append((each.name.file_name, each.fit.height, each.fit.width))
         collected.objects += coco_objects(found, position)
         if position < _ON_THE_SHEET:
-            collected.pictures.append(thumbnail(drawn, each.name, len(found.slots)))
+            collected.pictures.append(thumbnail(drawn, each.name, found))
 
 
 def _write_sheet_and_objects(

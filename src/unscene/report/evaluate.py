@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from unscene.data import Source
+from unscene.data import Source, object_names
 from unscene.errors import DataError, RunError
 from unscene.metrics import METRICS, Metric, default_metrics
+from unscene.metrics.object_locations import LocatedObject, ObjectLocations
 from unscene.report.curves import curves_figure, read_curves
 from unscene.report.example_scenes import example_scenes, read_scenes, scores_to_rank_by
 from unscene.report.figures import png_bytes
@@ -124,6 +125,7 @@ def measure(
         ranked_by=ranked_by,
         scenes=tuple(example_scenes(loaded, source, scores)),
         curves=curves,
+        located=_located(metrics["object_locations"], object_names(source)),
     )
 
 
@@ -157,6 +159,12 @@ def draw_curves(metrics_csv: Path) -> Curves | None:
         return None
     light, dark = (png_bytes(curves_figure(metrics_csv, ink)) for ink in (_LIGHT, _DARK))
     return Curves(light, dark, "Losses and validation metrics of the training, each against step and wall-clock.")
+
+
+def _located(metric: Metric, names: Sequence[str]) -> dict[str, LocatedObject]:
+    """How often each object was located, by its name; empty without names or locations."""
+    assert isinstance(metric, ObjectLocations)
+    return {names[each.label - 1]: each for each in metric.by_label()} if names else {}
 
 
 def _identity(provenance: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from unscene.data import Source
+from unscene.data import Source, object_names
 from unscene.errors import DataError
 from unscene.metrics import Metric
+from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.figures import png_bytes, scene_figure
-from unscene.report.results import ExampleScene, Picture, Rank
+from unscene.report.results import ExampleScene, Picture, Place, Rank
 from unscene.scene import Decomposition, Scene
 
 if TYPE_CHECKING:
@@ -69,10 +70,32 @@ def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | Non
     chosen = chosen_scenes(scores)
     scene = read_scenes(source, [index for _, index in chosen], loaded.size)
     decomposition = loaded.decompose(scene.images)
-    describe = _described(scene, decomposition)
+    describe, names = _described(scene, decomposition), object_names(source)
     for row, (rank, index) in enumerate(chosen):
-        picture = Picture(png_bytes(scene_figure(scene, decomposition, row)), f"Scene {index}: {describe(row)}")
+        picture = Picture(
+            png_bytes(scene_figure(scene, decomposition, row)),
+            f"Scene {index}: {describe(row)}",
+            places=places(scene, decomposition, row, names),
+        )
         yield ExampleScene(index, rank, scores[index], picture)
+
+
+def places(scene: Scene, decomposition: Decomposition, row: int, names: Sequence[str]) -> tuple[Place, ...]:
+    """Where the model says that the objects of one scene are, of the slots that win a pixel (the paper's Table 2)."""
+    if decomposition.locations is None:
+        return ()
+    locations = decomposition.locations[row].double().numpy()
+    labels = decomposition.labels()[row]
+    named: dict[int, str] = {}
+    if names and scene.labels is not None:
+        centres = label_centres(scene.labels[row])
+        matched, _ = match_locations(np.array([*centres.values()]).reshape(-1, 2), locations)
+        named = {int(slot): names[label - 1] for label, slot in zip(centres, matched, strict=True) if slot >= 0}
+    return tuple(
+        Place(slot + 1, float(y), float(x), named.get(slot, ""))
+        for slot, (y, x) in enumerate(locations)
+        if (labels == slot + 1).any() or slot in named
+    )
 
 
 def _described(scene: Scene, decomposition: Decomposition) -> Callable[[int], str]:

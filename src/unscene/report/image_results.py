@@ -17,7 +17,7 @@ from unscene.report.coco_export import CocoObject, coco_object
 from unscene.report.output_names import NamedImage
 from unscene.report.overlay import overlay
 from unscene.report.own_resolution import FoundObjects
-from unscene.report.results import Picture
+from unscene.report.results import Picture, Place
 from unscene.training.run_folder import writing
 from unscene.training.slot_colours import label_map_palette
 
@@ -76,13 +76,15 @@ def coco_objects(found: FoundObjects, image: int) -> list[CocoObject]:
             found.boxes[row].tolist(),
             float(found.scores[row]),
             None if found.latents is None else found.latents[row].tolist(),
+            None if found.locations is None else found.locations[row].tolist(),
         )
         for row, slot in enumerate(found.slots)
     ]
 
 
-def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, objects: int) -> Picture:
+def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
+    objects = len(found.slots)
     image = Image.fromarray(drawn)
     small = max(image.size) <= _THUMBNAIL
     if small:  # enlarged without smoothing, so that its pixels are seen
@@ -100,6 +102,15 @@ def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, objects: int) -> Pictu
         alt=f"{name.file_name} with the masks and boxes of {count}.",
         caption=f"{name.file_name}: {count}",
         link=quote(f"{name.stem}.overlay.png"),
+        places=_places(found),
+    )
+
+
+def _places(found: FoundObjects) -> tuple[Place, ...]:
+    if found.locations is None:
+        return ()
+    return tuple(
+        Place(int(slot), float(y), float(x)) for slot, (y, x) in zip(found.slots, found.locations, strict=True)
     )
 
 
@@ -113,6 +124,8 @@ def _arrays(read: ReadImage, found: FoundObjects, soft_masks: NDArray[np.float32
     }
     if found.latents is not None:
         arrays["latents"] = found.latents
+    if found.locations is not None:
+        arrays["locations"] = found.locations
     if soft_masks is not None:
         arrays["soft_masks"] = soft_masks.astype(np.float16)
     return arrays

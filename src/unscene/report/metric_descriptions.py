@@ -59,6 +59,13 @@ DESCRIPTIONS: dict[str, Description] = {
         "Mask IoU", "Overlap of each object with its best slot, mean by image, then over images.", headline=True
     ),
     "mask_iou_objects": Description("Mask IoU, by object", "The same overlap, mean over all objects at once."),
+    "located": Description(
+        "Objects located",
+        "Share of the objects with a location within 5 % of the frame from the middle of their box, one slot each.",
+    ),
+    "location_error": Description(
+        "Location error", "Mean distance of the located ones, in shares of the frame.", 4, better="lower"
+    ),
     "reconstruction_mse": Description(
         "Reconstruction error", "Squared error of a pixel's channel, for images in 0..1.", 5, better="lower"
     ),

@@ -23,6 +23,7 @@ class FoundObjects:
         boxes: [N, 4] float32 `x1 y1 x2 y2` in the image's pixels, end exclusive.
         scores: [N] float32 in [0, 1].
         latents: [N, D] float32, or None for a model without.
+        locations: [N, 2] float32, y and x in 0..1 of the image, by the model's own account; None for a model without.
     """
 
     labels: NDArray[np.uint8]
@@ -31,6 +32,7 @@ class FoundObjects:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     latents: NDArray[np.float32] | None
+    locations: NDArray[np.float32] | None
 
 
 def found_objects(decomposition: Decomposition, index: int, fit: Fit, min_area: int = 0) -> FoundObjects:
@@ -54,7 +56,7 @@ def found_objects(decomposition: Decomposition, index: int, fit: Fit, min_area: 
     labels[~kept[labels]] = 0
     slots = np.flatnonzero(kept[1:]) + 1
     boxes, scores = _boxes_and_scores(decomposition, index, fit, labels, shares, slots)
-    latents = decomposition.latents
+    latents, locations = decomposition.latents, decomposition.locations
     return FoundObjects(
         labels=labels,
         slots=slots,
@@ -62,6 +64,7 @@ def found_objects(decomposition: Decomposition, index: int, fit: Fit, min_area: 
         boxes=boxes,
         scores=scores,
         latents=None if latents is None else latents[index].float().numpy()[foreground[slots - 1]],
+        locations=None if locations is None else fit.restore_locations(locations[index].float().numpy())[slots - 1],
     )
 
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from unscene.metrics.object_locations import LocatedObject
 
 SCHEMA = 1  # of metrics.json; raised whenever a name in it changes its meaning
 
 Rank = Literal["best", "median", "worst"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model says that an object is.
+
+    Attributes:
+        slot: its label, from 1.
+        y: in 0..1 from the image's top.
+        x: in 0..1 from the image's left.
+        name: of the true object whose middle is within 5 % of the frame; empty for none, and where none has a name.
+    """
+
+    slot: int
+    y: float
+    x: float
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -19,12 +38,14 @@ class Picture:
         alt: what is seen, for those who do not see it.
         caption: one line below it; empty for none.
         link: relative address of the full image; empty for none.
+        places: of the objects in it, for a table; empty for a model without locations.
     """
 
     data: bytes
     alt: str
     caption: str = ""
     link: str = ""
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,7 @@ class ModelResult:
         ranked_by: the metric by which the scenes are ranked.
         scenes: best, median and worst.
         curves: of the training, where its metrics.csv is known.
+        located: how often each object was located, by its name, where model and data have both.
     """
 
     name: str
@@ -78,6 +100,7 @@ class ModelResult:
     ranked_by: str = "ari_fg"
     scenes: tuple[ExampleScene, ...] = ()
     curves: Curves | None = None
+    located: dict[str, LocatedObject] = field(default_factory=dict)
 
     @property
     def reported(self) -> dict[str, float]:
@@ -94,6 +117,7 @@ class ModelResult:
             "reported": self.reported,
             "health": self.health,
             "verdict": self.verdict,
+            "located_objects": {name: asdict(each) for name, each in self.located.items()},
             "ranked_by": self.ranked_by,
             "scenes": [{"index": each.index, "rank": each.rank, "score": each.score} for each in self.scenes],
             "provenance": self.provenance,

@@ -1,0 +1,122 @@
+"""Whether a model says where the objects are: its locations against the middles of the true objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from unscene.errors import check_shape
+from unscene.metrics import mean_of_counted
+from unscene.scene import Decomposition, Scene
+
+TOLERANCE = 0.05  # of the frame
+
+
+def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
+    """The middle of the box around each object of a label map [H, W], y and x in 0..1, by label."""
+    height, width = labels.shape
+    centres = {}
+    for label in labels.unique().tolist():
+        if label > 0:
+            rows, columns = torch.nonzero(labels == label, as_tuple=True)
+            y, x = int(rows.min() + rows.max()) + 1, int(columns.min() + columns.max()) + 1
+            centres[int(label)] = (y / 2 / height, x / 2 / width)
+    return centres
+
+
+def match_locations(
+    centres: NDArray[np.float64], locations: NDArray[np.float64], tolerance: float = TOLERANCE
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Match objects with locations one to one, so that as many as can be lie within the tolerance, then nearest.
+
+    Args:
+        centres: [M, 2] y and x of the objects.
+        locations: [N, 2] of the slots; a row of zeros is a slot that is not used.
+        tolerance: largest distance of a match.
+
+    Returns:
+        [M] the location of each object, -1 for none within the tolerance; [M] its distance, infinite for none.
+    """
+    distances = np.linalg.norm(centres[:, None] - locations[None], axis=2)
+    distances[:, ~locations.any(axis=1)] = np.inf
+    near = distances <= tolerance
+    cost = np.where(near, distances, 10.0 * tolerance * (1 + len(centres)))  # one match more outweighs all distances
+    rows, columns = linear_sum_assignment(cost)
+    matched, apart = np.full(len(centres), -1), np.full(len(centres), np.inf)
+    kept = near[rows, columns]
+    matched[rows[kept]], apart[rows[kept]] = columns[kept], distances[rows, columns][kept]
+    return matched, apart
+
+
+@dataclass(frozen=True)
+class LocatedObject:
+    """How often an object of one label was located.
+
+    Attributes:
+        label: of the object, from 1.
+        images: that show it.
+        located: of these, with a location within the tolerance.
+        distance: median of the located ones, in shares of the frame; None without any.
+    """
+
+    label: int
+    images: int
+    located: int
+    distance: float | None
+
+
+@dataclass
+class ObjectLocations:
+    """Share of the true objects that have a location within 5 % of the frame from the middle of their box.
+
+    Objects and slots are matched one to one, image by image. An object without a pixel does not count.
+        located: the mean over the objects of each image, then over images.
+        location_error: mean distance of the located ones, in shares of the frame.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("scene.labels", "decomposition.locations")
+
+    objects: list[dict[int, float]] = field(default_factory=list, init=False)  # label -> distance, image by image
+
+    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+        if scene.labels is None or decomposition.locations is None:
+            self.objects += [{} for _ in range(len(scene))]
+            return
+        batch, _, _, height, width = decomposition.log_masks.shape
+        check_shape(scene.labels, f"{batch} {height} {width}", "labels")
+        for labels, locations in zip(scene.labels.cpu(), decomposition.locations.double().cpu().numpy(), strict=True):
+            centres = label_centres(labels)
+            _, distances = match_locations(np.array([*centres.values()]).reshape(-1, 2), locations)
+            self.objects.append(dict(zip(centres, distances.tolist(), strict=True)))
+
+    def compute(self) -> dict[str, float | int | None]:
+        distances = [distance for image in self.objects for distance in image.values() if np.isfinite(distance)]
+        return {"located": mean_of_counted(self.per_image()), "location_error": mean_of_counted(distances)}
+
+    def by_label(self) -> list[LocatedObject]:
+        """The objects of each label, for data whose labels mean the same in every image."""
+        found: dict[int, list[float]] = {}
+        for image in self.objects:
+            for label, distance in image.items():
+                found.setdefault(label, []).append(distance)
+        rows = []
+        for label, distances in sorted(found.items()):
+            near = [distance for distance in distances if np.isfinite(distance)]
+            rows.append(LocatedObject(label, len(distances), len(near), median(near) if near else None))
+        return rows
+
+    def per_image(self) -> list[float | None]:
+        return [mean_of_counted(float(np.isfinite(one)) for one in image.values()) for image in self.objects]
+
+    def merge(self, other: ObjectLocations) -> None:
+        self.objects += other.objects
+
+    def reset(self) -> None:
+        self.objects = []

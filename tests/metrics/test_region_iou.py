@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
 from unscene.metrics.contingency import contingency_table
-from unscene.metrics.region_iou import MaskIoU, intersection_over_union, matched_iou
+from unscene.metrics.region_iou import MaskIoU, PolarityIoU, intersection_over_union, matched_iou
 from unscene.scene import Scene
 
 
@@ -82,3 +82,43 @@ def test_the_background_slot_matches_no_object(hard_decomposition):
 
 def test_a_single_slot_that_is_the_background(hard_decomposition):
     assert measured([[[0, 1]]], [[[0, 0]]], 1, 0, hard_decomposition).per_image() == [0]
+
+
+def polarity(labels, slots, num_slots, background, make) -> PolarityIoU:
+    labels, metric = torch.tensor(labels), PolarityIoU()
+    decomposition = make(torch.tensor(slots), num_slots, background)
+    metric.update(Scene(torch.zeros(len(labels), 3, *labels.shape[1:]), labels), decomposition)
+    return metric
+
+
+def test_either_side_may_be_the_foreground(hard_decomposition):
+    labels = [[[0, 0, 0, 1, 2]]]  # two objects, two pixels in all
+    right = polarity(labels, [[[0, 0, 1, 1, 1]]], 2, 0, hard_decomposition)
+    assert right.compute() == {"iou_polarity": pytest.approx(2 / 3), "iou_foreground": pytest.approx(2 / 3)}
+    turned = polarity(labels, [[[1, 1, 0, 0, 0]]], 2, 0, hard_decomposition)
+    assert turned.compute() == {"iou_polarity": pytest.approx(2 / 3), "iou_foreground": 0.0}
+    unstated = polarity(labels, [[[1, 1, 0, 0, 0]]], 2, None, hard_decomposition)
+    assert unstated.compute() == {"iou_polarity": pytest.approx(2 / 3), "iou_foreground": None}
+
+
+def test_objects_of_several_slots_are_one_foreground(hard_decomposition):
+    metric = polarity([[[0, 1, 1, 1]]], [[[0, 2, 1, 0]]], 3, 0, hard_decomposition)
+    assert metric.per_image() == [pytest.approx(2 / 3)]
+
+
+def test_images_without_an_object_and_three_slots_without_background_are_not_counted(hard_decomposition):
+    metric = polarity([[[0, 0]], [[0, 1]]], [[[0, 1]], [[0, 1]]], 2, None, hard_decomposition)
+    assert metric.per_image() == [None, 1.0]
+    assert polarity([[[0, 1]]], [[[0, 1]]], 3, None, hard_decomposition).per_image() == [None]
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_it_is_redos_score_of_one_image(hard_decomposition, seed):
+    """ReDO's evaluation of one image by scikit-learn: the mask of region 0, or its complement."""
+    rng = np.random.default_rng(seed)
+    true, region = rng.integers(0, 2, (1, 3, 3)), rng.integers(0, 2, (1, 3, 3))
+    true[0, 0, 0] = 1
+    expected = max(jaccard_score(true.ravel(), (region == side).ravel(), zero_division=0) for side in (0, 1))
+    metric = polarity(true.tolist(), region.tolist(), 2, None, hard_decomposition)
+    assert metric.per_image() == [pytest.approx(expected)]

@@ -104,7 +104,22 @@ def test_every_recipe_says_what_it_is(name):
     assert set(about.reported) <= {score for metric in METRICS.values() for score in metric().compute()}
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in NEEDED])
+DRAWN = [name for name in recipe_names() if packaged(name).data_name == "multi_dsprites"]
+OF_FILES = [name for name in recipe_names() if packaged(name).data_name == "hdf5"]
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_stretches_of_a_file_do_not_overlap(name):
+    values = packaged(name).values
+    seen: dict[str, int] = {}
+    for part in ("data", "validation", "test"):
+        stretch = {**values["data"], **(values[part] if part != "data" else {})}
+        assert stretch["first"] >= seen.get(stretch["path"], 0)
+        assert stretch["count"] > 0
+        seen[stretch["path"]] = stretch["first"] + stretch["count"]
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_training_validation_and_test_do_not_overlap(name):
     recipe = packaged(name)
     sources = [recipe.source(part) for part in ("data", "validation", "test")]

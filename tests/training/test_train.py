@@ -97,6 +97,16 @@ def test_metrics_name_every_term_and_the_validation(trained):
     assert rows(trained, "health/")[0]["health/slots_used"]
 
 
+@pytest.mark.parametrize(("by", "score"), [("mask_iou", "mask_iou"), ("map_50", "map_50"), ("located", None)])
+def test_the_best_weights_are_those_of_the_score_that_is_named(tiny, tmp_path, by, score):
+    run = train(tiny({"trainer.keep_best_by": by, "trainer.max_steps": 2}), tmp_path / "run")
+    (validation,) = rows(run, "val/")
+    if score is None:  # the model has no locations
+        assert float(validation["val/score"]) == pytest.approx(-float(validation["val/reconstruction_mse"]))
+    else:
+        assert validation["val/score"] == validation[f"val/{score}"]
+
+
 def test_the_loss_is_the_weighted_sum_of_its_terms(trained, tiny):
     model = tiny().model
     gamma = model.weights.mask * 0.5 / model.warmup.steps  # the warm-up's mean over steps 0 and 1

@@ -20,6 +20,7 @@ SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites,MultiDSpritesSettings",
     "hdf5": "unscene.data.scene_file:SceneFile,SceneFileSettings",
     "montezuma": "unscene.data.montezuma:Montezuma,MontezumaSettings",
+    "flowers": "unscene.data.flowers:Flowers,FlowersSettings",
     "images": "unscene.data.image_folder:ImageFolder,ImageFolderSettings",
 }
 

@@ -80,6 +80,12 @@ def _mask_iou() -> Metric:
     return MaskIoU()
 
 
+def _polarity_iou() -> Metric:
+    from unscene.metrics.region_iou import PolarityIoU
+
+    return PolarityIoU()
+
+
 def _reconstruction() -> Metric:
     from unscene.metrics.reconstruction import ReconstructionError
 
@@ -98,6 +104,7 @@ METRICS: dict[str, Callable[[], Metric]] = {
     "ami_fg": _foreground_ami,
     "box_ap": _box_ap,
     "mask_iou": _mask_iou,
+    "iou_polarity": _polarity_iou,
     "object_locations": _object_locations,
     "reconstruction": _reconstruction,
 }

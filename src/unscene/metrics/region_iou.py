@@ -1,4 +1,4 @@
-"""Intersection over union of true objects and slots, each object matched with at most one slot."""
+"""Intersection over union: of true objects and slots one to one, and of the foreground as a whole."""
 
 from __future__ import annotations
 
@@ -89,3 +89,51 @@ class MaskIoU:
 
     def reset(self) -> None:
         self.objects = []
+
+
+@dataclass
+class PolarityIoU:
+    """IoU of the foreground as a whole, whichever side of the model's partition is called foreground.
+
+    Per image the larger of IoU(P, T) and IoU(not P, T): T are the pixels of true objects, P those of the model's
+    foreground slots (argmax), or those of the first of two slots when the model states no background. It is
+    `sumScoreIoU` of ReDO (Chen et al., 2019) and of Liu et al. (2019) for the Flowers, averaged over images, not over
+    batches of which the last is dropped. An image without an object's pixel is not counted; more than two slots without
+    a background are not applicable.
+        iou_polarity: the mean over images.
+        iou_foreground: the same without the choice; not applicable to a model that states no background.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("scene.labels",)
+
+    either: list[float | None] = field(default_factory=list, init=False)
+    stated: list[float | None] = field(default_factory=list, init=False)
+
+    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+        states = decomposition.background is not None
+        if scene.labels is None or not (states or decomposition.num_slots == 2):
+            self.either += [None] * len(scene)
+            self.stated += [None] * len(scene)
+            return
+        table = decomposition_table(scene.labels, decomposition).double()  # [B, M+1, K]
+        inside, whole = table[:, 1:].sum(dim=1), table.sum(dim=1)  # [B, K] pixels of T in each slot, pixels of it
+        counted = inside.sum(dim=1)
+        outside_of_first, inside_of_first = whole[:, 1:].sum(dim=1), inside[:, 1:].sum(dim=1)
+        rest = inside_of_first / (counted + outside_of_first - inside_of_first).clamp_min(1)
+        first = inside[:, 0] / (counted + whole[:, 0] - inside[:, 0]).clamp_min(1)
+        for pixels, of_first, of_rest in zip(counted.tolist(), first.tolist(), rest.tolist(), strict=True):
+            self.either.append(max(of_first, of_rest) if pixels else None)
+            self.stated.append(of_rest if pixels and states else None)  # the table's first slot is the background's
+
+    def compute(self) -> dict[str, float | int | None]:
+        return {"iou_polarity": mean_of_counted(self.either), "iou_foreground": mean_of_counted(self.stated)}
+
+    def per_image(self) -> list[float | None]:
+        return list(self.either)
+
+    def merge(self, other: PolarityIoU) -> None:
+        self.either += other.either
+        self.stated += other.stated
+
+    def reset(self) -> None:
+        self.either, self.stated = [], []

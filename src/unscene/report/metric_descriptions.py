@@ -59,6 +59,13 @@ DESCRIPTIONS: dict[str, Description] = {
         "Mask IoU", "Overlap of each object with its best slot, mean by image, then over images.", headline=True
     ),
     "mask_iou_objects": Description("Mask IoU, by object", "The same overlap, mean over all objects at once."),
+    "iou_polarity": Description(
+        "IoU of the foreground, either way",
+        "Overlap of all objects together with the model's foreground or with its background, the larger (ReDO).",
+    ),
+    "iou_foreground": Description(
+        "IoU of the foreground", "Overlap of all objects together with the foreground that the model states."
+    ),
     "located": Description(
         "Objects located",
         "Share of the objects with a location within 5 % of the frame from the middle of their box, one slot each.",

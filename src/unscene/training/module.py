@@ -19,6 +19,8 @@ from unscene.training.processes import mean_over_processes
 from unscene.training.recipe import Recipe
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+_VALIDATION = ("ari_fg", "ari", "box_ap", "reconstruction")
+_METRIC_OF = {"map_50": "box_ap", "located": "object_locations"}  # of a score with another name
 
 
 class SceneModule(lightning.LightningModule):
@@ -74,7 +76,8 @@ class SceneModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Fresh metrics: boxes, masks and reconstruction against the truth where it is known, and the health."""
-        self.scores = [METRICS[name]() for name in ("ari_fg", "ari", "box_ap", "reconstruction")]
+        by = self.recipe.trainer.keep_best_by
+        self.scores = [METRICS[name]() for name in dict.fromkeys([*_VALIDATION, _METRIC_OF.get(by, by)])]
         self.health = Health()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -91,7 +94,7 @@ class SceneModule(lightning.LightningModule):
             self._gather()
         computed = [each for score in self.scores for each in score.compute().items()]
         results = {name: value for name, value in computed if isinstance(value, float)}  # counts are no curves
-        score = results.get("ari_fg", -results["reconstruction_mse"])
+        score = results.get(self.recipe.trainer.keep_best_by, -results["reconstruction_mse"])
         self.results = {f"val/{name}": value for name, value in results.items()} | {"val/score": score}
         self.log("val/score", score, rank_zero_only=self.trainer.world_size > 1, logger=False)
 

@@ -87,6 +87,8 @@ class TrainerSettings:
         threads: of the CPU; 0 leaves PyTorch's choice.
         validate_minutes: between two validations, each with a sample figure, a health verdict and a checkpoint.
         validate_images: of the validation's scenes, at most so many, the first ones.
+        keep_best_by: the score of the validation whose best weights are kept. It reads labels; without any, and where
+            it does not apply, the reconstruction's error decides.
         checkpoint_minutes: between two checkpoints by the clock.
         log_every: steps between two rows of metrics.csv.
     """
@@ -104,6 +106,7 @@ class TrainerSettings:
     threads: int = 0
     validate_minutes: float = 5.0
     validate_images: int = 1000
+    keep_best_by: Literal["ari_fg", "ami_fg", "map_50", "mask_iou", "iou_polarity", "located"] = "ari_fg"
     checkpoint_minutes: float = 5.0
     log_every: int = 50
 

@@ -1,0 +1,190 @@
+"""Oxford Flowers 102 with its segmentations, by ReDO's protocol (Chen, Artieres & Denoyer, 2019): one flower or none.
+
+The images and splits are torchvision's `Flowers102`; the segmentations are an archive beside them. Files, below `root`:
+
+    flowers-102/jpg/image_00001.jpg   flowers-102/segmim/segmim_00001.jpg   flowers-102/setid.mat   .../imagelabels.mat
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from unscene.data.image_folder import read_image
+from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.sample_indices import checked_indices
+from unscene.errors import DataError, RecipeError
+
+SEGMENTATIONS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102segmentations.tgz"
+SEGMENTATIONS_MD5 = "51375996b6c4f367a4b9f4492d7ecef5"
+SPLITS = {"train": "tstid", "validation": "valid", "test": "trnid"}  # ReDO trains on the largest part
+BLUE = (0, 0, 254)  # of the background in the segmentations
+FAR_FROM_BLUE = 60.0
+
+_REMEMBERED_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class FlowersSettings:
+    """Which flowers.
+
+    Attributes:
+        root: folder that holds `flowers-102`, or where it is to be downloaded to.
+        split: `train` is the file's `tstid` (6,149 images), `validation` its `valid` (1,020), `test` its `trnid`
+            (1,020), as in ReDO.
+        count: the first so many; 0 takes all.
+        size: the shorter side is brought to it, then the middle square is taken.
+        mask: which pixels of a segmentation are background. `redo`: red or green is 0 or blue is 254. `distance`:
+            no further than 60 from (0, 0, 254), which the compression of JPEG disturbs less.
+        resampling: `nearest` is ReDO's, for images too; `smooth` averages what a pixel covers (the masks stay hard).
+        download: fetch what is missing: 345 MB of images and 203 MB of segmentations.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    root: str = "data"
+    split: Literal["train", "validation", "test"] = "train"
+    count: int = 0
+    size: int = 128
+    mask: Literal["redo", "distance"] = "redo"
+    resampling: Literal["nearest", "smooth"] = "nearest"
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.count < 0 or not self.root:
+            raise RecipeError(
+                "flowers: size must be 1 or more, count 0 or more and root a folder, not "
+                f"{self.size}, {self.count} and {self.root!r}."
+            )
+        if self.split not in SPLITS:
+            raise RecipeError(f"flowers: split is one of {', '.join(SPLITS)}, not {self.split!r}.")
+
+
+class Flowers:
+    """Flowers and their masks: label 1 is the flower, 0 the background. Fitted images are kept in memory, up to 1 GiB.
+
+    Raises:
+        DataError: files are missing (the message says how to get them), damaged, or too few.
+    """
+
+    object_names = ("flower",)
+
+    def __init__(self, settings: FlowersSettings) -> None:
+        self.settings = settings
+        self.folder = Path(settings.root).expanduser() / "flowers-102"
+        if settings.download:
+            download_flowers(Path(settings.root).expanduser())
+        ids = _ids(self.folder, settings.split)
+        if settings.count > len(ids):
+            raise DataError(
+                f"flowers: {settings.count:,} images were asked for, but {settings.split} has {len(ids):,}: "
+                "lower data.count, validation.count or test.count."
+            )
+        self.ids = ids[: settings.count] if settings.count else ids
+        self._remembered: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_remembered": {}}  # a spawned worker fills its own
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """Return image uint8 [B, size, size, 3], mask uint8 [B, size, size] and boxes float32 [B, 1, 4].
+
+        Raises:
+            DataError: an image or segmentation is missing or damaged, or an index is outside of the split.
+        """
+        wanted = checked_indices(indices, len(self))
+        size = self.settings.size
+        image, mask = np.empty((len(wanted), size, size, 3), np.uint8), np.empty((len(wanted), size, size), np.uint8)
+        for row, index in enumerate(wanted.tolist()):
+            image[row], mask[row] = self._pair(int(self.ids[index]))
+        return {"image": image, "mask": mask, "boxes": boxes_of_labels(mask, 1)}
+
+    def _pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if number in self._remembered:
+            return self._remembered[number]
+        image = read_image(self.folder / "jpg" / f"image_{number:05d}.jpg")
+        segmentation = read_image(self.folder / "segmim" / f"segmim_{number:05d}.jpg")
+        if image.shape != segmentation.shape:
+            raise DataError(
+                f"flowers: image {number} has {image.shape[1]} x {image.shape[0]} pixels, its segmentation "
+                f"{segmentation.shape[1]} x {segmentation.shape[0]}. Download both again."
+            )
+        settings = self.settings
+        flower = flower_mask(segmentation, settings.mask)
+        smooth = settings.resampling == "smooth"
+        pair = (
+            middle_square(image, settings.size, Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST),
+            middle_square(flower, settings.size, Image.Resampling.NEAREST),
+        )
+        if (len(self._remembered) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _REMEMBERED_BYTES:
+            self._remembered[number] = pair
+        return pair
+
+
+def flower_mask(segmentation: NDArray[np.uint8], rule: str = "redo") -> NDArray[np.uint8]:
+    """Return 1 where a segmentation [H, W, 3] shows the flower, else 0; see `FlowersSettings.mask`."""
+    red, green, blue = (segmentation[..., channel].astype(np.float32) for channel in range(3))
+    if rule == "redo":
+        background = (red == 0) | (green == 0) | (blue == BLUE[2])
+    else:
+        background = red**2 + green**2 + (blue - BLUE[2]) ** 2 <= FAR_FROM_BLUE**2
+    flower: NDArray[np.uint8] = np.asarray(~background, np.uint8)
+    return flower
+
+
+def middle_square(pixels: NDArray[np.uint8], size: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
+    """The shorter side brought to `size`, then the middle square of [H, W] or [H, W, 3] (torchvision's two steps)."""
+    height, width = pixels.shape[:2]
+    shorter = min(height, width)
+    scaled = (int(size * width / shorter), int(size * height / shorter))  # cut to whole pixels, as torchvision does
+    resized = np.asarray(Image.fromarray(pixels).resize(scaled, resampling))
+    top, left = round((scaled[1] - size) / 2), round((scaled[0] - size) / 2)
+    square: NDArray[np.uint8] = resized[top : top + size, left : left + size]
+    return square
+
+
+def download_flowers(root: Path) -> None:
+    """Fetch images, splits and segmentations with their checksums, showing the progress; what is there stays.
+
+    Raises:
+        DataError: no connection, a wrong checksum, or a disk that is full.
+    """
+    from torchvision.datasets import Flowers102
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    try:
+        Flowers102(str(root), download=True)
+        if not (root / "flowers-102" / "segmim").is_dir():
+            download_and_extract_archive(SEGMENTATIONS, str(root / "flowers-102"), md5=SEGMENTATIONS_MD5)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"the Oxford Flowers cannot be downloaded to {root}: {error}. Check the connection and the disk, or put "
+            f"there what another machine has fetched: 102flowers.tgz, imagelabels.mat, setid.mat and {SEGMENTATIONS}, "
+            "unpacked in flowers-102."
+        ) from error
+
+
+def _ids(folder: Path, split: str) -> NDArray[np.int64]:
+    """The images' numbers of a split."""
+    missing = [name for name in ("jpg", "segmim", "setid.mat") if not (folder / name).exists()]
+    if missing:
+        raise DataError(
+            f"the Oxford Flowers are not in {folder}: {', '.join(missing)} is missing. Pass --data.download true to "
+            "fetch them (550 MB), or name the folder that holds flowers-102 with --data.root."
+        )
+    try:
+        return np.asarray(loadmat(folder / "setid.mat")[SPLITS[split]]).ravel().astype(np.int64)
+    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
+        raise DataError(f"{folder / 'setid.mat'} cannot be read ({error}). Download it again.") from error

@@ -1,0 +1,110 @@
+"""Search settings that a paper does not state: train a recipe short, score the validation scenes, write it down.
+
+    python tools/search.py explicit_localization/multi_dsprites docs/search/explicit_localization_multi_dsprites.yaml \
+        --trials 20 --steps 1500 --out docs/search/explicit_localization_multi_dsprites.jsonl
+
+The space is a YAML file: each setting's dotted name and the values that it may have. Trial n draws one of each by
+(seed, n) alone, so a search that was stopped goes on where it was, and anyone draws the same trials again. Trial 0 is
+the recipe as it stands. Each line of the output is one trial: settings, scores, steps, seconds, commit, machine.
+Settings are chosen by scores that read the labels of the validation scenes; the test scenes are never looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import yaml
+
+import unscene
+from unscene.errors import UnsceneError
+from unscene.recipes import load_recipe
+from unscene.report.evaluate import measure
+from unscene.training.hardware import describe_machine
+from unscene.training.train import train
+
+
+def drawn(space: dict[str, list[Any]], seed: int, trial: int) -> dict[str, Any]:
+    """The settings of a trial; none for trial 0."""
+    if trial == 0:
+        return {}
+    choose = np.random.default_rng((seed, trial))
+    return {name: values[int(choose.integers(len(values)))] for name, values in sorted(space.items())}
+
+
+def run_trial(recipe_name: str, settings: dict[str, Any], images: int) -> dict[str, Any]:
+    """Train once in a folder that goes away, and return the scores, or the error that the settings led to."""
+    began = perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            recipe = load_recipe(recipe_name, settings)
+            run = train(recipe, Path(folder) / "run")
+            result = measure(
+                unscene.load(run.path),
+                recipe.source("validation"),
+                count=min(images, len(recipe.source("validation"))),
+                description_of_data={},
+                progress=False,
+            )
+        except UnsceneError as error:
+            return {"error": str(error), "seconds": round(perf_counter() - began, 1)}
+    scores = {name: round(value, 4) for name, value in result.metrics.items() if value is not None}
+    located = {name: [each.located, each.images] for name, each in result.located.items()}
+    return {
+        "scores": scores,
+        **({"located": located} if located else {}),
+        "verdict": result.verdict,
+        "seconds": round(perf_counter() - began, 1),
+    }
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("space", type=Path, help="YAML: dotted setting -> list of values")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial; 0 is the recipe itself")
+    parser.add_argument("--steps", type=int, default=1000, help="of each training")
+    parser.add_argument("--images", type=int, default=320, help="of the validation")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--by", default="ari_fg", help="the score that the table at the end is sorted by")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines; trials that it holds are not run again")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for every trial")
+    given = parser.parse_args(words)
+    space = yaml.safe_load(given.space.read_text(encoding="utf-8"))
+    fixed = {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in given.set)}
+    fixed |= {"trainer.max_steps": given.steps, "trainer.validate_minutes": 1e6}
+    lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []
+    done = [json.loads(line) for line in lines]
+    seen = {(each["seed"], each["trial"], each["steps"]) for each in done}
+    for trial in range(given.first, given.first + given.trials):
+        if (given.seed, trial, given.steps) in seen:
+            continue
+        settings = drawn(space, given.seed, trial)
+        machine = describe_machine()
+        record = {
+            "recipe": given.recipe,
+            "seed": given.seed,
+            "trial": trial,
+            "steps": given.steps,
+            "settings": settings,
+            **run_trial(given.recipe, {**fixed, **settings}, given.images),
+            "commit": machine["commit"],
+            "cpu": machine["cpu"],
+            "threads": fixed.get("trainer.threads", machine["threads"]),
+        }
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        done.append(record)
+    for each in sorted(done, key=lambda record: -record.get("scores", {}).get(given.by, -1)):
+        print(each["trial"], each.get("scores", {}).get(given.by, each.get("error")), each["settings"])
+
+
+if __name__ == "__main__":
+    main()

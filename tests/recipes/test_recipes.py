@@ -11,7 +11,8 @@ from unscene.metrics import METRICS
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
 from unscene.training.recipe import SECTIONS, Recipe, read_recipe
 
-NEEDED = {"rmonet_unet/images": {"data.folder": "photos"}}  # what a recipe leaves to its user
+IMAGES = ("rmonet_unet/images", "explicit_localization/images")
+NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user
 
 # R-MONet (ICLR 2021 submission), appendix: the M-dSprites tables of R-MONet(Lite) and R-MONet(UNet), typed by hand
 BOTH = {
@@ -104,6 +105,23 @@ def test_every_recipe_says_what_it_is(name):
     assert set(about.reported) <= {score for metric in METRICS.values() for score in metric().compute()}
 
 
+def test_flowers_are_trained_on_scored_and_tested_as_in_redo():
+    for name in ("redo/flowers", "explicit_localization/flowers"):
+        values = packaged(name).values
+        splits = [{**values["data"], **values[part]}["split"] for part in ("data", "validation", "test")]
+        assert splits == ["train", "validation", "test"]
+        assert (values["data"]["size"], values["data"]["mask"]) == (128, "redo")
+
+
+def test_redo_has_the_numbers_of_its_authors():
+    recipe = packaged("redo/flowers")
+    assert recipe.optimizer.betas == (0.0, 0.9)
+    assert recipe.optimizer.groups == {"masks": 1e-5}  # generators, discriminator and codes have 1e-4
+    assert recipe.optimizer.decays == {"masks": 1e-4}
+    assert recipe.trainer.restart.largest_slot == 0.9  # a region covers less than a tenth
+    assert (recipe.model.latent_dim, recipe.model.code_weight, recipe.trainer.batch_size) == (32, 5.0, 20)
+
+
 DRAWN = [name for name in recipe_names() if packaged(name).data_name == "multi_dsprites"]
 OF_FILES = [name for name in recipe_names() if packaged(name).data_name == "hdf5"]
 
@@ -127,9 +145,10 @@ def test_training_validation_and_test_do_not_overlap(name):
     assert len(sources[2]) == 1600
 
 
-def test_a_recipe_that_needs_a_folder_says_so():
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_recipe_that_needs_a_folder_says_so(name):
     with pytest.raises(RecipeError, match=r"folder is empty\. Name the folder of your images with --data\.folder"):
-        load_recipe("rmonet_unet/images")
+        load_recipe(name)
 
 
 @pytest.mark.parametrize("name", TABLES)

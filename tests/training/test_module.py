@@ -35,7 +35,7 @@ def test_every_parameter_is_in_one_group(model):
 
 def test_a_misspelt_prefix_names_the_nearest(model):
     with pytest.raises(
-        RecipeError, match=r"optimizer\.groups names 'vea'.*Did you mean 'vae'\? Its parts are: vae, head"
+        RecipeError, match=r"optimizer\.groups or decays names 'vea'.*Did you mean 'vae'\? Its parts are: vae, head"
     ):
         parameter_groups(model, ["vea"])
 
@@ -55,6 +55,23 @@ def test_groups_have_their_own_learning_rates(tiny, name):
             0.125 if parameter_name.startswith("vae.decoder") else 0.25 if parameter_name.startswith("vae") else 0.5
         )
         assert rates[id(parameter)] == expected
+
+
+def test_decays_and_betas_are_of_their_groups(tiny):
+    changes = {
+        "optimizer.betas": [0.0, 0.9],
+        "optimizer.weight_decay": 0.25,
+        "optimizer.groups": {"vae": 0.5},
+        "optimizer.decays": {"vae.decoder": 0.125},
+    }
+    module = SceneModule(tiny(changes), steps_per_epoch=10)
+    optimizer = module.configure_optimizers()
+    assert optimizer.defaults["betas"] == (0.0, 0.9)
+    of = {id(each): group for group in optimizer.param_groups for each in group["params"]}
+    for name, parameter in module.model.named_parameters():
+        group = of[id(parameter)]
+        assert group["lr"] == (0.5 if name.startswith("vae") else module.recipe.optimizer.learning_rate)
+        assert group["weight_decay"] == (0.125 if name.startswith("vae.decoder") else 0.25)
 
 
 class Broken(nn.Module):

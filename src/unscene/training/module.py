@@ -42,22 +42,32 @@ class SceneModule(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.model = recipe.build_model().to(memory_format=torch.channels_last)
         self.last_losses: Losses | None = None
+        self.first_step = 0  # of this attempt; later than 0 after a restart
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser with a group of parameters for each prefix that the recipe names."""
         settings = self.recipe.optimizer
-        groups = parameter_groups(self.model, settings.groups)
-        self.peaks = [settings.groups.get(prefix, settings.learning_rate) for prefix in groups]
-        options: dict[str, Any] = {"weight_decay": settings.weight_decay}
+        groups = parameter_groups(self.model, dict.fromkeys([*settings.groups, *settings.decays]))
+        self.peaks = [_longest(settings.groups, prefix, settings.learning_rate) for prefix in groups]
+        options: dict[str, Any] = {} if settings.name == "rmsprop" else {"betas": settings.betas}
         if settings.name != "rmsprop" and not settings.clip_norm:  # Lightning clips no fused optimiser's in bfloat16
             options["fused"] = True
-        parameters = [{"params": each, "lr": peak} for each, peak in zip(groups.values(), self.peaks, strict=True)]
+        decays = [_longest(settings.decays, prefix, settings.weight_decay) for prefix in groups]
+        parameters = [
+            {"params": each, "lr": peak, "weight_decay": decay}
+            for each, peak, decay in zip(groups.values(), self.peaks, decays, strict=True)
+        ]
         optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.name](parameters, **options)
         return optimizer
 
+    @property
+    def attempt_step(self) -> int:
+        """Steps since the weights were drawn; schedules and annealing follow it."""
+        return self.global_step - self.first_step
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rates of this step; the warm-up's first step is not 0."""
-        factor = self.recipe.schedule.factor((self.global_step + 1) / self.steps_per_epoch)
+        factor = self.recipe.schedule.factor((self.attempt_step + 1) / self.steps_per_epoch)
         for group, peak in zip(self.trainer.optimizers[0].param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
 
@@ -67,7 +77,7 @@ class SceneModule(lightning.LightningModule):
         Raises:
             TrainingError: a term is not finite; the message names it and the step.
         """
-        losses, _ = self.model.loss(images_of(batch), self.global_step)
+        losses, _ = self.model.loss(images_of(batch), self.attempt_step)
         total: Tensor = losses.total.mean()
         if not torch.isfinite(mean_over_processes(total.detach())):  # alike in all, lest one waits for another
             raise TrainingError(_not_finite(losses, self.global_step))
@@ -122,10 +132,16 @@ def parameter_groups(model: nn.Module, prefixes: Iterable[str]) -> dict[str, lis
         if prefix and not parameters:
             known = list(dict(model.named_children()))
             raise RecipeError(
-                f"optimizer.groups names '{prefix}', but no parameter of the model begins so."
+                f"optimizer.groups or decays names '{prefix}', but no parameter of the model begins so."
                 f"{did_you_mean(prefix, known)} Its parts are: {', '.join(known)}."
             )
     return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
+
+
+def _longest(values: dict[str, float], prefix: str, otherwise: float) -> float:
+    """The value of the longest beginning of a prefix that has one."""
+    known = [each for each in values if prefix.startswith(each)]
+    return values[max(known, key=len)] if known else otherwise
 
 
 def _not_finite(losses: Losses, step: int) -> str:

@@ -47,6 +47,7 @@ class RunFolder:
         self.best = self.checkpoints / "best.ckpt"
         self.samples = path / "samples"
         self.health = path / "health.txt"
+        self.restarts = path / "restarts.txt"
         self.weights = path / "weights.safetensors"
 
     @classmethod

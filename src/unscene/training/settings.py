@@ -18,14 +18,18 @@ class OptimizerSettings:
         name: `adam`, `adamw` or `rmsprop`.
         learning_rate: of every parameter that no group names.
         groups: learning rates by the beginning of a parameter's name, for instance `{vae: 0.001}`.
+        betas: of Adam and AdamW.
         weight_decay: see PyTorch.
+        decays: weight decays by the beginning of a parameter's name, for those of `groups` and others.
         clip_norm: the gradients' global norm is cut to it; 0 leaves them.
     """
 
     name: Literal["adam", "adamw", "rmsprop"] = "adam"
     learning_rate: float = 1e-4
     groups: dict[str, float] = field(default_factory=dict)
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    decays: dict[str, float] = field(default_factory=dict)
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
@@ -35,6 +39,9 @@ class OptimizerSettings:
                 f"it is), but they are {self.learning_rate:g} and {self.groups}."
             )
         _not_below(0, "optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        _not_below(0, "optimizer.decays", **self.decays)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise RecipeError(f"optimizer.betas must be from 0 to below 1, not {list(self.betas)}.")
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,35 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True)
+class RestartSettings:
+    """When a training that does not decompose begins again with other first weights (`trainer.restart`).
+
+    It is looked for after each validation, in its health numbers: nothing of it reads a label.
+
+    Attributes:
+        times: at most so often; 0 leaves it at the verdict.
+        from_step: not before this step of an attempt.
+        until_step: nor after this one; what has gone well so far is not given up later.
+        largest_slot: collapsed, if the largest slot holds more than this share of the foreground.
+        foreground_won: or if the objects' slots win less than this share of the pixels.
+    """
+
+    times: int = 0
+    from_step: int = 0
+    until_step: int = 7000
+    largest_slot: float = 0.9
+    foreground_won: float = 0.005
+
+    def __post_init__(self) -> None:
+        _not_below(0, "trainer.restart", times=self.times, from_step=self.from_step, until_step=self.until_step)
+        if not (0 < self.largest_slot <= 1 and 0 <= self.foreground_won < 1):
+            raise RecipeError(
+                "trainer.restart.largest_slot must be above 0 and at most 1, and foreground_won from 0 to below 1, not "
+                f"{self.largest_slot:g} and {self.foreground_won:g}."
+            )
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """How long, on what, and how often it writes.
 
@@ -91,6 +127,7 @@ class TrainerSettings:
             it does not apply, the reconstruction's error decides.
         checkpoint_minutes: between two checkpoints by the clock.
         log_every: steps between two rows of metrics.csv.
+        restart: see `RestartSettings`.
     """
 
     batch_size: int = 64
@@ -109,6 +146,7 @@ class TrainerSettings:
     keep_best_by: Literal["ari_fg", "ami_fg", "map_50", "mask_iou", "iou_polarity", "located"] = "ari_fg"
     checkpoint_minutes: float = 5.0
     log_every: int = 50
+    restart: RestartSettings = field(default_factory=RestartSettings)
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "max_steps", "log_every", "num_nodes", "validate_images", "prefetch")

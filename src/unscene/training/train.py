@@ -29,6 +29,7 @@ from unscene.training.processes import is_first_process
 from unscene.training.progress import Progress
 from unscene.training.random_state import RandomState
 from unscene.training.recipe import Recipe
+from unscene.training.restart import Restart
 from unscene.training.run_folder import RunFolder, write_text
 from unscene.training.samples import SAMPLES, Samples
 from unscene.training.weights import check_weights, export_weights, model_weights, read_checkpoint
@@ -127,6 +128,7 @@ def _trainer(recipe: Recipe, run: RunFolder, validation: Source, interruption: I
         Progress(log, settings.max_minutes),
         RandomState(),
         BestCheckpoint(run, log),
+        Restart(run, recipe),
         Clock(run, settings, interruption),
     ]
     try:

@@ -51,8 +51,9 @@ def recipe_to_measure(name: str, changes: Sequence[str] = ()) -> Recipe:
 class RecipeStep:
     """A model, its optimiser and a batch; each call is one training step: loss, gradients, update.
 
-    Precision, memory layout, optimiser and the order of what is done are the training's. The step is the first one,
-    whose warm-up lets every slot have a box: none is cheaper later. The learning rate is the peak.
+    Precision, memory layout, optimiser and the order of what is done are the training's. The step is the dearest one:
+    the first, whose warm-up lets every slot have a box, or the model's `busiest_step` where it has one. The learning
+    rate is the peak.
 
     Args:
         recipe: see `recipe_to_measure`.
@@ -66,6 +67,7 @@ class RecipeStep:
         self.bfloat16 = use_bfloat16(recipe.trainer.precision, device)
         torch.manual_seed(recipe.seed)
         self.module = SceneModule(recipe, steps_per_epoch=1).to(self.device)
+        self.module.first_step = -getattr(recipe.model, "busiest_step", 0)
         self.optimizer = self.module.configure_optimizers()
         self.batch = {"images": scenes_of(recipe, self.batch_size).to(self.device)}
 

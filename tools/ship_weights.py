@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import unscene
+from unscene.data.store import SceneStore
 from unscene.training.loading import SHIPPED
 from unscene.training.run_folder import RunFolder, write_text
 from unscene.training.weights import export_weights
@@ -29,15 +30,31 @@ SCORES = (
     "map_50",
     "map_75",
     "mask_iou",
+    "ami_fg",
+    "located",
+    "location_error",
     "reconstruction_mse",
 )
+LIMITS = {
+    "rmonet": "Made for 64-pixel scenes of a few flat sprites on a grey ground. It does not find objects in "
+    "photographs.",
+    "explicit_localization": "It knows the scenes of its training and nothing else: train it on your own frames by "
+    "`unscene train explicit_localization/images --data.folder FRAMES`.",
+}
+CURVE = {
+    "val/ari_fg": "ARI foreground",
+    "val/ari_fg_without_background": "without background",
+    "val/map_50": "mAP 50",
+    "val/located": "located",
+    "health/background": "background's share",
+}
 
 
 def main(folder: str) -> None:
     run = RunFolder.open(Path(folder))
     report = json.loads((run.path / "report" / "metrics.json").read_text())
     name = run.recipe_values()["name"]
-    scores = {key: round(report[key], 4) for key in SCORES}
+    scores = {key: round(report[key], 4) for key in SCORES if report[key] is not None}
     SHIPPED.mkdir(exist_ok=True)
     target = SHIPPED / f"{name.replace('/', '--')}.safetensors"
     export_weights(run, target, half=True, scores=scores)
@@ -52,15 +69,19 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
     starts = json.loads(run.environment.read_text())
     values = run.recipe_values()
     first, evaluated = starts[0], report["provenance"]["evaluation"]
-    minutes = [row for row in csv.DictReader(run.metrics.open()) if row.get("val/ari_fg")]
+    rows = [row for row in csv.DictReader(run.metrics.open()) if row.get("val/ari_fg")]
+    columns = {name: label for name, label in CURVE.items() if all(row.get(name) for row in rows)}
+    data = values["data"]
+    origin = f"{data['name']}, drawn by unscene, seed {data['seed']}" if "seed" in data else data_file(data)
+    validation = ", ".join(f"{key} {value}" for key, value in values["validation"].items())
     lines = [
         f"# {name}: the weights that come with unscene",
         "",
         f"- **Recipe**: `{name}` (every setting is in the file's own metadata), seed {values['seed']}",
-        f"- **Data**: {values['data']['name']}, drawn by unscene, seed {values['data']['seed']}; "
-        "no label was seen in training",
+        f"- **Data**: {origin}; no label was seen in training",
         f"- **Steps**: {provenance['step']:,} of {values['trainer']['batch_size']} images "
-        "(the best validation by foreground ARI: this choice reads the labels of the validation scenes)",
+        f"(the best validation by {values['trainer']['keep_best_by']}: this choice reads the labels of the validation "
+        "scenes)",
         f"- **Hardware**: {first['cpu']}, {first['cores']} cores, {first['gpu'] or 'no GPU'}",
         "- **Versions**: "
         + ", ".join(f"{package} {first[package]}" for package in ("torch", "torchvision", "lightning")),
@@ -82,27 +103,56 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
         "| metric | value |",
         "|---|---|",
-        *(f"| {key} | {report[key]:.4f} |" for key in SCORES),
+        *(f"| {key} | {report[key]:.4f} |" for key in SCORES if report[key] is not None),
+        *located_objects(report),
         "",
         "## The curve",
         "",
-        "On the validation scenes ({count} of seed {seed}), against training time:".format(**values["validation"]),
+        f"On the validation scenes ({validation}), against training time:",
         "",
-        "| step | minutes | ARI foreground | without background | mAP 50 | background's share |",
-        "|---|---|---|---|---|---|",
+        f"| step | minutes | {' | '.join(columns.values())} |",
+        f"|---|---|{'---|' * len(columns)}",
         *(
-            f"| {row['step']} | {float(row['seconds']) / 60:.0f} | {float(row['val/ari_fg']):.3f} | "
-            f"{float(row['val/ari_fg_without_background']):.3f} | {float(row['val/map_50']):.3f} | "
-            f"{float(row['health/background']):.3f} |"
-            for row in minutes
+            f"| {row['step']} | {float(row['seconds']) / 60:.0f} | "
+            + " | ".join(f"{float(row[name]):.3f}" for name in columns)
+            + " |"
+            for row in rows
         ),
         "",
         "## Limits",
         "",
-        "Made for 64-pixel scenes of a few flat sprites on a grey ground. It does not find objects in photographs.",
+        LIMITS[values["model"]["name"]],
         "",
     ]
     return "\n".join(lines)
+
+
+def data_file(data: dict[str, Any]) -> str:
+    """What an HDF5 file says of itself."""
+    attributes = SceneStore(data["path"]).attributes
+    return (
+        f"{attributes['source']}, made by `unscene generate {attributes['source']}` (settings "
+        f"{json.dumps(attributes['settings'])}), scenes {data['first']} to {data['first'] + data['count']}"
+    )
+
+
+def located_objects(report: dict[str, Any]) -> list[str]:
+    """The table of named objects, where the data has names."""
+    if not report["located_objects"]:
+        return []
+    return [
+        "",
+        "Each object by itself: images that show it, and in how many a location lies within 5 % of the frame from the",
+        "middle of its box, one location for one object:",
+        "",
+        "| object | images | located | median distance |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {each['images']} | {each['located']} | "
+            f"{'none' if each['distance'] is None else format(each['distance'], '.4f')} |"
+            for name, each in report["located_objects"].items()
+        ),
+    ]
 
 
 if __name__ == "__main__":

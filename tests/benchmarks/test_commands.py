@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
-from benchmarks import inference, metrics, pseudo_boxes, stages, training_step
+from benchmarks import inference, localization, metrics, pseudo_boxes, stages, training_step
 from benchmarks.model_stages import HEAD, LIKELIHOOD, PSEUDO_BOXES, RPN_LOSS, WHOLE, OurStages, backwards
 from benchmarks.plain_stages import PlainStages
 from benchmarks.plain_step import PAPERS_LETTER, plain_model
+from benchmarks.recipe_step import RecipeStep, recipe_to_measure
 from benchmarks.training_step import LETTER, PLAIN, default_recipes
 from unscene.errors import RecipeError, TrainingError
 from unscene.recipes import load_recipe
@@ -55,6 +56,28 @@ def test_a_recipe_is_measured_against_the_plain_reference(command, tmp_path, cap
 def test_the_default_recipes_are_the_registered_ones_on_sprites():
     assert {COMPACT, "rmonet_unet/multi_dsprites", "rmonet_lite/multi_dsprites"} <= set(default_recipes())
     assert "rmonet_unet/images" not in default_recipes()
+
+
+TINY_LOCALIZATION = [
+    *("--batch", "2", "--set", "data.size=32", "--set", "model.network.channels=[4, 4]", "--set", "model.num_slots=3"),
+    *("--recipe", "explicit_localization/multi_dsprites_cpu"),
+]
+
+
+def test_the_share_of_the_location_masks(tmp_path, capsys):
+    content = written(localization, [*QUICK, *TINY_LOCALIZATION], tmp_path)
+    assert len(content["shares"]) == 2
+    assert all(share["median"] > 0 for share in content["shares"].values())
+    assert "location masks take" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="another model"):
+        written(localization, TINY, tmp_path)
+
+
+def test_what_is_timed_is_a_step_that_looks_for_objects():
+    recipe = recipe_to_measure("explicit_localization/multi_dsprites_cpu", ["model.network.channels=[4, 4]"])
+    step = RecipeStep(recipe, 2)
+    assert step.module.attempt_step == recipe.model.background_steps > 0
+    assert RecipeStep(recipe_to_measure(COMPACT), 2).module.attempt_step == 0
 
 
 def test_only_the_unet_variant_has_a_plain_reference():

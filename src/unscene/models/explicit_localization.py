@@ -73,6 +73,11 @@ class ExplicitLocalizationSettings:
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     location: LocationSettings = field(default_factory=LocationSettings)
 
+    @property
+    def busiest_step(self) -> int:
+        """The first step of a training in which every slot is computed: what a benchmark is to measure."""
+        return self.background_steps
+
     def __post_init__(self) -> None:
         if self.num_slots < 2:
             raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")

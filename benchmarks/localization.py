@@ -1,0 +1,114 @@
+"""What of explicit localization's time its location masks take, in training and in inference.
+
+    python -m benchmarks.localization --recipe explicit_localization/montezuma_cpu --batch 32
+
+The location masks of a batch (best regions, windows, mixtures: all that has no weights) are computed again by
+themselves, on the very inputs that the model gave them. Their share is of the whole in the same round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.command import finish, option_parser, run, started
+from benchmarks.inference import Inference, model_to_measure
+from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure, scenes_of
+from benchmarks.timing import Comparison, Spread, Subject, measure
+from unscene.errors import RecipeError
+from unscene.models import explicit_localization
+from unscene.models.explicit_localization import ExplicitLocalization
+from unscene.training.hardware import use_bfloat16
+from unscene.training.recipe import Recipe
+
+MASKS = "its location masks"
+
+
+def replayed(computed: Callable[[], object]) -> Subject:
+    """The location masks of a computation, to be computed again with the same inputs."""
+    calls: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+    functions = {name: getattr(explicit_localization, name) for name in ("best_region", "location_mask")}
+
+    def recorded(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*given: Any) -> object:
+            calls.append((function, given))
+            return function(*given)
+
+        return call
+
+    try:
+        for name, function in functions.items():
+            setattr(explicit_localization, name, recorded(function))
+        computed()
+    finally:
+        for name, function in functions.items():
+            setattr(explicit_localization, name, function)
+    kept = [(function, tuple(_cut_off(each) for each in given)) for function, given in calls]
+
+    def again() -> None:
+        for function, given in kept:
+            function(*given)
+
+    return again
+
+
+def _cut_off(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def compared(recipe: Recipe, batch: int, rounds: int, seconds: float, device: str) -> list[Comparison]:
+    """Measure a training step and an inference, each beside its location masks.
+
+    Raises:
+        RecipeError: a recipe of another model.
+    """
+    step = RecipeStep(recipe, batch, device)
+    if not isinstance(step.model, ExplicitLocalization):
+        raise RecipeError(f"recipe '{recipe.name}' has another model: name one of explicit_localization/*.")
+    images = scenes_of(recipe, batch).to(device).float().contiguous() / 255
+    model: nn.Module = model_to_measure(recipe, device)
+    inference = Inference(model, images, use_bfloat16(recipe.trainer.precision, device))
+    comparisons = []
+    for title, whole in (("training step", step), ("inference", inference)):
+        timed: dict[str, Subject] = {title: whole, MASKS: replayed(whole)}
+        comparisons.append(
+            Comparison(
+                f"{title} of {recipe.name}, batch {batch}", measure(timed, rounds, seconds, device), title, batch
+            )
+        )
+        print(comparisons[-1].table(), end="\n\n", flush=True)
+    return comparisons
+
+
+def shares(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float]]:
+    """Title -> least, median and greatest share of the location masks over the rounds."""
+    found = {}
+    for each in comparisons:
+        assert each.reference is not None
+        pairs = zip(each.seconds[MASKS], each.seconds[each.reference], strict=True)
+        spread = Spread.of([part / whole for part, whole in pairs])
+        found[each.title] = {"min": spread.least, "median": spread.median, "max": spread.greatest}
+        print(f"{each.title}: location masks take {spread.median:.1%} ({spread.least:.1%} - {spread.greatest:.1%})")
+    return found
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = option_parser("localization", __doc__)
+    parser.add_argument("--recipe", action="append", metavar="NAME", help="as often as there are recipes to measure")
+    parser.add_argument("--batch", type=int, default=32, help="images at once")
+    add_set_option(parser)
+    options = started(parser, words)
+    recipes = options.recipe or ["explicit_localization/multi_dsprites_cpu", "explicit_localization/montezuma_cpu"]
+    comparisons = []
+    for name in recipes:
+        recipe = recipe_to_measure(name, options.set)
+        comparisons += compared(recipe, options.batch, options.rounds, options.seconds, options.device)
+    finish(options, comparisons, batch=options.batch, settings=options.set, shares=shares(comparisons))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -7,30 +7,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
-from torch.testing import assert_close
 
 from unscene.errors import RecipeError, ShapeError
 from unscene.localization.reconstruction_quality import best_region, reconstruction_quality
 
 
 def test_quality_by_hand():
-    images = torch.zeros(1, 3, 1, 2)
-    drawn = torch.tensor([0.3, 0.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)  # squared error .27, and none
+    error = torch.tensor([0.27, 0.0]).view(1, 1, 1, 2)  # .3 in each channel, and none
     remaining = torch.tensor([0.5, 1.0]).view(1, 1, 1, 2)
-    quality = reconstruction_quality(images, drawn, remaining, variance=0.1)
+    quality = reconstruction_quality(error, remaining, variance=0.1)
     assert quality.flatten().tolist() == pytest.approx([math.exp(-0.5 * 0.27 / 0.2), 1.0])
 
 
 def test_what_is_explained_is_drawn_well_whatever_is_drawn():
-    quality = reconstruction_quality(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), torch.zeros(2, 1, 4, 4), 0.01)
+    quality = reconstruction_quality(torch.full((2, 1, 4, 4), 3.0), torch.zeros(2, 1, 4, 4), 0.01)
     assert torch.equal(quality, torch.ones(2, 1, 4, 4))
 
 
 def test_gradient_is_right():
     torch.manual_seed(0)
-    images, drawn = (torch.rand(1, 3, 2, 3, dtype=torch.float64).requires_grad_() for _ in range(2))
-    remaining = torch.rand(1, 1, 2, 3, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *parts: reconstruction_quality(*parts, 0.3), (images, drawn, remaining))
+    error, remaining = (torch.rand(1, 1, 2, 3, dtype=torch.float64).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(lambda *parts: reconstruction_quality(*parts, 0.3), (error, remaining))
 
 
 def test_the_best_region_is_a_square_not_a_pixel():
@@ -60,12 +57,4 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ShapeError, match="quality"):
         best_region(torch.zeros(1, 4, 4), 3)
     with pytest.raises(ShapeError, match="remaining"):
-        reconstruction_quality(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), 0.1)
-
-
-def test_half_precision_reconstructions_are_compared_in_full():
-    images = torch.rand(1, 3, 4, 4)
-    drawn = images.bfloat16()
-    quality = reconstruction_quality(images, drawn, torch.ones(1, 1, 4, 4), 0.1)
-    assert quality.dtype == torch.float32
-    assert_close(quality, torch.ones(1, 1, 4, 4), rtol=0, atol=1e-3)
+        reconstruction_quality(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4), 0.1)

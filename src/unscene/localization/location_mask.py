@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unscene.errors import RecipeError, check_shape
-from unscene.localization.butterworth import butterworth_window, window_reach
+from unscene.localization.butterworth import butterworth, butterworth_window, window_reach
 from unscene.localization.pixel_gmm import pixel_mixture
 
 WEIGHT_FROM = 0.5  # of the window: w = 1 where G > .5
@@ -108,7 +108,8 @@ def location_mask(
     if settings.method == "none":
         return torch.ones_like(remaining), middle
     if settings.method == "window":
-        return _window(centres, (height, width), settings), middle
+        window = butterworth_window(centres, (height, width), settings.order, settings.cutoff)
+        return (window > WEIGHT_FROM).float(), middle
     for turn in range(settings.recentred + 1):
         square = _Square.around(centres, (height, width), settings)
         weights = square.weights * square.of(remaining).squeeze(1) if settings.weigh_remaining else square.weights
@@ -135,11 +136,6 @@ def location_mask(
     return mask.clamp_(0, 1), place
 
 
-def _window(centres: Tensor, size: tuple[int, int], settings: LocationSettings) -> Tensor:
-    """[B, 1, H, W] w of Algorithm 1: 1 where the Butterworth window is above a half."""
-    return (butterworth_window(centres, size, settings.order, settings.cutoff) > WEIGHT_FROM).float()
-
-
 @dataclass(frozen=True)
 class _Square:
     """The square of P pixels that a window can reach, and what of it the window holds.
@@ -159,11 +155,12 @@ class _Square:
         height, width = size
         reach = window_reach(settings.order, settings.cutoff, WEIGHT_FROM)
         around = torch.arange(-reach, reach + 1, device=centres.device)
+        falls = butterworth(around.abs().float(), settings.order, settings.cutoff)
+        window = (falls[:, None] * falls[None, :] > WEIGHT_FROM).flatten()  # the same around every centre
         rows, columns = centres[:, :1] + around, centres[:, 1:] + around  # [B, side]
         within = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         pixels = (rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]).flatten(1)
-        weights = _window(centres, size, settings).flatten(1).gather(1, pixels) * within.flatten(1)
-        return _Square(pixels, weights, size)
+        return _Square(pixels, (within.flatten(1) & window).float(), size)
 
     def of(self, maps: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, P]."""

@@ -9,15 +9,14 @@ from torch import Tensor
 from unscene.errors import RecipeError, check_shape
 
 
-def reconstruction_quality(images: Tensor, reconstructions: Tensor, remaining: Tensor, variance: float) -> Tensor:
+def reconstruction_quality(error: Tensor, remaining: Tensor, variance: float) -> Tensor:
     """Return Q = exp(-s sum_c (x_re - x)^2 / (2 sigma_1)) of every pixel (Algorithm 2, line 4).
 
     Section 2.3 writes sigma^2 for Algorithm 2's sigma_1, which its text calls a variance. Where nothing remains to be
     explained the quality is 1.
 
     Args:
-        images: [B, 3, H, W].
-        reconstructions: [B, 3, H, W].
+        error: [B, 1, H, W], sum_c (x_re - x)^2.
         remaining: [B, 1, H, W], s in [0, 1].
         variance: sigma_1, above 0.
 
@@ -27,10 +26,8 @@ def reconstruction_quality(images: Tensor, reconstructions: Tensor, remaining: T
     Raises:
         ShapeError: axes that do not fit together.
     """
-    size = check_shape(images, "B 3 H W", "images")
-    check_shape(reconstructions, f"{size['B']} 3 {size['H']} {size['W']}", "reconstructions")
+    size = check_shape(error, "B 1 H W", "error")
     check_shape(remaining, f"{size['B']} 1 {size['H']} {size['W']}", "remaining")
-    error = (reconstructions - images).square().sum(dim=1, keepdim=True)
     return (error * remaining).mul(-0.5 / variance).exp()
 
 

@@ -99,6 +99,7 @@ class Step:
 
     Attributes:
         reconstruction: [B, 3, H, W], x_re.
+        error: [B, 1, H, W], the squared distance in colour of x_re and x.
         mask: [B, 1, H, W], m; that of the first step is what the others leave.
         place: [B, 2], y and x in 0..1.
         latents: [B, D], of the code's mean.
@@ -107,6 +108,7 @@ class Step:
     """
 
     reconstruction: Tensor
+    error: Tensor
     mask: Tensor
     place: Tensor
     latents: Tensor
@@ -138,17 +140,9 @@ class ExplicitLocalization(nn.Module):
         settings = self.settings
         objects = settings.num_slots - 1 if step >= settings.background_steps else 0
         steps = self.steps(images, sample=True, objects=objects)
-        masks = torch.stack([each.mask for each in steps], dim=1)  # [B, k, 1, H, W], of the steps that were taken
-        drawn = torch.stack([each.reconstruction for each in steps], dim=1)  # [B, k, 3, H, W]
-        target = images.unsqueeze(1)
-        if settings.masked_reconstruction:
-            drawn, target = masks * drawn, masks * target
-        error = (drawn - target).square().sum(dim=2, keepdim=True)  # [B, k, 1, H, W]
-        if settings.residual == "norm":
-            error = (error + _SMALL_ERROR**2).sqrt()
         terms = {
-            "reconstruction": (masks * error).sum(dim=(1, 2, 3, 4)),
-            "masked_prior": ((1 - masks) * (drawn - settings.masked_colour).square()).sum(dim=(1, 2, 3, 4)),
+            "reconstruction": torch.stack([self._reconstruction(each) for each in steps]).sum(dim=0),
+            "masked_prior": torch.stack([self._masked_prior(each) for each in steps]).sum(dim=0),
             "latent_kl": torch.stack([each.divergence for each in steps]).sum(dim=0),
         }
         weights = {
@@ -157,6 +151,23 @@ class ExplicitLocalization(nn.Module):
             "latent_kl": settings.latent_weight,
         }
         return Losses(terms, weights), self._decomposition(steps)
+
+    def _reconstruction(self, step: Step) -> Tensor:
+        """[B] the first term of Eq. 1 for one step. That of m x_re and m x is m^2 times the error of x_re and x."""
+        error = step.error * step.mask.square() if self.settings.masked_reconstruction else step.error
+        if self.settings.residual == "norm":
+            error = (error + _SMALL_ERROR**2).sqrt()
+        return (step.mask * error).sum(dim=(1, 2, 3))
+
+    def _masked_prior(self, step: Step) -> Tensor:
+        """[B] the second term for one step; without a gradient where it has no weight."""
+        settings = self.settings
+        drawn = step.reconstruction if settings.prior_weight > 0 else step.reconstruction.detach()
+        mask = step.mask if settings.prior_weight > 0 else step.mask.detach()
+        if settings.masked_reconstruction:
+            drawn = mask * drawn
+        distance = (drawn - settings.masked_colour).square().sum(dim=1, keepdim=True)
+        return ((1 - mask) * distance).sum(dim=(1, 2, 3))
 
     def steps(self, images: Tensor, sample: bool, objects: int | None = None) -> list[Step]:
         """Algorithm 2: the background, then the objects one by one.
@@ -177,7 +188,7 @@ class ExplicitLocalization(nn.Module):
         objects = settings.num_slots - 1 if objects is None else objects
         everything = torch.ones_like(images[:, :1])
         background = self._drawn(images, everything, sample)
-        quality = reconstruction_quality(images, background.reconstruction, everything, settings.quality_variance)
+        quality = reconstruction_quality(background.error, everything, settings.quality_variance)
         remaining = 1 - quality  # s^(1); L is 1 for the background
         found = []
         for _ in range(objects):
@@ -193,7 +204,7 @@ class ExplicitLocalization(nn.Module):
         settings = self.settings
         step = self._drawn(images, remaining, sample)
         variance = settings.object_quality_variance or settings.quality_variance
-        quality = reconstruction_quality(images, step.reconstruction, remaining, variance)
+        quality = reconstruction_quality(step.error, remaining, variance)
         centres = best_region((remaining * quality).detach(), settings.location.region)
         shape = (len(images), settings.location.components - 1, 5)
         seeds = shared_noise(torch.rand, shape, device=images.device) if sample else images.new_full(shape, 0.5)
@@ -213,7 +224,8 @@ class ExplicitLocalization(nn.Module):
         divergence = unit_gaussian_kl(code.mean, code.log_variance)
         nowhere = code.mean.new_full((len(images), 2), 0.5)
         taken = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        return Step(reconstruction, remaining, nowhere, code.mean, divergence, taken)
+        error = (reconstruction - images).square().sum(dim=1, keepdim=True)
+        return Step(reconstruction, error, remaining, nowhere, code.mean, divergence, taken)
 
     def _decomposition(self, steps: list[Step]) -> Decomposition:
         """The K slots; those of steps that were not taken are empty."""
@@ -221,6 +233,8 @@ class ExplicitLocalization(nn.Module):
 
         def slots(tensors: list[Tensor], fill: float = 0.0) -> Tensor:
             stacked = torch.stack(tensors, dim=1)
+            if not missing:
+                return stacked
             empty = stacked[:, :1].detach().new_full((1,), fill).expand(len(stacked), missing, *stacked.shape[2:])
             return torch.cat([stacked, empty], dim=1)
 

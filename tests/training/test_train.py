@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def test_the_best_weights_are_those_of_the_score_that_is_named(tiny, tmp_path, b
         assert float(validation["val/score"]) == pytest.approx(-float(validation["val/reconstruction_mse"]))
     else:
         assert validation["val/score"] == validation[f"val/{score}"]
+
+
+def test_a_training_that_ends_with_a_cycle_ends_at_its_lowest_rate(tiny, tmp_path):
+    """Not with one step at the next cycle's peak, which the kept weights would be of."""
+    recipe = tiny({"trainer.log_every": 1, "trainer.max_steps": 4, "schedule.cycle_epochs": 1})
+    epoch = len(recipe.source()) // recipe.trainer.batch_size
+    whole = {"schedule.warmup_epochs": 0, "schedule.cycle_epochs": 4 / epoch, "schedule.lowest": 0}
+    run = train(tiny({"trainer.log_every": 1, "trainer.max_steps": 4, **whole}), tmp_path / "run")
+    rates = [float(row["train/learning_rate"]) / recipe.optimizer.learning_rate for row in rows(run)]
+    assert rates == pytest.approx([0.5 + 0.5 * math.cos(math.pi * (step + 0.5) / 4) for step in range(4)], rel=1e-3)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(trained, tiny):

@@ -66,8 +66,8 @@ class SceneModule(lightning.LightningModule):
         return self.global_step - self.first_step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rates of this step; the warm-up's first step is not 0."""
-        factor = self.recipe.schedule.factor((self.attempt_step + 1) / self.steps_per_epoch)
+        """Set the learning rates of the step's middle: its first is not 0, nor a cycle's last one the next cycle's peak."""
+        factor = self.recipe.schedule.factor((self.attempt_step + 0.5) / self.steps_per_epoch)
         for group, peak in zip(self.trainer.optimizers[0].param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
 

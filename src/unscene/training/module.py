@@ -66,7 +66,7 @@ class SceneModule(lightning.LightningModule):
         return self.global_step - self.first_step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rates of the step's middle: its first is not 0, nor a cycle's last one the next cycle's peak."""
+        """Set the rates of the step's middle: the first is not 0, nor is a cycle's last one the next cycle's peak."""
         factor = self.recipe.schedule.factor((self.attempt_step + 0.5) / self.steps_per_epoch)
         for group, peak in zip(self.trainer.optimizers[0].param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor

@@ -1,4 +1,4 @@
-"""Draw docs/montezuma.png, a recorded frame with its objects and the location table: python docs/make_montezuma.py [RUN]
+"""Draw docs/montezuma.png, a recorded frame with objects and location table: python docs/make_montezuma.py [RUN]
 
 The frame is one of the recorded games, which neither training nor search has seen. Needs unscene[atari].
 """

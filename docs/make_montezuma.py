@@ -16,7 +16,7 @@ from unscene.data.montezuma_labels import OBJECTS
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.overlay import overlay
 
-RECIPE, FRAME, ZOOM = "explicit_localization/montezuma_cpu", 60, 8
+RECIPE, FRAME, ZOOM = "explicit_localization/montezuma_cpu", 26, 8
 INK = "#222222"
 
 model = unscene.load(sys.argv[1] if len(sys.argv) > 1 else RECIPE)
@@ -61,7 +61,7 @@ for label, slot in zip(centres, matched, strict=True):
 table = across[2].table(
     rows,
     colLabels=["object", "y", "x", "y labelled", "x labelled"],
-    colWidths=[0.36, 0.13, 0.13, 0.18, 0.18],
+    colWidths=[0.34, 0.12, 0.12, 0.2, 0.2],
     loc="center",
     cellLoc="right",
 )

@@ -159,6 +159,7 @@ def test_a_batch_is_learnt_by_heart():
     [
         ({"num_slots": 1}, "2 or more"),
         ({"quality_variance": 0.0}, "above 0"),
+        ({"object_quality_variance": 0.0}, "above 0"),
         ({"prior_weight": -1.0}, "0 or more"),
         ({"size": 18}, "halved"),
     ],

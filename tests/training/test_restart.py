@@ -54,6 +54,8 @@ def test_the_weights_are_those_of_another_seed_and_training_goes_on_as_from_the_
             assert change <= 1.01 * rate  # Adam's first step, its memory empty, is one rate at most
             moved += int(change > 0)
     assert moved > 10
+    (optimizer,) = torch.load(run.last, weights_only=True)["optimizer_states"]
+    assert {float(each["step"]) for each in optimizer["state"].values()} == {1.0}  # it has forgotten the first attempt
 
 
 def test_a_resumed_training_remembers(tiny, tmp_path):

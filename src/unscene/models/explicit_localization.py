@@ -81,7 +81,8 @@ class ExplicitLocalizationSettings:
     def __post_init__(self) -> None:
         if self.num_slots < 2:
             raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
-        if min(self.quality_variance, self.object_quality_variance or 1.0) <= 0 or self.object_quality_variance == 0:
+        of_objects = self.quality_variance if self.object_quality_variance is None else self.object_quality_variance
+        if min(self.quality_variance, of_objects) <= 0:
             raise RecipeError(
                 "model.quality_variance and object_quality_variance must be above 0, not "
                 f"{self.quality_variance} and {self.object_quality_variance}."

@@ -11,9 +11,9 @@ from unscene.blocks.doubled_convolution import convolve_doubled
 from unscene.errors import ShapeError
 
 
-def drawn_and_convolved(coarse, weight):
+def drawn_and_convolved(coarse, weight, bias=None):
     doubled = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    return F.conv2d(doubled, weight, padding=1)
+    return F.conv2d(doubled, weight, bias, padding=1)
 
 
 def test_one_cell_by_hand():  # of a 2x2 map of the same cell, each pixel misses the kernel's row and column beyond it
@@ -28,6 +28,8 @@ def test_it_is_the_convolution_of_the_doubled_map(slots, before, after, height, 
     coarse = torch.randn(slots, before, height, width, dtype=torch.float64)
     weight = torch.randn(after, before, 3, 3, dtype=torch.float64)
     assert_close(convolve_doubled(coarse, weight), drawn_and_convolved(coarse, weight))
+    bias = torch.randn(after, dtype=torch.float64)
+    assert_close(convolve_doubled(coarse, weight, bias), drawn_and_convolved(coarse, weight, bias))
 
 
 def test_gradients_are_those_of_the_convolution_of_the_doubled_map():
@@ -41,7 +43,8 @@ def test_gradients_are_those_of_the_convolution_of_the_doubled_map():
 
 def test_the_layout_of_a_training_is_kept():
     coarse = torch.randn(2, 8, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last)
-    made = convolve_doubled(coarse, torch.randn(8, 8, 3, 3).bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):  # a float32 bias is not to make the map float32
+        made = convolve_doubled(coarse, torch.randn(8, 8, 3, 3), torch.randn(8))
     assert made.dtype == torch.bfloat16
     assert made.is_contiguous(memory_format=torch.channels_last)
 
@@ -53,3 +56,5 @@ def test_other_kernels_and_channels_are_refused():
         convolve_doubled(torch.zeros(1, 2, 4, 4), torch.zeros(3, 1, 3, 3))
     with pytest.raises(ShapeError, match="coarse"):
         convolve_doubled(torch.zeros(2, 4, 4), torch.zeros(3, 2, 3, 3))
+    with pytest.raises(ShapeError, match="bias"):
+        convolve_doubled(torch.zeros(1, 2, 4, 4), torch.zeros(3, 2, 3, 3), torch.zeros(2))

@@ -118,8 +118,7 @@ class ConvolutionalAutoencoder(nn.Module):
             if beside is not None:
                 features = torch.cat([features, beside], dim=1)
             assert isinstance(level, nn.Conv2d)
-            assert level.bias is not None
-            features = (convolve_doubled(features, level.weight) + level.bias.view(1, -1, 1, 1)).relu_()
+            features = convolve_doubled(features, level.weight, level.bias).relu_()
         image: Tensor = at_least_float32(self.to_image(features)).sigmoid()
         return image
 

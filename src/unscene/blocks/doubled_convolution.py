@@ -8,7 +8,7 @@ from torch import Tensor
 from unscene.errors import check_shape
 
 
-def convolve_doubled(coarse: Tensor, weight: Tensor) -> Tensor:
+def convolve_doubled(coarse: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the padded 3x3 convolution of the map whose every cell is repeated twice in both directions.
 
     At any pixel of the doubled map the kernel's nine cells see four cells of the coarse one, so the convolution is a
@@ -19,6 +19,7 @@ def convolve_doubled(coarse: Tensor, weight: Tensor) -> Tensor:
     Args:
         coarse: [S, C, h, w].
         weight: [C', C, 3, 3].
+        bias: [C'], or None.
 
     Returns:
         [S, C', 2h, 2w].
@@ -28,7 +29,9 @@ def convolve_doubled(coarse: Tensor, weight: Tensor) -> Tensor:
     """
     channels = check_shape(coarse, "S C h w", "coarse")["C"]
     check_shape(weight, f"D {channels} 3 3", "weight")
+    if bias is not None:
+        check_shape(bias, f"{len(weight)}", "bias")
     flipped = F.pad(weight.flip(2, 3), (1, 1, 1, 1))  # 0 w_2 w_1 w_0 0
     pairs = flipped[:, :, 1:] + flipped[:, :, :-1]
     kernel = pairs[..., 1:] + pairs[..., :-1]
-    return F.conv_transpose2d(coarse, kernel.transpose(0, 1), stride=2, padding=1)
+    return F.conv_transpose2d(coarse, kernel.transpose(0, 1), bias, stride=2, padding=1)

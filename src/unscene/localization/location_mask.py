@@ -112,10 +112,12 @@ def location_mask(
         return (window > WEIGHT_FROM).float(), middle
     for turn in range(settings.recentred + 1):
         square = _Square.around(centres, (height, width), settings)
-        weights = square.weights * square.of(remaining).squeeze(1) if settings.weigh_remaining else square.weights
-        points = _points(images * remaining if settings.remaining_colours else images, square, settings.coordinates)
+        left = square.of(remaining)  # [B, 1, P]
+        weights = square.weights * left.squeeze(1) if settings.weigh_remaining else square.weights
+        colours = square.of(images) * left if settings.remaining_colours else square.of(images)
+        points = _points(colours, square, settings.coordinates)
         if turn == 0:
-            means = _first_means(points, square, remaining, seeds, settings)
+            means = _first_means(points, left.squeeze(1) * square.weights, seeds, settings)
             variances = torch.full_like(means, settings.initial_variance)
         mixture = pixel_mixture(
             points,
@@ -168,19 +170,16 @@ class _Square:
 
 
 def _points(colours: Tensor, square: _Square, scale: float) -> Tensor:
-    """[B, P, 5] colour and place of a square's pixels, of colours [B, 3, H, W]."""
+    """[B, P, 5] colour and place of a square's pixels, of their colours [B, 3, P]."""
     height, width = square.size
     y = (square.pixels // width + 0.5) / height * scale
     x = (square.pixels % width + 0.5) / width * scale
-    return torch.cat([square.of(colours), y.unsqueeze(1), x.unsqueeze(1)], dim=1).transpose(1, 2)
+    return torch.cat([colours, y.unsqueeze(1), x.unsqueeze(1)], dim=1).transpose(1, 2)
 
 
-def _first_means(
-    points: Tensor, square: _Square, remaining: Tensor, seeds: Tensor, settings: LocationSettings
-) -> Tensor:
-    """[B, C, 5]: 0 for what is explained (Algorithm 1, line 2), then the others'."""
+def _first_means(points: Tensor, left: Tensor, seeds: Tensor, settings: LocationSettings) -> Tensor:
+    """[B, C, 5]: 0 for what is explained (Algorithm 1, line 2), then the others', of points of which `left` remains."""
     if settings.seeds == "centre":
-        left = square.of(remaining).squeeze(1) * square.weights
         seeds = _seeds_at_the_centre(points, left, settings.components - 1, settings.region)
     else:
         seeds = torch.cat([seeds[..., :3], seeds[..., 3:] * settings.coordinates], dim=-1)

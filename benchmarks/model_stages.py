@@ -52,7 +52,8 @@ class OurStages:
         """Run the model once and keep what each stage reads."""
         model, settings = self.model, self.settings
         made = model.backbone(self.seen)
-        self.features = Features(self.seen, tuple(map(leaf, made.conv)), tuple(map(leaf, made.pyramid)))
+        pyramid = {level: leaf(each) for level, each in made.pyramid.items()}
+        self.features = Features(self.seen, tuple(map(leaf, made.conv)), pyramid)
         attention = model.infer_masks(self.images, settings)
         assert attention.boxes is not None
         assert attention.anchors is not None
@@ -90,11 +91,11 @@ class OurStages:
     def backbone(self) -> Sequence[Tensor]:
         """conv1..conv5 and the pyramid."""
         made = self.model.backbone(self.seen)
-        return [*made.conv, *made.pyramid]
+        return [*made.conv, *made.pyramid.values()]
 
     def propose(self) -> Sequence[Tensor]:
         """Objectness and deltas; the boxes have no gradient."""
-        said = self.proposals(self.features.pyramid, self.size)
+        said = self.proposals(tuple(self.features.pyramid.values()), self.size)
         self.proposals.propose(said, self.size, self.settings.num_slots - 1, self.settings.proposals.score_threshold)
         return [said.objectness, said.deltas]
 

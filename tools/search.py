@@ -5,7 +5,8 @@
 
 The space is a YAML file: each setting's dotted name and the values that it may have. Trial n draws one of each by
 (seed, n) alone, so a search that was stopped goes on where it was, and anyone draws the same trials again. Trial 0 is
-the recipe as it stands. Each line of the output is one trial: settings, scores, steps, seconds, commit, machine.
+the recipe as it stands, but for what --set changes. Each line of the output is one trial: settings, scores, steps,
+seconds, commit, machine.
 Settings are chosen by scores that read the labels of the validation scenes; the test scenes are never looked at.
 """
 
@@ -78,21 +79,19 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     space = yaml.safe_load(given.space.read_text(encoding="utf-8"))
     fixed = {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in given.set)}
+    named = {name: value for name, value in fixed.items() if not name.startswith("trainer.")}
     fixed |= {"trainer.max_steps": given.steps, "trainer.validate_minutes": 1e6}
     lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []
     done = [json.loads(line) for line in lines]
-    seen = {(each["seed"], each["trial"], each["steps"]) for each in done}
     for trial in range(given.first, given.first + given.trials):
-        if (given.seed, trial, given.steps) in seen:
+        settings = named | drawn(space, given.seed, trial)
+        which = {"seed": given.seed, "trial": trial, "steps": given.steps, "settings": settings}
+        if any(which.items() <= each.items() for each in done):
             continue
-        settings = drawn(space, given.seed, trial)
         machine = describe_machine()
         record = {
             "recipe": given.recipe,
-            "seed": given.seed,
-            "trial": trial,
-            "steps": given.steps,
-            "settings": settings,
+            **which,
             **run_trial(given.recipe, {**fixed, **settings}, given.images),
             "commit": machine["commit"],
             "cpu": machine["cpu"],

@@ -68,7 +68,7 @@ def test_the_pyramid_is_torchvisions(theirs):
     with torch.no_grad():
         expected, features = reference(images), ours(images)
     assert len(features.pyramid) == 5
-    for ours_map, their_map in zip(features.pyramid, expected.values(), strict=True):
+    for ours_map, their_map in zip(features.pyramid.values(), expected.values(), strict=True):
         assert_close(ours_map, their_map, rtol=1e-4, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_any_width_and_four_channels(width):
     assert [tuple(each.shape[1:]) for each in features.conv] == [
         (width, 48, 48), (width, 24, 24), (2 * width, 12, 12), (4 * width, 6, 6), (8 * width, 3, 3),
     ]  # fmt: skip
-    assert [tuple(each.shape[1:]) for each in features.pyramid] == [
+    assert [tuple(each.shape[1:]) for each in features.pyramid.values()] == [
         (12, 24, 24), (12, 12, 12), (12, 6, 6), (12, 3, 3), (12, 2, 2),
     ]  # fmt: skip
 

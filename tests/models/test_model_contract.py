@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from unscene.blocks.attention_unet import AttentionUNetSettings
 from unscene.blocks.component_vae import ComponentVAESettings
 from unscene.blocks.convolutional_autoencoder import AutoencoderSettings
 from unscene.blocks.resnet_fpn import BackboneSettings
@@ -17,6 +18,7 @@ from unscene.errors import RecipeError, ShapeError
 from unscene.localization.location_mask import LocationSettings
 from unscene.models import MODELS, model_class
 from unscene.models.explicit_localization import ExplicitLocalizationSettings
+from unscene.models.monet import MONetSettings
 from unscene.models.redo import ReDOSettings
 from unscene.models.rmonet import RMONetSettings
 from unscene.regions.proposals import ProposalSettings
@@ -58,6 +60,19 @@ def tiny_explicit_localization(skips: bool = False, **changes: Any) -> ExplicitL
     return ExplicitLocalizationSettings(size=SIZE, num_slots=4, network=network, **changes)
 
 
+def tiny_monet(kind: str | None = None) -> MONetSettings:
+    whole = tiny_rmonet(kind or "unet")
+    return MONetSettings(
+        size=SIZE,
+        num_slots=4,
+        attention="resnet_fpn" if kind else "unet",
+        unet=AttentionUNetSettings(channels=(8, 8, 16), hidden=16),
+        backbone=whole.backbone,
+        head=whole.head,
+        vae=whole.vae,
+    )
+
+
 def tiny_redo() -> ReDOSettings:
     return ReDOSettings(
         size=SIZE,
@@ -85,6 +100,11 @@ TINY: dict[str, dict[str, Any]] = {
                 components=3, seeds="centre", learn_shares=True, recentred=1, weigh_remaining=True
             ),
         ),
+    },
+    "monet": {
+        "unet": tiny_monet(),
+        "resnet and pyramid": tiny_monet("lite"),
+        "resnet, pyramid and unet": tiny_monet("unet"),
     },
     "redo": {
         "two regions": tiny_redo(),

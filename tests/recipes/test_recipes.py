@@ -61,6 +61,27 @@ TABLES = {
         "schedule.restart_factor": 0.05,
     },
 }
+# the M-dSprites table of MONet, typed by hand; its two variants have no table of their own
+MONET = {
+    "data.size": 64,  # input image dimension (64, 64)
+    "trainer.batch_size": 64,
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 0.0001,
+    "schedule.cycle_epochs": 200,  # learning rate decay interval
+    "schedule.restart_factor": 0.05,  # learning rate reset decay
+    "schedule.warmup_epochs": 10,
+    "model.vae.latent_dim": 16,  # z dimension
+    "model.sigma_background": 0.09,
+    "model.sigma_foreground": 0.11,
+    "model.num_slots": 6,  # component number K
+    "model.latent_weight": 0.5,  # beta
+    "model.mask_weight": 0.5,  # gamma
+}
+MONETS = {  # attention, head; Table 1: foreground ARI
+    "monet/multi_dsprites": ("unet", None, 0.944),
+    "monet_resnet_fpn/multi_dsprites": ("resnet_fpn", "rmonet_lite/multi_dsprites", 0.607),
+    "monet_resnet_fpn_unet/multi_dsprites": ("resnet_fpn", "rmonet_unet/multi_dsprites", 0.853),
+}
 # Tables 1 and 2: foreground ARI; mAP 50:95, 50, 75
 REPORTED = {
     "rmonet_unet/multi_dsprites": (0.951, 0.435, 0.839, 0.407),
@@ -157,6 +178,18 @@ def test_the_papers_recipes_carry_the_appendix_table(name):
     table = BOTH | TABLES[name]
     assert {dotted: setting(recipe, dotted) for dotted in table} == table
     assert recipe.about.origin == "paper"
+
+
+@pytest.mark.parametrize("name", MONETS)
+def test_monets_carry_their_table_and_r_monets_backbones(name):
+    recipe = packaged(name)
+    assert {dotted: setting(recipe, dotted) for dotted in MONET} == MONET
+    attention, like, reported = MONETS[name]
+    assert recipe.about.reported == {"ari_fg": reported}
+    assert recipe.model.attention == attention
+    if like:  # "the spatial attention network in R-MONet"
+        assert recipe.model.backbone == packaged(like).model.backbone
+        assert recipe.model.head == packaged(like).model.head
 
 
 def test_roi_align_has_the_lite_variants_settings_but_for_its_head():

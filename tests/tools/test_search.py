@@ -42,7 +42,8 @@ def test_trials_are_written_down_once_errors_too(tmp_path, capsys):
     search.main([*words, "--trials", "4"])
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["trial"] for line in lines] == [0, 1, 2, 3]
-    assert lines[0]["settings"] == {}
+    assert "model.location.region" not in lines[0]["settings"]  # the recipe itself, but for what --set changes
+    assert all(line["settings"]["model.num_slots"] == 3 for line in lines)
     for line in lines[1:]:
         if line["settings"]["model.location.region"] == 4:
             assert "odd" in line["error"]
@@ -52,6 +53,8 @@ def test_trials_are_written_down_once_errors_too(tmp_path, capsys):
     before = out.read_bytes()
     search.main([*words, "--trials", "4"])
     assert out.read_bytes() == before
+    search.main([*words, "--trials", "1", "--set", "model.prior_weight=0.0"])  # another trial
+    assert len(out.read_text().splitlines()) == 5
     assert "model.location.region" in capsys.readouterr().out
 
 

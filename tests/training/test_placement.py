@@ -59,30 +59,28 @@ def test_a_gpu_that_is_not_there_is_refused(machine):
         Placement.of(TrainerSettings(accelerator="gpu"))
 
 
-@pytest.mark.parametrize("detection", [True, False])
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "auto"), (1, "ddp"), (2, "auto")])
-def test_ddp_looks_for_idle_parameters_only_where_a_model_has_some(machine, tiny, detection, processes, strategy):
+def test_lightning_is_told_of_devices_machines_and_strategy(machine, processes, strategy):
     machine(0)
     settings = TrainerSettings(devices=processes, strategy=strategy)
-    options = Placement.of(settings).options(settings, tiny(IMAGE_WIDE | {"model.detection": detection}).model)
-    looks = not detection and (processes, strategy) != (1, "auto")
-    assert options["strategy"] == ("ddp_find_unused_parameters_true" if looks else strategy)
+    options = Placement.of(settings).options(settings)
     assert (options["accelerator"], options["devices"], options["num_nodes"]) == ("cpu", processes, 1)
+    assert options["strategy"] == strategy
 
 
 @pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
 @pytest.mark.parametrize("detection", [True, False])
-def test_a_model_knows_whether_parameters_are_idle(tiny, kind, detection):
+def test_no_parameter_is_idle_with_detection_or_without(tiny, kind, detection):
     settings = tiny(IMAGE_WIDE | {"model.detection": detection, "model.head.kind": kind}).model
     model = model_class("rmonet")(settings)
     model.loss(torch.rand(2, 3, 32, 32), 0)[0].total.mean().backward()
-    assert any(each.grad is None for each in model.parameters()) is settings.idle_parameters
+    assert not [name for name, each in model.named_parameters() if each.grad is None]
 
 
 def test_slurms_tasks_are_not_requeued_by_lightning(machine, tiny):
     machine(0, SLURM)
     settings = TrainerSettings()
-    plugins = Placement.of(settings).options(settings, tiny().model)["plugins"]
+    plugins = Placement.of(settings).options(settings)["plugins"]
     assert [plugin.auto_requeue for plugin in plugins if hasattr(plugin, "auto_requeue")] == [False]
 
 
@@ -90,7 +88,7 @@ def test_slurms_tasks_without_their_number_a_machine_are_refused_in_words(machin
     machine(0, {name: value for name, value in SLURM.items() if name != "SLURM_NTASKS_PER_NODE"})
     settings = TrainerSettings()
     with pytest.raises(RecipeError, match="ntasks-per-node"):
-        Placement.of(settings).options(settings, tiny().model)
+        Placement.of(settings).options(settings)
 
 
 def test_layers_are_synchronised_for_their_device():

@@ -35,3 +35,25 @@ def convolve_doubled(coarse: Tensor, weight: Tensor, bias: Tensor | None = None)
     pairs = flipped[:, :, 1:] + flipped[:, :, :-1]
     kernel = pairs[..., 1:] + pairs[..., :-1]
     return F.conv_transpose2d(coarse, kernel.transpose(0, 1), bias, stride=2, padding=1)
+
+
+def convolve_doubled_and_skip(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the padded 3x3 convolution of cat([coarse doubled, skip]), a UNet's way up, which is never drawn.
+
+    Args:
+        coarse: [S, C, h, w].
+        skip: [S, D, 2h, 2w].
+        weight: [C', C + D, 3, 3].
+        bias: [C'], or None.
+
+    Returns:
+        [S, C', 2h, 2w].
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    size = check_shape(coarse, "S C h w", "coarse")
+    beside = check_shape(skip, f"{size['S']} D {2 * size['h']} {2 * size['w']}", "skip")["D"]
+    check_shape(weight, f"E {size['C'] + beside} 3 3", "weight")
+    of_coarse, of_skip = weight.split([size["C"], beside], dim=1)
+    return F.conv2d(skip, of_skip, bias, padding=1).add_(convolve_doubled(coarse, of_coarse))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import http.client
 import pickle
-from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from unscene.blocks.small_map_convolution import SmallMapConv2d
 from unscene.errors import CheckpointError, RecipeError, check_shape
@@ -41,12 +41,12 @@ class Features:
     Attributes:
         images: [B, in_channels, H, W], what the backbone read.
         conv: [B, width * (1, 1, 2, 4, 8), H/2, H/4, H/8, H/16, H/32]: the maps conv1..conv5.
-        pyramid: five maps [B, fpn_channels, ...]: of conv2..conv5, and a pooled one at H/64.
+        pyramid: by level, the finest first: 0..3 are [B, fpn_channels, ...] of conv2..conv5, 4 is pooled, at H/64.
     """
 
     images: Tensor
     conv: tuple[Tensor, ...]
-    pyramid: tuple[Tensor, ...]
+    pyramid: dict[int, Tensor]
 
 
 class ResNetFPN(nn.Module):
@@ -55,6 +55,7 @@ class ResNetFPN(nn.Module):
     Args:
         settings: see `BackboneSettings`.
         in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
+        levels: of the pyramid, those that are wanted; the others are neither computed nor have weights.
 
     Raises:
         RecipeError: `pretrained` at another width than 64, or with other than 3 channels to read.
@@ -63,7 +64,9 @@ class ResNetFPN(nn.Module):
 
     STRIDES = (2, 4, 8, 16, 32)  # of conv1..conv5
 
-    def __init__(self, settings: BackboneSettings, in_channels: int = 3) -> None:
+    def __init__(
+        self, settings: BackboneSettings, in_channels: int = 3, levels: Collection[int] = (0, 1, 2, 3, 4)
+    ) -> None:
         super().__init__()
         width = settings.width
         self.channels = (width, width, 2 * width, 4 * width, 8 * width)
@@ -74,7 +77,14 @@ class ResNetFPN(nn.Module):
         self.layer2 = _stage(width, 2 * width, stride=2)
         self.layer3 = _stage(2 * width, 4 * width, stride=2)
         self.layer4 = _stage(4 * width, 8 * width, stride=2)
-        self.fpn = FeaturePyramidNetwork(list(self.channels[1:]), settings.fpn_channels, LastLevelMaxPool())
+        self.levels = sorted(levels)
+        self.smoothed = {min(level, 3) for level in levels}  # the pooled one is of conv5's
+        self.fpn = FeaturePyramidNetwork(list(self.channels[1:]), settings.fpn_channels)
+        for level in range(4):
+            if level < min(self.smoothed):
+                self.fpn.inner_blocks[level] = nn.Identity()
+            if level not in self.smoothed:
+                self.fpn.layer_blocks[level] = nn.Identity()
         for module in self.modules():  # as torchvision's ResNet; its pyramid starts quieter than ours
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -108,8 +118,22 @@ class ResNetFPN(nn.Module):
         conv3 = self.layer2(conv2)
         conv4 = self.layer3(conv3)
         conv5 = self.layer4(conv4)
-        pyramid = self.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5))
-        return Features(images=images, conv=(conv1, conv2, conv3, conv4, conv5), pyramid=tuple(pyramid.values()))
+        maps = (conv1, conv2, conv3, conv4, conv5)
+        return Features(images=images, conv=maps, pyramid=self._pyramid(maps))
+
+    def _pyramid(self, conv: tuple[Tensor, ...]) -> dict[int, Tensor]:
+        """The levels that are wanted: from the coarsest down, each map added to the one below, then smoothed."""
+        found = {}
+        added = self.fpn.inner_blocks[3](conv[4])
+        for level in range(3, min(self.smoothed) - 1, -1):
+            if level < 3:
+                inner = self.fpn.inner_blocks[level](conv[level + 1])
+                added = inner + F.interpolate(added, size=inner.shape[-2:], mode="nearest")
+            if level in self.smoothed:
+                found[level] = self.fpn.layer_blocks[level](added)
+        if 4 in self.levels:
+            found[4] = F.max_pool2d(found[3], 1, 2)
+        return {level: found[level] for level in self.levels}
 
 
 def imagenet_weights() -> dict[str, Tensor]:

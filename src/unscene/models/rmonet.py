@@ -25,7 +25,8 @@ from unscene.errors import RecipeError, check_shape
 from unscene.regions.proposals import AnchorPredictions, Proposals, ProposalSettings, RegionProposals
 from unscene.regions.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
 from unscene.regions.roi_masking import inside_boxes, touched_pixels
-from unscene.regions.segmentation_heads import HeadSettings, segmentation_head
+from unscene.regions.segmentation_heads import LEVELS_READ, HeadSettings, segmentation_head
+from unscene.regions.whole_image_attention import on_whole_images
 from unscene.scene import Decomposition, Losses
 
 
@@ -144,11 +145,6 @@ class RMONetSettings:
                 "set model.detection and model.alpha_inside_box to true, or both regions to image."
             )
 
-    @property
-    def idle_parameters(self) -> bool:
-        """Whether some parameters get no gradient: without detection those of levels that no head reads."""
-        return not self.detection
-
     def at(self, step: int) -> RMONetSettings:
         """The settings at a step of a training: these, but for what the warm-up has not yet let go."""
         warmup = self.warmup
@@ -210,7 +206,8 @@ class RMONet(nn.Module):
     def __init__(self, settings: RMONetSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.backbone = ResNetFPN(settings.backbone)
+        levels = LEVELS_READ[settings.head.kind]
+        self.backbone = ResNetFPN(settings.backbone) if settings.detection else ResNetFPN(settings.backbone, 3, levels)
         objects = settings.num_slots - 1
         channels = settings.backbone.fpn_channels
         self.proposals = RegionProposals(settings.proposals, channels) if settings.detection else None
@@ -267,13 +264,10 @@ class RMONet(nn.Module):
         share = stick_breaking if settings.masks == "stick_breaking" else softmax_masks
         whole = F.pad(torch.full((2,), float(settings.size), device=images.device), (2, 0))  # [4]: x1 y1 x2 y2
         if self.proposals is None:  # Fig. 20: K-1 maps of the whole image
-            image_boxes = whole.expand(len(images), 1, 4)
-            once = SlotPacking.all_of(image_boxes)
-            alpha_logits = once.unpack(self.head(features, once.pack(image_boxes), once, size)).transpose(1, 2)
-            log_masks = share(alpha_logits.float())
+            log_masks = share(on_whole_images(self.head, features).unsqueeze(2).float())
             slots = SlotPacking.all_of(log_masks)
             return Attention(log_masks, slots, slots.pack(whole.expand(*slots.used.shape, 4)))
-        anchors = self.proposals(features.pyramid, size)
+        anchors = self.proposals(tuple(features.pyramid.values()), size)
         boxes = self.proposals.propose(anchors, size, settings.num_slots - 1, settings.proposals.score_threshold)
         used = boxes.valid if settings.empty_slots == "left_out" else torch.ones_like(boxes.valid)
         objects = SlotPacking.of(used)

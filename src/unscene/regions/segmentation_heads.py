@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from unscene.blocks.doubled_convolution import convolve_doubled
+from unscene.blocks.doubled_convolution import convolve_doubled_and_skip
 from unscene.blocks.group_norm_relu import GroupNormReLU
 from unscene.blocks.relu_convolutions import relu_convolutions
 from unscene.blocks.resnet_fpn import Features, ResNetFPN
@@ -186,6 +186,9 @@ class ROIAlignHead(nn.Module):
         return paste_boxes(alpha, boxes, size, outside=None)
 
 
+LEVELS_READ = {"unet": (3,), "lite": (1,), "roi_align": (0,)}  # of the pyramid, by the head's kind
+
+
 def segmentation_head(
     settings: HeadSettings, backbone: ResNetFPN, fpn_channels: int, size: int, maps: int = 1
 ) -> nn.Module:
@@ -232,11 +235,10 @@ def _level(before: int, settings: HeadSettings) -> nn.Sequential:
 
 
 def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
-    """A level of the UNet head applied to cat([coarse doubled, skip]), which need not be drawn for it."""
+    """A level of the UNet head applied to cat([coarse doubled, skip])."""
     first, *others = level
     assert isinstance(first, nn.Conv2d)
-    of_coarse, of_skip = first.weight.split([coarse.shape[1], skip.shape[1]], dim=1)
-    features = F.conv2d(skip, of_skip, first.bias, padding=1).add_(convolve_doubled(coarse, of_coarse))
+    features = convolve_doubled_and_skip(coarse, skip, first.weight, first.bias)
     if isinstance(others[0], nn.ReLU):  # each convolution has just a ReLU behind it
         return relu_convolutions(F.relu_(features), [layer for layer in others if isinstance(layer, nn.Conv2d)])
     for layer in others:

@@ -48,21 +48,15 @@ class Placement:
             return cls(device, *started)
         return cls(device, torch.cuda.device_count() if device == "cuda" else 1, settings.num_nodes)
 
-    def options(self, settings: TrainerSettings, model: Any) -> dict[str, Any]:
+    def options(self, settings: TrainerSettings) -> dict[str, Any]:
         """What Lightning's Trainer is told of it.
 
         Args:
             settings: of the strategy.
-            model: settings of the model; their `idle_parameters`, where they have it, says whether some parameters get
-                no gradient, so that DDP must look for these after every step.
 
         Raises:
             RecipeError: srun started several processes, but it was not said how many a machine.
         """
-        strategy: str = settings.strategy
-        several = self.processes * self.machines > 1 or strategy == "ddp"
-        if several and getattr(model, "idle_parameters", False):
-            strategy = "ddp_find_unused_parameters_true"
         plugins: list[Any] = [SynchronisedLayers(self.device)]
         if started_by_srun():
             try:
@@ -73,7 +67,7 @@ class Placement:
             "accelerator": self.device,
             "devices": self.processes,
             "num_nodes": self.machines,
-            "strategy": strategy,
+            "strategy": settings.strategy,
             "plugins": plugins,
         }
 

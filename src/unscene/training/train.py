@@ -119,7 +119,7 @@ def _go_on(run: RunFolder) -> str:
 def _trainer(recipe: Recipe, run: RunFolder, validation: Source, interruption: Interruption) -> lightning.Trainer:
     settings = recipe.trainer
     place = Placement.of(settings)
-    options = place.options(settings, recipe.model)
+    options = place.options(settings)
     options["plugins"].append(WholeFiles())
     log = MetricsLog(run, settings.log_every)
     callbacks: list[Callback] = [

@@ -28,7 +28,7 @@ from unscene.data.image_folder import read_image
 from unscene.errors import DataError
 from unscene.report.coco_export import CocoObject, coco_json
 from unscene.report.image_results import SUFFIXES, ReadImage, coco_objects, thumbnail, write_image_results
-from unscene.report.output_folder import check_free, publish, unfinished_folder
+from unscene.report.output_folder import check_nothing_replaced, publish, unfinished_folder
 from unscene.report.output_names import NamedImage, named_images
 from unscene.report.own_resolution import found_objects
 from unscene.report.page import Section, write_page
@@ -107,7 +107,7 @@ def decompose_paths(
     """
     common, images = named_images(paths)
     names = [each.stem + suffix for each in images for suffix in SUFFIXES]
-    check_free(out, ["objects.json", "index.html", *names], overwrite)
+    check_nothing_replaced(out, ["objects.json", "index.html", *names], overwrite)
     collected = _Collected()
     with unfinished_folder(out) as unfinished:
         with tqdm(total=len(images), unit=" images", desc=loaded.name, disable=not progress) as bar:

@@ -11,7 +11,7 @@ from unscene.errors import RunError
 from unscene.training.run_folder import writing
 
 
-def check_free(out: Path, names: Sequence[str], overwrite: bool) -> None:
+def check_nothing_replaced(out: Path, names: Sequence[str], overwrite: bool) -> None:
     """Check that no result would be overwritten.
 
     Args:

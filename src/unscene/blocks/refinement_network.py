@@ -23,6 +23,7 @@ class RefinementSettings:
         channels: of the convolutions, one each.
         kernel: their kernel's side, odd.
         stride: of each.
+        averaged: the maps are averaged over squares of this side before anything else (1: the paper's).
         pooling: what is read of the last map: its `average` (the paper's), by which a place is known only from the
             coordinates that were read; or all of it, `flatten` (ours).
         hidden: units of the fully connected layer.
@@ -32,16 +33,17 @@ class RefinementSettings:
     channels: tuple[int, ...] = field(default=(32, 32, 32))
     kernel: int = 3
     stride: int = 2
+    averaged: int = 1
     pooling: Literal["average", "flatten"] = "average"
     hidden: int = 128
     lstm: int = 128
 
     def __post_init__(self) -> None:
-        if not self.channels or min(*self.channels, self.hidden, self.lstm, self.stride) < 1 or self.kernel % 2 == 0:
+        numbers = (self.stride, self.averaged, self.hidden, self.lstm)
+        if not self.channels or min(*self.channels, *numbers) < 1 or self.kernel % 2 == 0:
             raise RecipeError(
-                "model.refinement needs at least one convolution, channels, stride, hidden and lstm of 1 or more and "
-                f"an odd kernel, not channels {list(self.channels)}, stride {self.stride}, hidden {self.hidden}, "
-                f"lstm {self.lstm} and kernel {self.kernel}."
+                "model.refinement needs at least one convolution, an odd kernel, and channels, stride, averaged, "
+                f"hidden and lstm of 1 or more, not channels {list(self.channels)}, kernel {self.kernel} and {numbers}."
             )
 
 
@@ -57,6 +59,9 @@ class RefinementNetwork(nn.Module):
         slot_channels: of each slot's own maps.
         latent_dim: D.
         size: height and width of the maps.
+
+    Raises:
+        RecipeError: a size that is not a multiple of `averaged`.
     """
 
     def __init__(
@@ -64,6 +69,11 @@ class RefinementNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
+        if size % settings.averaged:
+            raise RecipeError(
+                f"images of {size} pixels cannot be averaged over squares of {settings.averaged}: choose a "
+                "model.refinement.averaged that divides data.size."
+            )
         self.channels = [shared_channels, slot_channels]
         self.latent_dim = latent_dim
         before = (shared_channels + slot_channels, *settings.channels[:-1])
@@ -71,6 +81,7 @@ class RefinementNetwork(nn.Module):
             nn.Conv2d(one, other, settings.kernel, settings.stride, padding=settings.kernel // 2)
             for one, other in zip(before, settings.channels, strict=True)
         )
+        size //= settings.averaged
         for _ in settings.channels:
             size = -(-size // settings.stride)
         units = settings.channels[-1] * (size**2 if settings.pooling == "flatten" else 1)
@@ -116,6 +127,8 @@ class RefinementNetwork(nn.Module):
         of_shared, of_own = first.weight.split(self.channels, dim=1)
         slots = own.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         images = shared.contiguous(memory_format=torch.channels_last)
+        if self.settings.averaged > 1:
+            slots, images = (F.avg_pool2d(each, self.settings.averaged) for each in (slots, images))
         once = F.conv2d(images, of_shared, first.bias, stride, padding).permute(0, 2, 3, 1)
         each = F.conv2d(slots, of_own, None, stride, padding).permute(0, 2, 3, 1).unflatten(0, own.shape[:2])
         return F.elu_(each + once.unsqueeze(1)).flatten(0, 1).permute(0, 3, 1, 2)

@@ -80,10 +80,11 @@ class IODINESettings:
                 "model.num_slots must be 2 or more and iterations 1 or more, not "
                 f"{self.num_slots} and {self.iterations}."
             )
-        if self.sigma <= 0 or self.latent_weight < 0 or min(self.latent_dim, self.decoder_channels, self.size) < 1:
+        if min(self.latent_dim, self.decoder_channels, self.size) < 1 or self.sigma <= 0 or self.latent_weight < 0:
             raise RecipeError(
-                "model.sigma must be above 0, latent_weight not below 0, latent_dim, decoder_channels and size at least 1, "
-                f"not {self.sigma}, {self.latent_weight}, {self.latent_dim}, {self.decoder_channels} and {self.size}."
+                "model.latent_dim, decoder_channels and size must be 1 or more, sigma above 0 and latent_weight 0 or "
+                f"more, not {self.latent_dim}, {self.decoder_channels}, {self.size}, {self.sigma} and "
+                f"{self.latent_weight}."
             )
 
 
@@ -262,7 +263,8 @@ class IODINE(nn.Module):
             _normalised(of_masks),
             _normalised(leave_one_out),
         ]
-        return torch.cat(shared, dim=1), torch.cat(own, dim=2)
+        # joined with the channels last, which is how the convolutions want them
+        return torch.cat(shared, dim=1), torch.cat([each.movedim(2, -1) for each in own], dim=-1).movedim(-1, 2)
 
     def _decomposition(self, components: Tensor, mask_logits: Tensor, mean: Tensor) -> Decomposition:
         return Decomposition(

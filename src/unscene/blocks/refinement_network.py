@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.blocks.precision import at_least_float32
+from unscene.blocks.spatial_broadcast import keep_variance
 from unscene.errors import RecipeError, check_shape
 
 State = tuple[Tensor, Tensor]  # of the LSTM, [B * K, units] each
@@ -88,6 +89,7 @@ class RefinementNetwork(nn.Module):
         self.hidden = nn.Linear(units, settings.hidden)
         self.lstm = nn.LSTMCell(settings.hidden + 4 * latent_dim, settings.lstm)
         self.update = nn.Linear(settings.lstm, 2 * latent_dim)
+        keep_variance(*self.convolutions, self.hidden)
 
     def forward(
         self, shared: Tensor, own: Tensor, posterior: Tensor, gradient: Tensor, state: State | None

@@ -64,6 +64,15 @@ def test_odd_sizes_fit(pooling):
     assert torch.isfinite(update).all()
 
 
+def test_the_layers_before_the_lstm_begin_with_the_variance_they_read():
+    net = network(channels=(64, 64, 64), hidden=256, pooling="flatten", size=32).float()
+    maps = torch.randn(16, 5, 32, 32)
+    for layer in net.convolutions:
+        maps = layer(maps.relu())
+    assert maps.std().item() == pytest.approx(1, rel=0.4)  # PyTorch's default: 0.07
+    assert net.hidden(maps.relu().flatten(1)).std().item() == pytest.approx(1, rel=0.4)
+
+
 def test_state_and_update_stay_float32_in_half_precision():
     net = network().float()
     shared, own, posterior, gradient = (each.float() for each in inputs())

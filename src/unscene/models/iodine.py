@@ -222,7 +222,7 @@ class IODINE(nn.Module):
         latents = sample_gaussian(mean, log_variance) if noise is None else mean + (0.5 * log_variance).exp() * noise
         components, mask_logits = self._decoded(latents)
         log_masks = mask_logits.log_softmax(dim=1)
-        scales = self.settings.sigma * torch.ones_like(components[0, :, 0, 0, 0])
+        scales = images.new_full((self.settings.num_slots,), self.settings.sigma)
         likelihood = mixture_log_likelihood(images, components, log_masks, scales, self.settings.mixture_over)
         divergence = unit_gaussian_kl(mean, log_variance).sum(dim=1)
         return Drawn(components, mask_logits, log_masks, -likelihood, divergence)

@@ -13,11 +13,13 @@ from torch.testing import assert_close
 from unscene.blocks.attention_unet import AttentionUNetSettings
 from unscene.blocks.component_vae import ComponentVAESettings
 from unscene.blocks.convolutional_autoencoder import AutoencoderSettings
+from unscene.blocks.refinement_network import RefinementSettings
 from unscene.blocks.resnet_fpn import BackboneSettings
 from unscene.errors import RecipeError, ShapeError
 from unscene.localization.location_mask import LocationSettings
 from unscene.models import MODELS, model_class
 from unscene.models.explicit_localization import ExplicitLocalizationSettings
+from unscene.models.iodine import IODINESettings
 from unscene.models.monet import MONetSettings
 from unscene.models.redo import ReDOSettings
 from unscene.models.rmonet import RMONetSettings
@@ -86,6 +88,12 @@ def tiny_redo() -> ReDOSettings:
     )
 
 
+def tiny_iodine(pooling: str = "average", **changes: Any) -> IODINESettings:
+    refinement = RefinementSettings(channels=(8, 8, 8), pooling=pooling, hidden=16, lstm=16)
+    small = {"num_slots": 4, "iterations": 2, "latent_dim": 6, "decoder_channels": 8, "decoder_layers": 2}
+    return IODINESettings(size=SIZE, refinement=refinement, **small | changes)
+
+
 # model -> variant -> settings small enough for a test, with a field `num_slots`
 TINY: dict[str, dict[str, Any]] = {
     "explicit_localization": {
@@ -100,6 +108,12 @@ TINY: dict[str, dict[str, Any]] = {
                 components=3, seeds="centre", learn_shares=True, recentred=1, weigh_remaining=True
             ),
         ),
+    },
+    "iodine": {
+        "paper": tiny_iodine(decoder_padding="valid", colour="linear", iterations=3, sigma=0.3),
+        "checkpointing": tiny_iodine(checkpointing=True),
+        "by channel": tiny_iodine(mixture_over="channel", likelihood_inputs="log", latent_weight=0.5),
+        "compact": tiny_iodine(pooling="flatten", decoder_stride=4),
     },
     "monet": {
         "unet": tiny_monet(),

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.models.references.iodine import iodine_terms
 from tests.models.references.monet import monet_terms
 from unscene.blocks.attention_unet import AttentionUNetSettings
 from unscene.blocks.component_vae import ComponentVAESettings
+from unscene.blocks.refinement_network import RefinementSettings
+from unscene.models.iodine import IODINE, IODINESettings
 from unscene.models.monet import MONet, MONetSettings
 
 RELATIVE = 1e-6
@@ -81,6 +84,40 @@ def test_monet_is_its_papers_equation_3(over, scenes):
         noise = torch.randn(2, 4, 3, dtype=torch.float64)
         return [
             monet_terms(image, noise[index], weights, [0.09, 0.11, 0.11, 0.11], over)
+            for index, image in enumerate(images)
+        ]
+
+    check_parity(model, images, reference)
+
+
+@pytest.mark.parametrize(
+    ("over", "read", "colour", "padding"),
+    [("pixel", "plain", "linear", "same"), ("channel", "log", "sigmoid", "valid")],
+)
+def test_iodine_is_its_papers_loss_through_all_steps(over, read, colour, padding, scenes):
+    settings = IODINESettings(
+        size=12,
+        num_slots=3,
+        iterations=3,
+        latent_dim=4,
+        sigma=0.3,
+        mixture_over=over,
+        likelihood_inputs=read,
+        latent_weight=0.7,
+        decoder_channels=5,
+        decoder_layers=3,
+        decoder_padding=padding,
+        colour=colour,
+        refinement=RefinementSettings(channels=(6, 7), hidden=8, lstm=9),
+    )
+    torch.manual_seed(0)
+    model = perturbed(IODINE(settings))
+    images = scenes(2, 32)[:, :, 8:20, 8:20].double()
+
+    def reference(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        noise = torch.stack([torch.randn(2, 3, 4, dtype=torch.float64) for _ in range(4)])  # of T + 1 samples
+        return [
+            iodine_terms(image, noise[:, index], weights, 0.3, 0.7, over, read, colour == "linear", padding == "same")
             for index, image in enumerate(images)
         ]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-Weights = dict[str, Tensor]
+from tests.models.references.layers import Weights, convolve, dense, tiled
 
 
 def monet_terms(
@@ -63,38 +63,43 @@ def mixture(image: Tensor, shares: Tensor, means: list[Tensor], sigmas: list[flo
 def attention_logits(image: Tensor, log_scope: Tensor, weights: Weights) -> Tensor:
     """B.2: the UNet. [3, H, W] and [H, W] -> [H, W]."""
     depth = sum(name.startswith("attention.down.") and name.endswith("0.weight") for name in weights)
-    features = torch.cat([image, log_scope[None]])[None]
+    features = torch.cat([image, log_scope[None]])
     skips = []
     for level in range(depth):
         features = unet_block(features, f"attention.down.{level}", weights)
         skips.append(features)  # "after the ReLU"
         if level < depth - 1:  # "no resizing occurs in the last block of each path"
-            features = F.interpolate(features, scale_factor=0.5, mode="nearest")
+            features = resized(features, 0.5)
     vector = features.flatten()
     for layer in (1, 3, 5):  # "a ReLU follows all three"
         vector = F.relu(dense(vector, f"attention.bottom.{layer}", weights))
     features = vector.reshape(features.shape)
     for level in range(depth):
-        features = unet_block(torch.cat([features, skips.pop()], dim=1), f"attention.up.{level}", weights)
+        features = unet_block(torch.cat([features, skips.pop()]), f"attention.up.{level}", weights)
         if level < depth - 1:
-            features = F.interpolate(features, scale_factor=2, mode="nearest")
-    return convolve(features, "attention.to_logit", weights)[0, 0]
+            features = resized(features, 2)
+    return convolve(features, "attention.to_logit", weights)[0]
 
 
 def unet_block(features: Tensor, name: str, weights: Weights) -> Tensor:
     """A 3x3 convolution without bias, instance normalisation and ReLU."""
     assert f"{name}.0.bias" not in weights
-    features = F.conv2d(features, weights[f"{name}.0.weight"], padding=1)
+    features = F.conv2d(features[None], weights[f"{name}.0.weight"], padding=1)[0]
     channels = []
-    for channel, scale, bias in zip(features[0], weights[f"{name}.1.weight"], weights[f"{name}.1.bias"], strict=True):
+    for channel, scale, bias in zip(features, weights[f"{name}.1.weight"], weights[f"{name}.1.bias"], strict=True):
         deviation = torch.sqrt(channel.var(correction=0) + 1e-5)
         channels.append((channel - channel.mean()) / deviation * scale + bias)
-    return F.relu(torch.stack(channels))[None]
+    return F.relu(torch.stack(channels))
+
+
+def resized(features: Tensor, factor: float) -> Tensor:
+    """The nearest pixels of a map, half or twice as many along each side."""
+    return F.interpolate(features[None], scale_factor=factor, mode="nearest")[0]
 
 
 def encode(image: Tensor, log_mask: Tensor, weights: Weights) -> Normal:
     """B.1: q(z | x, m) from image and log mask, the second half of the answer being read as the log variance."""
-    features, layer = torch.cat([image, log_mask[None]])[None], 0
+    features, layer = torch.cat([image, log_mask[None]]), 0
     while f"vae.encoder.{layer}.weight" in weights:  # up to the flattening, which has none
         features = F.relu(convolve(features, f"vae.encoder.{layer}", weights, stride=2, padding=1))
         layer += 2
@@ -105,24 +110,10 @@ def encode(image: Tensor, log_mask: Tensor, weights: Weights) -> Normal:
 
 def decode(latent: Tensor, size: torch.Size, weights: Weights) -> tuple[Tensor, Tensor]:
     """B.1: the broadcast decoder on a tiling larger than the image by 2 pixels a layer. [D] -> [3, H, W] and [H, W]."""
-    hidden = sorted(name.removesuffix(".weight") for name in weights if "decoder.hidden" in name and "weight" in name)
+    hidden = [name.removesuffix(".weight") for name in weights if "decoder.hidden" in name and "weight" in name]
     height, width = (side + 2 * (1 + len(hidden)) for side in size)
-    tiled = torch.zeros(1, len(latent) + 2, height, width, dtype=latent.dtype)
-    for row in range(height):
-        for column in range(width):
-            place = latent.new_tensor([-1 + 2 * row / (height - 1), -1 + 2 * column / (width - 1)])
-            tiled[0, :, row, column] = torch.cat([latent, place])
+    features = tiled(latent, height, width)
     for name in ["vae.decoder.first", *hidden]:
-        tiled = F.relu(convolve(tiled, name, weights))
-    answer = convolve(tiled, "vae.decoder.last", weights)[0]
+        features = F.relu(convolve(features, name, weights))
+    answer = convolve(features, "vae.decoder.last", weights)
     return torch.sigmoid(answer[:3]), answer[3]  # the sigmoid is ours, and other public code's: images are in 0..1
-
-
-def convolve(features: Tensor, name: str, weights: Weights, stride: int = 1, padding: int = 0) -> Tensor:
-    """A convolution with bias."""
-    return F.conv2d(features, weights[f"{name}.weight"], weights[f"{name}.bias"], stride=stride, padding=padding)
-
-
-def dense(vector: Tensor, name: str, weights: Weights) -> Tensor:
-    """W v + b."""
-    return weights[f"{name}.weight"] @ vector + weights[f"{name}.bias"]

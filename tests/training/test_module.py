@@ -35,7 +35,7 @@ def test_every_parameter_is_in_one_group(model):
 
 def test_a_misspelt_prefix_names_the_nearest(model):
     with pytest.raises(
-        RecipeError, match=r"optimizer\.groups or decays names 'vea'.*Did you mean 'vae'\? Its parts are: vae, head"
+        RecipeError, match=r"optimizer\.groups, decays or names has 'vea'.*Did you mean 'vae'\? Its parts are: vae, head"
     ):
         parameter_groups(model, ["vea"])
 

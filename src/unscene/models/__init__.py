@@ -11,6 +11,7 @@ MODELS = {
     "explicit_localization": "unscene.models.explicit_localization:ExplicitLocalization",
     "redo": "unscene.models.redo:ReDO",
     "rmonet": "unscene.models.rmonet:RMONet",
+    "space": "unscene.models.space:SPACE",
 }
 
 

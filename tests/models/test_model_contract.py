@@ -97,7 +97,9 @@ def tiny_space(**changes: Any) -> SPACESettings:
         mask_channels=(8, 8, 8),
         vae=ComponentVAESettings(latent_dim=4, encoder_channels=(8, 8, 8), encoder_hidden=16, decoder_channels=8),
     )
-    return SPACESettings(**{"size": SIZE, "scale": 1, "num_slots": 4, **changes}, foreground=foreground, background=background)
+    return SPACESettings(
+        **{"size": SIZE, "scale": 1, "num_slots": 4, **changes}, foreground=foreground, background=background
+    )
 
 
 def tiny_enlarged_space() -> SPACESettings:

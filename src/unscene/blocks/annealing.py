@@ -37,7 +37,9 @@ class Annealed:
         """The value at a step."""
         if step >= self.end_step:
             return self.end
-        share = max(0, step - self.start_step) / (self.end_step - self.start_step)
+        if step <= self.start_step:
+            return self.start
+        share = (step - self.start_step) / (self.end_step - self.start_step)
         return self.start + share * (self.end - self.start)
 
     @property

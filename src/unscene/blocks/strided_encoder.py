@@ -30,7 +30,10 @@ def strided_convolutions(in_channels: int, channels: Sequence[int], strides: Seq
         )
     before = (in_channels, *channels[:-1])
     return nn.Sequential(
-        *(normed_convolution(*each, 2 + stride, stride) for *each, stride in zip(before, channels, strides, strict=True))
+        *(
+            normed_convolution(*each, 2 + stride, stride)
+            for *each, stride in zip(before, channels, strides, strict=True)
+        )
     )
 
 
@@ -60,7 +63,11 @@ class StridedEncoder(nn.Module):
             )
         self.convolutions = strided_convolutions(in_channels, channels, strides)
         self.to_vector = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels[-1] * left**2, hidden), nn.CELU(), group_norm(hidden), nn.Linear(hidden, out)
+            nn.Flatten(),
+            nn.Linear(channels[-1] * left**2, hidden),
+            nn.CELU(),
+            group_norm(hidden),
+            nn.Linear(hidden, out),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -74,7 +74,10 @@ class ForegroundSettings:
     fixed_alpha: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.grid, self.features, self.what_dim, self.glimpse_hidden) < 1 or min(self.sigma, self.scale_std) <= 0:
+        if (
+            min(self.grid, self.features, self.what_dim, self.glimpse_hidden) < 1
+            or min(self.sigma, self.scale_std) <= 0
+        ):
             raise RecipeError(
                 "model.foreground.grid, features, what_dim and glimpse_hidden must be 1 or more, and sigma and "
                 f"scale_std above 0, not {self.grid}, {self.features}, {self.what_dim}, {self.glimpse_hidden}, "

@@ -38,6 +38,10 @@ class CombinedOptimizer(Optimizer):
             each.step()
         return loss
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy."""
+        return super().__getstate__() | {"optimizers": self.optimizers}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over groups and state, which `load_state_dict` makes anew."""
         super().__setstate__(state)

@@ -54,9 +54,7 @@ class SceneModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser with a group of parameters for each prefix that the recipe names; several step as one."""
         settings = self.recipe.optimizer
-        groups = parameter_groups(
-            self.model, dict.fromkeys([*settings.groups, *settings.decays, *settings.names])
-        )
+        groups = parameter_groups(self.model, dict.fromkeys([*settings.groups, *settings.decays, *settings.names]))
         by_name: dict[OptimizerName, list[dict[str, Any]]] = {}
         for prefix, parameters in groups.items():
             group = {

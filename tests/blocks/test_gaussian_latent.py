@@ -58,7 +58,9 @@ def test_the_gradient_reaches_mean_and_variance():
     assert_close(log_variance.grad, 0.5 * sample.detach())
 
 
-@pytest.mark.parametrize("function", [sample_gaussian, unit_gaussian_kl, lambda mean, variance: gaussian_kl(mean, variance, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "function", [sample_gaussian, unit_gaussian_kl, lambda mean, variance: gaussian_kl(mean, variance, 0.0, 0.0)]
+)
 def test_different_axes_are_refused_not_broadcast(function):
     with pytest.raises(ShapeError, match="log_variance"):
         function(torch.zeros(2, 4), torch.zeros(4))

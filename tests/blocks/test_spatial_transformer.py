@@ -172,7 +172,9 @@ def test_a_glimpse_by_hand():
     glimpse = cut_glimpses(row, boxes, (1, 2))
     assert glimpse.flatten().tolist() == pytest.approx([15, 35])
     # back over the box: half a pixel before its edge a quarter of the map is left, half a pixel after it three
-    assert paste_glimpses(glimpse, boxes, (1, 6)).flatten().tolist() == pytest.approx([3.75, 11.25, 20, 30, 26.25, 8.75])
+    assert paste_glimpses(glimpse, boxes, (1, 6)).flatten().tolist() == pytest.approx(
+        [3.75, 11.25, 20, 30, 26.25, 8.75]
+    )
 
 
 def test_a_box_that_moves_moves_what_it_shows():

@@ -19,7 +19,10 @@ def network() -> nn.ModuleDict:
 
 
 def optimizers(model: nn.ModuleDict) -> list[torch.optim.Optimizer]:
-    slow = [{"params": list(model["foreground"].parameters())}, {"params": list(model["middle"].parameters()), "lr": 1e-2}]
+    slow = [
+        {"params": list(model["foreground"].parameters())},
+        {"params": list(model["middle"].parameters()), "lr": 1e-2},
+    ]
     return [RMSprop(slow, lr=1e-3), Adam(model["background"].parameters(), lr=0.1, betas=(0.5, 0.9))]
 
 

@@ -1,4 +1,4 @@
-"""space: terms and masks worked by hand, an object pasted at a known place, presences, boundary, slots, and learning."""
+"""space: terms and masks by hand, an object pasted at a known place, presences, boundary, slots, and learning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from unscene.blocks.annealing import Annealed
 from unscene.blocks.component_vae import ComponentVAESettings
 from unscene.errors import RecipeError
-from unscene.models.space import SPACE, SMALLEST_SHARE, SPACESettings
+from unscene.models.space import SMALLEST_SHARE, SPACE, SPACESettings
 from unscene.models.space_background import Backdrop, BackgroundSettings, SpaceBackground
 from unscene.models.space_foreground import Cells, ForegroundSettings, SpaceForeground
 

@@ -24,7 +24,7 @@ def box_border(size: int, width: int, like: Tensor) -> Tensor:
 
 
 def boundary_loss(borders: Tensor, alpha: Tensor) -> Tensor:
-    """Return sum over the pixels of o^2 / (2 0.7^2), o = 0.977 sum_n border_n alpha: -log N(o; 0, 0.7), but its constant.
+    """Return the sum over the pixels of -log N(o; 0, 0.7) without its constant, o = .977 alpha sum_n border_n.
 
     An object that reaches the border of its own box pays for it, and so the box grows. So does one that crosses
     another's border.

@@ -115,7 +115,7 @@ class ComponentVAE(nn.Module):
     def encode(
         self, images: Tensor, log_masks: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32 or better; zeros where a slot is not used.
+        """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32 or better; zeros for unused slots.
 
         Args:
             images: [B, 3, H, W].

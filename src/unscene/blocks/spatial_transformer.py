@@ -95,7 +95,8 @@ def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
         exact = at_least_float32(images).flatten(1, 2)  # [B, C H, W]: no copy of the image for each glimpse
         across = exact @ columns.to(exact).flatten(1, 2).transpose(1, 2)  # [B, C H, N w]
         across = across.view(*images.shape[:3], -1, size[1]).permute(0, 3, 1, 2, 4)  # [B, N, C, H, w]
-        return rows.to(exact).unsqueeze(2) @ across
+        glimpses: Tensor = rows.to(exact).unsqueeze(2) @ across
+        return glimpses
 
 
 def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -129,7 +130,7 @@ def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def _samples(low: Tensor, high: Tensor, count: int, cells: int) -> Tensor:
-    """[..., count, cells] weights of a line's cells at samples spread evenly over the stretch from low to high [...]."""
+    """[..., count, cells] weights of a line's cells at samples spread evenly over the stretch from low to high."""
     steps = (torch.arange(count, device=low.device, dtype=low.dtype) + 0.5) / count
     places = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * steps - 0.5
     distance = (places.unsqueeze(-1) - torch.arange(cells, device=low.device)).abs()

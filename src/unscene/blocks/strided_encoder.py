@@ -29,12 +29,8 @@ def strided_convolutions(in_channels: int, channels: Sequence[int], strides: Seq
             f"and strides {list(strides)}."
         )
     before = (in_channels, *channels[:-1])
-    return nn.Sequential(
-        *(
-            normed_convolution(*each, 2 + stride, stride)
-            for *each, stride in zip(before, channels, strides, strict=True)
-        )
-    )
+    layers = zip(before, channels, strides, strict=True)
+    return nn.Sequential(*(normed_convolution(one, other, 2 + stride, stride) for one, other, stride in layers))
 
 
 class StridedEncoder(nn.Module):

@@ -103,7 +103,7 @@ class SPACE(nn.Module):
         return Losses(terms, dict.fromkeys(terms, 1.0), observed), self._decomposition(cells, drawing, backdrop)
 
     def log_likelihood(self, images: Tensor, foreground: Tensor, alpha: Tensor, backdrop: Backdrop) -> Tensor:
-        """[B] log of alpha N(x; x_fg, sigma_fg^2) + (1 - alpha) sum_k pi_k N(x; x_k, sigma_bg^2), summed over the image.
+        """[B] log(alpha N(x; x_fg, sigma_fg^2) + (1 - alpha) sum_k pi_k N(x; x_k, sigma_bg^2)), summed over the image.
 
         Args:
             images: [B, 3, H, W].
@@ -163,4 +163,5 @@ class SPACE(nn.Module):
         """[B, K, C, H, W] averaged over the pixels that each of the images' was enlarged to."""
         if self.settings.scale == 1:
             return maps
-        return F.avg_pool2d(maps.flatten(0, 1), self.settings.scale).unflatten(0, maps.shape[:2])
+        reduced: Tensor = F.avg_pool2d(maps.flatten(0, 1), self.settings.scale).unflatten(0, maps.shape[:2])
+        return reduced

@@ -81,7 +81,7 @@ class Backdrop:
 class SpaceBackground(nn.Module):
     """Masks by a recurrent posterior and prior and stick-breaking, then each component's colours.
 
-    q(z_bg | x) = prod_k q(z_m,k | z_m,<k, x) q(z_c,k | z_m,<=K, x),  p(z_bg) = prod_k p(z_m,k | z_m,<k) p(z_c,k | z_m,k)
+    q(z_bg | x) = prod_k q(z_m,k | z_m,<k, x) q(z_c,k | m_k, x),  p(z_bg) = prod_k p(z_m,k | z_m,<k) p(z_c,k | z_m,k)
 
     Args:
         settings: see `BackgroundSettings`.

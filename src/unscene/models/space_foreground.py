@@ -154,7 +154,7 @@ class Drawing:
 class SpaceForeground(nn.Module):
     """Infer the cells of images, and draw them.
 
-    Two 4x4 kernels of the encoders stand where the authors have 3x3 ones of stride 2.
+    A convolution that halves a map has a 4x4 kernel; the authors' encoder of the image ends with one of 3x3.
 
     Args:
         settings: see `ForegroundSettings`.
@@ -234,7 +234,6 @@ class SpaceForeground(nn.Module):
         The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood mixes
         it with the background by alpha once more: a half transparent pixel is darkened, which drives alpha to 0 or 1.
         """
-        side = self.settings.glimpse_size
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
         colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)
         pasted = paste_glimpses(torch.cat([colour * alpha, alpha], dim=2), cells.boxes, (self.size, self.size))

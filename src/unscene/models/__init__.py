@@ -13,6 +13,7 @@ MODELS = {
     "monet": "unscene.models.monet:MONet",
     "redo": "unscene.models.redo:ReDO",
     "rmonet": "unscene.models.rmonet:RMONet",
+    "space": "unscene.models.space:SPACE",
 }
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
 
 from unscene.errors import RecipeError
 from unscene.metrics import METRICS
+from unscene.models.space import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
+from unscene.training.module import SceneModule
 from unscene.training.recipe import SECTIONS, Recipe, read_recipe
+from unscene.training.settings import ScheduleSettings
 
 IMAGES = ("rmonet_unet/images", "explicit_localization/images")
 NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user
@@ -82,11 +87,53 @@ MONETS = {  # attention, head; Table 1: foreground ARI
     "monet_resnet_fpn/multi_dsprites": ("resnet_fpn", "rmonet_lite/multi_dsprites", 0.607),
     "monet_resnet_fpn_unet/multi_dsprites": ("resnet_fpn", "rmonet_unet/multi_dsprites", 0.853),
 }
+# the same paper's appendix: the M-dSprites table of IODINE, typed by hand
+IODINE = {
+    "data.size": 64,  # input image dimension (64, 64)
+    "trainer.batch_size": 64,
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 0.0001,
+    "optimizer.clip_norm": 5.0,  # of IODINE's paper
+    "model.num_slots": 6,  # component number K
+    "model.iterations": 5,  # iteration T
+    "model.latent_dim": 16,
+    "model.refinement.channels": [32, 32, 32],  # refine network: convolution output channel, convolution layers
+    "model.refinement.hidden": 128,  # mlp units
+    "model.refinement.kernel": 3,
+    "model.refinement.stride": 2,
+    "model.decoder_channels": 32,
+    "model.sigma": 0.1,  # decoder standard deviation
+    "model.decoder_layers": 5,
+    "model.decoder_stride": 1,
+    "model.latent_weight": 1.0,
+}
+# R-MONet, appendix: the M-dSprites table of SPACE, typed by hand
+SPACE = {
+    "data.size": 64,  # input image dimension (128, 128) (upscale from (64, 64))
+    "model.scale": 2,
+    "trainer.batch_size": 48,
+    "optimizer.name": "rmsprop",  # fg optimizer
+    "optimizer.names": {"background": "adam"},  # bg optimizer
+    "optimizer.learning_rate": 0.00001,  # fg learning rate
+    "optimizer.groups": {"background": 0.001},  # bg learning rate
+    "optimizer.clip_norm": 1,
+    "model.foreground.grid": 8,
+    "model.foreground.sigma": 0.11,  # fg standard deviation
+    "model.foreground.presence": {"start_step": 4000, "end_step": 10000, "start": 0.1, "end": 0.01},  # z_pres
+    "model.foreground.scale_mean": {"start_step": 0, "end_step": 20000, "start": -1.0, "end": -2.0},  # z_scale
+    "model.foreground.scale_std": 0.1,
+    "model.foreground.temperature": {"start_step": 0, "end_step": 20000, "start": 2.5, "end": 0.5},  # tau
+    "model.background.components": 3,  # bg component number K
+    "model.background.sigma": 0.09,  # bg standard deviation
+    "model.foreground.boundary_end_step": None,  # boundary loss true, - (to the end of training)
+    "model.foreground.boundary_width": 2,
+}
 # Tables 1 and 2: foreground ARI; mAP 50:95, 50, 75
 REPORTED = {
     "rmonet_unet/multi_dsprites": (0.951, 0.435, 0.839, 0.407),
     "rmonet_lite/multi_dsprites": (0.801, 0.427, 0.802, 0.419),
     "rmonet_roi_align/multi_dsprites": (0.633, 0.319, 0.711, 0.237),
+    "space/multi_dsprites": (0.844, 0.309, 0.757, 0.174),
 }
 
 
@@ -192,6 +239,21 @@ def test_monets_carry_their_table_and_r_monets_backbones(name):
         assert recipe.model.head == packaged(like).model.head
 
 
+def test_spaces_recipe_carries_the_appendix_table():
+    recipe = packaged("space/multi_dsprites")
+    assert {dotted: setting(recipe, dotted) for dotted in SPACE} == SPACE
+    assert recipe.about.origin == "paper"
+    assert (recipe.schedule, recipe.model) == (ScheduleSettings(), replace(SPACESettings(), mixture_over="channel"))
+    restart = recipe.trainer.restart
+    assert (restart.from_step, restart.until_step) == (10_000, 15_000)  # "if the foreground stays empty by step 10-15k"
+
+
+def test_the_foreground_and_the_background_of_space_have_optimisers_of_their_own():
+    optimizer = SceneModule(packaged("space/multi_dsprites"), steps_per_epoch=1).configure_optimizers()
+    rates = {type(each).__name__: {group["lr"] for group in each.param_groups} for each in optimizer.optimizers}
+    assert rates == {"RMSprop": {1e-5}, "Adam": {1e-3}}
+
+
 def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
     align, lite = packaged("rmonet_roi_align/multi_dsprites"), packaged("rmonet_lite/multi_dsprites")
     differing = {key for key in lite.values["model"] if align.values["model"][key] != lite.values["model"][key]}
@@ -204,6 +266,12 @@ def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
 def test_reported_scores_are_those_of_tables_1_and_2(name):
     expected = dict(zip(("ari_fg", "map_50_95", "map_50", "map_75"), REPORTED[name], strict=True))
     assert packaged(name).about.reported == expected
+
+
+def test_iodine_has_the_table_and_the_score_of_the_r_monet_paper():
+    recipe = packaged("iodine/multi_dsprites")
+    assert {dotted: setting(recipe, dotted) for dotted in IODINE} == IODINE
+    assert recipe.about.reported == {"ari_fg": 0.724}  # Table 1
 
 
 def test_names_are_paths():

@@ -47,7 +47,7 @@ class PlainMONet(nn.Module):
         settings = self.model.settings
         log_masks = self.infer_masks(images)
         mean, log_variance = self.vae.encode(images, log_masks)
-        latents = mean + torch.exp(log_variance / 2) * torch.randn(mean.shape, device=mean.device)
+        latents = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
         components, mask_logits = self.vae.decode(latents)
         scales = [settings.sigma_background] + [settings.sigma_foreground] * (settings.num_slots - 1)
         terms = {

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from unscene.data.clevr_records import NUM_TEST, NUM_TRAIN, SIZE
 from unscene.errors import RecipeError
 from unscene.metrics import METRICS
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
@@ -61,6 +62,32 @@ TABLES = {
         "schedule.restart_factor": 0.05,
     },
 }
+# the CLEVR tables of R-MONet(Lite) and R-MONet(UNet), typed by hand where they differ from those above
+CLEVR = {
+    "data.size": 128,  # input image dimension (128, 128)
+    "trainer.batch_size": 50,
+    "model.normalise": False,  # image normalization: -
+    "model.pseudo_boxes.min_side": 5,  # bbox minimum size
+    "model.sigma_background": 0.06,
+    "model.sigma_foreground": 0.10,
+    "model.num_slots": 7,  # component number K; "NMS top n" is K - 1 = 6
+}
+TABLES |= {
+    "rmonet_unet/clevr": {
+        **CLEVR,
+        "model.head.kind": "unet",
+        "schedule.warmup_epochs": 5,
+        "schedule.cycle_epochs": 50,
+        "schedule.restart_factor": 0.1,
+    },
+    "rmonet_lite/clevr": {
+        **CLEVR,
+        "model.head.kind": "lite",
+        "schedule.warmup_epochs": 10,
+        "schedule.cycle_epochs": 200,
+        "schedule.restart_factor": 0.05,
+    },
+}
 # the M-dSprites table of MONet, typed by hand; its two variants have no table of their own
 MONET = {
     "data.size": 64,  # input image dimension (64, 64)
@@ -87,6 +114,9 @@ REPORTED = {
     "rmonet_unet/multi_dsprites": (0.951, 0.435, 0.839, 0.407),
     "rmonet_lite/multi_dsprites": (0.801, 0.427, 0.802, 0.419),
     "rmonet_roi_align/multi_dsprites": (0.633, 0.319, 0.711, 0.237),
+    "rmonet_unet/clevr": (0.981, 0.645, 0.969, 0.775),
+    "rmonet_lite/clevr": (0.949, 0.611, 0.935, 0.730),
+    "rmonet_roi_align/clevr": (0.878, 0.488, 0.865, 0.496),
 }
 
 
@@ -192,8 +222,18 @@ def test_monets_carry_their_table_and_r_monets_backbones(name):
         assert recipe.model.head == packaged(like).model.head
 
 
-def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
-    align, lite = packaged("rmonet_roi_align/multi_dsprites"), packaged("rmonet_lite/multi_dsprites")
+@pytest.mark.parametrize("name", ["rmonet_unet/clevr", "rmonet_lite/clevr", "rmonet_roi_align/clevr"])
+def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to test; ours: the last 320 to validate
+    values = packaged(name).values
+    stretches = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
+    assert [(each["first"], each["count"]) for each in stretches] == [(0, 48_080), (48_080, 320), (48_400, 1_600)]
+    assert (NUM_TRAIN, NUM_TEST) == (48_400, 1_600)
+    assert {(each["name"], each["path"], each["size"]) for each in stretches} == {("hdf5", "clevr.h5", SIZE)}
+
+
+@pytest.mark.parametrize("data", ["multi_dsprites", "clevr"])
+def test_roi_align_has_the_lite_variants_settings_but_for_its_head(data):
+    align, lite = packaged(f"rmonet_roi_align/{data}"), packaged(f"rmonet_lite/{data}")
     differing = {key for key in lite.values["model"] if align.values["model"][key] != lite.values["model"][key]}
     assert differing == {"head"}
     assert align.model.head.kind == "roi_align"

@@ -168,6 +168,9 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
         ("generate multi_dsprites --count 3 --out a.h5 --data.size x", "size cannot be 'x'. A value it can have is 64"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.shapes [1]", "shapes cannot be [1]"),
         ("generate multi_dsprites --count 3 --out a.h5 --model.size 3", "takes settings of the data only"),
+        ("convert multi_dsprites a.tfrecords --out a.h5 --min-objects 2", "--max-objects are for clevr alone"),
+        ("convert clevr a.tfrecords --out a.h5 --min-objects 7", "must be from 0 to max_objects, but they are 7 and 6"),
+        ("convert clevr a.tfrecords --out a.h5 --max-objects 2", "but they are 3 and 2"),
     ],
 )
 def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -177,8 +180,9 @@ def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_file_to_convert_is_named(tmp_path, capsys):
-    assert main(["convert", "multi_dsprites", str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
+@pytest.mark.parametrize("source", ["multi_dsprites", "clevr"])
+def test_a_missing_file_to_convert_is_named(tmp_path, capsys, source):
+    assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
     assert list(tmp_path.iterdir()) == []
 

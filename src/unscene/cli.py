@@ -219,9 +219,15 @@ def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
 def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Convert a published file."""
-    from unscene.data.multi_object import convert_multi_dsprites
+    from unscene.data.clevr_records import convert_clevr
+    from unscene.data.multi_dsprites_records import convert_multi_dsprites
 
-    count = convert_multi_dsprites(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count)
+    objects = {"min_objects": arguments.min_objects, "max_objects": arguments.max_objects}
+    objects = {name: number for name, number in objects.items() if number is not None}
+    if arguments.source != "clevr" and objects:
+        raise RecipeError("--min-objects and --max-objects are for clevr alone; multi_dsprites keeps every scene.")
+    convert = convert_clevr if arguments.source == "clevr" else convert_multi_dsprites
+    count = convert(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count, **objects)
     print(f"{arguments.out}: {count:,} scenes")
 
 

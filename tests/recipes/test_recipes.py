@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from unscene.data.clevr_records import NUM_TEST, NUM_TRAIN, SIZE
 from unscene.errors import RecipeError
 from unscene.metrics import METRICS
 from unscene.models.space import SPACESettings
@@ -60,6 +61,32 @@ TABLES = {
     },
     "rmonet_lite/multi_dsprites": {
         "model.normalise": True,  # image normalization: (0.5, 0.5)
+        "model.head.kind": "lite",
+        "schedule.warmup_epochs": 10,
+        "schedule.cycle_epochs": 200,
+        "schedule.restart_factor": 0.05,
+    },
+}
+# the CLEVR tables of R-MONet(Lite) and R-MONet(UNet), typed by hand where they differ from those above
+CLEVR = {
+    "data.size": 128,  # input image dimension (128, 128)
+    "trainer.batch_size": 50,
+    "model.normalise": False,  # image normalization: -
+    "model.pseudo_boxes.min_side": 5,  # bbox minimum size
+    "model.sigma_background": 0.06,
+    "model.sigma_foreground": 0.10,
+    "model.num_slots": 7,  # component number K; "NMS top n" is K - 1 = 6
+}
+TABLES |= {
+    "rmonet_unet/clevr": {
+        **CLEVR,
+        "model.head.kind": "unet",
+        "schedule.warmup_epochs": 5,
+        "schedule.cycle_epochs": 50,
+        "schedule.restart_factor": 0.1,
+    },
+    "rmonet_lite/clevr": {
+        **CLEVR,
         "model.head.kind": "lite",
         "schedule.warmup_epochs": 10,
         "schedule.cycle_epochs": 200,
@@ -160,6 +187,9 @@ REPORTED = {
     "rmonet_roi_align/multi_dsprites": (0.633, 0.319, 0.711, 0.237),
     "space/multi_dsprites": (0.844, 0.309, 0.757, 0.174),
     "space/clevr": (0.934, 0.592, 0.863, 0.679),
+    "rmonet_unet/clevr": (0.981, 0.645, 0.969, 0.775),
+    "rmonet_lite/clevr": (0.949, 0.611, 0.935, 0.730),
+    "rmonet_roi_align/clevr": (0.878, 0.488, 0.865, 0.496),
 }
 
 
@@ -287,8 +317,18 @@ def test_the_foreground_and_the_background_of_space_have_optimisers_of_their_own
     assert rates == {"RMSprop": {1e-5}, "Adam": {1e-3}}
 
 
-def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
-    align, lite = packaged("rmonet_roi_align/multi_dsprites"), packaged("rmonet_lite/multi_dsprites")
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])
+def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to test; ours: the last 320 to validate
+    values = packaged(name).values
+    stretches = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
+    assert [(each["first"], each["count"]) for each in stretches] == [(0, 48_080), (48_080, 320), (48_400, 1_600)]
+    assert (NUM_TRAIN, NUM_TEST) == (48_400, 1_600)
+    assert {(each["name"], each["path"], each["size"]) for each in stretches} == {("hdf5", "clevr.h5", SIZE)}
+
+
+@pytest.mark.parametrize("data", ["multi_dsprites", "clevr"])
+def test_roi_align_has_the_lite_variants_settings_but_for_its_head(data):
+    align, lite = packaged(f"rmonet_roi_align/{data}"), packaged(f"rmonet_lite/{data}")
     differing = {key for key in lite.values["model"] if align.values["model"][key] != lite.values["model"][key]}
     assert differing == {"head"}
     assert align.model.head.kind == "roi_align"

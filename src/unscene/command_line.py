@@ -22,6 +22,11 @@ EVALUATE_HELP = """\
 Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
 Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html."""
+COMPARE_HELP = """\
+Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
+  unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
+Prints one table, and writes it to DIR/compare.json and compare.csv; DIR/index.html adds the validation curves of the
+trainings and the first scenes as every model sees them (curves.png, scenes.png)."""
 DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
 and one objects.json in COCO format for all."""
@@ -106,6 +111,19 @@ def _add_using(commands: Any) -> None:
     evaluate.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the report goes")
     evaluate.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
     evaluate.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+
+    compare = _command(commands, "compare", "score several models on the same scenes", COMPARE_HELP, settings=True)
+    compare.add_argument(
+        "models",
+        metavar="RUN_OR_WEIGHTS",
+        nargs="+",
+        help="runs' folders, weights files, or shipped weights by name; of one image size",
+    )
+    compare.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the test data")
+    compare.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the comparison goes")
+    compare.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
+    compare.add_argument("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
+    compare.add_argument("--overwrite", action="store_true", help="replace a comparison that is there")
 
     decompose = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
     decompose.add_argument(

@@ -126,7 +126,8 @@ def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
         return _samples(first * cells, last * cells, pixels, cells).flatten(0, 1)  # [B N, pixels, cells]
 
     rows, columns = weights(1, size[0], shape["h"]), weights(0, size[1], shape["w"])
-    return _resampled(maps.flatten(0, 1), rows, columns).unflatten(0, maps.shape[:2])
+    pasted: Tensor = _resampled(maps.flatten(0, 1), rows, columns).unflatten(0, maps.shape[:2])
+    return pasted
 
 
 def _samples(low: Tensor, high: Tensor, count: int, cells: int) -> Tensor:

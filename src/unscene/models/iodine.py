@@ -43,7 +43,8 @@ class IODINESettings:
         sigma: standard deviation of every component's Gaussian, for images in 0..1.
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself.
         likelihood_inputs: the refinement network reads pixelwise and leave-one-out likelihoods as they are (`plain`,
-            which is how the paper writes them) or their logarithms (`log`, as its authors' program has them).
+            which is how the paper writes them) or their logarithms (`log`; the authors' program has the logarithm of
+            the first, and by how much that exceeds the logarithm of the second).
         latent_weight: beta, of the divergence from the prior; 1 is the paper's.
         decoder_channels: of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.

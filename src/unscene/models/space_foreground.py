@@ -245,7 +245,11 @@ class SpaceForeground(nn.Module):
         return Drawing(objects, masks, (weights * objects).sum(dim=1), masks.sum(dim=1))
 
     def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
-        """The KL terms of the cells, each [B], against the priors at a step of a training."""
+        """The KL terms of the cells, each [B], against the priors at a step of a training.
+
+        Every cell's latents count alike, as in the authors' program. By the paper's prior a cell has a place, a depth
+        and an appearance only where its presence is 1, which would weigh its other divergences by the presence.
+        """
         settings = self.settings
         of_scale = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
         each = {

@@ -9,6 +9,13 @@ from torch import Tensor
 Weights = dict[str, Tensor]
 
 
+def layers_of(part: str, weights: Weights) -> list[str]:
+    """The names of the layers within a part of the model, in order."""
+    return [
+        name.removesuffix(".weight") for name in weights if name.startswith(f"{part}.") and name.endswith(".weight")
+    ]
+
+
 def convolve(features: Tensor, name: str, weights: Weights, stride: int = 1, padding: int = 0) -> Tensor:
     """A convolution with bias. [C, H, W] -> [C', H', W']."""
     kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from tests.models.references.layers import Weights, convolve, dense, tiled
+from tests.models.references.layers import Weights, convolve, dense, layers_of, tiled
 
 
 def monet_terms(
@@ -62,7 +62,7 @@ def mixture(image: Tensor, shares: Tensor, means: list[Tensor], sigmas: list[flo
 
 def attention_logits(image: Tensor, log_scope: Tensor, weights: Weights) -> Tensor:
     """B.2: the UNet. [3, H, W] and [H, W] -> [H, W]."""
-    depth = sum(name.startswith("attention.down.") and name.endswith("0.weight") for name in weights)
+    depth = len(layers_of("attention.down", weights)) // 2  # a convolution and a normalisation each
     features = torch.cat([image, log_scope[None]])
     skips = []
     for level in range(depth):
@@ -97,23 +97,23 @@ def resized(features: Tensor, factor: float) -> Tensor:
     return F.interpolate(features[None], scale_factor=factor, mode="nearest")[0]
 
 
-def encode(image: Tensor, log_mask: Tensor, weights: Weights) -> Normal:
+def encode(image: Tensor, log_mask: Tensor, weights: Weights, vae: str = "vae") -> Normal:
     """B.1: q(z | x, m) from image and log mask, the second half of the answer being read as the log variance."""
     features, layer = torch.cat([image, log_mask[None]]), 0
-    while f"vae.encoder.{layer}.weight" in weights:  # up to the flattening, which has none
-        features = F.relu(convolve(features, f"vae.encoder.{layer}", weights, stride=2, padding=1))
+    while f"{vae}.encoder.{layer}.weight" in weights:  # up to the flattening, which has none
+        features = F.relu(convolve(features, f"{vae}.encoder.{layer}", weights, stride=2, padding=1))
         layer += 2
-    hidden = F.relu(dense(features.flatten(), f"vae.encoder.{layer + 1}", weights))
-    mean, log_variance = dense(hidden, f"vae.encoder.{layer + 3}", weights).chunk(2)
+    hidden = F.relu(dense(features.flatten(), f"{vae}.encoder.{layer + 1}", weights))
+    mean, log_variance = dense(hidden, f"{vae}.encoder.{layer + 3}", weights).chunk(2)
     return Normal(mean, torch.sqrt(torch.exp(log_variance)))
 
 
-def decode(latent: Tensor, size: torch.Size, weights: Weights) -> tuple[Tensor, Tensor]:
+def decode(latent: Tensor, size: torch.Size, weights: Weights, vae: str = "vae") -> tuple[Tensor, Tensor]:
     """B.1: the broadcast decoder on a tiling larger than the image by 2 pixels a layer. [D] -> [3, H, W] and [H, W]."""
-    hidden = [name.removesuffix(".weight") for name in weights if "decoder.hidden" in name and "weight" in name]
+    hidden = layers_of(f"{vae}.decoder.hidden", weights)
     height, width = (side + 2 * (1 + len(hidden)) for side in size)
     features = tiled(latent, height, width)
-    for name in ["vae.decoder.first", *hidden]:
+    for name in [f"{vae}.decoder.first", *hidden]:
         features = F.relu(convolve(features, name, weights))
-    answer = convolve(features, "vae.decoder.last", weights)
+    answer = convolve(features, f"{vae}.decoder.last", weights)
     return torch.sigmoid(answer[:3]), answer[3]  # the sigmoid is ours, and other public code's: images are in 0..1

@@ -85,7 +85,7 @@ def space_terms(image: Tensor, noise: dict[str, Tensor], weights: Weights, numbe
     foreground = sum(weight * cell.image for weight, cell in zip(won, cells, strict=True))
     alpha = sum(weight * cell.alpha for weight, cell in zip(won, cells, strict=True))
     overlap = 1000 / 32**2 * sum(cell.border for cell in cells) * alpha
-    resting = Normal(0.0, 0.7)
+    resting = Normal(*torch.tensor([0.0, 0.7], dtype=image.dtype))
     terms["boundary"] = -(resting.log_prob(overlap) - resting.log_prob(torch.zeros_like(overlap))).sum()
     masks, components, terms["background_mask_kl"], terms["background_component_kl"] = background(
         image, noise["masks"], noise["components"], weights
@@ -118,9 +118,11 @@ def infer_cell(
     colour, alpha = decoded[:3], presence * decoded[3:]
     nearness = torch.sigmoid(-drawn(depth, noise["depth"]))
     back = (1 / share, -centre / share, image.shape[1:])
+    presence_prior = Bernoulli(torch.tensor(numbers.presence, dtype=image.dtype))
+    scale_prior = Normal(*torch.tensor(numbers.scale, dtype=image.dtype))
     divergences = {
-        "presence_kl": kl_divergence(Bernoulli(logits=logit), Bernoulli(numbers.presence)),
-        "scale_kl": kl_divergence(scale, Normal(*numbers.scale)).sum(),
+        "presence_kl": kl_divergence(Bernoulli(logits=logit), presence_prior),
+        "scale_kl": kl_divergence(scale, scale_prior).sum(),
         "shift_kl": kl_divergence(shift, Normal(0.0, 1.0)).sum(),
         "depth_kl": kl_divergence(depth, Normal(0.0, 1.0)).sum(),
         "what_kl": kl_divergence(what, Normal(0.0, 1.0)).sum(),
@@ -227,7 +229,7 @@ def drawn_map(latent: Tensor, name: str, weights: Weights) -> Tensor:
 
 
 def group_normed(features: Tensor, name: str, weights: Weights) -> Tensor:
-    """Group normalisation, by groups of four channels (our choice for up to 64)."""
+    """Group normalisation, by groups of four channels (our choice, for up to 64 of them)."""
     groups = []
     for group in features.split(4):
         groups.append((group - group.mean()) / torch.sqrt(group.var(correction=0) + 1e-5))

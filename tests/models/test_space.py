@@ -193,6 +193,18 @@ def test_divergences_are_from_the_priors_of_the_step(step, presence, scale):
         assert_close(losses.terms[name], divergence.flatten(1).sum(dim=1), rtol=1e-5, atol=1e-6)
 
 
+def test_an_objects_divergences_may_count_as_much_as_its_presence():
+    whole, weighed = model_of(), model_of({"weigh_by_presence": True})
+    torch.manual_seed(2)
+    cells = whole.foreground.infer(images_of(), temperature=1.0)
+    plain, by_presence = (model.foreground.divergences(cells, 15) for model in (whole, weighed))
+    assert_close(by_presence["presence_kl"], plain["presence_kl"])
+    mean, log_variance = cells.depth
+    depth = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(torch.zeros_like(mean), 1.0)).squeeze(2)
+    assert_close(by_presence["depth_kl"], (cells.presence * depth).sum(dim=1))
+    assert all((by_presence[name] < plain[name]).all() for name in ("scale_kl", "shift_kl", "depth_kl", "what_kl"))
+
+
 def test_what_is_seen_through_the_boxes_that_were_drawn():
     """z_what's divergence by hand from the glimpses of the sampled boxes."""
     model, images = model_of(), images_of()

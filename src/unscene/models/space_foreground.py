@@ -43,6 +43,8 @@ class ForegroundSettings:
         scale_mean: prior mean of a box's scale, before the sigmoid: the share of the image's side that the box has.
         scale_std: its standard deviation.
         temperature: of the relaxed presence.
+        weigh_by_presence: the divergences of scale, shift, depth and z_what count as much as the presence, by the paper's
+            prior of an object that exists only where z_pres is 1; False: wholly, as in the authors' program.
         boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
         boundary_end_step: the boundary loss ends there; None: it stays to the end of the training.
         fixed_alpha_steps: for so many steps of a training the foreground's share is the same everywhere, so that both
@@ -68,6 +70,7 @@ class ForegroundSettings:
     scale_mean: Annealed = field(default_factory=lambda: Annealed(0, 20_000, -1.0, -2.0))
     scale_std: float = 0.1
     temperature: Annealed = field(default_factory=lambda: Annealed(0, 20_000, 2.5, 0.5))
+    weigh_by_presence: bool = False
     boundary_width: int = 2
     boundary_end_step: int | None = None
     fixed_alpha_steps: int = 0
@@ -245,21 +248,19 @@ class SpaceForeground(nn.Module):
         return Drawing(objects, masks, (weights * objects).sum(dim=1), masks.sum(dim=1))
 
     def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
-        """The KL terms of the cells, each [B], against the priors at a step of a training.
-
-        Every cell's latents count alike, as in the authors' program. By the paper's prior a cell has a place, a depth
-        and an appearance only where its presence is 1, which would weigh its other divergences by the presence.
-        """
+        """The KL terms of the cells, each [B], against the priors at a step of a training."""
         settings = self.settings
         of_scale = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
-        each = {
-            "presence_kl": bernoulli_kl(cells.logits, settings.presence.at(step)),
+        of_object = {
             "scale_kl": gaussian_kl(*cells.scale, *of_scale),
             "shift_kl": unit_gaussian_kl(*cells.shift),
             "depth_kl": unit_gaussian_kl(*cells.depth),
             "what_kl": unit_gaussian_kl(*cells.what),
         }
-        return {name: divergence.sum(dim=1) for name, divergence in each.items()}
+        if settings.weigh_by_presence:
+            of_object = {name: cells.presence * divergence for name, divergence in of_object.items()}
+        of_presence = bernoulli_kl(cells.logits, settings.presence.at(step))
+        return {name: each.sum(dim=1) for name, each in ({"presence_kl": of_presence} | of_object).items()}
 
     def boundary(self, cells: Cells, alpha: Tensor, step: int) -> Tensor:
         """[B] the boundary loss of the foreground's alpha [B, 1, H, W]; 0 where it does not count at a step."""

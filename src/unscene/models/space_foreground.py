@@ -43,8 +43,8 @@ class ForegroundSettings:
         scale_mean: prior mean of a box's scale, before the sigmoid: the share of the image's side that the box has.
         scale_std: its standard deviation.
         temperature: of the relaxed presence.
-        weigh_by_presence: the divergences of scale, shift, depth and z_what count as much as the presence, by the paper's
-            prior of an object that exists only where z_pres is 1; False: wholly, as in the authors' program.
+        weigh_by_presence: the divergences of scale, shift, depth and z_what count as much as the presence: by the
+            paper's prior an object exists only where z_pres is 1. False: wholly, as in the authors' program.
         boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
         boundary_end_step: the boundary loss ends there; None: it stays to the end of the training.
         fixed_alpha_steps: for so many steps of a training the foreground's share is the same everywhere, so that both

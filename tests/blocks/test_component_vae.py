@@ -116,6 +116,19 @@ def test_an_average_that_does_not_divide_the_image_is_refused():
         small_vae(16, encoder_stride=3)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"encoder_stride": 0, "latent_dim": -1}, "latent_dim -1, encoder_stride 0"),
+        ({"decoder_stride": 0}, "decoder_stride 0"),
+        ({"encoder_channels": (8, 0)}, r"encoder_channels \[8, 0\]"),
+    ],
+)
+def test_numbers_below_one_are_refused(wrong, said):
+    with pytest.raises(RecipeError, match=f"model.vae has {said}"):
+        ComponentVAESettings(**wrong)
+
+
 def test_images_and_masks_of_different_sizes_are_refused():
     vae = small_vae()
     with pytest.raises(ShapeError, match="images"):

@@ -82,7 +82,9 @@ def test_state_and_update_stay_float32_in_half_precision():
     assert {update.dtype, *(each.dtype for each in state)} == {torch.float32}
 
 
-@pytest.mark.parametrize("wrong", [{"channels": ()}, {"channels": (4, 0)}, {"kernel": 4}, {"stride": 0}, {"lstm": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"channels": ()}, {"channels": (4, 0)}, {"kernel": 4}, {"kernel": -1}, {"stride": 0}, {"lstm": 0}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(RecipeError, match=r"model\.refinement"):
         network(**wrong)

@@ -83,6 +83,12 @@ def test_any_width_and_four_channels(width):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"fpn_channels": -1}])
+def test_a_backbone_without_channels_is_refused(wrong):
+    with pytest.raises(RecipeError, match=r"model\.backbone\.width and fpn_channels must be 1 or more"):
+        BackboneSettings(**wrong)
+
+
 def test_images_without_a_batch_are_refused():
     with pytest.raises(ShapeError, match="images"):
         ResNetFPN(BackboneSettings(width=4, fpn_channels=4))(torch.rand(3, 64, 64))

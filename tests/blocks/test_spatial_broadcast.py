@@ -76,7 +76,7 @@ def test_the_coordinates_are_no_weights():
     assert "coordinates" not in SpatialBroadcastDecoder(2, 4, size=8).state_dict()
 
 
-@pytest.mark.parametrize("wrong", [{"stride": 3}, {"layers": 0}])
+@pytest.mark.parametrize("wrong", [{"stride": 3}, {"stride": 0}, {"stride": -2}, {"layers": 0}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(RecipeError, match="16 pixels"):
         SpatialBroadcastDecoder(4, 4, size=16, **wrong)

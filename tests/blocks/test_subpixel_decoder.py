@@ -29,6 +29,8 @@ def test_later_levels_enlarge_more():
 def test_sizes_that_cannot_be_drawn_are_refused(channels, size):
     with pytest.raises(RecipeError, match="power of 2"):
         SubpixelDecoder(5, 16, channels, 3, size)
+    with pytest.raises(RecipeError, match=r"channels of 1 or more, not \[8, 0\]"):
+        SubpixelDecoder(5, 16, (8, 0), 3, 8)
     with pytest.raises(ShapeError, match="latents"):
         SubpixelDecoder(5, 16, (8,), 3, 4)(torch.zeros(2, 4))
 
@@ -41,6 +43,11 @@ def test_strides_of_an_encoder():
         strided_convolutions(3, (8, 8), (2,))
     with pytest.raises(RecipeError, match="a stride of 1 or 2 for each"):
         strided_convolutions(3, (8, 8), (2, 4))
+    with pytest.raises(RecipeError, match=r"a stride of 1 or 2 for each, .* strides \[2, 0\]"):
+        StridedEncoder(3, (8, 8), (2, 0), 8, 8, 8)
+    for channels in ((), (8, 0)):
+        with pytest.raises(RecipeError, match="at least one layer, channels of 1 or more"):
+            StridedEncoder(3, channels, [2] * len(channels), 8, 8, 8)
     with pytest.raises(RecipeError, match="take fewer layers of stride 2"):
         StridedEncoder(3, (8, 8, 8), (2, 2, 2), 12, 8, 8)
 

@@ -419,6 +419,7 @@ def test_a_batch_is_learnt_by_heart():
         ({"foreground": {"fixed_alpha": 1.0}}, "fixed_alpha above 0 and below 1"),
         ({"foreground": {"boundary_end_step": -1}}, "boundary_end_step must be 0 or more"),
         ({"foreground": {"glimpse_size": 12}}, "power of 2"),
+        ({"foreground": {"strides": (0, 2)}}, r"a stride of 1 or 2 for each, .* strides \[0, 2\]"),
         ({"background": dataclasses.replace(BACKGROUND, channels=(8,) * 5)}, "take fewer layers of stride 2"),
     ],
 )

@@ -1,7 +1,7 @@
 """What runs on a GPU in a training step gives the host nothing to wait for: no value read, no number copied there.
 
-Both tests run without a GPU: the first forbids operations on CPU tensors that are told to go a GPU's way, the second
-runs shapes alone, on tensors that say they are on a GPU.
+All of it runs without a GPU: the first test forbids operations on CPU tensors that are told to go a GPU's way, the
+others run shapes alone, on tensors that say they are on a GPU.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unscene.models import model_class
 from unscene.regions import multi_otsu, top_anchors
 from unscene.regions.nms import batched_nms
 from unscene.regions.proposals import ProposalSettings, RegionProposals
@@ -101,6 +102,28 @@ def test_a_gpus_way_is_taken_on_a_gpu_and_no_shape_depends_on_values():
         with NoHostReads():
             shapes = [(tuple(each.shape), each.device.type) for each in run()]
     assert shapes == [((2,), "cuda"), ((2,), "cuda"), ((2, 5, 4), "cuda"), ((2, 32, 4), "cuda")]
+
+
+@pytest.mark.parametrize("name", ["iodine", "monet", "space"])
+def test_a_models_loss_and_answer_stay_on_the_gpu(name, monkeypatch):
+    """With the default settings, in shapes alone. Autograd wants a real GPU: IODINE's own gradients are zeros here."""
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda outputs, inputs, **_: [torch.zeros_like(each) for each in inputs]
+    )
+    kind = model_class(name)
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model, images = kind(kind.Settings()), torch.rand(2, 3, 64, 64)
+        for module in model.modules():  # `Module.to` does not take these tensors
+            for label, buffer in module.named_buffers(recurse=False):
+                setattr(module, label, buffer.to("cuda"))
+        with NoHostReads():
+            losses, trained = model.loss(images, 3)
+            with torch.no_grad():
+                answer = model.eval()(images)
+    found = [*losses.terms.values(), *vars(trained).values(), *vars(answer).values()]
+    assert {each.device.type for each in found if isinstance(each, Tensor)} == {"cuda"}
+    assert {term.dtype for term in losses.terms.values()} == {torch.float32}
 
 
 def test_the_guard_notices_what_waits():

@@ -154,6 +154,12 @@ def test_unet_refuses_sides_that_are_no_multiple_of_32():
         head_of("unet", 80)
 
 
+@pytest.mark.parametrize("wrong", [{"convolutions": 0}, {"bottleneck": 0}, {"align_size": 0}, {"expand": -0.1}])
+def test_numbers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(RecipeError, match=r"model\.head\.convolutions, bottleneck and align_size must be 1 or more"):
+        HeadSettings(**wrong)
+
+
 def test_channels_that_do_not_divide_into_groups_are_refused():
     with pytest.raises(RecipeError, match=r"head\.channels"):
         HeadSettings(channels=12)

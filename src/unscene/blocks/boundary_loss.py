@@ -19,7 +19,7 @@ def box_border(size: int, width: int, like: Tensor) -> Tensor:
         like: of whose type and device it is to be.
     """
     border = like.new_ones(size, size)
-    border[width : size - width, width : size - width] = 0
+    border[width : size - width, width : size - width].zero_()  # in place: no number comes from the host
     return border
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unscene.blocks.precision import at_least_float32
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.spatial_broadcast import Padding, SpatialBroadcastDecoder, keep_variance
-from unscene.blocks.spatial_transformer import crop_boxes, paste_boxes
+from unscene.blocks.spatial_transformer import crop_boxes, paste_boxes, whole_image_box
 from unscene.blocks.stick_breaking import LOG_ZERO
 from unscene.errors import RecipeError, check_shape
 
@@ -42,6 +42,9 @@ class ComponentVAESettings:
             only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. A
             background, whose region is the whole image, is drawn at `roi_size` and enlarged.
         roi_size: height and width of that map.
+
+    Raises:
+        RecipeError: a number that is not 1 or more.
     """
 
     latent_dim: int = 16
@@ -57,6 +60,14 @@ class ComponentVAESettings:
     encoder_region: Literal["image", "roi"] = "image"
     decoder_region: Literal["image", "roi"] = "image"
     roi_size: int = 32
+
+    def __post_init__(self) -> None:
+        numbers = ("latent_dim", "encoder_hidden", "encoder_stride", "decoder_channels", "decoder_stride", "roi_size")
+        wrong = [f"{name} {getattr(self, name)}" for name in numbers if getattr(self, name) < 1]
+        if min(self.encoder_channels, default=1) < 1:
+            wrong.append(f"encoder_channels {list(self.encoder_channels)}")
+        if wrong:
+            raise RecipeError(f"a component VAE's numbers must be 1 or more, but model.vae has {', '.join(wrong)}.")
 
 
 class ComponentVAE(nn.Module):
@@ -74,8 +85,6 @@ class ComponentVAE(nn.Module):
         super().__init__()
         self.settings = settings
         self.size = size
-        if settings.roi_size < 1:
-            raise RecipeError(f"model.vae.roi_size must be 1 or more, not {settings.roi_size}.")
         if size % settings.encoder_stride:
             raise RecipeError(
                 f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
@@ -170,4 +179,4 @@ class ComponentVAE(nn.Module):
         """The regions [S, 4], or the whole image for each of the slots [S, ...]."""
         if regions is not None:
             return regions
-        return torch.tensor([0.0, 0, self.size, self.size], device=slots.device).expand(len(slots), 4)
+        return whole_image_box(self.size, slots.device).expand(len(slots), 4)

@@ -41,7 +41,7 @@ class RefinementSettings:
 
     def __post_init__(self) -> None:
         numbers = (self.stride, self.averaged, self.hidden, self.lstm)
-        if not self.channels or min(*self.channels, *numbers) < 1 or self.kernel % 2 == 0:
+        if not self.channels or min(*self.channels, self.kernel, *numbers) < 1 or self.kernel % 2 == 0:
             raise RecipeError(
                 "model.refinement needs at least one convolution, an odd kernel, and channels, stride, averaged, "
                 f"hidden and lstm of 1 or more, not channels {list(self.channels)}, kernel {self.kernel} and {numbers}."

@@ -27,11 +27,20 @@ class BackboneSettings:
         fpn_channels: channels of every map of the pyramid.
         pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
             first use. The pyramid has no such weights and starts afresh.
+
+    Raises:
+        RecipeError: no channels.
     """
 
     width: int = 64
     fpn_channels: int = 256
     pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.fpn_channels) < 1:
+            raise RecipeError(
+                f"model.backbone.width and fpn_channels must be 1 or more, not {self.width} and {self.fpn_channels}."
+            )
 
 
 @dataclass(frozen=True)

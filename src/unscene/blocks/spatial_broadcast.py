@@ -36,7 +36,7 @@ class SpatialBroadcastDecoder(nn.Module):
         activation: `relu` (MONet's) or `elu` (IODINE's).
 
     Raises:
-        RecipeError: `size` is not a multiple of `stride`, or `layers` < 1.
+        RecipeError: `size` is not a multiple of `stride`, or `layers` or `stride` < 1.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class SpatialBroadcastDecoder(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        if size % stride or layers < 1:
+        if min(layers, stride) < 1 or size % stride:
             raise RecipeError(
                 f"a decoder of {layers} layers cannot draw {size} pixels at stride {stride}: "
-                "choose a size that is a multiple of the stride, and at least one layer."
+                "choose a size that is a multiple of the stride, a stride of 1 or more, and at least one layer."
             )
         self.stride = stride
         self.activation = activation

@@ -10,12 +10,18 @@ boxes as well, so that a network learns where to look.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unscene.blocks.precision import at_least_float32
 from unscene.errors import check_shape
 
 SMALLEST_SIDE = 1e-3  # pixels; a box without area would divide by zero
+
+
+def whole_image_box(size: int, device: torch.device) -> Tensor:
+    """Return [4], the box of all of an image of `size` pixels; filled there, since a copy would make the host wait."""
+    return F.pad(torch.full((2,), float(size), device=device), (2, 0))
 
 
 def crop_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

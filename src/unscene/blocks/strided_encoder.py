@@ -17,16 +17,16 @@ def strided_convolutions(in_channels: int, channels: Sequence[int], strides: Seq
 
     Args:
         in_channels: of what is read.
-        channels: of the layers.
+        channels: of the layers, at least one.
         strides: of the layers, each 1 or 2.
 
     Raises:
-        RecipeError: another number of strides than of layers, or another stride.
+        RecipeError: no layer or one without channels, another number of strides than of layers, or another stride.
     """
-    if len(channels) != len(strides) or not set(strides) <= {1, 2}:
+    if min(channels, default=0) < 1 or len(channels) != len(strides) or not set(strides) <= {1, 2}:
         raise RecipeError(
-            f"convolutions need a stride of 1 or 2 for each, but there are channels {list(channels)} "
-            f"and strides {list(strides)}."
+            "convolutions need at least one layer, channels of 1 or more, and a stride of 1 or 2 for each, but there "
+            f"are channels {list(channels)} and strides {list(strides)}."
         )
     before = (in_channels, *channels[:-1])
     layers = zip(before, channels, strides, strict=True)
@@ -52,12 +52,12 @@ class StridedEncoder(nn.Module):
         self, in_channels: int, channels: Sequence[int], strides: Sequence[int], size: int, hidden: int, out: int
     ) -> None:
         super().__init__()
+        self.convolutions = strided_convolutions(in_channels, channels, strides)
         left, rest = divmod(size, math.prod(strides))
         if rest or not left:
             raise RecipeError(
                 f"maps of {size} pixels cannot be divided by strides {list(strides)}: take fewer layers of stride 2."
             )
-        self.convolutions = strided_convolutions(in_channels, channels, strides)
         self.to_vector = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels[-1] * left**2, hidden),

@@ -24,7 +24,7 @@ class SubpixelDecoder(nn.Module):
         size: height and width of the answer, a power of 2; each level multiplies by 2 or more, the later ones by more.
 
     Raises:
-        RecipeError: a size that so many levels cannot reach.
+        RecipeError: a size that so many levels cannot reach, or a level without channels.
     """
 
     def __init__(self, latent_dim: int, hidden: int, channels: Sequence[int], out_channels: int, size: int) -> None:
@@ -35,6 +35,8 @@ class SubpixelDecoder(nn.Module):
                 f"{len(channels)} levels of a sub-pixel decoder cannot draw {size} pixels: the size must be a power of "
                 f"2, and the levels from 1 to {max(1, doublings)}."
             )
+        if min(channels) < 1:
+            raise RecipeError(f"the levels of a sub-pixel decoder need channels of 1 or more, not {list(channels)}.")
         self.latent_dim = latent_dim
         each, larger = divmod(doublings, len(channels))
         layers: list[nn.Module] = [nn.Conv2d(latent_dim, hidden, 1), nn.CELU(), group_norm(hidden)]

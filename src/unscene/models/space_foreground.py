@@ -169,6 +169,7 @@ class SpaceForeground(nn.Module):
 
     def __init__(self, settings: ForegroundSettings, size: int) -> None:
         super().__init__()
+        convolutions = strided_convolutions(3, settings.channels, settings.strides)
         if size != settings.grid * math.prod(settings.strides):
             raise RecipeError(
                 f"model.foreground.strides {list(settings.strides)} divide images of {size} pixels to a grid of "
@@ -178,7 +179,7 @@ class SpaceForeground(nn.Module):
         self.settings, self.size = settings, size
         features, glimpse, what = settings.features, settings.glimpse_size, settings.what_dim
         self.encoder = nn.Sequential(
-            strided_convolutions(3, settings.channels, settings.strides),
+            convolutions,
             normed_convolution(settings.channels[-1], features, 1),
         )
         self.lateral = nn.Sequential(

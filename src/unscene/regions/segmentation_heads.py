@@ -46,8 +46,11 @@ class HeadSettings:
     align_size: int = 14
 
     def __post_init__(self) -> None:
-        if self.convolutions < 1:
-            raise RecipeError(f"model.head.convolutions must be 1 or more, not {self.convolutions}.")
+        if min(self.convolutions, self.bottleneck, self.align_size) < 1 or self.expand < 0:
+            raise RecipeError(
+                "model.head.convolutions, bottleneck and align_size must be 1 or more, and expand 0 or more, not "
+                f"{self.convolutions}, {self.bottleneck}, {self.align_size} and {self.expand:g}."
+            )
         if self.channels < 1 or (self.group_norm and self.channels % min(8, self.channels)):
             raise RecipeError(
                 f"model.head.channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose "
@@ -71,13 +74,20 @@ class UNetHead(nn.Module):
         fpn_channels: of the pyramid.
         size: height and width of the images, a multiple of 32.
         maps: alpha maps a box; 1 but for the ablation without boxes.
+        image_channels: of what the backbone read, which `image_skip` sees; 4 where the log scope is read too.
 
     Raises:
         RecipeError: `size` is not a multiple of 32.
     """
 
     def __init__(
-        self, settings: HeadSettings, conv_channels: tuple[int, ...], fpn_channels: int, size: int, maps: int = 1
+        self,
+        settings: HeadSettings,
+        conv_channels: tuple[int, ...],
+        fpn_channels: int,
+        size: int,
+        maps: int = 1,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         if size % 32:
@@ -102,7 +112,7 @@ class UNetHead(nn.Module):
         self.up3 = _level(width + conv_channels[2], settings)
         self.up2 = _level(width + conv_channels[1], settings)
         self.image_skip = settings.image_skip
-        of_image = 3 * 2**2 if settings.image_skip else 0
+        of_image = image_channels * 2**2 if settings.image_skip else 0
         self.up1 = _level(width + conv_channels[0] + of_image, settings)
         self.to_alpha = nn.Conv2d(width, 4 * maps, 3, padding=1)
 
@@ -195,7 +205,7 @@ def segmentation_head(
     """Return the head that the settings name."""
     match settings.kind:
         case "unet":
-            return UNetHead(settings, backbone.channels, fpn_channels, size, maps)
+            return UNetHead(settings, backbone.channels, fpn_channels, size, maps, backbone.conv1.in_channels)
         case "lite":
             return LiteHead(settings, fpn_channels, maps)
         case "roi_align":

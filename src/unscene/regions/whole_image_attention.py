@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.blocks.resnet_fpn import BackboneSettings, Features, ResNetFPN
 from unscene.blocks.slot_packing import SlotPacking
+from unscene.blocks.spatial_transformer import whole_image_box
 from unscene.errors import RecipeError, check_shape
 from unscene.regions.segmentation_heads import LEVELS_READ, HeadSettings, segmentation_head
 
@@ -48,8 +48,7 @@ class WholeImageAttention(nn.Module):
 def on_whole_images(head: nn.Module, features: Features) -> Tensor:
     """A segmentation head's alpha logits [B, maps, size, size], the one box of each image being the whole of it."""
     batch, size = len(features.images), features.images.shape[2]
-    filled = torch.full((2,), float(size), device=features.images.device)  # a copy would make the host wait
-    boxes = F.pad(filled, (2, 0)).expand(batch, 1, 4)
+    boxes = whole_image_box(size, features.images.device).expand(batch, 1, 4)
     slots = SlotPacking.all_of(boxes)
     logits: Tensor = head(features, slots.pack(boxes), slots, (size, size))
     return logits

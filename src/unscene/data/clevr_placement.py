@@ -20,7 +20,7 @@ from unscene import compilation
 from unscene.compilation import code_of, compiled, compiled_part
 from unscene.cpu_threads import on_all_threads
 from unscene.data import clevr_objects, clevr_stage, compiled_random, ray_tracing
-from unscene.data.clevr_objects import SIZES
+from unscene.data.clevr_objects import COLOURS, MATERIALS, SIZES
 from unscene.data.clevr_stage import (
     CAMERA,
     CAMERA_JITTER,
@@ -35,7 +35,7 @@ from unscene.data.clevr_stage import (
 )
 from unscene.data.compiled_random import uniform_draw
 from unscene.data.counter_random import sample_keys, uniform_draws
-from unscene.data.ray_tracing import Solids, distance_to, first_hit
+from unscene.data.ray_tracing import SOLID, distance_to, first_hit
 
 EXTENT = 3.0  # x and y are in -3 .. 3
 GAP, MARGIN = 0.25, 0.4  # between circles on the floor; along the camera's axes
@@ -45,6 +45,8 @@ _AXES = facing_origin(CAMERA * [1, 1, 0])[:2]  # behind and right, along the flo
 _BEHIND, _RIGHT = tuple(_AXES[0].tolist()), tuple(_AXES[1].tolist())
 _FIRST_DRAW = 16  # before: the number of solids and the jitters
 
+_METAL = MATERIALS.index("metal") + 1
+_COLOURS = np.array([(0, 0, 0), *COLOURS.values()]) / 255
 _RADII = np.array([0.0, *SIZES.values()])
 
 
@@ -118,9 +120,7 @@ def placed_scenes(
     factors = [np.zeros((len(indices), most), np.int64) for _ in range(4)]
     place, rotation = np.zeros((len(indices), most, 2)), np.zeros((len(indices), most))
     pixels = np.zeros((len(indices), most), np.int64)
-    scenes = PlacedScenes(
-        sample_keys(seed, indices), number, camera, lamps, *factors, place, rotation, pixels
-    )
+    scenes = PlacedScenes(sample_keys(seed, indices), number, camera, lamps, *factors, place, rotation, pixels)
     cameras = np.stack([camera, *facing_origin(camera)], axis=1)
 
     def some(start: int, stop: int) -> bool:
@@ -132,14 +132,17 @@ def placed_scenes(
 
 
 @compiled_part
-def solids_of(scenes: PlacedScenes, b: int, number: int) -> Solids:
-    """The first solids of a scene."""
-    centre, radius, turn = np.empty((number, 3)), np.empty(number), np.empty((number, 2))
-    for m in range(number):
-        radius[m] = _RADII[scenes.size[b, m]]
-        centre[m, 0], centre[m, 1], centre[m, 2] = scenes.place[b, m, 0], scenes.place[b, m, 1], radius[m]
-        turn[m, 0], turn[m, 1] = math.cos(scenes.rotation[b, m]), math.sin(scenes.rotation[b, m])
-    return Solids(scenes.shape[b, :number], centre, radius, turn)
+def solids_of(scenes: PlacedScenes, b: int) -> Any:
+    """The solids of a scene: a record array [number] of `ray_tracing.SOLID`."""
+    solids = np.empty(scenes.number[b], SOLID)
+    for m in range(len(solids)):
+        solid, colour = solids[m], scenes.color[b, m]
+        solid.kind, solid.radius = scenes.shape[b, m], _RADII[scenes.size[b, m]]
+        solid.x, solid.y, solid.z = scenes.place[b, m, 0], scenes.place[b, m, 1], solid.radius
+        solid.cosine, solid.sine = math.cos(scenes.rotation[b, m]), math.sin(scenes.rotation[b, m])
+        solid.metal = scenes.material[b, m] == _METAL
+        solid.red, solid.green, solid.blue = _COLOURS[colour, 0], _COLOURS[colour, 1], _COLOURS[colour, 2]
+    return solids
 
 
 def _placer(code: str) -> Any:
@@ -208,7 +211,7 @@ def _has_room(scenes: PlacedScenes, b: int, m: int) -> bool:
 @compiled_part
 def _all_show(scenes: PlacedScenes, b: int, camera: Any) -> bool:
     """Count the pixels that show each solid; false as soon as one shows too few."""
-    solids = solids_of(scenes, b, scenes.number[b])
+    solids = solids_of(scenes, b)
     for m in range(scenes.number[b]):
         scenes.visible_pixels[b, m] = _pixels_showing(solids, m, camera)
         if scenes.visible_pixels[b, m] < LEAST_PIXELS:
@@ -217,31 +220,31 @@ def _all_show(scenes: PlacedScenes, b: int, camera: Any) -> bool:
 
 
 @compiled_part
-def _pixels_showing(solids: Solids, m: int, camera: Any) -> int:
-    x1, y1, x2, y2 = _rectangle_around(solids, m, camera)
+def _pixels_showing(solids: Any, m: int, camera: Any) -> int:
+    x1, y1, x2, y2 = _rectangle_around(solids[m], camera)
     eye = (camera[0, 0], camera[0, 1], camera[0, 2])
     count = 0
     for y in range(y1, y2):
         for x in range(x1, x2):
             towards = through(camera, x + 0.5, y + 0.5)
-            if distance_to(solids, m, eye, towards) < math.inf and first_hit(solids, eye, towards)[1] == m:
+            if distance_to(solids[m], eye, towards) < math.inf and first_hit(solids, eye, towards)[1] == m:
                 count += 1
     return count
 
 
 @compiled_part
-def _rectangle_around(solids: Solids, m: int, camera: Any) -> Any:
+def _rectangle_around(solid: Any, camera: Any) -> Any:
     """Pixels of CLEVR's picture that hold all of a solid: those that its bounding box, turned with it, is seen in."""
     left, top, right, bottom = math.inf, math.inf, -math.inf, -math.inf
-    half = solids.radius[m]
+    half = solid.radius
     for corner in range(8):
         across = half if corner & 1 else -half
         along = half if corner & 2 else -half
         x, y = seen_at(
             camera,
-            solids.centre[m, 0] + solids.turn[m, 0] * across - solids.turn[m, 1] * along,
-            solids.centre[m, 1] + solids.turn[m, 1] * across + solids.turn[m, 0] * along,
-            solids.centre[m, 2] + (half if corner & 4 else -half),
+            solid.x + solid.cosine * across - solid.sine * along,
+            solid.y + solid.sine * across + solid.cosine * along,
+            solid.z + (half if corner & 4 else -half),
         )
         left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
     return max(int(left), 0), max(int(top), 0), min(int(right) + 1, WIDTH), min(int(bottom) + 1, HEIGHT)

@@ -17,18 +17,15 @@ from unscene import compilation
 from unscene.compilation import code_of, compiled, compiled_part
 from unscene.cpu_threads import on_all_threads
 from unscene.data import clevr_objects, clevr_placement, clevr_shading, clevr_stage, compiled_random, ray_tracing
-from unscene.data.clevr_objects import COLOURS, MATERIALS
 from unscene.data.clevr_placement import PlacedScenes, solids_of
 from unscene.data.clevr_shading import STRATA, Chance, Scene, radiance
-from unscene.data.clevr_stage import HEIGHT, LAMP_SIDES, WIDTH, Lamps, facing_origin, through
+from unscene.data.clevr_stage import HEIGHT, WIDTH, facing_origin, lamps_at, through
 from unscene.data.compiled_random import bits_of_draw, splitmix64
 from unscene.data.ray_tracing import first_hit
 
 WHOLE = (0.0, 0.0, float(WIDTH), float(HEIGHT))  # x1 y1 x2 y2 of a view, in pixels of CLEVR's 320 x 240
 CROP = (64.0, 29.0, 256.0, 221.0)  # what the papers train on: rows 29 to 221, columns 64 to 256
 
-_METAL = MATERIALS.index("metal") + 1
-_COLOURS = np.array([(0, 0, 0), *COLOURS.values()]) / 255
 _PIXELS = np.uint64(0x70697865_6C730000)  # sets the pixels' numbers apart from those that place the solids
 
 
@@ -49,9 +46,7 @@ def render(
     count = len(scenes.key)
     images, masks = np.empty((count, height, width, 3), np.uint8), np.empty((count, height, width), np.uint8)
     camera = np.stack([scenes.camera, *facing_origin(scenes.camera)], axis=1)  # [B, 4, 3]
-    axis, right, up = facing_origin(scenes.lamps)
-    half = LAMP_SIDES[:, None] / 2
-    lamps = np.stack([scenes.lamps, axis, right * half, up * half], axis=1)  # [B, 4 vectors, 4 lamps, 3]
+    lamps = lamps_at(scenes.lamps)
 
     def some(start: int, stop: int) -> None:
         here = slice(start, stop)
@@ -72,27 +67,18 @@ def _renderer(code: str) -> Any:
         assert len(code) > 0
         height, width = masks.shape[1:]
         for b in range(len(masks)):
-            scene = _scene(scenes, b, lamps[b])
+            scene, eye = Scene(solids_of(scenes, b), lamps[b]), camera[b]
             key = splitmix64(scenes.key[b] ^ _PIXELS)
             for y in range(height):
                 for x in range(width):
                     place = (view[0] + x * (view[2] - view[0]) / width, view[1] + y * (view[3] - view[1]) / height)
                     side = ((view[2] - view[0]) / width, (view[3] - view[1]) / height)
-                    towards = through(camera[b], place[0] + side[0] / 2, place[1] + side[1] / 2)
-                    masks[b, y, x] = first_hit(scene.solids, _row(camera[b], 0), towards)[1] + 1
-                    red, green, blue = _pixel(scene, camera[b], place, side, bits_of_draw(key, y * width + x))
+                    towards = through(eye, place[0] + side[0] / 2, place[1] + side[1] / 2)
+                    masks[b, y, x] = first_hit(scene.solids, _row(eye, 0), towards)[1] + 1
+                    red, green, blue = _pixel(scene, eye, place, side, bits_of_draw(key, y * width + x))
                     images[b, y, x, 0], images[b, y, x, 1], images[b, y, x, 2] = _srgb(red), _srgb(green), _srgb(blue)
 
     return renders
-
-
-@compiled_part
-def _scene(scenes: PlacedScenes, b: int, lamps: Any) -> Scene:
-    number = scenes.number[b]
-    metal, colour = np.empty(number, np.bool_), np.empty((number, 3))
-    for m in range(number):
-        metal[m], colour[m] = scenes.material[b, m] == _METAL, _COLOURS[scenes.color[b, m]]
-    return Scene(solids_of(scenes, b, number), metal, colour, Lamps(lamps[0], lamps[1], lamps[2], lamps[3]))
 
 
 @compiled_part
@@ -123,4 +109,6 @@ def _srgb(linear: float) -> Any:
     return np.uint8(255 * shown + 0.5)
 
 
-_render = _renderer(code_of(clevr_objects, clevr_placement, clevr_shading, clevr_stage, compilation, compiled_random, ray_tracing))
+_render = _renderer(
+    code_of(clevr_objects, clevr_placement, clevr_shading, clevr_stage, compilation, compiled_random, ray_tracing)
+)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unscene.compilation import compiled_part
-from unscene.data.clevr_stage import AXIS, FLOOR_ENDS, LAMP_POWER, LAMP_SIDES, NUM_LAMPS, Lamps, to_backdrop
+from unscene.data.clevr_stage import AXIS, FLOOR_ENDS, to_backdrop
 from unscene.data.compiled_random import splitmix64
-from unscene.data.ray_tracing import Solids, ahead, dot, first_hit, mirrored, normals, occluded, unit
+from unscene.data.ray_tracing import ahead, dot, first_hit, mirrored, normals, occluded, unit
 
 FLOOR = 0.8  # albedo
 FLOOR_GLOW, SWEEP_GLOW = 0.012, 0.0012  # radiance of floor, and its rise towards the wall, by light of later bounces
@@ -27,11 +27,10 @@ SOLID_GLOW = 0.15  # radiance of a white solid, as the floor sees it
 RUBBER_ALPHA, RUBBER_SHEEN = 0.35, (0.2 / 2.2) ** 2  # GGX roughness; reflectance straight on, refractive index 1.2
 METAL_ALPHA, CLEAR = 0.2, 0.6  # GGX roughness of the blurred mirror; share of the clear one
 BOUNCES = 3  # from mirror to mirror
-BRIGHTEST = 4.0  # of one sample: a lamp in a mirror is no brighter
+BRIGHTEST = 1.5  # of one sample: a lamp in a mirror is no brighter
 SKIN = 1e-6  # secondary rays start so far outside
 STRATA = 4  # the square of a lamp is parted in 2 x 2, one part for each sample of a pixel
 
-_LAMP_RADIANCE = LAMP_POWER / LAMP_SIDES[:, None] ** 2
 _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
 
 
@@ -39,16 +38,12 @@ class Scene(NamedTuple):
     """What is on the stage.
 
     Attributes:
-        solids: N of them.
-        metal: [N] bool; the others are of rubber.
-        colour: [N, 3] float64.
-        lamps: where they are.
+        solids: [N] of `ray_tracing.SOLID`.
+        lamps: [4] of `clevr_stage.LAMP`.
     """
 
-    solids: Solids
-    metal: Any
-    colour: Any
-    lamps: Lamps
+    solids: Any
+    lamps: Any
 
 
 class Chance(NamedTuple):
@@ -70,19 +65,19 @@ def radiance(scene: Scene, origin: Any, direction: Any, chance: Chance) -> Any:
     if index < 0:
         return _of_backdrop(scene, origin, direction, chance)
     point = ahead(origin, direction, distance)
-    flat, normal = normals(scene.solids, index, point)
+    solid = scene.solids[index]
+    flat, normal = normals(solid, point)
     point = ahead(point, flat, SKIN)
-    if not scene.metal[index]:
-        return _of_rubber(scene, index, point, normal, direction, chance)
+    if not solid.metal:
+        return _of_rubber(scene, solid, point, normal, direction, chance)
     back = (-direction[0], -direction[1], -direction[2])
     _, shine = light(scene, point, normal, back, METAL_ALPHA, chance)
     clear = seen(scene, point, _outward(mirrored(direction, normal), flat), chance, True)
     blurred = seen(scene, point, _outward(_blurred(direction, normal, chance), flat), chance, False)
-    colour = _colour(scene, index)
     return (
-        min(colour[0] * (CLEAR * clear[0] + (1 - CLEAR) * (blurred[0] + shine[0])), BRIGHTEST),
-        min(colour[1] * (CLEAR * clear[1] + (1 - CLEAR) * (blurred[1] + shine[1])), BRIGHTEST),
-        min(colour[2] * (CLEAR * clear[2] + (1 - CLEAR) * (blurred[2] + shine[2])), BRIGHTEST),
+        min(solid.red * (CLEAR * clear[0] + (1 - CLEAR) * (blurred[0] + shine[0])), BRIGHTEST),
+        min(solid.green * (CLEAR * clear[1] + (1 - CLEAR) * (blurred[1] + shine[1])), BRIGHTEST),
+        min(solid.blue * (CLEAR * clear[2] + (1 - CLEAR) * (blurred[2] + shine[2])), BRIGHTEST),
     )
 
 
@@ -93,18 +88,20 @@ def seen(scene: Scene, origin: Any, direction: Any, chance: Chance, with_lamps: 
     for _ in range(BOUNCES):
         distance, index = first_hit(scene.solids, origin, direction)
         if with_lamps:
-            lamp = _lamp_ahead(scene.lamps, origin, direction, distance)
-            if lamp >= 0:
-                shown = (_LAMP_RADIANCE[lamp, 0], _LAMP_RADIANCE[lamp, 1], _LAMP_RADIANCE[lamp, 2])
-                return _product(tint, shown)
+            which = _lamp_ahead(scene.lamps, origin, direction, distance)
+            if which >= 0:
+                lamp = scene.lamps[which]
+                area = 4 * lamp.half * lamp.half
+                return _product(tint, (lamp.red / area, lamp.green / area, lamp.blue / area))
         if index < 0:
             return _product(tint, _of_backdrop(scene, origin, direction, chance))
         point = ahead(origin, direction, distance)
-        flat, normal = normals(scene.solids, index, point)
+        solid = scene.solids[index]
+        flat, normal = normals(solid, point)
         point = ahead(point, flat, SKIN)
-        if not scene.metal[index]:
-            return _product(tint, _of_rubber(scene, index, point, normal, direction, chance))
-        tint = _product(tint, _colour(scene, index))
+        if not solid.metal:
+            return _product(tint, _of_rubber(scene, solid, point, normal, direction, chance))
+        tint = _product(tint, (solid.red, solid.green, solid.blue))
         origin, direction = point, _outward(mirrored(direction, normal), flat)
     return _product(tint, (FLOOR_GLOW, FLOOR_GLOW, FLOOR_GLOW))
 
@@ -124,26 +121,27 @@ def light(scene: Scene, point: Any, normal: Any, back: Any, alpha: float, chance
         chance: where on the lamps.
     """
     red = green = blue = shine_red = shine_green = shine_blue = 0.0
-    for lamp in range(NUM_LAMPS):
-        ray = _to_lamp(scene.lamps, lamp, point, chance)
+    for which in range(len(scene.lamps)):
+        lamp = scene.lamps[which]
+        ray = _to_lamp(lamp, which, point, chance)
         square = dot(ray, ray)
         length = math.sqrt(square)
         ray = (ray[0] / length, ray[1] / length, ray[2] / length)
-        facing, leaving = dot(normal, ray), -_dot_row(scene.lamps.axis, lamp, ray)
+        facing, leaving = dot(normal, ray), -dot((lamp.axis_x, lamp.axis_y, lamp.axis_z), ray)
         if facing <= 0 or leaving <= 0 or occluded(scene.solids, point, ray, length):
             continue
         share = facing * leaving / square
         red, green, blue = (
-            red + share * LAMP_POWER[lamp, 0],
-            green + share * LAMP_POWER[lamp, 1],
-            blue + share * LAMP_POWER[lamp, 2],
+            red + share * lamp.red,
+            green + share * lamp.green,
+            blue + share * lamp.blue,
         )
         if alpha > 0:
             share *= _lobe(normal, ray, back, alpha)
             shine_red, shine_green, shine_blue = (
-                shine_red + share * LAMP_POWER[lamp, 0],
-                shine_green + share * LAMP_POWER[lamp, 1],
-                shine_blue + share * LAMP_POWER[lamp, 2],
+                shine_red + share * lamp.red,
+                shine_green + share * lamp.green,
+                shine_blue + share * lamp.blue,
             )
     return (red, green, blue), (shine_red, shine_green, shine_blue)
 
@@ -166,52 +164,49 @@ def _of_backdrop(scene: Scene, origin: Any, direction: Any, chance: Chance) -> A
 
 
 @compiled_part
-def _of_rubber(scene: Scene, index: int, point: Any, normal: Any, direction: Any, chance: Chance) -> Any:
+def _of_rubber(scene: Scene, solid: Any, point: Any, normal: Any, direction: Any, chance: Chance) -> Any:
     back = (-direction[0], -direction[1], -direction[2])
     lamps, shine = light(scene, point, normal, back, RUBBER_ALPHA, chance)
     sheen = RUBBER_SHEEN + (1 - RUBBER_SHEEN) * (1 - max(dot(normal, back), 0.0)) ** 5
     around = GLOW_BELOW * (1 - normal[2]) / 2 + GLOW_AROUND
-    colour = _colour(scene, index)
     return (
-        (1 - sheen) * colour[0] * (lamps[0] / math.pi + around) + sheen * (shine[0] + around),
-        (1 - sheen) * colour[1] * (lamps[1] / math.pi + around) + sheen * (shine[1] + around),
-        (1 - sheen) * colour[2] * (lamps[2] / math.pi + around) + sheen * (shine[2] + around),
+        (1 - sheen) * solid.red * (lamps[0] / math.pi + around) + sheen * (shine[0] + around),
+        (1 - sheen) * solid.green * (lamps[1] / math.pi + around) + sheen * (shine[1] + around),
+        (1 - sheen) * solid.blue * (lamps[2] / math.pi + around) + sheen * (shine[2] + around),
     )
 
 
 @compiled_part
-def _to_lamp(lamps: Lamps, lamp: int, point: Any, chance: Chance) -> Any:
+def _to_lamp(lamp: Any, which: int, point: Any, chance: Chance) -> Any:
     """The way from a point to a random one in a part of the lamp's square."""
-    stratum = (chance.strata >> np.uint64(2 * lamp)) & _STRATUM
-    first = (chance.bits >> np.uint64(16 * lamp)) & _BYTE
-    second = (chance.bits >> np.uint64(16 * lamp + 8)) & _BYTE
-    u = (np.float64(first) + 0.5) / 256 + np.float64(stratum & np.uint64(1)) - 1  # in -1 .. 1
-    v = (np.float64(second) + 0.5) / 256 + np.float64(stratum >> np.uint64(1)) - 1
+    stratum = (chance.strata >> np.uint64(2 * which)) & _STRATUM
+    first = (chance.bits >> np.uint64(16 * which)) & _BYTE
+    second = (chance.bits >> np.uint64(16 * which + 8)) & _BYTE
+    u = lamp.half * ((np.float64(first) + 0.5) / 256 + np.float64(stratum & np.uint64(1)) - 1)
+    v = lamp.half * ((np.float64(second) + 0.5) / 256 + np.float64(stratum >> np.uint64(1)) - 1)
     return (
-        lamps.place[lamp, 0] + u * lamps.right[lamp, 0] + v * lamps.up[lamp, 0] - point[0],
-        lamps.place[lamp, 1] + u * lamps.right[lamp, 1] + v * lamps.up[lamp, 1] - point[1],
-        lamps.place[lamp, 2] + u * lamps.right[lamp, 2] + v * lamps.up[lamp, 2] - point[2],
+        lamp.place_x + u * lamp.right_x + v * lamp.up_x - point[0],
+        lamp.place_y + u * lamp.right_y + v * lamp.up_y - point[1],
+        lamp.place_z + u * lamp.right_z + v * lamp.up_z - point[2],
     )
 
 
 @compiled_part
-def _lamp_ahead(lamps: Lamps, origin: Any, direction: Any, length: float) -> int:
+def _lamp_ahead(lamps: Any, origin: Any, direction: Any, length: float) -> int:
     """The lamp whose shining side a ray meets before `length`, -1 if there is none."""
-    for lamp in range(NUM_LAMPS):
-        leaving = -_dot_row(lamps.axis, lamp, direction)
+    for which in range(len(lamps)):
+        lamp = lamps[which]
+        axis = (lamp.axis_x, lamp.axis_y, lamp.axis_z)
+        leaving = -dot(axis, direction)
         if leaving <= 0:
             continue
-        away = (
-            origin[0] - lamps.place[lamp, 0],
-            origin[1] - lamps.place[lamp, 1],
-            origin[2] - lamps.place[lamp, 2],
-        )
-        distance = _dot_row(lamps.axis, lamp, away) / leaving
+        away = (origin[0] - lamp.place_x, origin[1] - lamp.place_y, origin[2] - lamp.place_z)
+        distance = dot(axis, away) / leaving
         met = ahead(away, direction, distance)
-        half_square = LAMP_SIDES[lamp] ** 2 / 4
-        across, upward = _dot_row(lamps.right, lamp, met), _dot_row(lamps.up, lamp, met)
-        if 0 < distance < length and abs(across) <= half_square and abs(upward) <= half_square:
-            return lamp
+        right = abs(dot((lamp.right_x, lamp.right_y, lamp.right_z), met))
+        up = abs(dot((lamp.up_x, lamp.up_y, lamp.up_z), met))
+        if 0 < distance < length and right <= lamp.half and up <= lamp.half:
+            return which
     return -1
 
 
@@ -231,7 +226,7 @@ def _lobe(normal: Any, ray: Any, back: Any, alpha: float) -> float:
 def _blurred(direction: Any, normal: Any, chance: Chance) -> Any:
     """A random reflection in the blurred mirror: at a facet with tan^2 = alpha^2 u / (1 - u)."""
     bits = splitmix64(chance.bits)
-    stratum = (chance.strata >> np.uint64(2 * NUM_LAMPS)) & _STRATUM
+    stratum = (chance.strata >> np.uint64(8)) & _STRATUM
     u = (np.float64(stratum) + (np.float64(bits & _BYTE) + 0.5) / 256) / STRATA
     turn = 2 * math.pi * (np.float64((bits >> np.uint64(8)) & _BYTE) + 0.5) / 256
     steep = METAL_ALPHA * math.sqrt(u / (1 - u))
@@ -252,15 +247,5 @@ def _outward(direction: Any, flat: Any) -> Any:
 
 
 @compiled_part
-def _colour(scene: Scene, index: int) -> Any:
-    return (scene.colour[index, 0], scene.colour[index, 1], scene.colour[index, 2])
-
-
-@compiled_part
 def _product(a: Any, b: Any) -> Any:
     return (a[0] * b[0], a[1] * b[1], a[2] * b[2])
-
-
-@compiled_part
-def _dot_row(rows: Any, row: int, a: Any) -> float:
-    return rows[row, 0] * a[0] + rows[row, 1] * a[1] + rows[row, 2] * a[2]

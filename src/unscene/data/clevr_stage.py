@@ -10,7 +10,7 @@ Without numba this module cannot be imported.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,27 +38,17 @@ LAMP_POWER = (
     np.array([[100 / 4], [30 / 4], [50 / 4], [0.45 * SUN_DISTANCE**2]])  # the sun gives an irradiance of .45
     * [[1, 0.9323092, 0.81666356], [0.76166618, 0.81771964, 1], [1, 1, 1], [1, 1, 1]]
 )
-NUM_LAMPS = 4
 
 # the backdrop: along an axis, from the camera's side to the wall's, it is flat, then a quarter circle, then upright
 AXIS = (-0.903207675766153, 0.4292037912659949)
 FLOOR_STARTS, FLOOR_ENDS, SWEEP_RADIUS, WALL_HEIGHT = -9.55, 8.5, 9.0, 23.2
 
 
-class Lamps(NamedTuple):
-    """The lamps of one scene: squares that shine along their axes.
-
-    Attributes:
-        place: [4, 3] of the middle.
-        axis: [4, 3] of length 1, towards the origin.
-        right: [4, 3] from the middle to the middle of a side.
-        up: [4, 3] likewise, perpendicular to it.
-    """
-
-    place: Any
-    axis: Any
-    right: Any
-    up: Any
+# a lamp of a scene, which is a record array [4]: a square that shines along its axis
+LAMP = np.dtype(
+    [(f"{vector}_{axis}", np.float64) for vector in ("place", "axis", "right", "up") for axis in "xyz"]
+    + [("red", np.float64), ("green", np.float64), ("blue", np.float64), ("half", np.float64)]
+)
 
 
 def facing_origin(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -74,6 +64,26 @@ def facing_origin(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     right = np.stack([forward[..., 1], -forward[..., 0], np.zeros_like(forward[..., 0])], axis=-1)  # forward x z
     right /= np.linalg.norm(right, axis=-1, keepdims=True)
     return forward, right, np.cross(right, forward)
+
+
+def lamps_at(places: NDArray[np.float64]) -> NDArray[np.void]:
+    """Return scenes' lamps.
+
+    Args:
+        places: [B, 4, 3] of their middles.
+
+    Returns:
+        [B, 4] of `LAMP`: places, directions of length 1 (the axis to the origin, and to the right and up), power and
+        half the side.
+    """
+    lamps = np.zeros(places.shape[:2], LAMP)
+    for vector, values in zip(("place", "axis", "right", "up"), (places, *facing_origin(places)), strict=True):
+        for position, axis in enumerate("xyz"):
+            lamps[f"{vector}_{axis}"] = values[..., position]
+    for position, colour in enumerate(("red", "green", "blue")):
+        lamps[colour] = LAMP_POWER[:, position]
+    lamps["half"] = LAMP_SIDES / 2
+    return lamps
 
 
 @compiled_part

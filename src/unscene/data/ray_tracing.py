@@ -9,7 +9,9 @@ not met is met at infinity.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from unscene.compilation import compiled_part
 
@@ -19,20 +21,22 @@ _REACH = (0.0, math.sqrt(3), 1.0, math.sqrt(2))  # of a solid from its centre, b
 _CERTAIN = 1e-9  # of a squared length: no rounding makes a sphere around a solid too small
 
 
-class Solids(NamedTuple):
-    """The solids of one scene; they stand upright.
-
-    Attributes:
-        kind: [N] int64.
-        centre: [N, 3] float64.
-        radius: [N] float64, also half the side of a cube and half the height of a cylinder.
-        turn: [N, 2] float64, cosine and sine of the rotation about the vertical axis.
-    """
-
-    kind: Any
-    centre: Any
-    radius: Any
-    turn: Any
+# a solid of a scene, which is a record array [N]; it stands upright
+SOLID = np.dtype(
+    [
+        ("kind", np.int64),  # CUBE, SPHERE or CYLINDER
+        ("x", np.float64),  # of the centre
+        ("y", np.float64),
+        ("z", np.float64),
+        ("radius", np.float64),  # also half the side of a cube and half the height of a cylinder
+        ("cosine", np.float64),  # of the rotation about the vertical axis
+        ("sine", np.float64),
+        ("metal", np.int64),  # 0 is rubber; this and the colour, linear RGB, are for those who shade
+        ("red", np.float64),
+        ("green", np.float64),
+        ("blue", np.float64),
+    ]
+)
 
 
 @compiled_part
@@ -63,56 +67,50 @@ def mirrored(direction: Any, normal: Any) -> Any:
 
 
 @compiled_part
-def first_hit(solids: Solids, origin: Any, direction: Any) -> Any:
+def first_hit(solids: Any, origin: Any, direction: Any) -> Any:
     """Return the distance to the nearest solid and its index, -1 if there is none."""
     nearest, which = math.inf, -1
-    for index in range(len(solids.kind)):
-        distance = distance_to(solids, index, origin, direction)
+    for index in range(len(solids)):
+        distance = distance_to(solids[index], origin, direction)
         if distance < nearest:
             nearest, which = distance, index
     return nearest, which
 
 
 @compiled_part
-def occluded(solids: Solids, origin: Any, direction: Any, length: float) -> bool:
+def occluded(solids: Any, origin: Any, direction: Any, length: float) -> bool:
     """Whether a solid stands in the first `length` of a ray."""
-    for index in range(len(solids.kind)):  # noqa: SIM110: numba has no any()
-        if distance_to(solids, index, origin, direction) < length:
+    for index in range(len(solids)):  # noqa: SIM110: numba has no any()
+        if distance_to(solids[index], origin, direction) < length:
             return True
     return False
 
 
 @compiled_part
-def distance_to(solids: Solids, index: int, origin: Any, direction: Any) -> float:
+def distance_to(solid: Any, origin: Any, direction: Any) -> float:
     """Return the distance to one solid; most rays miss the sphere around it and are told so first."""
-    kind, radius = solids.kind[index], solids.radius[index]
-    away = (
-        origin[0] - solids.centre[index, 0],
-        origin[1] - solids.centre[index, 1],
-        origin[2] - solids.centre[index, 2],
-    )
-    along, reach = dot(away, direction), _REACH[kind] * radius
+    away = (origin[0] - solid.x, origin[1] - solid.y, origin[2] - solid.z)
+    along, reach = dot(away, direction), _REACH[solid.kind] * solid.radius
     outside = dot(away, away) - reach * reach
     apart = along * along - outside
     if apart < -_CERTAIN or (along > 0 and outside > _CERTAIN):
         return math.inf
-    if kind == SPHERE:
+    if solid.kind == SPHERE:
         distance = -along - math.sqrt(max(apart, 0.0))
         return distance if apart >= 0 and distance > 0 else math.inf
-    if kind == CUBE:
-        turn = (solids.turn[index, 0], solids.turn[index, 1])
-        return _to_box(_turned_back(away, turn), _turned_back(direction, turn), radius)
-    return _to_cylinder(away, direction, radius)
+    if solid.kind == CUBE:
+        return _to_box(_turned_back(away, solid), _turned_back(direction, solid), solid.radius)
+    return _to_cylinder(away, direction, solid.radius)
 
 
 @compiled_part
-def _turned_back(a: Any, turn: Any) -> Any:
-    return (turn[0] * a[0] + turn[1] * a[1], turn[0] * a[1] - turn[1] * a[0], a[2])
+def _turned_back(a: Any, solid: Any) -> Any:
+    return (solid.cosine * a[0] + solid.sine * a[1], solid.cosine * a[1] - solid.sine * a[0], a[2])
 
 
 @compiled_part
-def _turned(a: Any, turn: Any) -> Any:
-    return (turn[0] * a[0] - turn[1] * a[1], turn[0] * a[1] + turn[1] * a[0], a[2])
+def _turned(a: Any, solid: Any) -> Any:
+    return (solid.cosine * a[0] - solid.sine * a[1], solid.cosine * a[1] + solid.sine * a[0], a[2])
 
 
 @compiled_part
@@ -151,27 +149,20 @@ def _to_cylinder(away: Any, direction: Any, half: float) -> float:
 
 
 @compiled_part
-def normals(solids: Solids, index: int, point: Any) -> Any:
+def normals(solid: Any, point: Any) -> Any:
     """Return the outward normal at a point of a solid, and the normal to shade with, which turns at bevelled edges.
 
     The solid itself has sharp edges, so that its outline is exact; only light sees them round.
     """
-    turn, radius = (solids.turn[index, 0], solids.turn[index, 1]), solids.radius[index]
-    own = _turned_back(
-        (
-            (point[0] - solids.centre[index, 0]) / radius,
-            (point[1] - solids.centre[index, 1]) / radius,
-            (point[2] - solids.centre[index, 2]) / radius,
-        ),
-        turn,
-    )
-    if solids.kind[index] == SPHERE:
+    away = (point[0] - solid.x, point[1] - solid.y, point[2] - solid.z)
+    own = _turned_back((away[0] / solid.radius, away[1] / solid.radius, away[2] / solid.radius), solid)
+    if solid.kind == SPHERE:
         flat = shaded = unit(own)
-    elif solids.kind[index] == CUBE:
+    elif solid.kind == CUBE:
         flat, shaded = _of_cube(own)
     else:
         flat, shaded = _of_cylinder(own)
-    return _turned(flat, turn), _turned(shaded, turn)
+    return _turned(flat, solid), _turned(shaded, solid)
 
 
 @compiled_part

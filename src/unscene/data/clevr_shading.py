@@ -18,7 +18,7 @@ import numpy as np
 from unscene.compilation import compiled_part
 from unscene.data.clevr_stage import AXIS, FLOOR_ENDS, to_backdrop
 from unscene.data.compiled_random import splitmix64
-from unscene.data.ray_tracing import ahead, dot, first_hit, mirrored, normals, occluded, unit
+from unscene.data.ray_tracing import SPHERE, ahead, cross, dot, first_hit, mirrored, normals, occluded, unit
 
 FLOOR = 0.8  # albedo
 FLOOR_GLOW, SWEEP_GLOW = 0.012, 0.0012  # radiance of floor, and its rise towards the wall, by light of later bounces
@@ -72,12 +72,14 @@ def radiance(scene: Scene, origin: Any, direction: Any, chance: Chance) -> Any:
         return _of_rubber(scene, solid, point, normal, direction, chance)
     back = (-direction[0], -direction[1], -direction[2])
     _, shine = light(scene, point, normal, back, METAL_ALPHA, chance)
-    clear = seen(scene, point, _outward(mirrored(direction, normal), flat), chance, True)
-    blurred = seen(scene, point, _outward(_blurred(direction, normal, chance), flat), chance, False)
+    clear = seen(scene, point, _outward(mirrored(direction, normal), flat), chance, solid.kind == SPHERE)
+    one, other = _facets(normal, chance)
+    this = seen(scene, point, _outward(mirrored(direction, one), flat), chance, False)
+    that = seen(scene, point, _outward(mirrored(direction, other), flat), chance, False)
     return (
-        min(solid.red * (CLEAR * clear[0] + (1 - CLEAR) * (blurred[0] + shine[0])), BRIGHTEST),
-        min(solid.green * (CLEAR * clear[1] + (1 - CLEAR) * (blurred[1] + shine[1])), BRIGHTEST),
-        min(solid.blue * (CLEAR * clear[2] + (1 - CLEAR) * (blurred[2] + shine[2])), BRIGHTEST),
+        min(solid.red * (CLEAR * clear[0] + (1 - CLEAR) * ((this[0] + that[0]) / 2 + shine[0])), BRIGHTEST),
+        min(solid.green * (CLEAR * clear[1] + (1 - CLEAR) * ((this[1] + that[1]) / 2 + shine[1])), BRIGHTEST),
+        min(solid.blue * (CLEAR * clear[2] + (1 - CLEAR) * ((this[2] + that[2]) / 2 + shine[2])), BRIGHTEST),
     )
 
 
@@ -156,11 +158,25 @@ def _of_backdrop(scene: Scene, origin: Any, direction: Any, chance: Chance) -> A
     place = point[0] * AXIS[0] + point[1] * AXIS[1]
     glow = FLOOR_GLOW + SWEEP_GLOW * min(max(place, 0.0), FLOOR_ENDS)
     (red, green, blue), _ = light(scene, ahead(point, normal, SKIN), normal, normal, 0.0, chance)
+    tint = _of_solids_beside(scene.solids, point)
     return (
-        FLOOR / math.pi * red + glow,
-        FLOOR / math.pi * green + glow,
-        FLOOR / math.pi * blue + glow,
+        FLOOR * (red / math.pi + tint[0]) + glow,
+        FLOOR * (green / math.pi + tint[1]) + glow,
+        FLOOR * (blue / math.pi + tint[2]) + glow,
     )
+
+
+@compiled_part
+def _of_solids_beside(solids: Any, point: Any) -> Any:
+    """The light that solids give to the floor: each fills as much of the sky as a sphere, r^2 z / d^3 of it."""
+    red = green = blue = 0.0
+    for index in range(len(solids)):
+        solid = solids[index]
+        x, y = solid.x - point[0], solid.y - point[1]
+        square = x * x + y * y + solid.z * solid.z
+        share = SOLID_GLOW * solid.radius * solid.radius * solid.z / (square * math.sqrt(square))
+        red, green, blue = red + share * solid.red, green + share * solid.green, blue + share * solid.blue
+    return red, green, blue
 
 
 @compiled_part
@@ -223,21 +239,18 @@ def _lobe(normal: Any, ray: Any, back: Any, alpha: float) -> float:
 
 
 @compiled_part
-def _blurred(direction: Any, normal: Any, chance: Chance) -> Any:
-    """A random reflection in the blurred mirror: at a facet with tan^2 = alpha^2 u / (1 - u)."""
+def _facets(normal: Any, chance: Chance) -> Any:
+    """Two facets of the blurred mirror, tan^2 = alpha^2 u / (1 - u), that lean as far in opposite directions."""
     bits = splitmix64(chance.bits)
     stratum = (chance.strata >> np.uint64(8)) & _STRATUM
     u = (np.float64(stratum) + (np.float64(bits & _BYTE) + 0.5) / 256) / STRATA
     turn = 2 * math.pi * (np.float64((bits >> np.uint64(8)) & _BYTE) + 0.5) / 256
     steep = METAL_ALPHA * math.sqrt(u / (1 - u))
     first = unit((normal[1], -normal[0], 0.0)) if abs(normal[2]) < 0.9 else unit((0.0, normal[2], -normal[1]))
-    second = (
-        normal[1] * first[2] - normal[2] * first[1],
-        normal[2] * first[0] - normal[0] * first[2],
-        normal[0] * first[1] - normal[1] * first[0],
-    )
-    facet = unit(ahead(ahead(normal, first, steep * math.cos(turn)), second, steep * math.sin(turn)))
-    return mirrored(direction, facet)
+    second = cross(normal, first)
+    across, along = steep * math.cos(turn), steep * math.sin(turn)
+    one = unit(ahead(ahead(normal, first, across), second, along))
+    return one, unit(ahead(ahead(normal, first, -across), second, -along))
 
 
 @compiled_part

@@ -16,7 +16,7 @@ import numpy as np
 from unscene.compilation import compiled_part
 
 CUBE, SPHERE, CYLINDER = 1, 2, 3
-BEVEL = 0.12  # width of an edge that is shaded as round, of the half side
+BEVEL = 0.1  # width of an edge that is shaded as round, of the half side
 _REACH = (0.0, math.sqrt(3), 1.0, math.sqrt(2))  # of a solid from its centre, by its kind, of its radius
 _CERTAIN = 1e-9  # of a squared length: no rounding makes a sphere around a solid too small
 
@@ -42,6 +42,11 @@ SOLID = np.dtype(
 @compiled_part
 def dot(a: Any, b: Any) -> Any:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@compiled_part
+def cross(a: Any, b: Any) -> Any:
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
 @compiled_part

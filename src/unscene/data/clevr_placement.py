@@ -1,9 +1,9 @@
 """Where CLEVR puts its solids: drawn one after another, apart from each other, and none hidden (compiled by numba).
 
-The rules are those of clevr-dataset-gen's `render_images.py`: of a solid's size and place, the place is drawn anew until
-it is right, 50 times at most; then all solids are drawn anew, as they are when one of them shows too few pixels. There
-is a gap between the circles that two solids stand in, and seen along the axes of the camera, before it was jittered, no
-two solids are in a line. Camera and lamps are jittered uniformly in a cube.
+The rules are those of clevr-dataset-gen's `render_images.py`. A solid's place is drawn anew until it is right, 50 times
+at most; then all solids are drawn anew, as they are when one of them shows too few pixels. There is a gap between the
+circles that two solids stand in; and along each axis of the camera, as it is before the jitter, their centres are a
+margin apart. Camera and lamps are jittered uniformly in a cube.
 
 Without numba this module cannot be imported.
 """
@@ -20,14 +20,12 @@ from unscene import compilation
 from unscene.compilation import code_of, compiled, compiled_part
 from unscene.cpu_threads import on_all_threads
 from unscene.data import clevr_objects, clevr_stage, compiled_random, ray_tracing
+from unscene.data.clevr_lamps import LAMP_JITTER, LAMPS
 from unscene.data.clevr_objects import COLOURS, MATERIALS, SIZES
 from unscene.data.clevr_stage import (
     CAMERA,
     CAMERA_JITTER,
-    FOCAL_LENGTH,
     HEIGHT,
-    LAMP_JITTER,
-    LAMPS,
     WIDTH,
     facing_origin,
     seen_at,

@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from unscene import compilation
 from unscene.compilation import code_of, compiled, compiled_part
 from unscene.cpu_threads import on_all_threads
-from unscene.data import clevr_objects, clevr_placement, clevr_shading, clevr_stage, compiled_random, ray_tracing
+from unscene.data import (
+    clevr_objects,
+    clevr_placement,
+    clevr_shading,
+    clevr_stage,
+    compiled_random,
+    ray_tracing,
+)
+from unscene.data.clevr_lamps import STRATA, Chance, Scene, lamps_at
 from unscene.data.clevr_placement import PlacedScenes, solids_of
-from unscene.data.clevr_shading import STRATA, Chance, Scene, radiance
-from unscene.data.clevr_stage import HEIGHT, WIDTH, facing_origin, lamps_at, through
+from unscene.data.clevr_shading import radiance
+from unscene.data.clevr_stage import HEIGHT, WIDTH, facing_origin, through
 from unscene.data.compiled_random import bits_of_draw, splitmix64
 from unscene.data.ray_tracing import first_hit
 
@@ -102,10 +110,7 @@ def _row(rows: Any, row: int) -> Any:
 @compiled_part
 def _srgb(linear: float) -> Any:
     """0..255 by the curve of sRGB (IEC 61966-2-1)."""
-    if linear <= 0.0031308:
-        shown = 12.92 * linear
-    else:
-        shown = 1.055 * min(linear, 1.0) ** (1 / 2.4) - 0.055
+    shown = 12.92 * linear if linear <= 0.0031308 else 1.055 * min(linear, 1.0) ** (1 / 2.4) - 0.055
     return np.uint8(255 * shown + 0.5)
 
 

@@ -11,14 +11,15 @@ Colours and radiances are linear RGB. Without numba this module cannot be import
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from unscene.compilation import compiled_part
+from unscene.data.clevr_lamps import STRATA, Chance, Scene, lamp_ahead, light
 from unscene.data.clevr_stage import AXIS, FLOOR_ENDS, to_backdrop
 from unscene.data.compiled_random import splitmix64
-from unscene.data.ray_tracing import SPHERE, ahead, cross, dot, first_hit, mirrored, normals, occluded, unit
+from unscene.data.ray_tracing import SPHERE, ahead, cross, dot, first_hit, mirrored, normals, unit
 
 FLOOR = 0.8  # albedo
 FLOOR_GLOW, SWEEP_GLOW = 0.012, 0.0012  # radiance of floor, and its rise towards the wall, by light of later bounces
@@ -29,33 +30,8 @@ METAL_ALPHA, CLEAR = 0.2, 0.6  # GGX roughness of the blurred mirror; share of t
 BOUNCES = 3  # from mirror to mirror
 BRIGHTEST = 1.5  # of one sample: a lamp in a mirror is no brighter
 SKIN = 1e-6  # secondary rays start so far outside
-STRATA = 4  # the square of a lamp is parted in 2 x 2, one part for each sample of a pixel
 
 _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
-
-
-class Scene(NamedTuple):
-    """What is on the stage.
-
-    Attributes:
-        solids: [N] of `ray_tracing.SOLID`.
-        lamps: [4] of `clevr_stage.LAMP`.
-    """
-
-    solids: Any
-    lamps: Any
-
-
-class Chance(NamedTuple):
-    """The random numbers of one sample of a pixel.
-
-    Attributes:
-        strata: uint64, two bits a lamp: which part of its square is asked; then two for the blurred mirror.
-        bits: uint64, two bytes a lamp: where in that part.
-    """
-
-    strata: Any
-    bits: Any
 
 
 @compiled_part
@@ -90,7 +66,7 @@ def seen(scene: Scene, origin: Any, direction: Any, chance: Chance, with_lamps: 
     for _ in range(BOUNCES):
         distance, index = first_hit(scene.solids, origin, direction)
         if with_lamps:
-            which = _lamp_ahead(scene.lamps, origin, direction, distance)
+            which = lamp_ahead(scene.lamps, origin, direction, distance)
             if which >= 0:
                 lamp = scene.lamps[which]
                 area = 4 * lamp.half * lamp.half
@@ -106,46 +82,6 @@ def seen(scene: Scene, origin: Any, direction: Any, chance: Chance, with_lamps: 
         tint = _product(tint, (solid.red, solid.green, solid.blue))
         origin, direction = point, _outward(mirrored(direction, normal), flat)
     return _product(tint, (FLOOR_GLOW, FLOOR_GLOW, FLOOR_GLOW))
-
-
-@compiled_part
-def light(scene: Scene, point: Any, normal: Any, back: Any, alpha: float, chance: Chance) -> Any:
-    """Return the irradiance that the lamps give a surface, and the light of their highlights towards the viewer.
-
-    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over the lamps that no solid hides from one random point of each.
-
-    Args:
-        scene: what may be in between.
-        point: just outside the surface.
-        normal: to shade with.
-        back: to the viewer.
-        alpha: GGX roughness of the highlights; 0 for none.
-        chance: where on the lamps.
-    """
-    red = green = blue = shine_red = shine_green = shine_blue = 0.0
-    for which in range(len(scene.lamps)):
-        lamp = scene.lamps[which]
-        ray = _to_lamp(lamp, which, point, chance)
-        square = dot(ray, ray)
-        length = math.sqrt(square)
-        ray = (ray[0] / length, ray[1] / length, ray[2] / length)
-        facing, leaving = dot(normal, ray), -dot((lamp.axis_x, lamp.axis_y, lamp.axis_z), ray)
-        if facing <= 0 or leaving <= 0 or occluded(scene.solids, point, ray, length):
-            continue
-        share = facing * leaving / square
-        red, green, blue = (
-            red + share * lamp.red,
-            green + share * lamp.green,
-            blue + share * lamp.blue,
-        )
-        if alpha > 0:
-            share *= _lobe(normal, ray, back, alpha)
-            shine_red, shine_green, shine_blue = (
-                shine_red + share * lamp.red,
-                shine_green + share * lamp.green,
-                shine_blue + share * lamp.blue,
-            )
-    return (red, green, blue), (shine_red, shine_green, shine_blue)
 
 
 @compiled_part
@@ -190,52 +126,6 @@ def _of_rubber(scene: Scene, solid: Any, point: Any, normal: Any, direction: Any
         (1 - sheen) * solid.green * (lamps[1] / math.pi + around) + sheen * (shine[1] + around),
         (1 - sheen) * solid.blue * (lamps[2] / math.pi + around) + sheen * (shine[2] + around),
     )
-
-
-@compiled_part
-def _to_lamp(lamp: Any, which: int, point: Any, chance: Chance) -> Any:
-    """The way from a point to a random one in a part of the lamp's square."""
-    stratum = (chance.strata >> np.uint64(2 * which)) & _STRATUM
-    first = (chance.bits >> np.uint64(16 * which)) & _BYTE
-    second = (chance.bits >> np.uint64(16 * which + 8)) & _BYTE
-    u = lamp.half * ((np.float64(first) + 0.5) / 256 + np.float64(stratum & np.uint64(1)) - 1)
-    v = lamp.half * ((np.float64(second) + 0.5) / 256 + np.float64(stratum >> np.uint64(1)) - 1)
-    return (
-        lamp.place_x + u * lamp.right_x + v * lamp.up_x - point[0],
-        lamp.place_y + u * lamp.right_y + v * lamp.up_y - point[1],
-        lamp.place_z + u * lamp.right_z + v * lamp.up_z - point[2],
-    )
-
-
-@compiled_part
-def _lamp_ahead(lamps: Any, origin: Any, direction: Any, length: float) -> int:
-    """The lamp whose shining side a ray meets before `length`, -1 if there is none."""
-    for which in range(len(lamps)):
-        lamp = lamps[which]
-        axis = (lamp.axis_x, lamp.axis_y, lamp.axis_z)
-        leaving = -dot(axis, direction)
-        if leaving <= 0:
-            continue
-        away = (origin[0] - lamp.place_x, origin[1] - lamp.place_y, origin[2] - lamp.place_z)
-        distance = dot(axis, away) / leaving
-        met = ahead(away, direction, distance)
-        right = abs(dot((lamp.right_x, lamp.right_y, lamp.right_z), met))
-        up = abs(dot((lamp.up_x, lamp.up_y, lamp.up_z), met))
-        if 0 < distance < length and right <= lamp.half and up <= lamp.half:
-            return which
-    return -1
-
-
-@compiled_part
-def _lobe(normal: Any, ray: Any, back: Any, alpha: float) -> float:
-    """The GGX reflectance without Fresnel: D(h) G(l, v) / (4 (n.l) (n.v)), G of Smith, heights correlated."""
-    facing, seeing = dot(normal, ray), max(dot(normal, back), 1e-4)
-    half = unit((ray[0] + back[0], ray[1] + back[1], ray[2] + back[2]))
-    square = alpha * alpha
-    spread = dot(normal, half) ** 2 * (square - 1) + 1
-    masking = facing * math.sqrt(seeing * seeing * (1 - square) + square)
-    shadowing = seeing * math.sqrt(facing * facing * (1 - square) + square)
-    return square / (math.pi * spread * spread) * 0.5 / (masking + shadowing)
 
 
 @compiled_part

@@ -1,8 +1,8 @@
-"""CLEVR's stage: where camera and lamps stand, and the grey floor that rises into a wall behind the solids.
+"""CLEVR's stage: the camera, and the grey floor that rises into a wall behind the solids, compiled by numba.
 
-The numbers are those of the published Blender scene (clevr-dataset-gen, `base_scene.blend`), read from it; only the
-backdrop's sweep is a quarter circle here, so that a ray meets it in closed form. The camera and the lamps always face
-the origin, wherever they are moved to.
+The numbers are those of the published Blender scene (clevr-dataset-gen, `base_scene.blend`); only the backdrop's sweep
+is a quarter circle here, fitted to it, so that a ray meets it in closed form. The camera always faces the origin,
+wherever it is moved to.
 
 Without numba this module cannot be imported.
 """
@@ -21,34 +21,11 @@ from unscene.data.ray_tracing import unit
 WIDTH, HEIGHT = 320, 240
 FOCAL_LENGTH = WIDTH * 35 / 32  # pixels: a lens of 35 mm before a sensor of 32 mm
 CAMERA = np.array([7.481131553649902, -6.5076398849487305, 5.34366512298584])
-CAMERA_JITTER, LAMP_JITTER = 0.5, 1.0
-
-# key, fill, back and sun. A lamp of strength s sends out s / 4 (an area lamp of Cycles), times the cosine to its axis
-SUN_DISTANCE = 1000.0
-LAMPS = np.array(
-    [
-        [6.446710109710693, -2.905174732208252, 4.258398056030273],
-        [-4.671124458312988, -4.01359748840332, 3.0112245082855225],
-        [-1.168501377105713, 2.646024465560913, 5.815736770629883],
-        [SUN_DISTANCE * 0.41449564, -SUN_DISTANCE * 0.19458349, SUN_DISTANCE * 0.88900542],
-    ]
-)
-LAMP_SIDES = np.array([0.5, 0.5, 1.0, 0.1 * SUN_DISTANCE])
-LAMP_POWER = (
-    np.array([[100 / 4], [30 / 4], [50 / 4], [0.45 * SUN_DISTANCE**2]])  # the sun gives an irradiance of .45
-    * [[1, 0.9323092, 0.81666356], [0.76166618, 0.81771964, 1], [1, 1, 1], [1, 1, 1]]
-)
+CAMERA_JITTER = 0.5
 
 # the backdrop: along an axis, from the camera's side to the wall's, it is flat, then a quarter circle, then upright
 AXIS = (-0.903207675766153, 0.4292037912659949)
 FLOOR_STARTS, FLOOR_ENDS, SWEEP_RADIUS, WALL_HEIGHT = -9.55, 8.5, 9.0, 23.2
-
-
-# a lamp of a scene, which is a record array [4]: a square that shines along its axis
-LAMP = np.dtype(
-    [(f"{vector}_{axis}", np.float64) for vector in ("place", "axis", "right", "up") for axis in "xyz"]
-    + [("red", np.float64), ("green", np.float64), ("blue", np.float64), ("half", np.float64)]
-)
 
 
 def facing_origin(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -64,26 +41,6 @@ def facing_origin(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     right = np.stack([forward[..., 1], -forward[..., 0], np.zeros_like(forward[..., 0])], axis=-1)  # forward x z
     right /= np.linalg.norm(right, axis=-1, keepdims=True)
     return forward, right, np.cross(right, forward)
-
-
-def lamps_at(places: NDArray[np.float64]) -> NDArray[np.void]:
-    """Return scenes' lamps.
-
-    Args:
-        places: [B, 4, 3] of their middles.
-
-    Returns:
-        [B, 4] of `LAMP`: places, directions of length 1 (the axis to the origin, and to the right and up), power and
-        half the side.
-    """
-    lamps = np.zeros(places.shape[:2], LAMP)
-    for vector, values in zip(("place", "axis", "right", "up"), (places, *facing_origin(places)), strict=True):
-        for position, axis in enumerate("xyz"):
-            lamps[f"{vector}_{axis}"] = values[..., position]
-    for position, colour in enumerate(("red", "green", "blue")):
-        lamps[colour] = LAMP_POWER[:, position]
-    lamps["half"] = LAMP_SIDES / 2
-    return lamps
 
 
 @compiled_part

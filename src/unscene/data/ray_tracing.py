@@ -85,7 +85,7 @@ def first_hit(solids: Any, origin: Any, direction: Any) -> Any:
 @compiled_part
 def occluded(solids: Any, origin: Any, direction: Any, length: float) -> bool:
     """Whether a solid stands in the first `length` of a ray."""
-    for index in range(len(solids)):  # noqa: SIM110: numba has no any()
+    for index in range(len(solids)):  # noqa: SIM110 - numba has no any()
         if distance_to(solids[index], origin, direction) < length:
             return True
     return False

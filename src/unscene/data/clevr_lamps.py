@@ -163,7 +163,7 @@ def lamp_ahead(lamps: Any, origin: Any, direction: Any, length: float) -> int:
 
 
 @compiled_part
-def _lobe(normal: Any, ray: Any, back: Any, alpha: float) -> float:
+def _lobe(normal: Any, ray: Any, back: Any, alpha: float) -> Any:
     """The GGX reflectance without Fresnel: D(h) G(l, v) / (4 (n.l) (n.v)), G of Smith, heights correlated."""
     facing, seeing = dot(normal, ray), max(dot(normal, back), 1e-4)
     half = unit((ray[0] + back[0], ray[1] + back[1], ray[2] + back[2]))

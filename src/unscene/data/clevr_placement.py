@@ -65,17 +65,17 @@ class PlacedScenes(NamedTuple):
         visible_pixels: [B, M] int64, whose middles show the solid in CLEVR's whole picture of 320 x 240.
     """
 
-    key: NDArray[np.uint64]
-    number: NDArray[np.int64]
-    camera: NDArray[np.float64]
-    lamps: NDArray[np.float64]
-    shape: NDArray[np.int64]
-    material: NDArray[np.int64]
-    color: NDArray[np.int64]
-    size: NDArray[np.int64]
-    place: NDArray[np.float64]
-    rotation: NDArray[np.float64]
-    visible_pixels: NDArray[np.int64]
+    key: NDArray[Any]
+    number: NDArray[Any]
+    camera: NDArray[Any]
+    lamps: NDArray[Any]
+    shape: NDArray[Any]
+    material: NDArray[Any]
+    color: NDArray[Any]
+    size: NDArray[Any]
+    place: NDArray[Any]
+    rotation: NDArray[Any]
+    visible_pixels: NDArray[Any]
 
 
 class Choices(NamedTuple):
@@ -115,10 +115,10 @@ def placed_scenes(
     camera = CAMERA + CAMERA_JITTER * jitter[:, 1:4]
     lamps = np.tile(LAMPS, (len(indices), 1, 1))
     lamps[:, :-1] += LAMP_JITTER * jitter[:, 4:13].reshape(-1, 3, 3)  # the sun stays
-    factors = [np.zeros((len(indices), most), np.int64) for _ in range(4)]
+    shape, material, color, size, pixels = (np.zeros((len(indices), most), np.int64) for _ in range(5))
     place, rotation = np.zeros((len(indices), most, 2)), np.zeros((len(indices), most))
-    pixels = np.zeros((len(indices), most), np.int64)
-    scenes = PlacedScenes(sample_keys(seed, indices), number, camera, lamps, *factors, place, rotation, pixels)
+    key = sample_keys(seed, indices)
+    scenes = PlacedScenes(key, number, camera, lamps, shape, material, color, size, place, rotation, pixels)
     cameras = np.stack([camera, *facing_origin(camera)], axis=1)
 
     def some(start: int, stop: int) -> bool:

@@ -114,8 +114,8 @@ class ClevrScenes:
         scenes = placement.placed_scenes(settings.seed, wanted, settings.min_objects, settings.max_objects, choices)
         if scenes is None:
             raise DataError(
-                f"clevr_scenes: {placement.SCENES} times in turn, up to {settings.max_objects} objects found no room where "
-                "each of them is seen. Lower max_objects, or allow other sizes."
+                f"clevr_scenes: {placement.SCENES} times in turn, up to {settings.max_objects} objects found no room "
+                "in which each of them is seen. Lower max_objects, or allow other sizes."
             )
         image, mask = rendering.render(scenes, settings.size, settings.size)
         radius = np.array([0, *SIZES.values()])[scenes.size]

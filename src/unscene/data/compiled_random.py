@@ -29,6 +29,6 @@ def bits_of_draw(key: Any, draw: int) -> Any:
 
 
 @compiled_part
-def uniform_draw(key: Any, draw: int) -> float:
+def uniform_draw(key: Any, draw: int) -> Any:
     """The number that `counter_random.uniform_draws` has at [sample, draw]."""
     return (bits_of_draw(key, draw) >> np.uint64(11)) * _UNIT

@@ -92,7 +92,7 @@ def occluded(solids: Any, origin: Any, direction: Any, length: float) -> bool:
 
 
 @compiled_part
-def distance_to(solid: Any, origin: Any, direction: Any) -> float:
+def distance_to(solid: Any, origin: Any, direction: Any) -> Any:
     """Return the distance to one solid; most rays miss the sphere around it and are told so first."""
     away = (origin[0] - solid.x, origin[1] - solid.y, origin[2] - solid.z)
     along, reach = dot(away, direction), _REACH[solid.kind] * solid.radius

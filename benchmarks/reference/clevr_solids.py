@@ -37,7 +37,7 @@ class Solid:
                 across = quadratic(
                     (d[:, :2] ** 2).sum(1), (o[:, :2] * d[:, :2]).sum(1), (o[:, :2] ** 2).sum(1) - self.radius**2
                 )
-                high = np.abs(o[:, 2] + across * d[:, 2]) > self.radius
+                high = ~(np.abs(o[:, 2] + across * d[:, 2]) <= self.radius)  # or upright, and so never
                 lid = self._plane(o, d, 2, ())
                 far = ((o + lid[:, None] * d)[:, :2] ** 2).sum(1) > self.radius**2
                 found = np.minimum(np.where(high, np.inf, across), np.where(far, np.inf, lid))

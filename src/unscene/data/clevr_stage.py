@@ -81,12 +81,13 @@ def to_backdrop(origin: Any, direction: Any) -> Any:
         place = start + distance * speed
         if place <= FLOOR_ENDS:
             return (distance if place >= FLOOR_STARTS and distance > 0 else math.inf), 0.0, 1.0
-    if speed <= 0:
+    if speed > 0:
+        distance = (FLOOR_ENDS + SWEEP_RADIUS - start) / speed
+        height = origin[2] + distance * direction[2]
+        if height >= SWEEP_RADIUS:
+            return (distance if height <= WALL_HEIGHT else math.inf), -1.0, 0.0
+    elif direction[2] >= 0:
         return math.inf, 0.0, 1.0
-    distance = (FLOOR_ENDS + SWEEP_RADIUS - start) / speed
-    height = origin[2] + distance * direction[2]
-    if height >= SWEEP_RADIUS:
-        return (distance if height <= WALL_HEIGHT else math.inf), -1.0, 0.0
     away, above = start - FLOOR_ENDS, origin[2] - SWEEP_RADIUS
     a = speed * speed + direction[2] * direction[2]
     b = away * speed + above * direction[2]

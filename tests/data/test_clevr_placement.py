@@ -60,7 +60,7 @@ def test_numbers_and_factors_are_drawn_evenly(scenes):
         shares = np.bincount(values[present], minlength=kinds + 1)[1:] / present.sum()
         assert shares == pytest.approx(np.full(kinds, 1 / kinds), abs=0.05)
     assert 0.4 < (scenes.size[present] == 1).mean() < 0.6
-    assert (0 <= scenes.rotation).all()
+    assert (scenes.rotation >= 0).all()
     assert (scenes.rotation < 2 * np.pi).all()
 
 

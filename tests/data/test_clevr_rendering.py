@@ -76,7 +76,8 @@ def test_a_spheres_label_is_an_ellipse(place, view):
     p, q = np.arcsin(0.7 / distance), np.arccos(away @ forward / distance)
     outward = np.array([away @ right, -(away @ up)])
     outward /= np.linalg.norm(outward)
-    near, far, across = 350 * np.tan(q - p), 350 * np.tan(q + p), 350 * np.sin(p) / np.sqrt(np.cos(q) ** 2 - np.sin(p) ** 2)
+    near, far = 350 * np.tan(q - p), 350 * np.tan(q + p)
+    across = 350 * np.sin(p) / np.sqrt(np.cos(q) ** 2 - np.sin(p) ** 2)
     from_middle = middles(height, width, view) - [160, 120] - outward * (near + far) / 2
     radial = from_middle @ outward / ((far - near) / 2)
     sideways = from_middle @ [-outward[1], outward[0]] / across
@@ -96,7 +97,7 @@ def test_a_cubes_label_is_the_hull_of_its_corners(rotation):
 
 def test_a_cylinders_label_is_the_hull_of_its_rims():
     mask = render(one_solid(CYLINDER, (0.5, -1.0), size=2), 240, 320, WHOLE)[1][0]
-    angle = np.linspace(0, 2 * np.pi, 4001)
+    angle = np.linspace(0, 2 * np.pi, 401)
     rims = [np.stack([0.5 + 0.35 * np.cos(angle), -1 + 0.35 * np.sin(angle), angle * 0 + z], 1) for z in (0, 0.7)]
     depth = inside_hull(projected(np.concatenate(rims)), middles(240, 320, WHOLE))
     certain = np.abs(depth) > 1e-3  # the hull is a polygon
@@ -105,12 +106,14 @@ def test_a_cylinders_label_is_the_hull_of_its_rims():
 
 
 def test_the_nearer_of_two_covers_the_farther():
-    both = one_solid(SPHERE, (1.0, -0.87))
-    behind = one_solid(SPHERE, (-1.0, 0.87))
-    pair = PlacedScenes(*(np.concatenate([a, b], 1) if a.ndim > 1 and a.shape[1] == 1 else a for a, b in zip(behind, both, strict=True)))
-    pair = pair._replace(number=np.array([2]))
+    farther, nearer = one_solid(SPHERE, (-1.0, 0.87)), one_solid(SPHERE, (1.0, -0.87))
+    of_solids = ("shape", "material", "color", "size", "place", "rotation", "visible_pixels")
+    pair = farther._replace(
+        number=np.array([2]),
+        **{name: np.concatenate([getattr(farther, name), getattr(nearer, name)], 1) for name in of_solids},
+    )
     mask = render(pair, 240, 320, WHOLE)[1][0]
-    alone = [render(each, 240, 320, WHOLE)[1][0] == 1 for each in (behind, both)]
+    alone = [render(each, 240, 320, WHOLE)[1][0] == 1 for each in (farther, nearer)]
     assert (alone[0] & alone[1]).any()
     assert np.array_equal(mask == 2, alone[1])
     assert np.array_equal(mask == 1, alone[0] & ~alone[1])

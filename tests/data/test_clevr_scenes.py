@@ -46,7 +46,21 @@ def test_a_sample_is_the_same_in_any_batch(scenes):
 
 def test_the_scenes_of_a_seed_never_change(scenes):
     # scene 3 of seed 0, pasted from version 1 of the generator: raise VERSION when it changes on purpose
-    assert PASTED
+    assert scenes["shape"][3].tolist() == [1, 1, 3, 3, 1, 1]
+    assert scenes["material"][3].tolist() == [2, 1, 2, 2, 1, 2]
+    assert scenes["color"][3].tolist() == [5, 2, 8, 4, 7, 3]
+    assert scenes["size"][3].tolist() == [1, 1, 2, 1, 1, 2]
+    assert scenes["visible_pixels"][3].tolist() == [4776, 2138, 499, 3046, 1094, 617]
+    assert scenes["x"][3] == pytest.approx([2.0351, -0.4417, 0.5953, 2.9879, -2.4475, -0.5088], abs=1e-4)
+    assert scenes["boxes"][3].tolist() == [
+        [22, 25, 46, 53],
+        [18, 13, 36, 33],
+        [48, 19, 55, 28],
+        [58, 20, 64, 41],
+        [15, 7, 32, 21],
+        [37, 16, 46, 25],
+    ]
+    assert scenes["image"][3].sum() == pytest.approx(1402161, rel=1e-5)  # powers are rounded elsewhere as they like
 
 
 def test_two_seeds_draw_unrelated_scenes(scenes):
@@ -56,7 +70,8 @@ def test_two_seeds_draw_unrelated_scenes(scenes):
 
 
 def test_the_default_is_the_papers_clevr6(scenes):
-    assert ClevrScenesSettings() == ClevrScenesSettings(60000, 0, 128, 3, 6, SHAPES, MATERIALS, tuple(COLOURS), tuple(SIZES))
+    kinds = (SHAPES, MATERIALS, tuple(COLOURS), tuple(SIZES))
+    assert ClevrScenesSettings() == ClevrScenesSettings(60000, 0, 128, 3, 6, *kinds)
     number = (scenes["shape"] > 0).sum(1)
     assert set(number.tolist()) == {3, 4, 5, 6}
 
@@ -90,18 +105,24 @@ def test_most_objects_are_in_the_crop(scenes):
 
 def test_shifts_for_other_distributions_are_drawn():
     shifted = ClevrScenesSettings(
-        count=8, size=32, min_objects=7, max_objects=10, shapes=("cylinder",), materials=("metal",), colours=("cyan", "red")
+        count=8,
+        size=32,
+        min_objects=7,
+        max_objects=10,
+        shapes=("cylinder",),
+        materials=("metal",),
+        colours=("cyan", "red"),
     )
     drawn = ClevrScenes(shifted).batch(range(8))
     present = drawn["shape"] > 0
-    assert 7 <= present.sum(1).min()
+    assert present.sum(1).min() >= 7
     assert set(drawn["shape"][present]) == {SHAPES.index("cylinder") + 1}
     assert set(drawn["material"][present]) == {MATERIALS.index("metal") + 1}
     assert set(drawn["color"][present]) == {list(COLOURS).index(name) + 1 for name in ("cyan", "red")}
     assert drawn["visible_pixels"][present].min() >= 200
 
 
-def test_objects_have_their_colours(scenes):
+def test_objects_have_their_colours():
     source = ClevrScenes(ClevrScenesSettings(count=40, size=64, materials=("rubber",), max_objects=4))
     drawn = source.batch(range(40))
     colours = np.array(list(COLOURS.values()), float)
@@ -123,7 +144,10 @@ def test_objects_have_their_colours(scenes):
         ({"count": 0}, "count must be 1 or more, but is 0"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"size": 8}, "size must be 16 or more pixels, but is 8"),
-        ({"min_objects": 7}, r"0 <= min_objects <= max_objects and 1 <= max_objects <= 10 must hold, but they are 7 and 6"),
+        (
+            {"min_objects": 7},
+            r"0 <= min_objects <= max_objects and 1 <= max_objects <= 10 must hold, but they are 7 and 6",
+        ),
         ({"max_objects": 11}, "are 3 and 11. More seldom find room"),
         ({"min_objects": 0, "max_objects": 0}, "but they are 0 and 0"),
         ({"shapes": ("cub",)}, "shapes has no 'cub', only cube, sphere, cylinder. Did you mean 'cube'"),
@@ -171,7 +195,7 @@ def test_no_room_is_an_error(monkeypatch):
     from unscene.data import clevr_placement
 
     monkeypatch.setattr(clevr_placement, "placed_scenes", lambda *_: None)
-    with pytest.raises(DataError, match="up to 6 objects found no room .* Lower max_objects"):
+    with pytest.raises(DataError, match=r"up to 6 objects found no room .* Lower max_objects"):
         ClevrScenes().batch([0])
 
 

@@ -21,7 +21,7 @@ from benchmarks.model_stages import (
     leaf,
 )
 from benchmarks.reference.pseudo_boxes import plain_pseudo_boxes
-from benchmarks.reference.rmonet import PlainRMONet, categorical_kl, latent_kl, log_likelihood
+from benchmarks.reference.rmonet import PlainRMONet, categorical_kl, latent_kl, log_likelihood, slot_scales
 
 
 class PlainStages:
@@ -35,6 +35,7 @@ class PlainStages:
     def __init__(self, plain: PlainRMONet, images: Tensor) -> None:
         self.plain, self.images = plain, images
         self.settings = plain.model.settings.at(0)
+        self.mixture = slot_scales(self.settings), self.settings.mixture_over
         with torch.no_grad():
             self._make_inputs()
 
@@ -92,7 +93,7 @@ class PlainStages:
     def likelihood(self) -> Sequence[Tensor]:
         """The mixture's log-likelihood and both divergences."""
         log_masks = self.plain.stick_breaking(self.alpha_logits, self.boxes)
-        fit = log_likelihood(self.images, self.components, log_masks, self.settings)
+        fit = log_likelihood(self.images, self.components, log_masks, *self.mixture)
         return [fit, categorical_kl(log_masks, self.mask_logits), latent_kl(self.mean, self.log_variance)]
 
     def pseudo_boxes(self) -> Sequence[Tensor]:

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.recipe_step import scenes_of
+from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.rmonet import PlainRMONet
 from unscene.errors import RecipeError
-from unscene.models.rmonet import RMONetSettings
+from unscene.models.monet import MONet
+from unscene.models.rmonet import RMONet, RMONetSettings
 from unscene.training.recipe import Recipe, read_recipe
 
 PAPERS_LETTER = {  # what is ours to save work, as the paper has it: the reference does all the work
@@ -25,7 +27,10 @@ def papers_letter(recipe: Recipe) -> Recipe:
     return read_recipe(recipe.values, recipe.name, dict(PAPERS_LETTER))
 
 
-def plain_model(recipe: Recipe, device: torch.device | str = "cpu") -> PlainRMONet | None:
+PlainModel = PlainRMONet | PlainMONet
+
+
+def plain_model(recipe: Recipe, device: torch.device | str = "cpu") -> PlainModel | None:
     """Return the plain reference of a recipe's model, with fresh weights; None where there is none.
 
     A recipe that leaves out slots or works on regions has the reference of the paper's letter, which does neither.
@@ -34,12 +39,12 @@ def plain_model(recipe: Recipe, device: torch.device | str = "cpu") -> PlainRMON
         recipe: of any model.
         device: where to.
     """
-    if not isinstance(recipe.model, RMONetSettings):
-        return None
     torch.manual_seed(recipe.seed)
     model = papers_letter(recipe).build_model()
     try:
-        return PlainRMONet(model).to(device)
+        if isinstance(model, RMONet):
+            return PlainRMONet(model).to(device)
+        return PlainMONet(model).to(device) if isinstance(model, MONet) else None
     except RecipeError:
         return None
 
@@ -54,7 +59,7 @@ class PlainStep:
         device: where.
     """
 
-    def __init__(self, plain: PlainRMONet, recipe: Recipe, batch_size: int, device: torch.device | str) -> None:
+    def __init__(self, plain: PlainModel, recipe: Recipe, batch_size: int, device: torch.device | str) -> None:
         self.plain = plain.train()
         self.optimizer = torch.optim.Adam(plain.parameters(), lr=recipe.optimizer.learning_rate)
         self.images = scenes_of(recipe, batch_size).to(device).float().contiguous() / 255

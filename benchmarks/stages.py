@@ -18,6 +18,7 @@ from benchmarks.model_stages import WHOLE, OurStages, Stage, backwards
 from benchmarks.plain_stages import PlainStages
 from benchmarks.plain_step import plain_model
 from benchmarks.recipe_step import add_set_option, recipe_to_measure, scenes_of
+from benchmarks.reference.rmonet import PlainRMONet
 from benchmarks.timing import Comparison, Spread, Subject, aligned, measure
 from benchmarks.training_step import PLAIN, precision_name
 from unscene.errors import RecipeError
@@ -43,12 +44,12 @@ def stages_of(recipe: Recipe, batch: int, device: str) -> dict[str, dict[str, St
         )
     images = scenes_of(recipe, batch).to(device).float().contiguous() / 255
     plain = plain_model(recipe, device)
-    if plain is not None:
+    if isinstance(plain, PlainRMONet):
         plain.model.load_state_dict(model.state_dict())
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.trainer.precision, device)
     subjects = {precision_name(bfloat16): OurStages(model, images, bfloat16).by_name()}
-    if plain is not None:
+    if isinstance(plain, PlainRMONet):
         subjects[PLAIN] = PlainStages(plain, images).by_name()
     return subjects
 

@@ -110,6 +110,8 @@ def test_the_version(capsys):
         (["train", "r", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["train", "a", "b"], "does not know 'b'"),
         (["evaluate", "runs/a"], "the following arguments are required: --out"),
+        (["compare", "--out", "x"], "the following arguments are required: RUN_OR_WEIGHTS"),
+        (["compare", "runs/a"], "the following arguments are required: --out"),
         (["decompose", "runs/a", "--out", "x"], "the following arguments are required: PATH"),
         (["generate", "mds", "--count", "3", "--out", "x"], "invalid choice: 'mds'"),
     ],
@@ -151,6 +153,14 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
             "evaluate nowhere --out x --model.num_slots 3",
             "RecipeError: `unscene evaluate` takes settings of the data only",
         ),
+        ("compare nowhere --out x", "CheckpointError: nowhere does not exist"),
+        (
+            "compare nowhere --out x --model.num_slots 3",
+            "RecipeError: `unscene compare` takes settings of the data only",
+        ),
+        ("compare rmonet_unet/multi_dsprites_cpu --out x --data.sice 3", "Did you mean 'data.size'?"),
+        ("compare rmonet_unet/multi_dsprites_cpu --out x --scenes 0", "DataError: the scenes that are drawn"),
+        ("compare rmonet_unet/multi_dsprites_cpu --out x --data a.h5", "DataError: a.h5 does not exist"),
         ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
         ("decompose nowhere a.png --out x --data.size 3", "RecipeError: `unscene decompose` takes no settings"),
         ("generate multi_dsprites --count 0 --out a.h5", "RecipeError: multi_dsprites: count must be 1 or more"),
@@ -158,6 +168,9 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
         ("generate multi_dsprites --count 3 --out a.h5 --data.size x", "size cannot be 'x'. A value it can have is 64"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.shapes [1]", "shapes cannot be [1]"),
         ("generate multi_dsprites --count 3 --out a.h5 --model.size 3", "takes settings of the data only"),
+        ("convert multi_dsprites a.tfrecords --out a.h5 --min-objects 2", "--max-objects are for clevr alone"),
+        ("convert clevr a.tfrecords --out a.h5 --min-objects 7", "must be from 0 to max_objects, but they are 7 and 6"),
+        ("convert clevr a.tfrecords --out a.h5 --max-objects 2", "but they are 3 and 2"),
     ],
 )
 def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -167,8 +180,9 @@ def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_file_to_convert_is_named(tmp_path, capsys):
-    assert main(["convert", "multi_dsprites", str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
+@pytest.mark.parametrize("source", ["multi_dsprites", "clevr"])
+def test_a_missing_file_to_convert_is_named(tmp_path, capsys, source):
+    assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
     assert list(tmp_path.iterdir()) == []
 
@@ -328,6 +342,39 @@ def test_evaluate_reads_a_file(trained, tmp_path, capsys):
     ):
         assert main([*words, wrong]) == 1
         assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_compare_has_the_numbers_of_evaluate_on_the_same_scenes(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("unscene.report.evaluate.draw_curves", lambda path: None)  # which takes seconds
+    path, weights = tmp_path / "scenes.h5", tmp_path / "own.safetensors"
+    assert main(f"generate multi_dsprites --count 5 --data.size 32 --seed 9 --out {path}".split()) == 0
+    weights.write_bytes(trained.weights.read_bytes())
+    words = ["compare", str(trained.path), str(weights), "--out", str(tmp_path / "both"), "--data.seed=9"]
+    assert main([*words, "--data.count=4"]) == 0
+    printed = capsys.readouterr().out
+    assert f"\n1  run: rmonet_unet/multi_dsprites_cpu, weights of step 6\n2  {weights}: rmonet_unet" in f"\n{printed}"
+    assert f"Open {tmp_path / 'both' / 'index.html'}" in printed
+    run, own = json.loads((tmp_path / "both" / "compare.json").read_text())["models"]
+    assert (run["training_steps"], own["training_steps"]) == (6, None)
+
+    alone = ["evaluate", str(trained.path), "--out", str(tmp_path / "alone"), "--data.seed=9", "--data.count=4"]
+    assert main(alone) == 0
+    scores = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    for name in run["evaluation"].keys() - {"ms_per_image", "name", "scenes", "provenance"}:
+        assert run["evaluation"][name] == own["evaluation"][name] == scores[name], name
+
+    assert main([*words, "--data.count=4"]) == 1
+    assert "would be overwritten" in capsys.readouterr().err
+    assert main([*words[:-1], "--data", str(path), "--data.count=3", "--overwrite"]) == 0
+    read = json.loads((tmp_path / "both" / "compare.json").read_text())
+    assert (read["data"]["source"], read["data"]["scenes"]) == ("hdf5", 3)
+
+
+def test_compare_refuses_models_of_two_sizes(trained, tmp_path, capsys):
+    words = ["compare", str(trained.path), "rmonet_unet/multi_dsprites_cpu", "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "takes images of 64 x 64 pixels, but run of 32 x 32" in said(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):

@@ -119,7 +119,7 @@ HEAVY = {
     "jsonargparse",
     "pycocotools",
 }
-COMMANDS = ("recipes", "train", "evaluate", "decompose", "generate", "convert", "demo")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "decompose", "generate", "convert", "demo")
 
 
 def test_importing_the_package_waits_for_nothing():

@@ -17,6 +17,7 @@ from torch.distributions import Normal, kl_divergence
 from benchmarks.reference.component_vae import PlainVAE
 from benchmarks.reference.pseudo_boxes import plain_pseudo_boxes
 from benchmarks.reference.region_proposals import PlainProposals, Predicted
+from unscene.blocks.mixture import MixtureOver
 from unscene.blocks.stick_breaking import LOG_ZERO
 from unscene.errors import RecipeError
 from unscene.models.rmonet import RMONet, RMONetSettings
@@ -67,7 +68,9 @@ class PlainRMONet(nn.Module):
         latents = mean + torch.exp(log_variance / 2) * torch.randn(mean.shape, device=mean.device)
         components, mask_logits = self.vae.decode(latents)
         terms = {
-            "reconstruction": -log_likelihood(images, components, log_masks, settings),
+            "reconstruction": -log_likelihood(
+                images, components, log_masks, slot_scales(settings), settings.mixture_over
+            ),
             "latent_kl": latent_kl(mean, log_variance),
             "mask_kl": categorical_kl(log_masks, mask_logits),
         }
@@ -96,8 +99,8 @@ class PlainRMONet(nn.Module):
         conv3 = backbone.layer2(conv2)
         conv4 = backbone.layer3(conv3)
         conv5 = backbone.layer4(conv4)
-        pyramid = backbone.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5))
-        return [conv1, conv2, conv3, conv4, conv5], list(pyramid.values())
+        pyramid = list(backbone.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5)).values())
+        return [conv1, conv2, conv3, conv4, conv5], [*pyramid, F.max_pool2d(pyramid[-1], 1, 2)]
 
     def alpha_logits(
         self, images: Tensor, conv: list[Tensor], pyramid: list[Tensor], boxes: list[Tensor], slot: int
@@ -162,17 +165,19 @@ def _fill(grid: Tensor, box: Tensor, stride: int, expand: float, value: float) -
     grid[top : math.ceil((y2 + down) / stride), left : math.ceil((x2 + across) / stride)] = value
 
 
+def slot_scales(settings: RMONetSettings) -> list[float]:
+    """The standard deviations of the K slots' Gaussians, the background's last."""
+    return [settings.sigma_foreground] * (settings.num_slots - 1) + [settings.sigma_background]
+
+
 def log_likelihood(
-    images: Tensor, components: list[Tensor], log_masks: list[Tensor], settings: RMONetSettings
+    images: Tensor, components: list[Tensor], log_masks: list[Tensor], scales: list[float], over: MixtureOver
 ) -> Tensor:
     """log sum_k m_k N(x; X_k, sigma_k) of Eq. 3, summed over the image: [B]."""
     weighted = []
-    for slot, (component, log_mask) in enumerate(zip(components, log_masks, strict=True)):
-        background = slot == settings.num_slots - 1
-        log_density = Normal(
-            component, settings.sigma_background if background else settings.sigma_foreground
-        ).log_prob(images)
-        if settings.mixture_over == "pixel":
+    for component, log_mask, scale in zip(components, log_masks, scales, strict=True):
+        log_density = Normal(component, scale).log_prob(images)
+        if over == "pixel":
             log_density = log_density.sum(dim=1, keepdim=True)
         weighted.append(log_mask + log_density)
     return torch.logsumexp(torch.stack(weighted), dim=0).sum(dim=(1, 2, 3))

@@ -143,27 +143,19 @@ def _run_to_resume(arguments: argparse.Namespace, changes: dict[str, Any]) -> tu
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Score a model."""
     import unscene
-    from unscene.data.scene_file import SceneFile, SceneFileSettings
     from unscene.report.evaluate import evaluate
-    from unscene.training.typed_settings import typed_settings
+    from unscene.report.scenes_to_score import scenes_to_score
 
     changes = _data_settings(changes, "evaluate")
     loaded = unscene.load(arguments.model)
-    if arguments.data:
-        settings = {"path": str(arguments.data), "size": loaded.size} | changes
-        described = {"source": "hdf5"} | settings
-        source = SceneFile(typed_settings(SceneFileSettings, settings, "data", loaded.name))
-    else:
-        described = loaded.recipe["data"] | loaded.recipe["test"] | changes
-        described["source"] = described.pop("name")
-        source = loaded.settings.source("test", **changes)
+    source, described = scenes_to_score(loaded, arguments.data, changes)
     result = evaluate(
         loaded,
         source,
         arguments.out,
         count=len(source),
         batch_size=arguments.batch_size,
-        description_of_data=described | {"count": len(source)},
+        description_of_data=described,
         metrics_csv=loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None,
         overwrite=arguments.overwrite,
     )
@@ -171,6 +163,30 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
         print(
             f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}"
         )
+    print(f"\nOpen {arguments.out / 'index.html'}")
+
+
+def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Score several models on the same scenes."""
+    import unscene
+    from unscene.report.compare import compare, names_told_apart
+    from unscene.report.comparison_table import table_lines
+    from unscene.report.scenes_to_score import scenes_to_score
+
+    changes = _data_settings(changes, "compare")
+    loaded = [unscene.load(word) for word in arguments.models]
+    models = dict(zip(names_told_apart(arguments.models, loaded), loaded, strict=True))
+    source, described = scenes_to_score(loaded[0], arguments.data, changes)
+    comparison = compare(
+        models,
+        source,
+        arguments.out,
+        description_of_data=described,
+        batch_size=arguments.batch_size,
+        shown=arguments.scenes,
+        overwrite=arguments.overwrite,
+    )
+    print("\n".join(table_lines(comparison)))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
@@ -203,9 +219,15 @@ def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
 def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Convert a published file."""
-    from unscene.data.multi_object import convert_multi_dsprites
+    from unscene.data.clevr_records import convert_clevr
+    from unscene.data.multi_dsprites_records import convert_multi_dsprites
 
-    count = convert_multi_dsprites(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count)
+    objects = {"min_objects": arguments.min_objects, "max_objects": arguments.max_objects}
+    objects = {name: number for name, number in objects.items() if number is not None}
+    if arguments.source != "clevr" and objects:
+        raise RecipeError("--min-objects and --max-objects are for clevr alone; multi_dsprites keeps every scene.")
+    convert = convert_clevr if arguments.source == "clevr" else convert_multi_dsprites
+    count = convert(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count, **objects)
     print(f"{arguments.out}: {count:,} scenes")
 
 
@@ -243,6 +265,7 @@ COMMANDS = {
     "recipes": run_recipes,
     "train": run_train,
     "evaluate": run_evaluate,
+    "compare": run_compare,
     "decompose": run_decompose,
     "generate": run_generate,
     "convert": run_convert,

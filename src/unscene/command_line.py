@@ -11,6 +11,12 @@ from unscene import __version__
 from unscene.errors import did_you_mean
 
 DESCRIPTION = "Unsupervised scene decomposition: from unlabelled images to a mask, a box and a latent for every object."
+CONVERT_HELP = """\
+multi_dsprites  multi_dsprites_colored_on_grayscale.tfrecords, 64 px
+clevr           clevr_with_masks_train.tfrecords (10.5 GB), cropped and resized to 128 px; scenes of 3 to 6 objects, the
+                first 48,400 to train and the next 1,600 to test. Interrupted, even killed, the same command goes on
+                behind the last thousand finished scenes; until the end they lie in .FILE.h5.parts beside FILE.h5.
+FILE.h5 appears under its name only when it is complete, and is never overwritten."""
 TRAIN_HELP = """\
 Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIPE --all` shows them:
   unscene train rmonet_unet/multi_dsprites --trainer.max_steps 20000 --model.vae.latent_dim 32
@@ -22,6 +28,11 @@ EVALUATE_HELP = """\
 Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
 Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html."""
+COMPARE_HELP = """\
+Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
+  unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
+Prints one table, and writes it to DIR/compare.json and compare.csv; DIR/index.html adds the validation curves of the
+trainings and the first scenes as every model sees them (curves.png, scenes.png)."""
 DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
 and one objects.json in COCO format for all."""
@@ -107,6 +118,19 @@ def _add_using(commands: Any) -> None:
     evaluate.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
     evaluate.add_argument("--overwrite", action="store_true", help="replace a report that is there")
 
+    compare = _command(commands, "compare", "score several models on the same scenes", COMPARE_HELP, settings=True)
+    compare.add_argument(
+        "models",
+        metavar="RUN_OR_WEIGHTS",
+        nargs="+",
+        help="runs' folders, weights files, or shipped weights by name; of one image size",
+    )
+    compare.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the test data")
+    compare.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the comparison goes")
+    compare.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
+    compare.add_argument("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
+    compare.add_argument("--overwrite", action="store_true", help="replace a comparison that is there")
+
     decompose = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
     decompose.add_argument(
         "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"
@@ -127,12 +151,14 @@ def _add_data(commands: Any) -> None:
     generate.add_argument("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
     generate.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
 
-    convert = _command(commands, "convert", "turn published TFRecord files into an HDF5 file")
-    convert.add_argument("source", choices=("multi_dsprites",), help="which data set the file is of")
+    convert = _command(commands, "convert", "turn a published TFRecord file into an HDF5 file", CONVERT_HELP)
+    convert.add_argument("source", choices=("multi_dsprites", "clevr"), help="which data set the file is of")
     convert.add_argument("file", type=Path, metavar="FILE.tfrecords")
     convert.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
     convert.add_argument("--count", type=int, help="convert the first so many records only")
     convert.add_argument("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
+    convert.add_argument("--min-objects", type=int, metavar="N", help="clevr: leave out scenes of fewer (default 3)")
+    convert.add_argument("--max-objects", type=int, metavar="N", help="clevr: and of more (default 6; 10 at most)")
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

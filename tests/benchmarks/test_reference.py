@@ -14,6 +14,7 @@ from torch import Tensor
 import unscene
 from benchmarks.plain_step import PAPERS_LETTER
 from benchmarks.reference.ari import plain_foreground_ari
+from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.pseudo_boxes import multi_otsu_016, plain_pseudo_boxes
 from benchmarks.reference.rmonet import PlainRMONet
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
@@ -198,3 +199,38 @@ def test_foreground_ari_is_that_of_scikit_learn():
     ours, theirs = ([scores[image] for image in counted] for scores in (metric.per_image(), expected))
     assert np.abs(np.subtract(ours, theirs)).max() < 1e-9
     assert 0.1 < np.mean(theirs) < 0.9
+
+
+@pytest.mark.parametrize("name", ["monet/multi_dsprites", "monet/multi_dsprites_cpu"])
+def test_monets_loss_gradients_and_answer_are_those_of_its_plain_reference(name):
+    torch.manual_seed(0)
+    model = load_recipe(name, {"model.mixture_over": "channel"}).build_model().double()
+    images = scene_images(2).double()  # five networks in a row make float32's rounding large
+    with torch.no_grad():
+        model.attention.to_logit.weight *= 8  # masks with some contrast
+    plain = PlainMONet(model)
+    torch.manual_seed(1)
+    losses, _ = model.loss(images)
+    losses.total.mean().backward()
+    ours = gradients(model)
+    torch.manual_seed(1)
+    terms, total = plain.loss(images)
+    total.mean().backward()
+    theirs = gradients(model)
+    assert terms.keys() == losses.terms.keys()
+    for term, expected in terms.items():
+        torch.testing.assert_close(losses.terms[term], expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(losses.total, total, rtol=1e-8, atol=1e-8)
+    assert ours.keys() == theirs.keys() == dict(model.named_parameters()).keys()
+    for parameter, gradient in theirs.items():
+        assert (ours[parameter] - gradient).norm() / gradient.norm().clamp_min(1e-6) < 1e-6, parameter
+    with torch.no_grad():
+        log_masks, components = plain(images)
+        made = model(images)
+    torch.testing.assert_close(made.log_masks, log_masks, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(made.components, components, rtol=1e-8, atol=1e-8)
+
+
+def test_monets_reference_knows_its_own_attention_only():
+    with pytest.raises(RecipeError, match=r"needs model\.attention to be unet"):
+        PlainMONet(load_recipe("monet_resnet_fpn/multi_dsprites").build_model())

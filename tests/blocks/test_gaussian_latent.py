@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
-from unscene.blocks.gaussian_latent import sample_gaussian, unit_gaussian_kl
+from unscene.blocks.gaussian_latent import gaussian_kl, sample_gaussian, softplus_gaussian, unit_gaussian_kl
 from unscene.errors import ShapeError
 
 
@@ -58,7 +58,33 @@ def test_the_gradient_reaches_mean_and_variance():
     assert_close(log_variance.grad, 0.5 * sample.detach())
 
 
-@pytest.mark.parametrize("function", [sample_gaussian, unit_gaussian_kl])
+@pytest.mark.parametrize(
+    "function", [sample_gaussian, unit_gaussian_kl, lambda mean, variance: gaussian_kl(mean, variance, 0.0, 0.0)]
+)
 def test_different_axes_are_refused_not_broadcast(function):
     with pytest.raises(ShapeError, match="log_variance"):
         function(torch.zeros(2, 4), torch.zeros(4))
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
+def test_divergence_from_another_gaussian_is_that_of_torch_distributions(spread):
+    noise = torch.Generator().manual_seed(0)
+    mean, log_variance, other, other_log_variance = (
+        spread * torch.randn(4, 5, 3, generator=noise, dtype=torch.float64) for _ in range(4)
+    )
+    posterior = Normal(mean, (0.5 * log_variance).exp())
+    reference = kl_divergence(posterior, Normal(other, (0.5 * other_log_variance).exp())).sum(dim=-1)
+    assert_close(gaussian_kl(mean, log_variance, other, other_log_variance), reference)
+    reference = kl_divergence(posterior, Normal(-1.0, 0.1)).sum(dim=-1)
+    assert_close(gaussian_kl(mean, log_variance, -1.0, 2 * np.log(0.1)), reference)
+    assert_close(gaussian_kl(mean, log_variance, 0.0, 0.0), unit_gaussian_kl(mean, log_variance))
+
+
+def test_a_standard_deviation_is_softplus_and_never_nothing():
+    answer = torch.tensor([[1.0, -2.0, 0.0, -200.0]], requires_grad=True)
+    mean, log_variance = softplus_gaussian(answer)
+    assert mean.tolist() == [[1.0, -2.0]]
+    assert (0.5 * log_variance).exp().flatten().tolist() == pytest.approx([np.log(2) + 1e-4, 1e-4])
+    gaussian_kl(mean, log_variance, 0.0, 0.0).sum().backward()
+    assert torch.isfinite(answer.grad).all()
+    assert softplus_gaussian(answer.bfloat16())[0].dtype == torch.float32

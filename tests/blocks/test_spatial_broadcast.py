@@ -15,15 +15,16 @@ from unscene.errors import RecipeError, ShapeError
 def tile_then_convolve(decoder: SpatialBroadcastDecoder, latents: Tensor, size: int, padding: str) -> Tensor:
     """The decoder as Watters et al. draw it: the latent at every place, coordinates beside it, then convolutions."""
     stride, layers = decoder.stride, 1 + len(decoder.hidden)
+    activation = F.elu if decoder.activation == "elu" else F.relu
     grid = size // stride + 2 * (layers if padding == "valid" else 1)
     line = torch.tensor([-1 + 2 * place / (grid - 1) for place in range(grid)], dtype=latents.dtype)
     rows, columns = line[:, None].expand(grid, grid), line[None].expand(grid, grid)
     drawn = []
     for latent in latents:
         features = torch.cat([latent[:, None, None].expand(-1, grid, grid), rows[None], columns[None]])[None]
-        features = F.relu(F.conv2d(features, decoder.first.weight, decoder.first.bias))
+        features = activation(F.conv2d(features, decoder.first.weight, decoder.first.bias))
         for layer in decoder.hidden:
-            features = F.relu(F.conv2d(features, layer.weight, layer.bias, padding=0 if padding == "valid" else 1))
+            features = activation(F.conv2d(features, layer.weight, layer.bias, padding=0 if padding == "valid" else 1))
         drawn.append(shuffled(F.conv2d(features, decoder.last.weight, decoder.last.bias)[0], stride))
     return torch.stack(drawn)
 
@@ -39,12 +40,13 @@ def shuffled(blocks: Tensor, stride: int) -> Tensor:
     return image
 
 
+@pytest.mark.parametrize("activation", ["relu", "elu"])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("layers", [1, 2, 4])
-def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers):
+def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers, activation):
     torch.manual_seed(0)
-    decoder = SpatialBroadcastDecoder(5, 4, channels=6, layers=layers, size=16, padding=padding, stride=stride).double()
+    decoder = SpatialBroadcastDecoder(5, 4, 6, layers, 16, padding, stride, activation).double()
     decoder.first.bias.data.normal_()
     latents = torch.randn(3, 5, dtype=torch.float64)
     drawn = decoder(latents)
@@ -52,9 +54,10 @@ def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers):
     assert_close(drawn, tile_then_convolve(decoder, latents, 16, padding), rtol=0, atol=1e-6)
 
 
-def test_the_shortcut_has_the_gradients_of_tiling():
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_the_shortcut_has_the_gradients_of_tiling(activation):
     torch.manual_seed(0)
-    decoder = SpatialBroadcastDecoder(3, 4, channels=4, layers=2, size=8).double()
+    decoder = SpatialBroadcastDecoder(3, 4, channels=4, layers=2, size=8, activation=activation).double()
     latents = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     wanted = [latents, *decoder.parameters()]
     by_shortcut = torch.autograd.grad(decoder(latents).square().sum(), wanted)

@@ -144,6 +144,22 @@ class TestForeignFiles:
         assert np.array_equal(found["mask"], SCENES["mask"][[5, 1]])
         assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1], : store.num_objects])
 
+    @pytest.mark.parametrize(("on", "order"), [(255, (0, 3, 1, 2)), (1, (0, 1, 2, 3))])
+    def test_a_mask_for_each_entry_is_read_and_gives_boxes(self, path, on, order):
+        """As converters of DeepMind's files leave them: [N, K, H, W, 1] or [N, H, W, K, 1], the background first."""
+        entries = (SCENES["mask"][..., None] == np.arange(6)).astype(np.uint8) * on  # [N, H, W, K]
+        store = SceneStore(foreign(path, image=SCENES["image"], mask=entries.transpose(order)[..., None]))
+        found = store.batch([5, 1])
+        assert store.num_objects == 5
+        assert found["mask"].dtype == np.uint8
+        assert np.array_equal(found["mask"], SCENES["mask"][[5, 1]])
+        assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1]])
+
+    def test_a_pixel_of_no_entry_is_background(self, path):
+        store = SceneStore(foreign(path, image=np.zeros((1, 4, 6, 3), np.uint8), mask=np.zeros((1, 3, 4, 6, 1), int)))
+        assert not store.batch([0])["mask"].any()
+        assert store.batch([0])["boxes"].shape == (1, 2, 4)
+
     def test_boxes_have_the_same_rows_in_every_batch(self, path):
         masks = np.zeros((3, 4, 4), np.uint8)
         masks[2] = 4
@@ -230,6 +246,9 @@ class TestDamage:
             ({"image": IMAGES, "mask": np.zeros((3, 4, 5), np.float32)}, r"'mask' must be \[3, 4, 5\] uint8"),
             ({"image": IMAGES, "mask": np.zeros((3, 6, 4, 5), np.uint8)}, "Store a label map"),
             ({"image": IMAGES, "mask": np.zeros((2, 4, 5), np.uint8)}, r"but is \[2, 4, 5\]"),
+            ({"image": IMAGES, "mask": np.zeros((3, 6, 1, 4, 5), np.uint8)}, r"but is \[3, 6, 1, 4, 5\]"),
+            ({"image": IMAGES, "mask": np.zeros((2, 6, 4, 5, 1), np.uint8)}, r"but is \[2, 6, 4, 5, 1\]"),
+            ({"image": IMAGES, "mask": np.zeros((3, 0, 4, 5, 1), np.uint8)}, r"but is \[3, 0, 4, 5, 1\]"),
             ({"image": IMAGES, "boxes": np.zeros((3, 2, 5), np.float32)}, r"'boxes' must be \[3, M, 4\] float32"),
             ({"image": IMAGES, "boxes": np.zeros((3, 2, 4))}, r"but is \[3, 2, 4\] float64"),
         ],

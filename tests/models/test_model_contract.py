@@ -13,14 +13,19 @@ from torch.testing import assert_close
 from unscene.blocks.attention_unet import AttentionUNetSettings
 from unscene.blocks.component_vae import ComponentVAESettings
 from unscene.blocks.convolutional_autoencoder import AutoencoderSettings
+from unscene.blocks.refinement_network import RefinementSettings
 from unscene.blocks.resnet_fpn import BackboneSettings
 from unscene.errors import RecipeError, ShapeError
 from unscene.localization.location_mask import LocationSettings
 from unscene.models import MODELS, model_class
 from unscene.models.explicit_localization import ExplicitLocalizationSettings
+from unscene.models.iodine import IODINESettings
 from unscene.models.monet import MONetSettings
 from unscene.models.redo import ReDOSettings
 from unscene.models.rmonet import RMONetSettings
+from unscene.models.space import SPACESettings
+from unscene.models.space_background import BackgroundSettings
+from unscene.models.space_foreground import ForegroundSettings
 from unscene.regions.proposals import ProposalSettings
 from unscene.regions.segmentation_heads import HeadSettings
 from unscene.scene import Decomposition, Losses
@@ -86,6 +91,46 @@ def tiny_redo() -> ReDOSettings:
     )
 
 
+def tiny_iodine(pooling: str = "average", **changes: Any) -> IODINESettings:
+    refinement = RefinementSettings(channels=(8, 8, 8), pooling=pooling, hidden=16, lstm=16)
+    small = {"num_slots": 4, "iterations": 2, "latent_dim": 6, "decoder_channels": 8, "decoder_layers": 2}
+    return IODINESettings(size=SIZE, refinement=refinement, **small | changes)
+
+
+def tiny_space(**changes: Any) -> SPACESettings:
+    foreground = ForegroundSettings(
+        grid=4,
+        channels=(8, 8, 16, 16),
+        strides=(2, 2, 2, 2),
+        features=16,
+        glimpse_size=8,
+        glimpse_channels=(8, 8),
+        glimpse_strides=(2, 2),
+        glimpse_hidden=16,
+        decoder_channels=(8, 8),
+        what_dim=4,
+    )
+    background = BackgroundSettings(
+        components=3,
+        channels=(8, 8, 8, 8),
+        features=8,
+        hidden=8,
+        mask_dim=4,
+        mask_hidden=16,
+        mask_channels=(8, 8, 8),
+        vae=ComponentVAESettings(latent_dim=4, encoder_channels=(8, 8, 8), encoder_hidden=16, decoder_channels=8),
+    )
+    return SPACESettings(
+        **{"size": SIZE, "scale": 1, "num_slots": 4, **changes}, foreground=foreground, background=background
+    )
+
+
+def tiny_enlarged_space() -> SPACESettings:
+    whole = tiny_space(mixture_over="channel")
+    foreground = dataclasses.replace(whole.foreground, grid=8, boundary_width=0)
+    return dataclasses.replace(whole, scale=2, foreground=foreground)
+
+
 # model -> variant -> settings small enough for a test, with a field `num_slots`
 TINY: dict[str, dict[str, Any]] = {
     "explicit_localization": {
@@ -101,6 +146,12 @@ TINY: dict[str, dict[str, Any]] = {
             ),
         ),
     },
+    "iodine": {
+        "paper": tiny_iodine(decoder_padding="valid", colour="linear", iterations=3, sigma=0.3),
+        "checkpointing": tiny_iodine(checkpointing=True),
+        "by channel": tiny_iodine(mixture_over="channel", likelihood_inputs="log", latent_weight=0.5),
+        "compact": tiny_iodine(pooling="flatten", decoder_stride=4),
+    },
     "monet": {
         "unet": tiny_monet(),
         "resnet and pyramid": tiny_monet("lite"),
@@ -111,6 +162,7 @@ TINY: dict[str, dict[str, Any]] = {
         "three regions": dataclasses.replace(tiny_redo(), num_slots=3),
     },
     "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")} | {"regions": tiny_of_regions()},
+    "space": {"as it is": tiny_space(), "enlarged": tiny_enlarged_space()},
 }
 CASES = [
     pytest.param(name, settings, id=f"{name}-{variant}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
 
+from unscene.data.clevr_records import NUM_TEST, NUM_TRAIN, SIZE
 from unscene.errors import RecipeError
 from unscene.metrics import METRICS
+from unscene.models.space import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
+from unscene.training.module import SceneModule
 from unscene.training.recipe import SECTIONS, Recipe, read_recipe
+from unscene.training.settings import ScheduleSettings
 
 IMAGES = ("rmonet_unet/images", "explicit_localization/images")
 NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user
@@ -61,6 +67,32 @@ TABLES = {
         "schedule.restart_factor": 0.05,
     },
 }
+# the CLEVR tables of R-MONet(Lite) and R-MONet(UNet), typed by hand where they differ from those above
+CLEVR = {
+    "data.size": 128,  # input image dimension (128, 128)
+    "trainer.batch_size": 50,
+    "model.normalise": False,  # image normalization: -
+    "model.pseudo_boxes.min_side": 5,  # bbox minimum size
+    "model.sigma_background": 0.06,
+    "model.sigma_foreground": 0.10,
+    "model.num_slots": 7,  # component number K; "NMS top n" is K - 1 = 6
+}
+TABLES |= {
+    "rmonet_unet/clevr": {
+        **CLEVR,
+        "model.head.kind": "unet",
+        "schedule.warmup_epochs": 5,
+        "schedule.cycle_epochs": 50,
+        "schedule.restart_factor": 0.1,
+    },
+    "rmonet_lite/clevr": {
+        **CLEVR,
+        "model.head.kind": "lite",
+        "schedule.warmup_epochs": 10,
+        "schedule.cycle_epochs": 200,
+        "schedule.restart_factor": 0.05,
+    },
+}
 # the M-dSprites table of MONet, typed by hand; its two variants have no table of their own
 MONET = {
     "data.size": 64,  # input image dimension (64, 64)
@@ -77,16 +109,87 @@ MONET = {
     "model.latent_weight": 0.5,  # beta
     "model.mask_weight": 0.5,  # gamma
 }
+ON_CLEVR = {  # the CLEVR tables, where they differ from those on Multi-dSprites
+    "monet": {
+        "data.size": 128,  # input image dimension (128, 128)
+        "trainer.batch_size": 50,
+        "model.sigma_background": 0.06,
+        "model.sigma_foreground": 0.10,
+        "model.num_slots": 7,
+        "model.unet.channels": [32, 32, 32, 64, 64, 64],  # of Burgess et al. for 128 pixels
+    },
+    "iodine": {
+        "data.size": 128,
+        "trainer.batch_size": 20,
+        "optimizer.learning_rate": 0.0003,
+        "model.num_slots": 7,
+        "model.latent_dim": 64,
+        "model.refinement.channels": [64, 64, 64, 64],  # convolution output channel 64, 4 layers
+        "model.refinement.hidden": 256,  # mlp units
+        "model.decoder_channels": 64,
+        "model.decoder_layers": 4,
+    },
+    "space": {"data.size": 128, "model.scale": 1, "model.foreground.boundary_end_step": 50000},
+}
 MONETS = {  # attention, head; Table 1: foreground ARI
+    "monet/clevr": ("unet", None, 0.927),
+    "monet_resnet_fpn/clevr": ("resnet_fpn", "rmonet_lite/multi_dsprites", 0.822),
+    "monet_resnet_fpn_unet/clevr": ("resnet_fpn", "rmonet_unet/multi_dsprites", 0.825),
     "monet/multi_dsprites": ("unet", None, 0.944),
     "monet_resnet_fpn/multi_dsprites": ("resnet_fpn", "rmonet_lite/multi_dsprites", 0.607),
     "monet_resnet_fpn_unet/multi_dsprites": ("resnet_fpn", "rmonet_unet/multi_dsprites", 0.853),
+}
+# the same paper's appendix: the M-dSprites table of IODINE, typed by hand
+IODINE = {
+    "data.size": 64,  # input image dimension (64, 64)
+    "trainer.batch_size": 64,
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 0.0001,
+    "optimizer.clip_norm": 5.0,  # of IODINE's paper
+    "model.num_slots": 6,  # component number K
+    "model.iterations": 5,  # iteration T
+    "model.latent_dim": 16,
+    "model.refinement.channels": [32, 32, 32],  # refine network: convolution output channel, convolution layers
+    "model.refinement.hidden": 128,  # mlp units
+    "model.refinement.kernel": 3,
+    "model.refinement.stride": 2,
+    "model.decoder_channels": 32,
+    "model.sigma": 0.1,  # decoder standard deviation
+    "model.decoder_layers": 5,
+    "model.decoder_stride": 1,
+    "model.latent_weight": 1.0,
+}
+# R-MONet, appendix: the M-dSprites table of SPACE, typed by hand
+SPACE = {
+    "data.size": 64,  # input image dimension (128, 128) (upscale from (64, 64))
+    "model.scale": 2,
+    "trainer.batch_size": 48,
+    "optimizer.name": "rmsprop",  # fg optimizer
+    "optimizer.names": {"background": "adam"},  # bg optimizer
+    "optimizer.learning_rate": 0.00001,  # fg learning rate
+    "optimizer.groups": {"background": 0.001},  # bg learning rate
+    "optimizer.clip_norm": 1,
+    "model.foreground.grid": 8,
+    "model.foreground.sigma": 0.11,  # fg standard deviation
+    "model.foreground.presence": {"start_step": 4000, "end_step": 10000, "start": 0.1, "end": 0.01},  # z_pres
+    "model.foreground.scale_mean": {"start_step": 0, "end_step": 20000, "start": -1.0, "end": -2.0},  # z_scale
+    "model.foreground.scale_std": 0.1,
+    "model.foreground.temperature": {"start_step": 0, "end_step": 20000, "start": 2.5, "end": 0.5},  # tau
+    "model.background.components": 3,  # bg component number K
+    "model.background.sigma": 0.09,  # bg standard deviation
+    "model.foreground.boundary_end_step": None,  # boundary loss true, - (to the end of training)
+    "model.foreground.boundary_width": 2,
 }
 # Tables 1 and 2: foreground ARI; mAP 50:95, 50, 75
 REPORTED = {
     "rmonet_unet/multi_dsprites": (0.951, 0.435, 0.839, 0.407),
     "rmonet_lite/multi_dsprites": (0.801, 0.427, 0.802, 0.419),
     "rmonet_roi_align/multi_dsprites": (0.633, 0.319, 0.711, 0.237),
+    "space/multi_dsprites": (0.844, 0.309, 0.757, 0.174),
+    "space/clevr": (0.934, 0.592, 0.863, 0.679),
+    "rmonet_unet/clevr": (0.981, 0.645, 0.969, 0.775),
+    "rmonet_lite/clevr": (0.949, 0.611, 0.935, 0.730),
+    "rmonet_roi_align/clevr": (0.878, 0.488, 0.865, 0.496),
 }
 
 
@@ -183,8 +286,11 @@ def test_the_papers_recipes_carry_the_appendix_table(name):
 @pytest.mark.parametrize("name", MONETS)
 def test_monets_carry_their_table_and_r_monets_backbones(name):
     recipe = packaged(name)
-    assert {dotted: setting(recipe, dotted) for dotted in MONET} == MONET
     attention, like, reported = MONETS[name]
+    table = MONET | (ON_CLEVR["monet"] if name.endswith("clevr") else {})
+    if like:
+        table.pop("model.unet.channels", None)
+    assert {dotted: setting(recipe, dotted) for dotted in table} == table
     assert recipe.about.reported == {"ari_fg": reported}
     assert recipe.model.attention == attention
     if like:  # "the spatial attention network in R-MONet"
@@ -192,8 +298,37 @@ def test_monets_carry_their_table_and_r_monets_backbones(name):
         assert recipe.model.head == packaged(like).model.head
 
 
-def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
-    align, lite = packaged("rmonet_roi_align/multi_dsprites"), packaged("rmonet_lite/multi_dsprites")
+@pytest.mark.parametrize("data", ["multi_dsprites", "clevr"])
+def test_spaces_recipe_carries_the_appendix_table(data):
+    recipe = packaged(f"space/{data}")
+    table = SPACE | (ON_CLEVR["space"] if data == "clevr" else {})
+    assert {dotted: setting(recipe, dotted) for dotted in table} == table
+    assert recipe.about.origin == "paper"
+    assert recipe.schedule == ScheduleSettings()
+    if data == "multi_dsprites":
+        assert recipe.model == replace(SPACESettings(), mixture_over="channel")
+    restart = recipe.trainer.restart
+    assert (restart.from_step, restart.until_step) == (10_000, 15_000)  # "if the foreground stays empty by step 10-15k"
+
+
+def test_the_foreground_and_the_background_of_space_have_optimisers_of_their_own():
+    optimizer = SceneModule(packaged("space/multi_dsprites"), steps_per_epoch=1).configure_optimizers()
+    rates = {type(each).__name__: {group["lr"] for group in each.param_groups} for each in optimizer.optimizers}
+    assert rates == {"RMSprop": {1e-5}, "Adam": {1e-3}}
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])
+def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to test; ours: the last 320 to validate
+    values = packaged(name).values
+    stretches = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
+    assert [(each["first"], each["count"]) for each in stretches] == [(0, 48_080), (48_080, 320), (48_400, 1_600)]
+    assert (NUM_TRAIN, NUM_TEST) == (48_400, 1_600)
+    assert {(each["name"], each["path"], each["size"]) for each in stretches} == {("hdf5", "clevr.h5", SIZE)}
+
+
+@pytest.mark.parametrize("data", ["multi_dsprites", "clevr"])
+def test_roi_align_has_the_lite_variants_settings_but_for_its_head(data):
+    align, lite = packaged(f"rmonet_roi_align/{data}"), packaged(f"rmonet_lite/{data}")
     differing = {key for key in lite.values["model"] if align.values["model"][key] != lite.values["model"][key]}
     assert differing == {"head"}
     assert align.model.head.kind == "roi_align"
@@ -204,6 +339,14 @@ def test_roi_align_has_the_lite_variants_settings_but_for_its_head():
 def test_reported_scores_are_those_of_tables_1_and_2(name):
     expected = dict(zip(("ari_fg", "map_50_95", "map_50", "map_75"), REPORTED[name], strict=True))
     assert packaged(name).about.reported == expected
+
+
+@pytest.mark.parametrize(("data", "reported"), [("multi_dsprites", 0.724), ("clevr", 0.962)])  # Table 1
+def test_iodine_has_the_table_and_the_score_of_the_r_monet_paper(data, reported):
+    recipe = packaged(f"iodine/{data}")
+    table = IODINE | (ON_CLEVR["iodine"] if data == "clevr" else {})
+    assert {dotted: setting(recipe, dotted) for dotted in table} == table
+    assert recipe.about.reported == {"ari_fg": reported}
 
 
 def test_names_are_paths():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.scene import Decomposition
+from unscene.training.run_folder import RunFolder
 
 
 class ColourModel(nn.Module):
@@ -74,13 +75,15 @@ class FakeLoaded:
     reported: dict[str, float] = field(default_factory=lambda: {"ari_fg": 0.951, "map_50_95": 0.435})
     provenance: dict[str, Any] = field(default_factory=lambda: {"run": "A", "sha256": "12ab", "step": 20000})
     batches: list[int] = field(default_factory=list)
+    run: RunFolder | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> dict[str, Any]:
         return {
             "about": {"title": "colours are objects", "reported": self.reported},
             "model": {"name": "colour", "num_slots": self.model.num_slots},
-            "data": {"name": "multi_dsprites", "size": self.size},
+            "data": {"name": "multi_dsprites", "size": self.size} | self.data,
             "trainer": {"precision": "float32"},
         }
 

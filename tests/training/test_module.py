@@ -35,7 +35,8 @@ def test_every_parameter_is_in_one_group(model):
 
 def test_a_misspelt_prefix_names_the_nearest(model):
     with pytest.raises(
-        RecipeError, match=r"optimizer\.groups or decays names 'vea'.*Did you mean 'vae'\? Its parts are: vae, head"
+        RecipeError,
+        match=r"optimizer\.groups, decays or names has 'vea'.*Did you mean 'vae'\? Its parts are: vae, head",
     ):
         parameter_groups(model, ["vea"])
 
@@ -72,6 +73,38 @@ def test_decays_and_betas_are_of_their_groups(tiny):
         group = of[id(parameter)]
         assert group["lr"] == (0.5 if name.startswith("vae") else module.recipe.optimizer.learning_rate)
         assert group["weight_decay"] == (0.125 if name.startswith("vae.decoder") else 0.25)
+
+
+def test_each_part_has_its_optimiser(tiny):
+    changes = {
+        "optimizer.name": "rmsprop",
+        "optimizer.names": {"vae": "adam", "vae.decoder": "adamw"},
+        "optimizer.learning_rate": 0.5,
+        "optimizer.groups": {"vae": 0.25, "head": 0.125},
+        "optimizer.betas": [0.0, 0.9],
+    }
+    module = SceneModule(tiny(changes), steps_per_epoch=10)
+    optimizer = module.configure_optimizers()
+    kinds = {id(p): type(each) for each in optimizer.optimizers for g in each.param_groups for p in g["params"]}
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert module.peaks == [group["lr"] for group in optimizer.param_groups]
+    for name, parameter in module.model.named_parameters():
+        of_decoder, of_vae = name.startswith("vae.decoder"), name.startswith("vae")
+        kind = torch.optim.AdamW if of_decoder else torch.optim.Adam if of_vae else torch.optim.RMSprop
+        assert kinds[id(parameter)] is kind, name
+        assert rates[id(parameter)] == (0.25 if of_vae else 0.125 if name.startswith("head") else 0.5)
+    assert all(each.defaults.get("betas", (0.0, 0.9)) == (0.0, 0.9) for each in optimizer.optimizers)
+
+
+@pytest.mark.parametrize("names", [{}, {"vae": "adam"}])
+def test_optimisers_of_one_kind_are_one(tiny, names):
+    optimizer = SceneModule(tiny({"optimizer.names": names}), steps_per_epoch=10).configure_optimizers()
+    assert type(optimizer) is torch.optim.Adam
+
+
+def test_a_part_that_is_not_there_has_no_optimiser(tiny):
+    with pytest.raises(RecipeError, match=r"optimizer\.groups, decays or names has 'vea'"):
+        SceneModule(tiny({"optimizer.names": {"vea": "adamw"}}), steps_per_epoch=10).configure_optimizers()
 
 
 class Broken(nn.Module):

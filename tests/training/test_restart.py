@@ -58,6 +58,15 @@ def test_the_weights_are_those_of_another_seed_and_training_goes_on_as_from_the_
     assert {float(each["step"]) for each in optimizer["state"].values()} == {1.0}  # it has forgotten the first attempt
 
 
+def test_every_optimiser_forgets(tiny, tmp_path):
+    two = {"optimizer.name": "rmsprop", "optimizer.names": {"vae": "adam"}}
+    changes = {"trainer.restart": {**ALWAYS, "times": 1}, **EVERY_STEP, **two, "trainer.max_steps": 2}
+    run = train(tiny(changes), tmp_path / "run")
+    (optimizer,) = torch.load(run.last, weights_only=True)["optimizer_states"]
+    assert {len(each) for each in optimizer["state"].values()} == {2, 3}  # RMSprop's and Adam's
+    assert {float(each["step"]) for each in optimizer["state"].values()} == {1.0}
+
+
 def test_a_resumed_training_remembers(tiny, tmp_path):
     recipe = tiny({"trainer.restart": {**ALWAYS, "times": 1}, **EVERY_STEP, "trainer.max_steps": 2})
     train(recipe, tmp_path / "run")

@@ -17,6 +17,7 @@ from unscene.models.rmonet import RMONet
 from unscene.scene import Losses
 from unscene.training import train as train_module
 from unscene.training.clock import Clock
+from unscene.training.combined_optimizer import CombinedOptimizer
 from unscene.training.run_folder import RunFolder
 from unscene.training.train import train
 from unscene.training.weights import read_weights
@@ -222,6 +223,45 @@ def test_gradients_are_clipped_in_either_precision(tiny, tmp_path, state, precis
         assert all(each.isfinite().all() for each in state(clipped.last).values() if each.is_floating_point())
         if name == "rmsprop":
             assert not same(state(free.last), state(clipped.last))
+
+
+TWO = {
+    "optimizer.name": "rmsprop",
+    "optimizer.names": {"vae": "adam"},
+    "optimizer.groups": {"vae": 0.01},
+    "optimizer.clip_norm": 1.0,
+}
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_two_optimisers_are_resumed_as_if_unbroken(tiny, tmp_path, state, stop_after, monkeypatch, clip_norm):
+    recipe = tiny(TWO | {"optimizer.clip_norm": clip_norm})
+    unbroken = train(recipe, tmp_path / "unbroken")
+    stop_after(3)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run")
+    monkeypatch.undo()
+    run = train(recipe, tmp_path / "run", resume=True)
+    assert rows(run) == rows(unbroken)
+    assert same(state(run.last), state(unbroken.last))
+    (kept,) = torch.load(run.last, weights_only=True)["optimizer_states"]
+    assert {tuple(sorted(each)) for each in kept["state"].values()} == {
+        ("exp_avg", "exp_avg_sq", "step"),
+        ("square_avg", "step"),
+    }
+
+
+def test_two_optimisers_gradients_are_clipped_by_one_norm(tiny, tmp_path, monkeypatch):
+    norms = []
+
+    def step(self, closure=None):
+        closure()
+        squares = [each.grad.square().sum() for group in self.param_groups for each in group["params"]]
+        norms.append(float(torch.stack(squares).sum().sqrt()))
+
+    monkeypatch.setattr(CombinedOptimizer, "step", step)
+    train(tiny(TWO | {"trainer.max_steps": 2, "trainer.log_every": 1}), tmp_path / "run")
+    assert norms == pytest.approx([1.0, 1.0], rel=1e-3)
 
 
 def test_a_run_that_was_not_clipped_may_be_resumed_clipped(tiny, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unscene.blocks.precision import at_least_float32
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.spatial_broadcast import Padding, SpatialBroadcastDecoder, keep_variance
 from unscene.blocks.spatial_transformer import crop_boxes, paste_boxes
@@ -114,7 +115,7 @@ class ComponentVAE(nn.Module):
     def encode(
         self, images: Tensor, log_masks: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32; zeros where a slot is not used.
+        """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32 or better; zeros for unused slots.
 
         Args:
             images: [B, 3, H, W].
@@ -141,14 +142,14 @@ class ComponentVAE(nn.Module):
             read = crop_boxes(read, self._regions(regions, read), (side, side))
         elif self.settings.encoder_stride > 1:
             read = F.avg_pool2d(read, self.settings.encoder_stride)
-        code = self.encoder(read.contiguous(memory_format=torch.channels_last)).float()
+        code = at_least_float32(self.encoder(read.contiguous(memory_format=torch.channels_last)))
         mean, log_variance = slots.unpack(code).chunk(2, dim=-1)
         return mean, log_variance
 
     def decode(
         self, latents: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32.
+        """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32 or better.
 
         Args:
             latents: [B, K, D].
@@ -156,7 +157,7 @@ class ComponentVAE(nn.Module):
             regions: [S, 4] of the packed slots, used where `decoder_region` is `roi`; None: the whole image.
         """
         slots = slots or SlotPacking.all_of(latents)
-        colour, mask_logits = self.decoder(slots.pack(latents)).float().split([3, 1], dim=1)
+        colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
         if self.settings.decoder_region == "roi":

@@ -1,9 +1,7 @@
-"""DeepMind's Multi-dSprites, "coloured sprites on grayscale", from its TFRecord file to an HDF5 file of scenes.
+"""DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, each checked against the layout of its data set.
 
-The file (bucket `multi-object-datasets`, `multi_dsprites/multi_dsprites_colored_on_grayscale.tfrecords`, GZIP) gives
-every scene six entries, the background first and then up to five sprites; `visibility` says which of them exist.
-What comes out are the arrays that `multi_dsprites.MultiDSprites` draws, so that one may stand for the other; only
-`visibility` is 0 or 1 here, as in the file, and not the share that is seen.
+The files lie in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
+(`multi_dsprites_records`, `clevr_records`); everything else about reading them is here.
 """
 
 from __future__ import annotations
@@ -11,30 +9,21 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.store import write_scenes
 from unscene.data.tf_example import Feature, parse_example
 from unscene.data.tfrecord import read_records
 from unscene.errors import DataError
 
-_FILE = "multi_dsprites_colored_on_grayscale.tfrecords"
-_ENTRIES = 6  # of a scene, background included
-_SCHEMA: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
-    "image": (np.uint8, (64, 64, 3)),
-    "mask": (np.uint8, (64, 64, _ENTRIES, 1)),
-    **dict.fromkeys(("x", "y", "shape", "visibility", "orientation", "scale"), (np.float32, (_ENTRIES,))),
-    "color": (np.float32, (_ENTRIES, 3)),
-}
-_OTHER_FILES = {  # bytes of an image and of its masks
+_KNOWN_BY_SIZE = {  # bytes of an image and of its masks
+    (64 * 64 * 3, 6 * 64 * 64): "multi_dsprites_colored_on_grayscale.tfrecords",
     (64 * 64, 4 * 64 * 64): "multi_dsprites_binarized.tfrecords",
     (64 * 64 * 3, 5 * 64 * 64): "multi_dsprites_colored_on_colored.tfrecords",
     (240 * 320 * 3, 11 * 240 * 320): "clevr_with_masks_train.tfrecords",
@@ -49,84 +38,42 @@ _SHOWN = 5  # damaged records named one by one
 _log = logging.getLogger(__name__)
 
 
-def convert_multi_dsprites(
-    tfrecords: str | Path,
-    out: str | Path,
-    skip_damaged: bool = False,
-    progress: bool = True,
-    count: int | None = None,
-) -> int:
-    """Write the scenes of the TFRecord file to a new HDF5 file (`store`), reading and writing as a stream.
+@dataclass(frozen=True)
+class RecordLayout:
+    """What every record of a published file holds.
 
-    Args:
-        tfrecords: `multi_dsprites_colored_on_grayscale.tfrecords`, as it was downloaded (gzip) or unpacked.
-        out: the new file; it appears under this name only when it is complete.
-        skip_damaged: leave damaged records out, where the file can be read on; their number is logged, and kept in
-            the new file's attribute `damaged_left_out`.
-        progress: show a bar with the time left on stderr.
-        count: convert only the first so many scenes; all of them by default.
-
-    Returns:
-        The number of scenes written.
-
-    Raises:
-        DataError: the TFRecord file is missing, damaged or another one, `out` is already there or cannot be written,
-            or there are fewer than `count` scenes.
+    Attributes:
+        file: its published name.
+        features: type and shape of each; `image` and `mask` are among them.
     """
-    tfrecords = Path(tfrecords)
-    if count is not None and count < 1:
-        raise DataError(f"count must be 1 or more, but is {count}.")
-    attributes: dict[str, Any] = {"source": f"multi_dsprites, converted from {tfrecords.name}", "damaged_left_out": 0}
 
-    def leave_out(error: DataError) -> None:
-        attributes["damaged_left_out"] += 1
-        if attributes["damaged_left_out"] <= _SHOWN:
-            _log.warning("left out: %s", error)
+    file: str
+    features: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 
-    scenes = _scenes(tfrecords, leave_out if skip_damaged else None, progress and count is None)
-    batches = _batches(islice(scenes, count))
-    written = write_scenes(out, batches, count, attributes, progress and count is not None)
-    if attributes["damaged_left_out"]:
-        _log.warning(
-            "%s: %d damaged records left out, %d kept", tfrecords.name, attributes["damaged_left_out"], written
-        )
-    return written
+    def shaped(self, features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
+        """The features of one record, each in its shape.
 
+        Args:
+            features: as `parse_example` gives them.
+            where: how messages name the record.
 
-def _scenes(path: Path, on_damage: Callable[[DataError], None] | None, progress: bool) -> Iterator[dict[str, NDArray]]:
-    """The features of every record in their shapes, behind a bar that counts the bytes of the file."""
-    size = path.stat().st_size if path.is_file() else None
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, file=sys.stderr, disable=not progress)
-    with bar:
-        for record in read_records(path, on_damage):
-            try:
-                features = parse_example(record.data, record.where)
-            except DataError as error:
-                if on_damage is None:
-                    raise
-                on_damage(error)
-                continue
-            yield _shaped(features, record.where)
-            bar.update(record.file_bytes - bar.n)
-
-
-def _shaped(features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
-    """The features of one scene, each in the shape of the schema."""
-    scene, wrong = {}, []
-    for name, (kind, shape) in _SCHEMA.items():
-        values = _flat(features.get(name))
-        if values is not None and values.dtype == kind and values.size == math.prod(shape):
-            scene[name] = values.reshape(shape)
-        elif values is None:
-            wrong.append(f"'{name}' is missing")
-        else:
-            wrong.append(f"'{name}' is {values.size:,} x {values.dtype}, not {math.prod(shape):,} x {kind.__name__}")
-    if wrong:
-        sizes = [0 if (values := _flat(features.get(name))) is None else values.size for name in ("image", "mask")]
-        other = _OTHER_FILES.get((sizes[0], sizes[1]))
-        looks = f"It looks like {other}. " if other else f"Its features are {', '.join(sorted(features)) or 'none'}. "
-        raise DataError(f"{where} is no scene of {_FILE}: {'; '.join(wrong)}. {looks}Give {_FILE} instead.")
-    return scene
+        Raises:
+            DataError: a feature is missing or of another type or size: this is another file.
+        """
+        scene, wrong = {}, []
+        for name, (kind, shape) in self.features.items():
+            values = _flat(features.get(name))
+            if values is not None and values.dtype == kind and values.size == math.prod(shape):
+                scene[name] = values.reshape(shape)
+            elif values is None:
+                wrong.append(f"'{name}' is missing")
+            else:
+                expected = f"{math.prod(shape):,} x {kind.__name__}"
+                wrong.append(f"'{name}' is {values.size:,} x {values.dtype}, not {expected}")
+        if wrong:
+            likeness = _likeness(features, self.file)
+            raise DataError(f"{where} is no scene of {self.file}: {'; '.join(wrong)}. {likeness}")
+        return scene
 
 
 def _flat(values: Feature | None) -> NDArray | None:
@@ -136,22 +83,100 @@ def _flat(values: Feature | None) -> NDArray | None:
     return values
 
 
-def _batches(scenes: Iterator[dict[str, NDArray]]) -> Iterator[dict[str, NDArray]]:
-    while scenes_of_batch := list(islice(scenes, _BATCH)):
-        yield _as_generated({name: np.stack([scene[name] for scene in scenes_of_batch]) for name in _SCHEMA})
+def _likeness(features: Mapping[str, Feature], wanted: str) -> str:
+    image, mask = (0 if (values := _flat(features.get(name))) is None else values.size for name in ("image", "mask"))
+    other = _KNOWN_BY_SIZE.get((image, mask), wanted)
+    looks = f"Its features are {', '.join(sorted(features)) or 'none'}" if other == wanted else f"It looks like {other}"
+    return f"{looks}. Give {wanted} instead."
 
 
-def _as_generated(batch: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """The arrays as `multi_dsprites.MultiDSprites` gives them: a label map, boxes, and factors of the sprites alone."""
-    mask = batch["mask"][..., 0].argmax(axis=3).astype(np.uint8)  # one-hot, 0 or 255; [B, H, W, 6] to [B, H, W]
-    present = batch["visibility"][:, 1:] > 0  # [B, M]
-    factors = {name: np.where(present, batch[name][:, 1:], 0) for name in ("scale", "orientation", "x", "y")}
-    return {
-        "image": batch["image"],
-        "mask": mask,
-        "boxes": boxes_of_labels(mask, _ENTRIES - 1),
-        "shape": np.rint(np.where(present, batch["shape"][:, 1:], 0)).astype(np.uint8),
-        **factors,
-        "color": np.where(present[..., None], batch["color"][:, 1:], 0),
-        "visibility": present.astype(np.float32),
-    }
+class SceneRecords:
+    """The scenes of a TFRecord file, one at a time.
+
+    Iterating yields the features of one record after the other, in their shapes.
+
+    Args:
+        path: of the file, plain or gzip.
+        layout: of its records.
+        skip_damaged: leave damaged records out, where the file can be read on; the log names the first of them.
+        progress: show a bar that counts the bytes of the file, with the time left, on stderr.
+        place: where an earlier reading ended; its records are decompressed and verified again, but not parsed.
+        count: stop behind so many scenes, those of the earlier reading among them; all by default.
+
+    Attributes:
+        place: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
+
+    Raises:
+        DataError: while iterating: the file is missing, damaged or another one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: RecordLayout,
+        skip_damaged: bool = False,
+        progress: bool = True,
+        place: Mapping[str, int] | None = None,
+        count: int | None = None,
+    ) -> None:
+        self._path, self._layout, self._skip_damaged, self._progress = path, layout, skip_damaged, progress
+        self.place = dict(place or {"records": 0, "damaged": 0})
+        self._first, self._seen, self._count = self.place["records"], 0, count
+        self._damaged_since = 0  # behind the last scene
+
+    @property
+    def damaged(self) -> int:
+        """Number of records left out so far."""
+        return self.place["damaged"] + self._damaged_since
+
+    @property
+    def scenes(self) -> int:
+        """Number of scenes so far, those of the earlier reading too."""
+        return scenes_before(self.place)
+
+    def __iter__(self) -> Iterator[dict[str, NDArray]]:
+        return islice(self._scenes(), None if self._count is None else self._count - self.scenes)
+
+    def _scenes(self) -> Iterator[dict[str, NDArray]]:
+        size = self._path.stat().st_size if self._path.is_file() else None
+        name = f"{self._path.name}, behind record {self._first:,}" if self._first else self._path.name
+        with tqdm(total=size, unit="B", unit_scale=True, desc=name, file=sys.stderr, disable=not self._progress) as bar:
+            for record in read_records(self._path, self._leave_out if self._skip_damaged else None):
+                self._seen = record.index + 1
+                if self._seen > self._first:
+                    try:
+                        features = parse_example(record.data, record.where)
+                    except DataError as error:
+                        if not self._skip_damaged:
+                            raise
+                        self._leave_out(error)
+                        continue
+                    scene = self._layout.shaped(features, record.where)
+                    self.place.update(records=self._seen, damaged=self.damaged)
+                    self._damaged_since = 0
+                    yield scene
+                bar.update(record.file_bytes - bar.n)
+
+    def _leave_out(self, error: DataError) -> None:
+        if self._seen < self._first:
+            return  # the earlier reading has counted it
+        self._damaged_since += 1
+        if self.damaged <= _SHOWN:
+            _log.warning("left out: %s", error)
+
+    def report_damage(self, kept: int) -> None:
+        """Log how many records were left out, if any."""
+        if self.damaged:
+            _log.warning("%s: %d damaged records left out, %d kept", self._path.name, self.damaged, kept)
+
+
+def scenes_before(place: Mapping[str, int]) -> int:
+    """Number of scenes before a `SceneRecords.place`."""
+    return place["records"] - place["damaged"]
+
+
+def batches(scenes: Iterable[dict[str, NDArray]]) -> Iterator[dict[str, NDArray]]:
+    """Scenes of the same arrays, stacked 64 at a time; the last batch may be smaller."""
+    rest = iter(scenes)
+    while some := list(islice(rest, _BATCH)):
+        yield {name: np.stack([scene[name] for scene in some]) for name in some[0]}

@@ -1,7 +1,8 @@
 """Scenes on disk: one HDF5 file, one sample a chunk, so that any sample is read at random for the price of itself.
 
     image     [N, H, W, 3]  uint8                   the only one that must be there
-    mask      [N, H, W]     uint8 label map, 0 is the background; [N, H, W, 1] is read too, as published files have it
+    mask      [N, H, W]     uint8 label map, 0 is the background; as published files have it are read too: [N, H, W, 1],
+                            and a mask for each of K entries, the background first: [N, K, H, W, 1] or [N, H, W, K, 1]
     boxes     [N, M, 4]     float32 `x1 y1 x2 y2`, end exclusive; row `m` belongs to label `m + 1`
     factors   [N, ...]      one small data set each (`shape`, `scale`, ...)
 
@@ -42,8 +43,8 @@ class SceneStore:
         path: of the file.
         attributes: of the file, `settings` as a dictionary.
         image_size: (H, W).
-        num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. In a file with masks alone
-            it is the largest label, which takes one pass over the masks.
+        num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. In a file with label maps
+            alone it is the largest label, which takes one pass over them.
 
     Raises:
         DataError: the file is missing, is not HDF5, was never completed, or an array in it is missing or of another
@@ -128,6 +129,9 @@ class SceneStore:
         return values
 
     def _as_labels(self, mask: NDArray) -> NDArray[np.uint8]:
+        if mask.ndim == 5:
+            entries = _entry_axis(mask.shape, self.image_size)
+            return np.asarray(mask[..., 0].argmax(axis=entries), np.uint8)
         labels = mask[..., 0] if mask.ndim == 4 else mask
         if labels.dtype != np.uint8 and labels.size and (labels.min() < 0 or labels.max() > 255):
             raise DataError(
@@ -150,11 +154,25 @@ def _check_datasets(file: h5py.File, path: Path) -> None:
         _refuse(path, image, "[N, H, W, 3] uint8", "Convert the images to 0..255, channels last.")
     N, H, W, _ = image.shape
     mask = file.get("mask")
-    if mask is not None and (mask.dtype.kind not in "iu" or mask.shape not in ((N, H, W), (N, H, W, 1))):
+    if mask is not None and not (mask.dtype.kind in "iu" and _holds_labels(mask.shape, (N, H, W))):
         _refuse(path, mask, f"[{N}, {H}, {W}] uint8", "Store a label map: 0 for the background, 1.. for the objects.")
     boxes = file.get("boxes")
     if boxes is not None and (boxes.dtype != np.float32 or boxes.ndim != 3 or boxes.shape[::2] != (N, 4)):
         _refuse(path, boxes, f"[{N}, M, 4] float32", "Remove it to have the boxes computed from the masks.")
+
+
+def _holds_labels(shape: tuple[int, ...], images: tuple[int, int, int]) -> bool:
+    if len(shape) == 5:
+        axis = _entry_axis(shape, images[1:])
+        return shape[0] == images[0] and axis is not None and 1 <= shape[axis] <= 256
+    return shape in (images, (*images, 1))
+
+
+def _entry_axis(shape: tuple[int, ...], size: tuple[int, ...]) -> int | None:
+    """The axis of the entries in masks [N, K, H, W, 1] or [N, H, W, K, 1]; None when they are neither."""
+    if shape[4] != 1:
+        return None
+    return 1 if shape[2:4] == size else 3 if shape[1:3] == size else None
 
 
 def _refuse(path: Path, dataset: h5py.Dataset, expected: str, cure: str) -> None:
@@ -182,6 +200,8 @@ def _num_objects(file: h5py.File) -> int | None:
     if "mask" not in file:
         return None
     mask = file["mask"]
+    if mask.ndim == 5:
+        return int(mask.shape[_entry_axis(mask.shape, file["image"].shape[1:3])]) - 1
     return max(int(mask[start : start + 256].max()) for start in range(0, len(mask), 256))
 
 

@@ -17,18 +17,14 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from unscene.data.file_lock import lock
 from unscene.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows: unfinished files of killed processes stay
-    fcntl = None  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +59,7 @@ def write_scenes(
             left is removed by the next one that writes the same file, and logged.
     """
     path = Path(path)
-    if path.exists():
-        raise DataError(f"{path} is already there and is not overwritten. Give another name, or remove it first.")
+    refuse_existing(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with tqdm(total=count, unit=" scenes", desc=path.name, file=sys.stderr, disable=not progress) as bar:
         try:
@@ -73,7 +68,7 @@ def write_scenes(
                 _remove_abandoned(path)
                 target = _ErrorKeepingFile(partial, "w+")
             with target:
-                _lock(target)  # until it is closed: `_remove_abandoned` of another process passes it over
+                lock(target)  # until it is closed: `_remove_abandoned` of another process passes it over
                 with _new_file(target) as file:
                     for done in _write_batches(file, batches, count):
                         with _explained(path, partial, done, count):
@@ -90,24 +85,19 @@ def write_scenes(
                 partial.unlink()
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise DataError if there is a file of this name."""
+    if path.exists():
+        raise DataError(f"{path} is already there and is not overwritten. Give another name, or remove it first.")
+
+
 def _remove_abandoned(path: Path) -> None:
     """Remove the unfinished files of killed processes; a lock, which ends with its process, guards the others."""
     for partial in path.parent.glob(f".{escape(path.name)}.*.partial"):
         with suppress(OSError), partial.open("r+b") as file:
-            if _lock(file):
+            if lock(file):
                 partial.unlink()
                 _log.warning("removed %s, which an interrupted run left behind", partial)
-
-
-def _lock(file: IO[bytes] | io.FileIO) -> bool:
-    """Lock a file for as long as it is open; False when another process has done so, or the disk knows no locks."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class _ErrorKeepingFile(io.FileIO):

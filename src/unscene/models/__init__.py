@@ -9,9 +9,11 @@ from unscene.errors import RecipeError, did_you_mean
 
 MODELS = {
     "explicit_localization": "unscene.models.explicit_localization:ExplicitLocalization",
+    "iodine": "unscene.models.iodine:IODINE",
     "monet": "unscene.models.monet:MONet",
     "redo": "unscene.models.redo:ReDO",
     "rmonet": "unscene.models.rmonet:RMONet",
+    "space": "unscene.models.space:SPACE",
 }
 
 

@@ -77,7 +77,7 @@ class MONetSettings:
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's first, on the device of a tensor."""
-        foreground = torch.full((self.num_slots - 1,), self.sigma_foreground, device=like.device)
+        foreground = at_least_float32(like).new_full((self.num_slots - 1,), self.sigma_foreground)
         return F.pad(foreground, (1, 0), value=self.sigma_background)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unscene.blocks.component_vae import ComponentVAE, ComponentVAESettings
 from unscene.blocks.gaussian_latent import sample_gaussian, unit_gaussian_kl
 from unscene.blocks.mixture import MixtureOver, mask_kl, mixture_log_likelihood
+from unscene.blocks.precision import at_least_float32
 from unscene.blocks.resnet_fpn import BackboneSettings, ResNetFPN
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.stick_breaking import softmax_masks, stick_breaking
@@ -170,7 +171,7 @@ class RMONetSettings:
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's last, on the device of a tensor."""
-        foreground = torch.full((self.num_slots - 1,), self.sigma_foreground, device=like.device)
+        foreground = at_least_float32(like).new_full((self.num_slots - 1,), self.sigma_foreground)
         return F.pad(foreground, (0, 1), value=self.sigma_background)  # filled there: a copy would make the host wait
 
 

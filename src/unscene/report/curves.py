@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from math import ceil, isfinite
+from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +14,48 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from unscene.errors import DataError
+from unscene.report.figures import png_bytes
+from unscene.report.results import Curves
 
 _COLUMNS = 4
 _DPI = 100
 _PANEL = (3.2, 2.2)  # inches
 _BLUE = "#2b8cc4"  # seen on white and on black
 _ORANGE = "#d55e00"
+_LIGHT, _DARK = "#333333", "#c8c8c8"  # ink on pages of that ground
 _MANY = 60  # points; from here on their running mean is drawn as well
 _START = 0.05  # of the run; losses begin far from where they then stay
 _DAYS, _HOURS, _MINUTES = (86400, "days"), (3600, "hours"), (60, "minutes")
 
-Series = dict[str, NDArray[np.float64]]  # name -> [P, 2] step and value
+Series = dict[str, NDArray[np.float64]]  # name -> [P, ...] a row each time that it was measured
 
 
 def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     """Read a run's metrics.csv.
 
     Args:
-        metrics_csv: columns `step`, `seconds`, then one a name; a cell is empty where nothing was measured.
+        metrics_csv: see `read_columns`.
 
     Returns:
         The series by name; and the clock [P, 2], step and seconds of every row. Left out are series without a finite
         value, those that never change, and those that repeat an earlier one.
+
+    Raises:
+        DataError: see `read_columns`.
+    """
+    columns, clock = read_columns(metrics_csv)
+    return _worth_drawing({name: points[:, [0, 2]] for name, points in columns.items()}), clock
+
+
+def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
+    """Read every column of a run's metrics.csv.
+
+    Args:
+        metrics_csv: columns `step`, `seconds`, then one a name; a cell is empty where nothing was measured.
+
+    Returns:
+        Name -> [P, 3], step and seconds of each finite value and itself; and the clock [P, 2], step and seconds of
+        every row.
 
     Raises:
         DataError: the file is missing, has not these columns, or holds something that is no number.
@@ -50,13 +71,13 @@ def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
         raise DataError(f"{metrics_csv} must begin with the columns step, seconds, but has: {', '.join(names)}.")
     try:
         clock = np.array([[float(row["step"]), float(row["seconds"])] for row in rows]).reshape(-1, 2)
-        series = {name: _series(rows, name) for name in names[2:]}
+        columns = {name: _column(rows, name) for name in names[2:]}
     except (ValueError, TypeError) as error:  # a row that is cut short gives None
         raise DataError(f"{metrics_csv} is damaged ({error}): expected one number a cell, or none.") from error
-    return _worth_drawing(series), clock
+    return columns, clock
 
 
-def curves_figure(metrics_csv: Path, ink: str = "#333333") -> Figure:
+def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
     """Draw every series of a run's metrics.csv in a panel of its own: `val/` first, then `train/`, then the others.
 
     Below each panel is the step, above it the wall-clock. Where a series begins far outside the range in which it then
@@ -85,9 +106,15 @@ def curves_figure(metrics_csv: Path, ink: str = "#333333") -> Figure:
     return figure
 
 
-def _series(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
-    points = [(float(row["step"]), float(row[name])) for row in rows if row[name] not in ("", None)]
-    return np.array([point for point in points if isfinite(point[1])]).reshape(-1, 2)
+def light_and_dark(draw: Callable[[str], Figure], alt: str) -> Curves:
+    """A figure that is drawn in a given ink, as files for a light and for a dark page."""
+    return Curves(png_bytes(draw(_LIGHT)), png_bytes(draw(_DARK)), alt)
+
+
+def _column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
+    cells = [(row["step"], row["seconds"], row[name]) for row in rows if row[name] not in ("", None)]
+    points = np.array(cells, np.float64).reshape(-1, 3)
+    return points[np.isfinite(points[:, 2])]
 
 
 def _worth_drawing(series: Series) -> Series:
@@ -98,6 +125,11 @@ def _worth_drawing(series: Series) -> Series:
         if len(points) and not constant and not repeated:
             kept[name] = points
     return kept
+
+
+def time_unit(longest: float) -> tuple[int, str]:
+    """How many seconds the unit has in which times up to `longest` seconds are written, and its name."""
+    return next((each for each in (_DAYS, _HOURS, _MINUTES) if longest >= 2 * each[0]), (1, "seconds"))
 
 
 def _rank(name: str) -> int:
@@ -138,7 +170,7 @@ def _draw_axes(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
 def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
     """The wall-clock along the panel's upper edge, each time above the step that was reached then."""
     step, seconds = clock[np.argsort(clock[:, 0], kind="stable")].T
-    divisor, unit = next((each for each in (_DAYS, _HOURS, _MINUTES) if seconds[-1] >= 2 * each[0]), (1, "seconds"))
+    divisor, unit = time_unit(seconds[-1])
     ticks = [
         tick
         for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, seconds[-1] / divisor)

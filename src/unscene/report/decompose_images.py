@@ -14,9 +14,7 @@ and for all together `objects.json` (COCO) and `index.html` (a contact sheet).
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +25,16 @@ from tqdm import tqdm
 
 from unscene.data.image_fit import FitKind, fit_image
 from unscene.data.image_folder import read_image
-from unscene.errors import DataError, RunError
+from unscene.errors import DataError
 from unscene.report.coco_export import CocoObject, coco_json
 from unscene.report.image_results import SUFFIXES, ReadImage, coco_objects, thumbnail, write_image_results
+from unscene.report.output_folder import check_nothing_replaced, publish, unfinished_folder
 from unscene.report.output_names import NamedImage, named_images
 from unscene.report.own_resolution import found_objects
 from unscene.report.page import Section, write_page
 from unscene.report.results import Picture
 from unscene.training.hardware import describe_machine
-from unscene.training.run_folder import write_text, writing
+from unscene.training.run_folder import write_text
 
 if TYPE_CHECKING:
     from unscene.training.loading import LoadedModel
@@ -107,9 +106,10 @@ def decompose_paths(
         RunError: results are there already, or the folder cannot be written.
     """
     common, images = named_images(paths)
-    _check_free(out, images, overwrite)
+    names = [each.stem + suffix for each in images for suffix in SUFFIXES]
+    check_nothing_replaced(out, ["objects.json", "index.html", *names], overwrite)
     collected = _Collected()
-    with _unfinished_folder(out) as unfinished:
+    with unfinished_folder(out) as unfinished:
         with tqdm(total=len(images), unit=" images", desc=loaded.name, disable=not progress) as bar:
             for batch in _batches(images, loaded.size, fit, skip_damaged, collected.skipped):
                 _write_batch(loaded, batch, unfinished, min_area, soft_masks, collected)
@@ -117,40 +117,10 @@ def decompose_paths(
         if not collected.images:
             raise DataError(f"none of the {len(images)} images can be read, the first is {images[0].path}.")
         _write_sheet_and_objects(loaded, unfinished, common, fit, collected)
-        _publish(unfinished, out)
+        publish(unfinished, out, last="objects.json")
     return DecomposedImages(
         out, len(collected.images), len(collected.objects), tuple(collected.skipped), tuple(collected.pictures)
     )
-
-
-def _check_free(out: Path, images: Sequence[NamedImage], overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file. Name a folder for the results with --out.")
-    names = ["objects.json", "index.html", *(each.stem + suffix for each in images for suffix in SUFFIXES)]
-    there = [] if overwrite else [name for name in names if (out / name).exists()]
-    if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise RunError(
-            f"{out / there[0]}{more} would be overwritten. Name another folder with --out, or replace the results "
-            "with --overwrite."
-        )
-
-
-@contextmanager
-def _unfinished_folder(out: Path) -> Iterator[Path]:
-    """A folder inside `out`, so on the same disk, for results that are not complete; it goes when it is left."""
-    made = not out.exists()
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=".unscene-", dir=out)
-    try:
-        with place as folder:
-            yield Path(folder)
-    except BaseException:
-        if made:
-            with suppress(OSError):  # not empty: something else was put there
-                out.rmdir()
-        raise
 
 
 def _batches(
@@ -222,15 +192,3 @@ def _write_sheet_and_objects(
         text += f" and {len(collected.skipped) - 20} more." if len(collected.skipped) > 20 else "."
     section = Section("Overlays", text, tuple(collected.pictures))
     write_page(folder / "index.html", [], title, [section])
-
-
-def _publish(unfinished: Path, out: Path) -> None:
-    """Move all files to their places; objects.json comes last, so where it is, all is."""
-    files = sorted(
-        (file.relative_to(unfinished) for file in unfinished.rglob("*") if file.is_file()),
-        key=lambda file: (file.as_posix() == "objects.json", file.as_posix()),
-    )
-    with writing(out):
-        for file in files:
-            (out / file).parent.mkdir(parents=True, exist_ok=True)
-            (unfinished / file).replace(out / file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -15,9 +16,8 @@ from unscene.data import Source, object_names
 from unscene.errors import DataError, RunError
 from unscene.metrics import METRICS, Metric, default_metrics
 from unscene.metrics.object_locations import LocatedObject, ObjectLocations
-from unscene.report.curves import curves_figure, read_curves
+from unscene.report.curves import curves_figure, light_and_dark, read_curves
 from unscene.report.example_scenes import example_scenes, read_scenes, scores_to_rank_by
-from unscene.report.figures import png_bytes
 from unscene.report.page import write_page
 from unscene.report.results import Curves, ModelResult
 from unscene.scene import Scene
@@ -27,8 +27,6 @@ from unscene.training.run_folder import write_text, writing
 
 if TYPE_CHECKING:
     from unscene.training.loading import LoadedModel
-
-_LIGHT, _DARK = "#333333", "#c8c8c8"  # ink of the curves
 
 
 def evaluate(
@@ -90,8 +88,9 @@ def measure(
     description_of_data: dict[str, Any],
     progress: bool = True,
     metrics_csv: Path | None = None,
+    examples: bool = True,
 ) -> ModelResult:
-    """Evaluate a model and write nothing; arguments and errors as in `evaluate`.
+    """Evaluate a model and write nothing; arguments and errors as in `evaluate`, `examples`: whether to draw scenes.
 
     Scenes are read, decomposed and forgotten batch by batch, so memory does not grow with their number.
     """
@@ -123,7 +122,7 @@ def measure(
         provenance=provenance,
         recipe=loaded.recipe,
         ranked_by=ranked_by,
-        scenes=tuple(example_scenes(loaded, source, scores)),
+        scenes=tuple(example_scenes(loaded, source, scores)) if examples else (),
         curves=curves,
         located=_located(metrics["object_locations"], object_names(source)),
     )
@@ -157,8 +156,8 @@ def draw_curves(metrics_csv: Path) -> Curves | None:
     """
     if not read_curves(metrics_csv)[0]:
         return None
-    light, dark = (png_bytes(curves_figure(metrics_csv, ink)) for ink in (_LIGHT, _DARK))
-    return Curves(light, dark, "Losses and validation metrics of the training, each against step and wall-clock.")
+    alt = "Losses and validation metrics of the training, each against step and wall-clock."
+    return light_and_dark(partial(curves_figure, metrics_csv), alt)
 
 
 def _located(metric: Metric, names: Sequence[str]) -> dict[str, LocatedObject]:

@@ -25,7 +25,7 @@ _SLOT = 120  # pixels of a slot's panel
 _GAP = 8
 _TITLE = 30
 _MOST_COLUMNS = 7
-_TINT = 1.0  # mixed with the image, one slot would show several colours
+TINT = 1.0  # mixed with the image, one slot would show several colours
 _EDGE = 3  # pixels around all, for the frames
 _GROUND = 0.92  # behind a component, where its mask is 0
 
@@ -80,22 +80,23 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def _top_panels(scene: Scene, decomposition: Decomposition, index: int) -> list[Panel]:
-    image = _bytes(scene.images[index])
+    image = image_bytes(scene.images[index])
     zoom = max(1, round(192 / max(image.shape[:2])))  # drawn on enlarged pixels, lines come out thin
-    large = _enlarged(image, zoom)
-    found = _enlarged(decomposition.labels()[index].numpy(), zoom)
+    large = enlarged(image, zoom)
+    found = enlarged(decomposition.labels()[index].numpy(), zoom)
     if decomposition.background is None:
         found = found + 1  # slot 0 is an object as any other
-    boxes = _valid_boxes(decomposition, index)
+    boxes = valid_boxes(decomposition, index)
     title = "image" if boxes is None else "image, boxes"
     panels = [
         Panel(large if boxes is None else overlay(large, None, boxes * zoom, [""] * len(boxes), stroke=2), title),
-        Panel(_bytes(decomposition.reconstruction()[index]), "reconstruction"),
-        Panel(overlay(large, found, tint=_TINT), "segmentation"),
+        Panel(image_bytes(decomposition.reconstruction()[index]), "reconstruction"),
+        Panel(overlay(large, found, tint=TINT), "segmentation"),
     ]
     if scene.labels is not None:
-        truth = _in_colours_of(_enlarged(scene.labels[index].numpy(), zoom), found)
-        panels.append(Panel(overlay(large, truth, tint=_TINT), "truth"))
+        truth = enlarged(scene.labels[index].numpy(), zoom)
+        truth = matched_labels(truth, found, int(truth.max()) + 1)[truth]
+        panels.append(Panel(overlay(large, truth, tint=TINT), "truth"))
     return panels
 
 
@@ -123,7 +124,7 @@ def _slot_title(decomposition: Decomposition, index: int, label: int) -> str:
     return f"{label}: {float(scores[index, label - 1]):.2f}" if bool(valid[index, label - 1]) else f"{label}: no box"
 
 
-def _valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32] | None:
+def valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32] | None:
     """[N, 4] the boxes, zero rows for those that are not valid; None for a model without boxes."""
     boxes, valid = decomposition.boxes, decomposition.box_valid
     if boxes is None or valid is None:
@@ -132,21 +133,36 @@ def _valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32
     return shown
 
 
-def _in_colours_of(true: NDArray[np.integer], found: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Give each true object the label of the slot matched with it (the most shared pixels in all), one to one."""
-    number = int(max(true.max(), found.max()))
-    pairs = np.bincount((true.astype(np.int64) * (number + 1) + found).ravel(), minlength=(number + 1) ** 2)
-    _, label = linear_sum_assignment(pairs.reshape(number + 1, number + 1)[1:, 1:], maximize=True)
-    renamed: NDArray[np.integer] = np.concatenate([[0], label + 1])[true]
-    return renamed
+def matched_labels(
+    labels: NDArray[np.integer], reference: NDArray[np.integer], number: int, background: bool = True
+) -> NDArray[np.int64]:
+    """For each label of a map one of another map, one to one, so that they share the most pixels in all.
+
+    Args:
+        labels: [H, W] in 0..number-1.
+        reference: [H, W] of the same image.
+        number: of labels that there may be.
+        background: whether label 0 is the background of both, and so matched with itself; else it is as any other.
+
+    Returns:
+        [number]; `matched_labels(...)[labels]` is the first map in the colours of the other. A label for which none is
+        left that it shares a pixel with gets one that `reference` does not have.
+    """
+    columns = int(reference.max()) + 1
+    pairs = labels.astype(np.int64) * columns + reference
+    shared = np.bincount(pairs.ravel(), minlength=number * columns).reshape(number, columns).astype(np.float64)
+    shared[shared == 0] = -1  # less than a label of its own
+    first = int(background)
+    _, matched = linear_sum_assignment(np.pad(shared, ((0, 0), (0, number)))[first:, first:], maximize=True)
+    return np.concatenate([np.zeros(first, np.int64), matched + first])
 
 
-def _bytes(image: Tensor) -> NDArray[np.uint8]:
+def image_bytes(image: Tensor) -> NDArray[np.uint8]:
     """[3, H, W] in 0..1 to [H, W, 3] uint8."""
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _enlarged(image: NDArray[Any], zoom: int) -> NDArray[Any]:
+def enlarged(image: NDArray[Any], zoom: int) -> NDArray[Any]:
     return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 

@@ -85,6 +85,17 @@ DESCRIPTIONS: dict[str, Description] = {
         better="lower",
         headline=True,
     ),
+    "parameters": Description("Parameters", "Numbers that training sets.", 0, better=""),
+    "training_steps": Description(
+        "Training, steps", "Of the whole training, whichever weights are scored.", 0, better=""
+    ),
+    "training_minutes": Description("Training, minutes", "Wall-clock of the whole training.", 1, better=""),
+    "training_images_per_second": Description(
+        "Training, images a second", "Median over the training's log, validation left out.", 0
+    ),
+    "images_per_second": Description(
+        "Decomposing, images a second", "Median over rounds in which all models take their turn on the same images.", 0
+    ),
 }
 
 

@@ -102,7 +102,7 @@ def _write_tag(
     if not text:
         return
     size = min(max(side // 28, 11), 48)
-    font = _font(size)
+    font = bold_font(size)
     left, top, right, bottom = (round(edge) for edge in draw.textbbox((0, 0), text, font=font))
     pad = max(2, size // 6)
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
@@ -112,7 +112,7 @@ def _write_tag(
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def bold_font(size: int) -> ImageFont.FreeTypeFont:
     """Matplotlib's own font: Pillow before 10.1 brings none that can be scaled."""
     import matplotlib
 

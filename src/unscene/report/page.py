@@ -48,6 +48,21 @@ def write_page(path: Path, results: Sequence[ModelResult], title: str, sections:
         RunError: the file cannot be written; nothing is left half-written.
     """
     results, sections = _reduced(results, sections)
+    write_text(path, page_text("page.html.j2", title, results, sections))
+
+
+def page_text(
+    template: str, title: str, results: Sequence[ModelResult], sections: Sequence[Section] = (), **more: Any
+) -> str:
+    """The page as HTML.
+
+    Args:
+        template: a file beside this one, `page.html.j2` or one that extends it.
+        title: see `write_page`.
+        results: see there.
+        sections: see there.
+        more: what else the template needs.
+    """
     environment = Environment(
         loader=PackageLoader("unscene.report", "."),
         autoescape=True,
@@ -56,7 +71,7 @@ def write_page(path: Path, results: Sequence[ModelResult], title: str, sections:
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = data_uri
-    html = environment.get_template("page.html.j2").render(
+    return environment.get_template(template).render(
         title=title,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         results=results,
@@ -71,8 +86,8 @@ def write_page(path: Path, results: Sequence[ModelResult], title: str, sections:
         sections=sections,
         shown=shown,
         description_of=description_of,
+        **more,
     )
-    write_text(path, html)
 
 
 def data_uri(data: bytes) -> str:
@@ -108,12 +123,17 @@ def _headline(result: ModelResult) -> list[dict[str, str]]:
 
 def _summary(result: ModelResult) -> str:
     """What was evaluated, in one line."""
-    data, weights = result.provenance.get("data", {}), result.provenance.get("weights", {})
+    step = result.provenance.get("weights", {}).get("step")
+    parts = [scenes_in_words(result.provenance.get("data", {}))]
+    parts += [f"weights of step {step:,}"] if isinstance(step, int) else []
+    return ", ".join(part for part in parts if part)
+
+
+def scenes_in_words(data: dict[str, Any]) -> str:
+    """Which scenes were scored; empty where that is not known."""
     source = data.get("source") or data.get("name") or "the data"
     parts = [f"{data['scenes']:,} scenes of {source}"] if "scenes" in data else []
-    parts += [f"seed {data['seed']}"] if "seed" in data else []
-    parts += [f"weights of step {weights['step']:,}"] if isinstance(weights.get("step"), int) else []
-    return ", ".join(parts)
+    return ", ".join([*parts, *([f"seed {data['seed']}"] if "seed" in data else [])])
 
 
 def _metric_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import lightning
 import torch
@@ -14,11 +14,18 @@ from unscene.errors import RecipeError, TrainingError, did_you_mean
 from unscene.metrics import METRICS
 from unscene.scene import Losses, Scene
 from unscene.training.batches import images_of
+from unscene.training.combined_optimizer import CombinedOptimizer
 from unscene.training.health import Health
 from unscene.training.processes import mean_over_processes
 from unscene.training.recipe import Recipe
+from unscene.training.settings import OptimizerName, OptimizerSettings
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+OPTIMIZERS: dict[OptimizerName, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+Value = TypeVar("Value")
 _VALIDATION = ("ari_fg", "ari", "box_ap", "reconstruction")
 _METRIC_OF = {"map_50": "box_ap", "located": "object_locations"}  # of a score with another name
 
@@ -45,19 +52,20 @@ class SceneModule(lightning.LightningModule):
         self.first_step = 0  # of this attempt; later than 0 after a restart
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser with a group of parameters for each prefix that the recipe names."""
+        """One optimiser with a group of parameters for each prefix that the recipe names; several step as one."""
         settings = self.recipe.optimizer
-        groups = parameter_groups(self.model, dict.fromkeys([*settings.groups, *settings.decays]))
-        self.peaks = [_longest(settings.groups, prefix, settings.learning_rate) for prefix in groups]
-        options: dict[str, Any] = {} if settings.name == "rmsprop" else {"betas": settings.betas}
-        if settings.name != "rmsprop" and not settings.clip_norm:  # Lightning clips no fused optimiser's in bfloat16
-            options["fused"] = True
-        decays = [_longest(settings.decays, prefix, settings.weight_decay) for prefix in groups]
-        parameters = [
-            {"params": each, "lr": peak, "weight_decay": decay}
-            for each, peak, decay in zip(groups.values(), self.peaks, decays, strict=True)
-        ]
-        optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.name](parameters, **options)
+        groups = parameter_groups(self.model, dict.fromkeys([*settings.groups, *settings.decays, *settings.names]))
+        by_name: dict[OptimizerName, list[dict[str, Any]]] = {}
+        for prefix, parameters in groups.items():
+            group = {
+                "params": parameters,
+                "lr": _longest(settings.groups, prefix, settings.learning_rate),
+                "weight_decay": _longest(settings.decays, prefix, settings.weight_decay),
+            }
+            by_name.setdefault(_longest(settings.names, prefix, settings.name), []).append(group)
+        optimizers = [OPTIMIZERS[name](each, **_options(name, settings)) for name, each in by_name.items()]
+        optimizer = optimizers[0] if len(optimizers) == 1 else CombinedOptimizer(optimizers)
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 
     @property
@@ -132,13 +140,21 @@ def parameter_groups(model: nn.Module, prefixes: Iterable[str]) -> dict[str, lis
         if prefix and not parameters:
             known = list(dict(model.named_children()))
             raise RecipeError(
-                f"optimizer.groups or decays names '{prefix}', but no parameter of the model begins so."
+                f"optimizer.groups, decays or names has '{prefix}', but no parameter of the model begins so."
                 f"{did_you_mean(prefix, known)} Its parts are: {', '.join(known)}."
             )
     return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
 
 
-def _longest(values: dict[str, float], prefix: str, otherwise: float) -> float:
+def _options(name: OptimizerName, settings: OptimizerSettings) -> dict[str, Any]:
+    """What an optimiser is told besides rates and decays."""
+    if name == "rmsprop":
+        return {}
+    # Lightning clips no fused optimiser's gradients in bfloat16
+    return {"betas": settings.betas} | ({} if settings.clip_norm else {"fused": True})
+
+
+def _longest(values: dict[str, Value], prefix: str, otherwise: Value) -> Value:
     """The value of the longest beginning of a prefix that has one."""
     known = [each for each in values if prefix.startswith(each)]
     return values[max(known, key=len)] if known else otherwise

@@ -9,13 +9,17 @@ from typing import Literal
 
 from unscene.errors import RecipeError
 
+OptimizerName = Literal["adam", "adamw", "rmsprop"]
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
     """The optimiser.
 
     Attributes:
-        name: `adam`, `adamw` or `rmsprop`.
+        name: `adam`, `adamw` or `rmsprop`, of every parameter that `names` does not name.
+        names: optimisers by the beginning of a parameter's name, for instance `{background: adam}`. They step together;
+            `betas` and `weight_decay` are those of all that have them.
         learning_rate: of every parameter that no group names.
         groups: learning rates by the beginning of a parameter's name, for instance `{vae: 0.001}`.
         betas: of Adam and AdamW.
@@ -24,7 +28,8 @@ class OptimizerSettings:
         clip_norm: the gradients' global norm is cut to it; 0 leaves them.
     """
 
-    name: Literal["adam", "adamw", "rmsprop"] = "adam"
+    name: OptimizerName = "adam"
+    names: dict[str, OptimizerName] = field(default_factory=dict)
     learning_rate: float = 1e-4
     groups: dict[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.9, 0.999)

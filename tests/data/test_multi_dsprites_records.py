@@ -1,51 +1,20 @@
 import gzip
 import logging
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import pytest
 
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
-from unscene.data.multi_object import convert_multi_dsprites
+from unscene.data.multi_dsprites_records import convert_multi_dsprites
 from unscene.data.store import SceneStore
 from unscene.errors import DataError
 
 NAME = "multi_dsprites_colored_on_grayscale.tfrecords"
 FLOATS = ("x", "y", "shape", "visibility", "orientation", "scale", "color")
-
-
-def field(number: int, body: bytes) -> bytes:
-    size, length = len(body), b""
-    while size > 127:
-        length, size = length + bytes([size & 127 | 128]), size >> 7
-    return bytes([number << 3 | 2]) + length + bytes([size]) + body
-
-
-def example(features: dict[str, np.ndarray], one_blob: bool = False) -> bytes:
-    """A `tf.train.Example`; bytes as one-byte entries, as in the published files."""
-
-    def feature(values: np.ndarray) -> bytes:
-        if values.dtype != np.uint8:
-            return field(2, field(1, values.astype("<f4").tobytes()))
-        data = values.tobytes()
-        return field(1, field(1, data) if one_blob else b"".join(b"\n\x01" + data[i : i + 1] for i in range(len(data))))
-
-    entries = (field(1, field(1, name.encode()) + field(2, feature(values))) for name, values in features.items())
-    return field(1, b"".join(entries))
-
-
-def framed(data: bytes) -> bytes:
-    def checksum(part: bytes) -> bytes:
-        crc = google_crc32c.value(part)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32)
-
-    length = struct.pack("<Q", len(data))
-    return length + checksum(length) + data + checksum(data)
 
 
 def empty_scene() -> dict[str, np.ndarray]:
@@ -72,7 +41,7 @@ def generated() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def records(generated) -> list[bytes]:
+def records(generated, framed, example) -> list[bytes]:
     return [framed(example(scene_of(generated, index))) for index in range(70)]
 
 
@@ -104,7 +73,7 @@ class TestConversion:
         assert store.attributes["damaged_left_out"] == 0
         assert store.num_objects == 5
 
-    def test_by_hand(self, tmp_path):
+    def test_by_hand(self, tmp_path, framed, example):
         scene = empty_scene()
         scene["image"][10:12, 20:23] = (255, 0, 9)
         for entry, (rows, columns) in {1: (slice(10, 12), slice(20, 23)), 3: (slice(40, 64), slice(0, 5))}.items():
@@ -129,14 +98,14 @@ class TestConversion:
         assert sample["visibility"][0].tolist() == [1, 1, 1, 0, 0]
         assert sample["color"][0, 0].tolist() == pytest.approx([1, 0, 9 / 255])
 
-    def test_a_scene_without_objects(self, tmp_path):
+    def test_a_scene_without_objects(self, tmp_path, framed, example):
         out = tmp_path / "scenes.h5"
         assert convert_multi_dsprites(written(tmp_path, [framed(example(empty_scene()))]), out, progress=False) == 1
         sample = SceneStore(out).batch([0])
         assert not sample["mask"].any()
         assert not sample["boxes"].any()
 
-    def test_bytes_may_be_one_entry(self, tmp_path, generated):
+    def test_bytes_may_be_one_entry(self, tmp_path, generated, framed, example):
         part = framed(example(scene_of(generated, 5), one_blob=True))
         convert_multi_dsprites(written(tmp_path, [part]), tmp_path / "scenes.h5", progress=False)
         np.testing.assert_array_equal(SceneStore(tmp_path / "scenes.h5").batch([0])["mask"][0], generated["mask"][5])
@@ -165,7 +134,7 @@ class TestConversion:
 
 
 class TestOtherFiles:
-    def test_clevr(self, tmp_path):
+    def test_clevr(self, tmp_path, framed, example):
         clevr = {"image": np.zeros((240, 320, 3), np.uint8), "mask": np.zeros((11, 240, 320, 1), np.uint8)}
         clevr.update({name: np.zeros(11, np.uint8) for name in ("size", "material", "shape", "color")})
         clevr.update({name: np.zeros(11, np.float32) for name in ("x", "y", "z", "rotation", "visibility")})
@@ -191,13 +160,13 @@ class TestOtherFiles:
         ("channels", "entries", "other"),
         [(1, 4, "multi_dsprites_binarized"), (3, 5, "multi_dsprites_colored_on_colored")],
     )
-    def test_other_variants(self, tmp_path, channels, entries, other):
+    def test_other_variants(self, tmp_path, channels, entries, other, framed, example):
         scene = {"image": np.zeros((64, 64, channels), np.uint8), "mask": np.zeros((64, 64, entries, 1), np.uint8)}
         scene.update({name: np.zeros(entries, np.float32) for name in FLOATS})
         with pytest.raises(DataError, match=f"looks like {other}.tfrecords"):
             convert_multi_dsprites(written(tmp_path, [framed(example(scene))]), tmp_path / "scenes.h5", progress=False)
 
-    def test_a_missing_feature_is_named_and_those_that_are_there(self, tmp_path):
+    def test_a_missing_feature_is_named_and_those_that_are_there(self, tmp_path, framed, example):
         scene = empty_scene()
         del scene["mask"]
         part = framed(example(scene))
@@ -232,7 +201,7 @@ class TestDamage:
             convert_multi_dsprites(path, tmp_path / "scenes.h5", progress=False)
         assert only_file(tmp_path)
 
-    def test_leaves_damaged_records_out(self, tmp_path, generated, records, caplog):
+    def test_leaves_damaged_records_out(self, tmp_path, generated, records, caplog, framed):
         parts = self.damaged(self.damaged(records, 2, 5000), 69, -1)
         parts[7] = framed(b"\x0a\x05")  # the checksums are right, the example is not
         out = tmp_path / "scenes.h5"
@@ -273,7 +242,7 @@ class TestDamage:
 # Converts, and stops for good before record 66, when a batch of 64 has been written.
 STOPS_HALFWAY = """
 import sys, time
-from unscene.data import multi_object
+from unscene.data import multi_dsprites_records, multi_object
 read = multi_object.read_records
 def halfway(*arguments):
     for record in read(*arguments):
@@ -282,7 +251,7 @@ def halfway(*arguments):
             time.sleep(60)
         yield record
 multi_object.read_records = halfway
-multi_object.convert_multi_dsprites(sys.argv[1], sys.argv[2], progress=False)
+multi_dsprites_records.convert_multi_dsprites(sys.argv[1], sys.argv[2], progress=False)
 """
 
 

@@ -1,0 +1,48 @@
+"""A number that moves on a line during training: a pure function of the step, so that a resumed run needs no state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unscene.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """A value that goes from `start` to `end` linearly, and stays there.
+
+    Attributes:
+        start_step: until then it is `start`.
+        end_step: from then on it is `end`.
+        start: the first value.
+        end: the last value.
+
+    Raises:
+        RecipeError: it would end before it begins.
+    """
+
+    start_step: int = 0
+    end_step: int = 0
+    start: float = 0.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_step <= self.end_step:
+            raise RecipeError(
+                "an annealed setting needs 0 <= start_step <= end_step, not "
+                f"start_step {self.start_step} and end_step {self.end_step}."
+            )
+
+    def at(self, step: int) -> float:
+        """The value at a step."""
+        if step >= self.end_step:
+            return self.end
+        if step <= self.start_step:
+            return self.start
+        share = (step - self.start_step) / (self.end_step - self.start_step)
+        return self.start + share * (self.end - self.start)
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """The smallest and the largest value."""
+        return min(self.start, self.end), max(self.start, self.end)

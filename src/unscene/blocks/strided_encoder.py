@@ -1,0 +1,72 @@
+"""An image down to a vector: normed convolutions, some of which halve it, and a linear layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unscene.blocks.normed_convolution import group_norm, normed_convolution
+from unscene.errors import RecipeError
+
+
+def strided_convolutions(in_channels: int, channels: Sequence[int], strides: Sequence[int]) -> nn.Sequential:
+    """One normed convolution a layer, 4x4 where it halves the map, else 3x3.
+
+    Args:
+        in_channels: of what is read.
+        channels: of the layers.
+        strides: of the layers, each 1 or 2.
+
+    Raises:
+        RecipeError: another number of strides than of layers, or another stride.
+    """
+    if len(channels) != len(strides) or not set(strides) <= {1, 2}:
+        raise RecipeError(
+            f"convolutions need a stride of 1 or 2 for each, but there are channels {list(channels)} "
+            f"and strides {list(strides)}."
+        )
+    before = (in_channels, *channels[:-1])
+    layers = zip(before, channels, strides, strict=True)
+    return nn.Sequential(*(normed_convolution(one, other, 2 + stride, stride) for one, other, stride in layers))
+
+
+class StridedEncoder(nn.Module):
+    """Encode images [S, C, size, size] to vectors [S, out].
+
+    Args:
+        in_channels: C.
+        channels: of the convolutions.
+        strides: of the convolutions, 1 or 2 each.
+        size: height and width of the images.
+        hidden: units between the smallest map and the vector.
+        out: length of the vector.
+
+    Raises:
+        RecipeError: the strides do not divide the size, or do not fit the channels.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: Sequence[int], strides: Sequence[int], size: int, hidden: int, out: int
+    ) -> None:
+        super().__init__()
+        left, rest = divmod(size, math.prod(strides))
+        if rest or not left:
+            raise RecipeError(
+                f"maps of {size} pixels cannot be divided by strides {list(strides)}: take fewer layers of stride 2."
+            )
+        self.convolutions = strided_convolutions(in_channels, channels, strides)
+        self.to_vector = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels[-1] * left**2, hidden),
+            nn.CELU(),
+            group_norm(hidden),
+            nn.Linear(hidden, out),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[S, C, size, size] -> [S, out]."""
+        vectors: Tensor = self.to_vector(self.convolutions(images.contiguous(memory_format=torch.channels_last)))
+        return vectors

@@ -1,0 +1,271 @@
+"""SPACE's foreground (Lin et al., ICLR 2020): a grid of cells, each with at most one object of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unscene.blocks.annealing import Annealed
+from unscene.blocks.boundary_loss import boundary_loss, box_border
+from unscene.blocks.gaussian_latent import gaussian_kl, sample_gaussian, softplus_gaussian, unit_gaussian_kl
+from unscene.blocks.normed_convolution import normed_convolution
+from unscene.blocks.precision import at_least_float32
+from unscene.blocks.relaxed_bernoulli import bernoulli_kl, sample_relaxed_bernoulli
+from unscene.blocks.spatial_transformer import cut_glimpses, paste_glimpses
+from unscene.blocks.strided_encoder import StridedEncoder, strided_convolutions
+from unscene.blocks.subpixel_decoder import SubpixelDecoder
+from unscene.errors import RecipeError
+
+LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
+NEAREST = 100.0  # how hard the nearest object wins a pixel: the factor of its importance in the softmax over cells
+
+
+@dataclass(frozen=True)
+class ForegroundSettings:
+    """Settings of the foreground; the defaults are the authors' for images of 128 pixels, and R-MONet's schedules.
+
+    Attributes:
+        grid: cells on a side, G.
+        sigma: standard deviation of the foreground's Gaussian.
+        channels: of the image's encoder.
+        strides: of its convolutions; together they take the image down to the grid.
+        features: channels of a cell.
+        glimpse_size: height and width of the glimpses.
+        glimpse_channels: of the glimpses' encoder.
+        glimpse_strides: of its convolutions.
+        glimpse_hidden: units between its smallest map and z_what, and of the decoder's first map.
+        decoder_channels: of the glimpses' decoder, from one pixel to `glimpse_size`.
+        what_dim: D, of z_what.
+        presence: prior probability of an object in a cell.
+        scale_mean: prior mean of a box's scale, before the sigmoid: the share of the image's side that the box has.
+        scale_std: its standard deviation.
+        temperature: of the relaxed presence.
+        weigh_by_presence: the divergences of scale, shift, depth and z_what count as much as the presence: by the
+            paper's prior an object exists only where z_pres is 1. False: wholly, as in the authors' program.
+        boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
+        boundary_end_step: the boundary loss ends there; None: it stays to the end of the training.
+        fixed_alpha_steps: for so many steps of a training the foreground's share is the same everywhere, so that both
+            parts learn to draw.
+        fixed_alpha: that share.
+
+    Raises:
+        RecipeError: a value that cannot be.
+    """
+
+    grid: int = 8
+    sigma: float = 0.11
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    strides: tuple[int, ...] = (2, 2, 2, 1, 2)
+    features: int = 128
+    glimpse_size: int = 32
+    glimpse_channels: tuple[int, ...] = (16, 32, 32, 64, 128)
+    glimpse_strides: tuple[int, ...] = (1, 2, 1, 2, 2)
+    glimpse_hidden: int = 256
+    decoder_channels: tuple[int, ...] = (128, 128, 64, 32, 16)
+    what_dim: int = 32
+    presence: Annealed = field(default_factory=lambda: Annealed(4000, 10_000, 0.1, 0.01))
+    scale_mean: Annealed = field(default_factory=lambda: Annealed(0, 20_000, -1.0, -2.0))
+    scale_std: float = 0.1
+    temperature: Annealed = field(default_factory=lambda: Annealed(0, 20_000, 2.5, 0.5))
+    weigh_by_presence: bool = False
+    boundary_width: int = 2
+    boundary_end_step: int | None = None
+    fixed_alpha_steps: int = 0
+    fixed_alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.grid, self.features, self.what_dim, self.glimpse_hidden) < 1
+            or min(self.sigma, self.scale_std) <= 0
+        ):
+            raise RecipeError(
+                "model.foreground.grid, features, what_dim and glimpse_hidden must be 1 or more, and sigma and "
+                f"scale_std above 0, not {self.grid}, {self.features}, {self.what_dim}, {self.glimpse_hidden}, "
+                f"{self.sigma} and {self.scale_std}."
+            )
+        lowest, highest = self.presence.values
+        if lowest <= 0 or highest >= 1 or self.temperature.values[0] <= 0:
+            raise RecipeError(
+                "model.foreground.presence must stay above 0 and below 1, and temperature above 0, but they go from "
+                f"{self.presence.start} to {self.presence.end} and from {self.temperature.start} to "
+                f"{self.temperature.end}."
+            )
+        if not 0 <= 2 * self.boundary_width <= self.glimpse_size or not 0 < self.fixed_alpha < 1:
+            raise RecipeError(
+                f"model.foreground.boundary_width must be from 0 to half of glimpse_size {self.glimpse_size}, and "
+                f"fixed_alpha above 0 and below 1, not {self.boundary_width} and {self.fixed_alpha}."
+            )
+        if min(self.fixed_alpha_steps, self.boundary_end_step or 0) < 0:
+            raise RecipeError("model.foreground.fixed_alpha_steps and boundary_end_step must be 0 or more.")
+
+    def bounded_at(self, step: int) -> bool:
+        """Whether the boundary loss counts at a step of a training."""
+        return self.boundary_width > 0 and (self.boundary_end_step is None or step < self.boundary_end_step)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What is inferred of the N = G^2 cells, in reading order.
+
+    Attributes:
+        logits: [B, N] of z_pres.
+        scale, shift: mean and log variance of z_where, [B, N, 2] each, x before y, before sigmoid and tanh.
+        depth: mean and log variance of z_depth, [B, N, 1] each.
+        what: mean and log variance of z_what, [B, N, D] each.
+        presence: [B, N], z_pres.
+        boxes: [B, N, 4], z_where as x1 y1 x2 y2 in pixels, not clipped to the image.
+        nearness: [B, N], sigmoid of - z_depth.
+        code: [B, N, D], z_what.
+    """
+
+    logits: Tensor
+    scale: tuple[Tensor, Tensor]
+    shift: tuple[Tensor, Tensor]
+    depth: tuple[Tensor, Tensor]
+    what: tuple[Tensor, Tensor]
+    presence: Tensor
+    boxes: Tensor
+    nearness: Tensor
+    code: Tensor
+
+    @property
+    def probability(self) -> Tensor:
+        """[B, N] of an object."""
+        return self.logits.sigmoid()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The cells' objects on the image.
+
+    Attributes:
+        objects: [B, N, 3, H, W], each cell's object times its alpha: what stands where it wins.
+        masks: [B, N, 1, H, W], each cell's share of a pixel; they sum to `alpha`.
+        image: [B, 3, H, W] the foreground.
+        alpha: [B, 1, H, W] its share of a pixel.
+    """
+
+    objects: Tensor
+    masks: Tensor
+    image: Tensor
+    alpha: Tensor
+
+
+class SpaceForeground(nn.Module):
+    """Infer the cells of images, and draw them.
+
+    A convolution that halves a map has a 4x4 kernel; the authors' encoder of the image ends with one of 3x3.
+
+    Args:
+        settings: see `ForegroundSettings`.
+        size: height and width of the images.
+
+    Raises:
+        RecipeError: strides that do not take the images to the grid, or the glimpses to a map.
+    """
+
+    def __init__(self, settings: ForegroundSettings, size: int) -> None:
+        super().__init__()
+        if size != settings.grid * math.prod(settings.strides):
+            raise RecipeError(
+                f"model.foreground.strides {list(settings.strides)} divide images of {size} pixels to a grid of "
+                f"{size / math.prod(settings.strides):g}, but model.foreground.grid is {settings.grid}: change one of "
+                "them (model.scale enlarges the images)."
+            )
+        self.settings, self.size = settings, size
+        features, glimpse, what = settings.features, settings.glimpse_size, settings.what_dim
+        self.encoder = nn.Sequential(
+            strided_convolutions(3, settings.channels, settings.strides),
+            normed_convolution(settings.channels[-1], features, 1),
+        )
+        self.lateral = nn.Sequential(
+            normed_convolution(features, features, 3), normed_convolution(features, features, 3)
+        )
+        self.joined = normed_convolution(2 * features, features, 3)
+        self.to_cells = nn.Conv2d(features, 1 + 2 + 4 + 4, 1)  # presence, depth, scale, shift
+        self.glimpse_encoder = StridedEncoder(
+            3, settings.glimpse_channels, settings.glimpse_strides, glimpse, settings.glimpse_hidden, 2 * what
+        )
+        self.glimpse_decoder = SubpixelDecoder(what, settings.glimpse_hidden, settings.decoder_channels, 4, glimpse)
+        line = torch.arange(settings.grid) + 0.5
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        self.register_buffer("centres", torch.stack([x, y], dim=-1).flatten(0, 1), persistent=False)  # [N, 2]
+
+    centres: Tensor
+
+    def infer(self, images: Tensor, temperature: float | None = None) -> Cells:
+        """q(z_fg | x): where something is from the image, what it is from a glimpse of its box.
+
+        Args:
+            images: [B, 3, size, size].
+            temperature: latents are drawn, presences at this temperature; None: each is its mean, and a presence is 1
+                where its probability is above 1/2, else 0.
+        """
+        features = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        features = self.joined(torch.cat([features, self.lateral(features)], dim=1))
+        answers = at_least_float32(self.to_cells(features)).flatten(2).transpose(1, 2)  # [B, N, 11]
+        of_presence, *others = answers.split([1, 2, 4, 4], dim=2)
+        depth, scale, shift = (softplus_gaussian(each) for each in others)
+        logits = LARGEST_LOGIT * of_presence.squeeze(2).tanh()
+        if temperature is None:
+            presence = (logits > 0).to(logits)
+            far, boxes = depth[0], self.boxes(scale[0], shift[0])
+        else:
+            presence = sample_relaxed_bernoulli(logits, temperature)
+            far, boxes = sample_gaussian(*depth), self.boxes(sample_gaussian(*scale), sample_gaussian(*shift))
+        side = self.settings.glimpse_size
+        glimpses = cut_glimpses(images, boxes, (side, side))
+        what = softplus_gaussian(self.glimpse_encoder(glimpses.flatten(0, 1)).unflatten(0, logits.shape))
+        code = what[0] if temperature is None else sample_gaussian(*what)
+        return Cells(logits, scale, shift, depth, what, presence, boxes, (-far).sigmoid().squeeze(2), code)
+
+    def boxes(self, scale: Tensor, shift: Tensor) -> Tensor:
+        """[B, N, 4] x1 y1 x2 y2 in pixels, of z_where [B, N, 2] each.
+
+        A box's side is sigmoid(scale) of the image's; its centre is up to a cell's side from the centre of its cell.
+        """
+        half = scale.sigmoid() * self.size / 2
+        centre = (self.centres + shift.tanh()) * self.size / self.settings.grid
+        return torch.cat([centre - half, centre + half], dim=2)
+
+    def draw(self, cells: Cells) -> Drawing:
+        """p(x | z_fg): decode the glimpses, paste them over their boxes, and let the nearest object win a pixel.
+
+        The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood mixes
+        it with the background by alpha once more: a half transparent pixel is darkened, which drives alpha to 0 or 1.
+        """
+        decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
+        colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)
+        pasted = paste_glimpses(torch.cat([colour * alpha, alpha], dim=2), cells.boxes, (self.size, self.size))
+        pasted = pasted * cells.presence.view(*cells.presence.shape, 1, 1, 1)
+        objects, alpha = pasted.split([3, 1], dim=2)
+        importance = NEAREST * alpha * cells.nearness.view(*cells.presence.shape, 1, 1, 1)
+        weights = importance.softmax(dim=1)
+        masks = weights * alpha
+        return Drawing(objects, masks, (weights * objects).sum(dim=1), masks.sum(dim=1))
+
+    def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
+        """The KL terms of the cells, each [B], against the priors at a step of a training."""
+        settings = self.settings
+        of_scale = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
+        of_object = {
+            "scale_kl": gaussian_kl(*cells.scale, *of_scale),
+            "shift_kl": unit_gaussian_kl(*cells.shift),
+            "depth_kl": unit_gaussian_kl(*cells.depth),
+            "what_kl": unit_gaussian_kl(*cells.what),
+        }
+        if settings.weigh_by_presence:
+            of_object = {name: cells.presence * divergence for name, divergence in of_object.items()}
+        of_presence = bernoulli_kl(cells.logits, settings.presence.at(step))
+        return {name: each.sum(dim=1) for name, each in ({"presence_kl": of_presence} | of_object).items()}
+
+    def boundary(self, cells: Cells, alpha: Tensor, step: int) -> Tensor:
+        """[B] the boundary loss of the foreground's alpha [B, 1, H, W]; 0 where it does not count at a step."""
+        if not self.settings.bounded_at(step):
+            return alpha.new_zeros(len(alpha))
+        border = box_border(self.settings.glimpse_size, self.settings.boundary_width, alpha)
+        borders = cells.presence[..., None, None, None] * border
+        return boundary_loss(paste_glimpses(borders, cells.boxes, (self.size, self.size)), alpha)

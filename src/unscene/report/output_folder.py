@@ -1,0 +1,70 @@
+"""A folder of results that is written whole or not at all, and over nothing that stands there unless that is asked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from unscene.errors import RunError
+from unscene.training.run_folder import writing
+
+
+def check_nothing_replaced(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Check that no result would be overwritten.
+
+    Args:
+        out: the folder, which need not exist.
+        names: of the results in it.
+        overwrite: whether that was asked for.
+
+    Raises:
+        RunError: `out` is a file, or holds one of the results.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file. Name a folder for the results with --out.")
+    there = [] if overwrite else [name for name in names if (out / name).exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise RunError(
+            f"{out / there[0]}{more} would be overwritten. Name another folder with --out, or replace the results "
+            "with --overwrite."
+        )
+
+
+@contextmanager
+def unfinished_folder(out: Path) -> Iterator[Path]:
+    """A folder inside `out`, so on the same disk, for results that are not complete; it goes when it is left.
+
+    Raises:
+        RunError: `out` cannot be made or written.
+    """
+    made = not out.exists()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(prefix=".unscene-", dir=out)
+    try:
+        with place as folder:
+            yield Path(folder)
+    except BaseException:
+        if made:
+            with suppress(OSError):  # not empty: something else was put there
+                out.rmdir()
+        raise
+
+
+def publish(unfinished: Path, out: Path, last: str) -> None:
+    """Move all files to their places in `out`; the one named `last` comes last, so where it is, all is.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    files = sorted(
+        (file.relative_to(unfinished) for file in unfinished.rglob("*") if file.is_file()),
+        key=lambda file: (file.as_posix() == last, file.as_posix()),
+    )
+    with writing(out):
+        for file in files:
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            (unfinished / file).replace(out / file)

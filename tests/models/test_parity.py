@@ -1,0 +1,196 @@
+"""Each model's loss against a reference written anew from its paper (`references`), and the two's gradients.
+
+The references know one image, loop over slots, cells and steps, and share with the model the names of the weights and
+the order in which noise is drawn. Everything is float64, so that what differs is the computation and not the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.models.references.iodine import IodineNumbers, iodine_terms
+from tests.models.references.monet import monet_terms
+from tests.models.references.space import SpaceNumbers, space_terms
+from unscene.blocks.annealing import Annealed
+from unscene.blocks.attention_unet import AttentionUNetSettings
+from unscene.blocks.component_vae import ComponentVAESettings
+from unscene.blocks.refinement_network import RefinementSettings
+from unscene.models.iodine import IODINE, IODINESettings
+from unscene.models.monet import MONet, MONetSettings
+from unscene.models.space import SPACE, SPACESettings
+from unscene.models.space_background import BackgroundSettings
+from unscene.models.space_foreground import ForegroundSettings
+
+RELATIVE = 1e-6
+
+
+def perturbed(model: nn.Module, seed: int = 1) -> nn.Module:
+    """The model in float64, with no weight left at a round number such as a bias of 0, where a slip would not show."""
+    torch.manual_seed(seed)
+    model.double()
+    for each in model.parameters():
+        each.data += 0.05 * torch.randn_like(each)
+    return model
+
+
+def check_parity(
+    model: nn.Module, images: Tensor, reference: Callable[[dict[str, Tensor]], list[dict[str, Tensor]]], step: int = 0
+) -> None:
+    """Compare every term of every image, the total, and its gradient by every parameter.
+
+    Args:
+        model: in float64.
+        images: [B, 3, H, W] float64.
+        reference: weights -> the terms of each image; it draws its noise from the seeded generator.
+        step: of training.
+    """
+    torch.manual_seed(11)
+    losses, _ = model.loss(images, step)
+    weights = model.state_dict(keep_vars=True)
+    torch.manual_seed(11)
+    expected = reference(weights)
+    assert len(expected) == len(images)
+    total = torch.zeros((), dtype=torch.float64)
+    for index, terms in enumerate(expected):
+        assert terms.keys() == losses.terms.keys()
+        for name, term in terms.items():
+            assert losses.terms[name].dtype == torch.float64
+            assert losses.terms[name][index].item() == pytest.approx(term.item(), rel=RELATIVE), name
+            total = total + losses.weights[name] * term
+    assert losses.total.sum().item() == pytest.approx(total.item(), rel=RELATIVE)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    of_model = torch.autograd.grad(losses.total.sum(), parameters)
+    of_reference = torch.autograd.grad(total, parameters)
+    for name, ours, theirs in zip(names, of_model, of_reference, strict=True):
+        assert theirs.norm() > 0, name
+        assert (ours - theirs).norm() <= RELATIVE * theirs.norm(), name
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+def test_monet_is_its_papers_equation_3(over, scenes):
+    settings = MONetSettings(
+        size=16,
+        num_slots=4,
+        sigma_background=0.09,
+        sigma_foreground=0.11,
+        mixture_over=over,
+        unet=AttentionUNetSettings((4, 6, 8), hidden=10),
+        vae=ComponentVAESettings(latent_dim=3, encoder_channels=(5, 6), encoder_hidden=12, decoder_channels=6),
+    )
+    torch.manual_seed(0)
+    model = perturbed(MONet(settings))
+    images = scenes(2, 32)[:, :, 8:24, 8:24].double()
+
+    def reference(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        noise = torch.randn(2, 4, 3, dtype=torch.float64)
+        return [
+            monet_terms(image, noise[index], weights, [0.09, 0.11, 0.11, 0.11], over)
+            for index, image in enumerate(images)
+        ]
+
+    check_parity(model, images, reference)
+
+
+@pytest.mark.parametrize(
+    ("over", "read", "colour", "padding"),
+    [("pixel", "plain", "linear", "same"), ("channel", "log", "sigmoid", "valid")],
+)
+def test_iodine_is_its_papers_loss_through_all_steps(over, read, colour, padding, scenes):
+    settings = IODINESettings(
+        size=12,
+        num_slots=3,
+        iterations=3,
+        latent_dim=4,
+        sigma=0.3,
+        mixture_over=over,
+        likelihood_inputs=read,
+        latent_weight=0.7,
+        decoder_channels=5,
+        decoder_layers=3,
+        decoder_padding=padding,
+        colour=colour,
+        refinement=RefinementSettings(channels=(6, 7), hidden=8, lstm=9),
+    )
+    torch.manual_seed(0)
+    model = perturbed(IODINE(settings))
+    images = scenes(2, 32)[:, :, 8:20, 8:20].double()
+
+    def reference(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        noise = torch.stack([torch.randn(2, 3, 4, dtype=torch.float64) for _ in range(4)])  # of T + 1 samples
+        numbers = IodineNumbers(0.3, 0.7, over, read, linear=colour == "linear", padded=padding == "same")
+        return [iodine_terms(image, noise[:, index], weights, numbers) for index, image in enumerate(images)]
+
+    check_parity(model, images, reference)
+
+
+SPACE_FOREGROUND = ForegroundSettings(
+    grid=4,
+    sigma=0.2,
+    channels=(4, 8, 8),
+    strides=(2, 1, 2),
+    features=8,
+    glimpse_size=8,
+    glimpse_channels=(4, 8),
+    glimpse_strides=(1, 2),
+    glimpse_hidden=8,
+    decoder_channels=(8, 4),
+    what_dim=3,
+    presence=Annealed(10, 20, 0.2, 0.1),
+    scale_mean=Annealed(0, 20, -1.0, -2.0),
+    scale_std=0.3,
+    temperature=Annealed(0, 20, 2.5, 0.5),
+    boundary_width=1,
+    boundary_end_step=16,
+    fixed_alpha_steps=10,
+    fixed_alpha=0.3,
+)
+SPACE_BACKGROUND = BackgroundSettings(
+    components=3,
+    sigma=0.15,
+    channels=(4, 8),
+    features=8,
+    hidden=6,
+    mask_dim=3,
+    mask_hidden=8,
+    mask_channels=(8, 4),
+    vae=ComponentVAESettings(latent_dim=2, encoder_channels=(4, 5), encoder_hidden=7, decoder_channels=6),
+)
+SPACE_AT = {  # step -> what is annealed, by hand
+    0: {"presence": 0.2, "scale": (-1.0, 0.3), "temperature": 2.5, "alpha": 0.3},
+    15: {"presence": 0.15, "scale": (-1.75, 0.3), "temperature": 1.0},
+}
+
+
+@pytest.mark.parametrize(("step", "over", "enlarged"), [(0, "channel", 2), (15, "pixel", 1)])
+def test_space_is_its_papers_bound_and_the_boundary_loss(step, over, enlarged, scenes):
+    settings = SPACESettings(
+        size=16 // enlarged,
+        scale=enlarged,
+        num_slots=4,
+        mixture_over=over,
+        foreground=SPACE_FOREGROUND,
+        background=SPACE_BACKGROUND,
+    )
+    torch.manual_seed(0)
+    model = perturbed(SPACE(settings))
+    images = scenes(2, 32)[:, :, 8:24, 8:24][:, :, ::enlarged, ::enlarged].double()
+
+    def reference(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        shapes = {"depth": (16, 1), "scale": (16, 2), "shift": (16, 2), "what": (16, 3)}
+        noise = {"presence": torch.rand(2, 16, dtype=torch.float64)}
+        noise |= {name: torch.randn(2, *shape, dtype=torch.float64) for name, shape in shapes.items()}
+        noise["masks"] = torch.stack([torch.randn(2, 3, dtype=torch.float64) for _ in range(3)], dim=1)
+        noise["components"] = torch.randn(2, 3, 2, dtype=torch.float64)
+        numbers = SpaceNumbers(grid=4, glimpse=8, border=1, sigmas=(0.2, 0.15), over=over, **SPACE_AT[step])
+        seen = F.interpolate(images, scale_factor=enlarged, mode="bilinear") if enlarged > 1 else images
+        return [
+            space_terms(image, {name: each[index] for name, each in noise.items()}, weights, numbers)
+            for index, image in enumerate(seen)
+        ]
+
+    check_parity(model, images, reference, step)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import ConvexHull
 
 from benchmarks.reference.clevr_rendering import traced
+from unscene.data import clevr_placement, clevr_rendering
 from unscene.data.clevr_lamps import LAMPS
 from unscene.data.clevr_placement import Choices, PlacedScenes, placed_scenes
 from unscene.data.clevr_rendering import CROP, WHOLE, render
@@ -156,3 +161,19 @@ def test_no_scene_and_no_solid():
     image, mask = render(one_solid(CUBE, (0, 0))._replace(number=np.array([0])), 20, 20)
     assert not mask.any()
     assert image.min() > 90
+
+
+@pytest.mark.parametrize("whole", [clevr_rendering, clevr_placement])
+def test_compiled_code_is_made_anew_when_any_of_its_parts_changes(whole):
+    kept = {clevr_rendering: "_render", clevr_placement: "_place"}[whole]
+    parts: set[ModuleType] = set()
+    waiting = {whole}
+    while waiting:
+        module = waiting.pop()
+        used = {sys.modules[value.__module__] for value in vars(module).values() if hasattr(value, "py_func")}
+        waiting |= used - parts - {whole}
+        parts |= used - {whole}
+    assert len(parts) > 2
+    source = inspect.getsource(whole).split(f"\n{kept} = ")[1]
+    digested = [module for module in parts if module.__name__.rpartition(".")[2] in source]
+    assert set(digested) == parts

@@ -17,6 +17,7 @@ from unscene import compilation
 from unscene.compilation import code_of, compiled, compiled_part
 from unscene.cpu_threads import on_all_threads
 from unscene.data import (
+    clevr_lamps,
     clevr_objects,
     clevr_placement,
     clevr_shading,
@@ -115,5 +116,14 @@ def _srgb(linear: float) -> Any:
 
 
 _render = _renderer(
-    code_of(clevr_objects, clevr_placement, clevr_shading, clevr_stage, compilation, compiled_random, ray_tracing)
+    code_of(
+        clevr_lamps,
+        clevr_objects,
+        clevr_placement,
+        clevr_shading,
+        clevr_stage,
+        compilation,
+        compiled_random,
+        ray_tracing,
+    )
 )

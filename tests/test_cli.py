@@ -167,6 +167,7 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
         ("generate multi_dsprites --count 3 --out a.h5 --data.sizes 3", "has no setting 'sizes'. Did you mean 'size'?"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.size x", "size cannot be 'x'. A value it can have is 64"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.shapes [1]", "shapes cannot be [1]"),
+        ("generate clevr_scenes --count 3 --out a.h5 --data.colours [grey]", "Did you mean 'gray'?"),
         ("generate multi_dsprites --count 3 --out a.h5 --model.size 3", "takes settings of the data only"),
         ("convert multi_dsprites a.tfrecords --out a.h5 --min-objects 2", "--max-objects are for clevr alone"),
         ("convert clevr a.tfrecords --out a.h5 --min-objects 7", "must be from 0 to max_objects, but they are 7 and 6"),

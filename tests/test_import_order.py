@@ -16,7 +16,7 @@ PACKAGE = Path(unscene.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> the rooms that it may import from besides itself, as DESIGN.md draws them from left to right
-FIRST = {"errors", "scene"}
+FIRST = {"errors", "scene", "compilation", "cpu_threads"}
 BLOCKS = FIRST | {"blocks", "regions", "localization"}
 MODELS = BLOCKS | {"models"}
 TRAINING = MODELS | {"training", "data", "metrics"}
@@ -25,6 +25,8 @@ RECIPES = REPORT | {"recipes"}
 DEMO = RECIPES | {"demo"}
 MAY_IMPORT = {
     "errors": set(),
+    "compilation": set(),
+    "cpu_threads": set(),
     "scene": {"errors"},
     "data": FIRST,
     "metrics": FIRST,

@@ -146,7 +146,7 @@ def _add_using(commands: Any) -> None:
 
 def _add_data(commands: Any) -> None:
     generate = _command(commands, "generate", "draw a data set into an HDF5 file", settings=True)
-    generate.add_argument("source", choices=("multi_dsprites", "montezuma"), help="what to draw")
+    generate.add_argument("source", choices=("multi_dsprites", "clevr_scenes", "montezuma"), help="what to draw")
     generate.add_argument("--count", type=int, required=True, help="number of scenes")
     generate.add_argument("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
     generate.add_argument("--out", type=Path, metavar="FILE.h5", required=True)

@@ -246,7 +246,7 @@ def test_redo_has_the_numbers_of_its_authors():
     assert (recipe.model.latent_dim, recipe.model.code_weight, recipe.trainer.batch_size) == (32, 5.0, 20)
 
 
-DRAWN = [name for name in recipe_names() if packaged(name).data_name == "multi_dsprites"]
+DRAWN = [name for name in recipe_names() if packaged(name).data_name in ("multi_dsprites", "clevr_scenes")]
 OF_FILES = [name for name in recipe_names() if packaged(name).data_name == "hdf5"]
 
 

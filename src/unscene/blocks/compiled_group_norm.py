@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from unscene.blocks.compilation import compiled
+from unscene.compilation import compiled
 
 INT16, INT32, FLOAT32 = llvmlite.ir.IntType(16), llvmlite.ir.IntType(32), llvmlite.ir.FloatType()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from unscene.blocks.cpu_threads import on_all_threads
+from unscene.cpu_threads import on_all_threads
 
 
 class GroupNormReLU(nn.Module):

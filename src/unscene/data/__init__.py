@@ -18,6 +18,7 @@ from unscene.errors import RecipeError, did_you_mean
 
 SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites,MultiDSpritesSettings",
+    "clevr_scenes": "unscene.data.clevr_scenes:ClevrScenes,ClevrScenesSettings",
     "hdf5": "unscene.data.scene_file:SceneFile,SceneFileSettings",
     "montezuma": "unscene.data.montezuma:Montezuma,MontezumaSettings",
     "flowers": "unscene.data.flowers:Flowers,FlowersSettings",

@@ -23,10 +23,22 @@ def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[
     Returns:
         [B, draws] in [0, 1), uniform, multiples of 2**-53.
     """
-    stream = splitmix64(np.array([seed], np.uint64))
-    sample = splitmix64(stream + indices.astype(np.uint64) * _GOLDEN)
-    bits = splitmix64(sample[:, None] + np.arange(draws, dtype=np.uint64) * _GOLDEN)
+    bits = splitmix64(sample_keys(seed, indices)[:, None] + np.arange(draws, dtype=np.uint64) * _GOLDEN)
     return np.ldexp((bits >> np.uint64(11)).astype(np.float64), -53)
+
+
+def sample_keys(seed: int, indices: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return what all draws of each sample are hashed from, for those who draw one number after another.
+
+    Args:
+        seed: 0 .. 2**64 - 1.
+        indices: [B] the samples.
+
+    Returns:
+        [B] uint64.
+    """
+    stream = splitmix64(np.array([seed], np.uint64))
+    return splitmix64(stream + indices.astype(np.uint64) * _GOLDEN)
 
 
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

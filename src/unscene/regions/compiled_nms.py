@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unscene.blocks.compilation import compiled
+from unscene.compilation import compiled
 
 
 def greedy(boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:

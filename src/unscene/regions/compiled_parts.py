@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.blocks.compilation import compiled
-from unscene.blocks.cpu_threads import on_all_threads
+from unscene.compilation import compiled
+from unscene.cpu_threads import on_all_threads
 
 EXACT = 2.0**33  # see `pseudo_boxes.exact_addends`
 PIXELS_WORTH_A_THREAD = 2**17  # some tenths of a millisecond

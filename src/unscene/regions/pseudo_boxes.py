@@ -259,7 +259,7 @@ def _padded_by_image(
 
 def _rows(index: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The rows `index` of each tensor. `tensor[index]` would wake all threads of a CPU, which then wait for more
-    while the compiled loops want their cores (`blocks.cpu_threads`)."""
+    while the compiled loops want their cores (`cpu_threads`)."""
     return tuple(each.index_select(0, index) for each in tensors)
 
 

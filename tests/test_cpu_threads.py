@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 import torch
 
-from unscene.blocks.cpu_threads import on_all_threads
+from unscene.cpu_threads import on_all_threads
 
 
 @pytest.fixture(params=[1, 2, 5])

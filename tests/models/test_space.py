@@ -428,7 +428,15 @@ def test_impossible_settings_are_refused(changes, message):
         model_of(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"components": 1}, {"sigma": 0.0}, {"hidden": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"components": 1},
+        {"sigma": 0.0},
+        {"hidden": 0},
+        {"vae": dataclasses.replace(BACKGROUND.vae, decoder_region="roi")},
+    ],
+)
 def test_impossible_backgrounds_are_refused(changes):
     with pytest.raises(RecipeError, match=r"model\.background\."):
         dataclasses.replace(BACKGROUND, **changes)

@@ -53,6 +53,10 @@ class BackgroundSettings:
                 "model.background.components must be 2 or more (one has no mask to learn), and sigma above 0, not "
                 f"{self.components} and {self.sigma}."
             )
+        if "roi" in (self.vae.encoder_region, self.vae.decoder_region):
+            raise RecipeError(
+                "model.background.vae.encoder_region and decoder_region must be image: the background has no boxes."
+            )
         if min(self.features, self.hidden, self.mask_dim, self.mask_hidden) < 1:
             raise RecipeError("model.background.features, hidden, mask_dim and mask_hidden must be 1 or more.")
 

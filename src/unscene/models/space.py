@@ -100,7 +100,9 @@ class SPACE(nn.Module):
             "boundary": self.foreground.boundary(cells, drawing.alpha, step),
         }
         observed = {"objects": (cells.logits > 0).sum(dim=1).to(alpha)}
-        return Losses(terms, dict.fromkeys(terms, 1.0), observed), self._decomposition(cells, drawing, backdrop)
+        with torch.no_grad():  # nothing is learnt from the answer, whose maps are many
+            answer = self._decomposition(cells, drawing, backdrop)
+        return Losses(terms, dict.fromkeys(terms, 1.0), observed), answer
 
     def log_likelihood(self, images: Tensor, foreground: Tensor, alpha: Tensor, backdrop: Backdrop) -> Tensor:
         """[B] log(alpha N(x; x_fg, sigma_fg^2) + (1 - alpha) sum_k pi_k N(x; x_k, sigma_bg^2)), summed over the image.

@@ -214,6 +214,26 @@ def test_models_of_other_data_are_named(make_loaded, compared):
     )
 
 
+FILE = {"name": "hdf5", "path": "a.h5"}
+
+
+@pytest.mark.parametrize(
+    ("trained", "scored", "seen"),
+    [
+        ({"seed": 2, "count": 100}, {"source": "multi_dsprites", "seed": 2, "count": 8}, True),
+        ({"seed": 0, "count": 100}, {"source": "multi_dsprites", "seed": 2, "count": 8}, False),
+        ({"seed": 2, "count": 100, "size": 64}, {"source": "multi_dsprites", "seed": 2, "size": 32, "count": 8}, False),
+        ({"seed": 2, "count": 100}, {"source": "hdf5", "path": "a.h5", "count": 8}, False),
+        (FILE | {"first": 0, "count": 10}, {"source": "hdf5", "path": "a.h5", "first": 9, "count": 8}, True),
+        (FILE | {"first": 0, "count": 9}, {"source": "hdf5", "path": "a.h5", "first": 9, "count": 8}, False),
+        ({"name": "images", "folder": "photos"}, {"source": "images", "folder": "photos", "count": 8}, False),
+    ],
+)  # fmt: skip
+def test_a_model_that_has_seen_the_scenes_is_named(make_loaded, compared, trained, scored, seen):
+    notes = compared({"A": make_loaded(data=trained)}, description_of_data=scored).notes
+    assert [note.split(":")[0] for note in notes] == ["A was trained on scenes that it is scored on here"] * seen
+
+
 def test_names_are_runs_and_two_of_one_name_are_told_apart(make_loaded, tmp_path):
     one, other = make_loaded(run=RunFolder(tmp_path / "one" / "A")), make_loaded(run=RunFolder(tmp_path / "two" / "A"))
     shipped, third = make_loaded(), make_loaded(run=RunFolder(tmp_path / "C"))

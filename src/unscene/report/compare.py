@@ -87,7 +87,7 @@ def compare(
             data=compared[0].result.provenance["data"],
             scenes=_draw_scenes(models, source, min(shown, len(source))),
             curves=_draw_curves(trainings),
-            notes=_notes(models),
+            notes=_notes(models, description_of_data),
         )
         _write(comparison, folder)
         if not comparison.curves:
@@ -203,11 +203,16 @@ def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | Non
     return light_and_dark(partial(validation_figure, validated), alt)
 
 
-def _notes(models: Models) -> tuple[str, ...]:
-    """What models were trained on, where that is not what the first one was."""
+def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
+    """What models were trained on, where that is not what the first one was, or where it is what they are scored on."""
     (first, model), *others = models.items()
     reference = model.recipe["data"]
-    notes = []
+    notes = [
+        f"{name} was trained on scenes that it is scored on here: its scores say little of others. Another --data.seed "
+        "or file draws fresh ones."
+        for name, each in models.items()
+        if _overlap(each.recipe["data"], scored)
+    ]
     for name, other in others:
         data = other.recipe["data"]
         if data["name"] != reference["name"]:
@@ -218,6 +223,20 @@ def _notes(models: Models) -> tuple[str, ...]:
             changed = ", ".join(f"{key} {data[key]} instead of {reference.get(key)}" for key in differing)
             notes.append(f"{name} was trained on other data than {first}: {changed}.")
     return tuple(notes)
+
+
+def _overlap(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> bool:
+    """Whether a recipe's training scenes are, in part, those of the description of the scored ones."""
+    kind = {key: value for key, value in trained.items() if key not in ("name", "count", "first")}
+    both = trained.keys() & scored.keys()
+    if trained["name"] != scored.get("source") or "count" not in both or not both & {"seed", "path"}:
+        return False
+    first, other = trained.get("first", 0), scored.get("first", 0)
+    return (
+        all(scored.get(key, value) == value for key, value in kind.items())
+        and first < other + scored["count"]
+        and other < first + trained["count"]
+    )
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

@@ -78,12 +78,14 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     if arguments.recipe:
         print(recipe_text(arguments.recipe), end="")
         return
-    print(f"{'recipe':<38} {'by':<6} {'ARI reported':>12}  status here")
+    width = max(map(len, recipe_names()))
+    print(f"{'recipe':<{width}} {'by':<6} {'ARI reported':>12}  status here")
     for name in recipe_names():
         about = recipe_values(name).get("about", {})
         reported = about.get("reported", {}).get("ari_fg")
         shown = f"{reported:.3f}" if reported is not None else "-"
-        print(f"{name:<38} {about.get('origin', 'ours'):<6} {shown:>12}  {about.get('status', 'not trained here yet')}")
+        origin, status = about.get("origin", "ours"), about.get("status", "not trained here yet")
+        print(f"{name:<{width}} {origin:<6} {shown:>12}  {status}")
 
 
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

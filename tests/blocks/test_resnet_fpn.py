@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import ResNet, ResNet18_Weights, resnet18
 
-from unscene.blocks.resnet_fpn import BackboneSettings, ResNetFPN
+from unscene.blocks.resnet_fpn import IMAGENET_MEAN, IMAGENET_STD, BackboneSettings, ResNetFPN
 from unscene.errors import CheckpointError, RecipeError, ShapeError
 
 
@@ -113,11 +114,30 @@ def test_pretrained_starts_from_the_downloaded_weights(monkeypatch, theirs):
     published = {name: value for name, value in theirs.state_dict().items() if "num_batches_tracked" not in name}
     asked = download_of(monkeypatch, published)
     ours = ResNetFPN(BackboneSettings(pretrained=True))
-    assert len(asked) == 1
-    assert "resnet18" in asked[0]
+    assert asked == [ResNet18_Weights.IMAGENET1K_V1.url]
+    transform = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    assert (tuple(transform.mean), tuple(transform.std)) == (IMAGENET_MEAN, IMAGENET_STD)
     for name, value in ours.state_dict().items():
         if name in published:
             assert torch.equal(value, published[name])
+    assert all(parameter.requires_grad for parameter in ours.parameters())
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 64), (torch.float32, 96)])
+def test_a_pretrained_backbone_sees_what_torchvisions_sees(monkeypatch, theirs, dtype, size):
+    """With its batch normalisation's running statistics, every stage to 1e-5 of its largest value."""
+    download_of(monkeypatch, theirs.state_dict())
+    ours = ResNetFPN(BackboneSettings(pretrained=True)).eval().to(dtype)
+    reference = resnet18(weights=None).eval()
+    reference.load_state_dict(theirs.state_dict())
+    names = {"relu": "conv1", **{f"layer{stage}": f"conv{stage + 1}" for stage in range(1, 5)}}
+    extractor = create_feature_extractor(reference, names).to(dtype)
+    images = torch.rand(2, 3, size, size, dtype=dtype)
+    with torch.no_grad():
+        expected, found = extractor(images), ours(images).conv
+    for ours_map, their_map in zip(found, expected.values(), strict=True):
+        assert ours_map.dtype == dtype
+        assert (ours_map - their_map).abs().max() <= 1e-5 * their_map.abs().max()
 
 
 def test_without_pretrained_nothing_is_downloaded(monkeypatch):
@@ -129,7 +149,9 @@ def test_without_pretrained_nothing_is_downloaded(monkeypatch):
 @pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("invalid hash value"), ConnectionResetError()])
 def test_a_failed_download_says_what_to_do(monkeypatch, error):
     download_of(monkeypatch, error)
-    with pytest.raises(CheckpointError, match=r"backbone\.pretrained.*put a good resnet18\S*\.pth into .*checkpoints"):
+    with pytest.raises(
+        CheckpointError, match=r"backbone\.pretrained.*put a good resnet18\S*\.pth, from https:.*, into .*checkpoints"
+    ):
         ResNetFPN(BackboneSettings(pretrained=True))
 
 
@@ -149,9 +171,10 @@ def test_weights_of_another_network_are_refused(monkeypatch):
         ResNetFPN(BackboneSettings(pretrained=True))
 
 
-@pytest.mark.parametrize(("width", "channels"), [(32, 3), (64, 4)])
-def test_pretrained_needs_the_published_width_and_channels(monkeypatch, width, channels):
+def test_pretrained_needs_the_published_width_and_channels(monkeypatch):
     asked = download_of(monkeypatch, {})
-    with pytest.raises(RecipeError, match="width 64"):
-        ResNetFPN(BackboneSettings(width=width, pretrained=True), in_channels=channels)
+    with pytest.raises(RecipeError, match=r"pretrained needs model\.backbone\.width 64, .* not 32"):
+        BackboneSettings(width=32, pretrained=True)
+    with pytest.raises(RecipeError, match=r"images of 3 channels; this model's backbone reads 4"):
+        ResNetFPN(BackboneSettings(pretrained=True), in_channels=4)
     assert asked == []

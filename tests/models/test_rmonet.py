@@ -187,10 +187,15 @@ def test_an_empty_slot_takes_nothing_though_others_have_boxes(inside, scenes):
     assert answer.masks()[:, :-1][~answer.box_valid].max() < 1e-15
 
 
-def test_images_are_normalised_for_the_backbone_alone(scenes):
-    plain, normalising, images = tiny().eval(), tiny(normalise=True).eval(), scenes(2)
+@pytest.mark.parametrize(
+    ("normalise", "mean", "std"),
+    [(True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))],
+)
+def test_images_are_normalised_for_the_backbone_alone(scenes, normalise, mean, std):
+    plain, normalising, images = tiny().eval(), tiny(normalise=normalise).eval(), scenes(2)
+    seen = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     with torch.no_grad():
-        expected = plain.infer_masks((images - 0.5) / 0.5, plain.settings).log_masks
+        expected = plain.infer_masks(seen, plain.settings).log_masks
         assert_close(normalising.infer_masks(images, normalising.settings).log_masks, expected)
         answer = normalising(images)
         assert_close(answer.latents, plain.vae.encode(images, expected)[0])

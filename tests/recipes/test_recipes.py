@@ -93,6 +93,16 @@ TABLES |= {
         "schedule.restart_factor": 0.05,
     },
 }
+# Fig. 21 (COCO) names the pretrained backbone and no number: CLEVR's stand in, but for what its weights need
+COCO = {
+    **TABLES["rmonet_unet/clevr"],
+    "model.normalise": "imagenet",
+    "model.backbone.pretrained": True,
+    "data.name": "coco",
+    "data.labels": False,
+    "data.images": "train2017",
+    "data.annotations": "annotations/instances_train2017.json",
+}
 # the M-dSprites table of MONet, typed by hand; its two variants have no table of their own
 MONET = {
     "data.size": 64,  # input image dimension (64, 64)
@@ -207,7 +217,7 @@ def setting(recipe: Recipe, dotted: str) -> object:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_builds_its_model(name):
     with torch.device("meta"):
-        model = packaged(name).build_model()
+        model = packaged(name).build_model(pretrained=False)
     assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
 
 
@@ -281,6 +291,19 @@ def test_the_papers_recipes_carry_the_appendix_table(name):
     table = BOTH | TABLES[name]
     assert {dotted: setting(recipe, dotted) for dotted in table} == table
     assert recipe.about.origin == "paper"
+
+
+def test_coco_is_fig_21_with_the_numbers_of_clevr():
+    recipe = packaged("rmonet_unet/coco")
+    table = BOTH | COCO
+    assert {dotted: setting(recipe, dotted) for dotted in table} == table
+    held_out = {"images": "val2017", "annotations": "annotations/instances_val2017.json", "labels": True}
+    assert recipe.values["validation"] == {**held_out, "first": 0, "count": 320}
+    assert recipe.values["test"] == {**held_out, "first": 320}  # to the end: COCO's val2017 has 5,000
+    clevr, coco = packaged("rmonet_unet/clevr"), recipe
+    assert (coco.optimizer, coco.schedule, coco.trainer) == (clevr.optimizer, clevr.schedule, clevr.trainer)
+    differing = {key for key, value in clevr.values["model"].items() if coco.values["model"][key] != value}
+    assert differing == {"normalise", "backbone"}
 
 
 @pytest.mark.parametrize("name", MONETS)

@@ -103,5 +103,8 @@ def test_a_model_that_began_with_imagenet_weights_is_loaded_without_them(monkeyp
         raise AssertionError("nothing may be downloaded for weights that are replaced at once")
 
     monkeypatch.setattr("unscene.blocks.resnet_fpn.imagenet_weights", no_network)
-    recipe = tiny({"model.backbone.width": 64, "model.backbone.pretrained": True})
-    assert isinstance(loading._built(recipe), torch.nn.Module)
+    settings = {"model.normalise": "imagenet", "model.backbone.width": 64, "model.backbone.pretrained": True}
+    recipe = tiny(settings)
+    assert isinstance(recipe.build_model(pretrained=False), torch.nn.Module)
+    with pytest.raises(AssertionError, match="nothing may be downloaded"):
+        recipe.build_model()

@@ -82,6 +82,11 @@ def test_a_misspelt_setting_names_the_nearest(changes, message):
         ({"optimizer": None}, r"'optimizer' holds settings, it cannot be None"),
         ({"validation": [1]}, r"'validation' holds settings, it cannot be \[1\]"),
         ({"validation.count": 0}, r"validation: multi_dsprites: count must be 1 or more"),
+        ({"model.normalise": "imagnet"}, r"model\.normalise must be true or false or one of imagenet, not imagnet"),
+        (
+            {"model.backbone.pretrained": True, "model.backbone.width": 64},
+            r"pretrained needs model\.normalise imagenet",
+        ),
         ({"trainer.devices": "two"}, r"trainer\.devices must be a whole number or one of auto, not two"),
         ({"trainer.strategy": "dpp"}, r"trainer\.strategy must be one of auto, ddp, not dpp\. Did you mean 'ddp'\?"),
         ({"model": 3}, r"must say 'model\.name'"),

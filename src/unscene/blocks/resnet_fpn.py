@@ -17,6 +17,9 @@ from torchvision.ops import FeaturePyramidNetwork
 from unscene.blocks.small_map_convolution import SmallMapConv2d
 from unscene.errors import CheckpointError, RecipeError, check_shape
 
+IMAGENET_WIDTH = 64  # of ResNet18
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that its weights saw
+
 
 @dataclass(frozen=True)
 class BackboneSettings:
@@ -26,10 +29,11 @@ class BackboneSettings:
         width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
         fpn_channels: channels of every map of the pyramid.
         pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
-            first use. The pyramid has no such weights and starts afresh.
+            first use. The pyramid has no such weights and starts afresh. All of it is trained: the paper says of no
+            layer and no batch normalisation that it is frozen.
 
     Raises:
-        RecipeError: no channels.
+        RecipeError: no channels, or `pretrained` at another width than 64.
     """
 
     width: int = 64
@@ -40,6 +44,11 @@ class BackboneSettings:
         if min(self.width, self.fpn_channels) < 1:
             raise RecipeError(
                 f"model.backbone.width and fpn_channels must be 1 or more, not {self.width} and {self.fpn_channels}."
+            )
+        if self.pretrained and self.width != IMAGENET_WIDTH:
+            raise RecipeError(
+                f"model.backbone.pretrained needs model.backbone.width {IMAGENET_WIDTH}, the ImageNet network's, not "
+                f"{self.width}: set it to false, or the width to {IMAGENET_WIDTH}."
             )
 
 
@@ -67,7 +76,7 @@ class ResNetFPN(nn.Module):
         levels: of the pyramid, those that are wanted; the others are neither computed nor have weights.
 
     Raises:
-        RecipeError: `pretrained` at another width than 64, or with other than 3 channels to read.
+        RecipeError: `pretrained` with other than 3 channels to read.
         CheckpointError: `pretrained`, but the weights cannot be downloaded or are damaged.
     """
 
@@ -98,10 +107,10 @@ class ResNetFPN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if settings.pretrained:
-            if width != 64 or in_channels != 3:
+            if in_channels != 3:
                 raise RecipeError(
-                    "model.backbone.pretrained needs model.backbone.width 64 and images of 3 channels, the ImageNet "
-                    f"network's, not width {width} and {in_channels} channels: set it to false, or the width to 64."
+                    f"model.backbone.pretrained is for images of 3 channels; this model's backbone reads {in_channels} "
+                    "(the log scope too): set it to false."
                 )
             self._load_imagenet_weights()
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -157,9 +166,10 @@ def imagenet_weights() -> dict[str, Tensor]:
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, http.client.HTTPException) as error:
+        said = str(error) or type(error).__name__
         raise CheckpointError(
-            f"model.backbone.pretrained: torchvision's ImageNet weights could not be had ({error}). Start once with a "
-            f"connection, or put a good {Path(url).name} into {_download_folder()}, or set it to false."
+            f"model.backbone.pretrained: torchvision's ImageNet weights could not be had ({said}). Start once with a "
+            f"connection, or put a good {Path(url).name}, from {url}, into {_download_folder()}, or set it to false."
         ) from error
     return weights
 

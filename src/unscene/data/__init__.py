@@ -22,6 +22,7 @@ SOURCES = {
     "hdf5": "unscene.data.scene_file:SceneFile,SceneFileSettings",
     "montezuma": "unscene.data.montezuma:Montezuma,MontezumaSettings",
     "flowers": "unscene.data.flowers:Flowers,FlowersSettings",
+    "coco": "unscene.data.coco:Coco,CocoSettings",
     "images": "unscene.data.image_folder:ImageFolder,ImageFolderSettings",
 }
 

@@ -33,6 +33,25 @@ class Fit:
     source: Rectangle
     target: Rectangle
 
+    def labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring a label map of the image to the square, as `fit_image` brought the image.
+
+        Args:
+            labels: [H, W] uint8.
+
+        Returns:
+            [size, size] uint8: the label of the nearest pixel; 0 where the square shows nothing of the image.
+
+        Raises:
+            ShapeError: `labels` has other axes.
+        """
+        check_shape(labels, f"{self.height} {self.width}", "labels")
+        left, top, right, bottom = self.target
+        square = np.zeros((self.size, self.size), np.uint8)
+        nearest = Image.fromarray(labels).resize((right - left, bottom - top), Image.Resampling.NEAREST, self.source)
+        square[top:bottom, left:right] = np.asarray(nearest)
+        return square
+
     def restore(self, masks: NDArray[np.floating], fill: ArrayLike = 0.0) -> NDArray[np.float32]:
         """Bring masks of the square to the image's own resolution.
 

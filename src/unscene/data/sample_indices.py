@@ -1,4 +1,4 @@
-"""Which samples a batch asks for, checked against the size of the data set."""
+"""Which samples a batch or a recipe asks for, checked against the size of the data set."""
 
 from __future__ import annotations
 
@@ -32,3 +32,16 @@ def checked_indices(indices: Sequence[int] | NDArray[np.integer], count: int) ->
     if outside.size:
         raise DataError(f"sample {outside[0]} was asked for, but there are {count}: give indices 0 to {count - 1}.")
     return wanted.astype(np.int64)
+
+
+def stretch(first: int, count: int, held: int) -> range | None:
+    """Return the samples that `first` and `count` name of a data set; None where it has too few.
+
+    Args:
+        first: index of the first; below 0 it counts from the end.
+        count: of them; 0 takes all from `first` on, below 0 all but so many at the end.
+        held: size of the data set.
+    """
+    start = first + (held if first < 0 else 0)
+    length = count + (held - start if count <= 0 else 0)
+    return range(start, start + length) if 0 <= start < start + length <= held else None

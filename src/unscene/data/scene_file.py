@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.sample_indices import checked_indices
+from unscene.data.sample_indices import checked_indices, stretch
 from unscene.data.store import SceneStore
 from unscene.errors import DataError, RecipeError
 
@@ -51,13 +51,13 @@ class SceneFile:
         self.settings = settings
         self.store = SceneStore(settings.path)
         held = len(self.store)
-        self._first = settings.first + (held if settings.first < 0 else 0)
-        self._count = settings.count + (held - self._first if settings.count <= 0 else 0)
-        if not 0 <= self._first < self._first + self._count <= held:
+        chosen = stretch(settings.first, settings.count, held)
+        if chosen is None:
             raise DataError(
                 f"{settings.path} holds {held:,} scenes, too few for first {settings.first:,} and count "
                 f"{settings.count:,}: lower data.count, validation.count and test.count, or make a larger file."
             )
+        self._first, self._count = chosen.start, len(chosen)
         if settings.size and self.store.image_size != (settings.size, settings.size):
             height, width = self.store.image_size
             raise DataError(

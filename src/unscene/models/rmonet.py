@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 
 from unscene.blocks.component_vae import ComponentVAE, ComponentVAESettings
 from unscene.blocks.gaussian_latent import sample_gaussian, unit_gaussian_kl
 from unscene.blocks.mixture import MixtureOver, mask_kl, mixture_log_likelihood
 from unscene.blocks.precision import at_least_float32
-from unscene.blocks.resnet_fpn import BackboneSettings, ResNetFPN
+from unscene.blocks.resnet_fpn import IMAGENET_MEAN, IMAGENET_STD, BackboneSettings, ResNetFPN
 from unscene.blocks.slot_packing import SlotPacking
 from unscene.blocks.stick_breaking import softmax_masks, stick_breaking
 from unscene.errors import RecipeError, check_shape
@@ -96,7 +97,8 @@ class RMONetSettings:
             its latent costs nothing and its decoded mask is 0.
         detection: False is the paper's ablation (Fig. 20): no boxes and no pseudo-box loss, K-1 masks in parallel.
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself.
-        normalise: images enter the backbone as (x - .5) / .5 (the Lite variant's table), or as they are.
+        normalise: images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with
+            `imagenet` by ImageNet's mean and standard deviation, which a pretrained backbone needs.
         weights: of the loss terms.
         warmup: see `WarmupSettings`.
         backbone, proposals, head, vae, pseudo_boxes: of the parts.
@@ -114,7 +116,7 @@ class RMONetSettings:
     empty_slots: Literal["decoded", "left_out"] = "decoded"
     detection: bool = True
     mixture_over: MixtureOver = "pixel"
-    normalise: bool = False
+    normalise: bool | Literal["imagenet"] = False
     weights: LossWeights = field(default_factory=LossWeights)
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
@@ -137,6 +139,11 @@ class RMONetSettings:
             raise RecipeError(
                 f"model.num_slots {self.num_slots} asks for {self.num_slots - 1} boxes, but "
                 f"model.proposals.top_n_after lets {self.proposals.top_n_after} through: raise it, or take fewer slots."
+            )
+        if self.backbone.pretrained and self.normalise != "imagenet":
+            raise RecipeError(
+                "model.backbone.pretrained needs model.normalise imagenet: its weights know images of that mean and "
+                "standard deviation."
             )
         if "roi" in (self.vae.encoder_region, self.vae.decoder_region) and not (
             self.detection and self.alpha_inside_box
@@ -168,6 +175,12 @@ class RMONetSettings:
                 self.proposals, score_threshold=between(warmup.score_threshold, self.proposals.score_threshold)
             ),
         )
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """[B, 3, size, size] in 0..1, as the backbone is to read them."""
+        if self.normalise == "imagenet":
+            return normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+        return (images - 0.5) / 0.5 if self.normalise else images
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's last, on the device of a tensor."""
@@ -260,8 +273,7 @@ class RMONet(nn.Module):
         """
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
         size = (settings.size, settings.size)
-        seen = (images - 0.5) / 0.5 if settings.normalise else images
-        features = self.backbone(seen.contiguous(memory_format=torch.channels_last))
+        features = self.backbone(settings.normalised(images).contiguous(memory_format=torch.channels_last))
         share = stick_breaking if settings.masks == "stick_breaking" else softmax_masks
         whole = F.pad(torch.full((2,), float(settings.size), device=images.device), (2, 0))  # [4]: x1 y1 x2 y2
         if self.proposals is None:  # Fig. 20: K-1 maps of the whole image

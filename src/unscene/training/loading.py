@@ -100,20 +100,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
         weights, values, provenance = read_weights(chosen)
     try:
         recipe = read_recipe(values, str(values.get("name", chosen.stem)))
-        model = _built(recipe)
+        model = recipe.build_model(pretrained=False)
     except RecipeError as error:
         raise CheckpointError(f"{chosen}: its recipe cannot be used here ({error})") from error
     check_weights(weights, model, chosen, recipe.name)
     model.load_state_dict(weights)
     model.eval().to(device, memory_format=torch.channels_last)
     return LoadedModel(model, recipe, {"weights": chosen.name, **provenance}, run)
-
-
-def _built(recipe: Recipe) -> Any:
-    """The model, without the ImageNet weights that it may have begun with: its own are put in next."""
-    pretrained = recipe.values["model"].get("backbone", {}).get("pretrained", False)
-    changes = {"model.backbone.pretrained": False} if pretrained else None
-    return read_recipe(recipe.values, recipe.name, changes).build_model()
 
 
 def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:

@@ -36,6 +36,7 @@ class SceneModule(lightning.LightningModule):
     Args:
         recipe: the whole of it; the learning rate follows its schedule as a function of the step.
         steps_per_epoch: steps in which the data is seen once.
+        pretrained: False where a checkpoint's weights are put in next: see `Recipe.build_model`.
     """
 
     HOW_TO_GO_ON: ClassVar[str] = (
@@ -43,11 +44,11 @@ class SceneModule(lightning.LightningModule):
         "--optimizer.clip_norm 10, or with --trainer.precision float32."
     )
 
-    def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
+    def __init__(self, recipe: Recipe, steps_per_epoch: int, pretrained: bool = True) -> None:
         super().__init__()
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.model = recipe.build_model().to(memory_format=torch.channels_last)
+        self.model = recipe.build_model(pretrained).to(memory_format=torch.channels_last)
         self.last_losses: Losses | None = None
         self.first_step = 0  # of this attempt; later than 0 after a restart
 

@@ -68,9 +68,20 @@ class Recipe:
     trainer: TrainerSettings
     values: Values
 
-    def build_model(self) -> Any:
-        """Return the model, with fresh weights."""
-        return model_class(self.model_name)(self.model)
+    def build_model(self, pretrained: bool = True) -> Any:
+        """Return the model, with fresh weights.
+
+        Args:
+            pretrained: False for a model whose own weights are put in next: the ImageNet weights, which its recipe may
+                begin with, are neither needed nor downloaded.
+
+        Raises:
+            CheckpointError: the ImageNet weights cannot be had.
+        """
+        settings = self.model
+        if not pretrained and hasattr(settings, "backbone"):
+            settings = dataclasses.replace(settings, backbone=dataclasses.replace(settings.backbone, pretrained=False))
+        return model_class(self.model_name)(settings)
 
     def source(self, part: typing.Literal["data", "validation", "test"] = "data", **changes: Any) -> Any:
         """Return the data source of a part, with settings changed by name.

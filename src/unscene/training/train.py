@@ -49,7 +49,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     Raises:
         RunError: the folder is in use, or cannot be written.
         TrainingError: the loss is not finite; the message names the term.
-        CheckpointError: nothing to resume, or its checkpoint is damaged or of another model.
+        CheckpointError: nothing to resume, its checkpoint is damaged or of another model, or the ImageNet weights that
+            a new training is to begin with cannot be had.
         DataError: the data cannot be used.
         RecipeError: a setting does not fit the machine, the model or the data.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the step that ran; the run is whole and can be resumed.
@@ -79,9 +80,11 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     os.environ.pop("PL_GLOBAL_SEED", None)  # by it Lightning would seed again where several processes train, but later
     interruption = Interruption()
     trainer = _trainer(recipe, run, validation, interruption)
-    module = SceneModule(recipe, steps_per_epoch=max(1, len(source) // recipe.trainer.batch_size))
+    steps_per_epoch = max(1, len(source) // recipe.trainer.batch_size)
+    going_on = run.last.is_file()
+    module = SceneModule(recipe, steps_per_epoch, pretrained=not going_on)
     start = 0
-    if run.last.is_file():
+    if going_on:
         checkpoint = read_checkpoint(run.last)
         check_weights(model_weights(checkpoint), module.model, run.last, recipe.name)
         start = int(checkpoint["global_step"])

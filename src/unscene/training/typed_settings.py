@@ -126,8 +126,8 @@ def _reason(error: BaseException, section: str, values: Values) -> str:
     choices = re.search(r"Literal\[(.*?)\]", text)
     if choices:
         known = [each.strip(" '\"") for each in choices[1].split(",")]
-        number = "a whole number or " if "'int'" in text else ""
-        return f"{name} must be {number}one of {', '.join(known)}, not {found}.{did_you_mean(found, known)}"
+        other = next((f"{WORDS[each]} or " for each in ("int", "bool") if f"Expected a <class '{each}'>" in text), "")
+        return f"{name} must be {other}one of {', '.join(known)}, not {found}.{did_you_mean(found, known)}"
     expected = [WORDS.get(each, each) for each in re.findall(r"Expected a <class '(\w+)'>", text)]
     hint = f" As a path it is written ./{found}." if expected == ["text"] and key[1] in ("path", "folder") else ""
     return (

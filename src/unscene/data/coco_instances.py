@@ -1,0 +1,208 @@
+"""The instances of a COCO file as run lengths in a few arrays: small, checked once, and shared by forked workers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from unscene.errors import DataError
+
+_MOST = 255  # labels of a uint8 map
+_AGAIN = "Download it again, or pass --data.skip-damaged to leave such instances out."
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CocoInstances:
+    """Masks and categories of the instances of N images. Made by `CocoInstances.of`.
+
+    Attributes:
+        sizes: [N, 2] height and width.
+        first: [N + 1] image n has the instances first[n] to first[n + 1].
+        starts: [instances + 1] instance i has the bytes starts[i] to starts[i + 1].
+        runs: all run lengths, compressed as pycocotools does.
+        category_ids: [instances].
+    """
+
+    sizes: NDArray[np.int64]
+    first: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    runs: NDArray[np.uint8]
+    category_ids: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, coco: COCO, ids: list[int], file: Path, skip_damaged: bool = False) -> CocoInstances:
+        """Of some images of a file; crowd regions are left out.
+
+        Args:
+            coco: as `read_coco` returns it.
+            ids: of the images.
+            file: its name, for messages.
+            skip_damaged: leave out damaged instances, with a warning in the log, instead of an error.
+
+        Raises:
+            DataError: an image has no size or over 255 instances, or an instance is damaged.
+        """
+        sizes, numbers, runs, category_ids, skipped = [], [], [], [], 0
+        for image in ids:
+            sizes.append(_size(coco.imgs[image], file))
+            before = len(runs)
+            for annotation in coco.imgToAnns[image]:
+                if annotation.get("iscrowd"):
+                    continue
+                try:
+                    found = _run_lengths(annotation, *sizes[-1]), _category(annotation)
+                except DataError as error:
+                    if not skip_damaged:
+                        raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_AGAIN}") from error
+                    skipped += 1
+                    continue
+                runs.append(found[0])
+                category_ids.append(found[1])
+            numbers.append(len(runs) - before)
+            if numbers[-1] > _MOST:
+                raise DataError(f"{file}: image {image} has {numbers[-1]} instances, over {_MOST}. Leave it out.")
+        if skipped:
+            _log.warning("%d of %d instances of %s left out, they are damaged", skipped, skipped + len(runs), file)
+        return cls(
+            sizes=np.array(sizes, np.int64).reshape(-1, 2),
+            first=np.cumsum([0, *numbers], dtype=np.int64),
+            starts=np.cumsum([0, *map(len, runs)], dtype=np.int64),
+            runs=np.frombuffer(b"".join(runs), np.uint8),
+            category_ids=np.array(category_ids, np.int64),
+        )
+
+    @property
+    def most(self) -> int:
+        """M, the most instances of an image."""
+        return int(np.diff(self.first).max(initial=0))
+
+    def size(self, image: int) -> tuple[int, int]:
+        """Height and width of an image."""
+        height, width = self.sizes[image].tolist()
+        return height, width
+
+    def categories(self, image: int) -> NDArray[np.int64]:
+        """The category ids of an image's instances."""
+        return self.category_ids[self.first[image] : self.first[image + 1]]
+
+    def masks(self, image: int) -> NDArray[np.uint8]:
+        """[n, H, W] 0 or 1: the instances of an image."""
+        size = self.size(image)
+        instances = range(self.first[image], self.first[image + 1])
+        if not instances:
+            return np.zeros((0, *size), np.uint8)
+        runs = [self.runs[self.starts[each] : self.starts[each + 1]].tobytes() for each in instances]
+        masks: NDArray[np.uint8] = coco_mask.decode([{"size": list(size), "counts": each} for each in runs])
+        return masks.transpose(2, 0, 1)
+
+
+def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
+    """Read an annotation file by torchvision's `CocoDetection`; return pycocotools' index and the images' ids in order.
+
+    Raises:
+        DataError: the folder or the file is missing, or the file is not in COCO's layout.
+    """
+    from torchvision.datasets import CocoDetection
+
+    for path, there in ((folder, folder.is_dir()), (file, file.is_file())):
+        if not there:
+            raise DataError(
+                f"COCO: there is no {path}. Unpack COCO's zips (for instance val2017.zip and "
+                "annotations_trainval2017.zip) into one folder and name that with --data.folder."
+            )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            dataset = CocoDetection(str(folder), str(file))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as JSON ({error}). Download it again.") from error
+    except (AssertionError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is not in COCO's layout ({error!r}). Give one of COCO's instances_*.json.") from error
+    ids: list[int] = dataset.ids
+    wrong = [each for each in ids if not isinstance(dataset.coco.imgs[each].get("file_name"), str)]
+    if wrong or not ids:
+        what = f"image {wrong[0]} has no 'file_name'" if wrong else "'images' is missing or empty"
+        raise DataError(f"{file} is not in COCO's layout: {what}. Give one of COCO's instances_*.json.")
+    return dataset.coco, ids
+
+
+def _size(image: dict[str, Any], file: Path) -> tuple[int, int]:
+    height, width = image.get("height"), image.get("width")
+    if not (_whole(height, 1) and _whole(width, 1)):
+        raise DataError(f"{file}: image {image['id']} has no 'height' and 'width' in pixels. Download it again.")
+    return int(height), int(width)
+
+
+def _category(annotation: dict[str, Any]) -> int:
+    category = annotation.get("category_id")
+    if not _whole(category):
+        raise DataError(f"has {category!r} as 'category_id', expected a whole number.")
+    return int(category)
+
+
+def _run_lengths(annotation: dict[str, Any], height: int, width: int) -> bytes:
+    """An instance's polygons or run lengths, as compressed run lengths.
+
+    Raises:
+        DataError: they are none, or not of this size; the message goes on from the annotation's number.
+    """
+    given = annotation.get("segmentation")
+    if isinstance(given, dict):
+        return _of_run_lengths(given, height, width)
+    if not isinstance(given, list) or not given:
+        raise DataError("has no 'segmentation': captions and panoptic files have none; instances_*.json does.")
+    furthest = 2 * max(height, width)  # COCO's may leave the image a little; far outside is damage, and takes long
+    for polygon in given:
+        numbers = polygon if isinstance(polygon, list) else []
+        if len(numbers) < 6 or len(numbers) % 2 or not all(_number(each) and abs(each) <= furthest for each in numbers):
+            raise DataError("has a polygon that is not x1, y1, x2, y2 ... of three or more points within its image.")
+    merged = coco_mask.merge(coco_mask.frPyObjects(given, height, width))
+    return bytes(merged["counts"])
+
+
+def _of_run_lengths(given: dict[str, Any], height: int, width: int) -> bytes:
+    size, counts = given.get("size"), given.get("counts")
+    if size != [height, width]:
+        raise DataError(f"has run lengths of size {size}, expected its image's [{height}, {width}].")
+    lengths = _decompressed(counts) if isinstance(counts, str) else counts
+    if not isinstance(lengths, list) or not all(map(_whole, lengths)) or sum(lengths) != height * width:
+        raise DataError(f"has run lengths that do not add up to the {height * width} pixels of its image.")
+    return bytes(coco_mask.frPyObjects({"size": size, "counts": lengths}, height, width)["counts"])
+
+
+def _decompressed(counts: str) -> list[int]:
+    """COCO's compressed run lengths as numbers, unchecked: pycocotools' own reader trusts that they fill the image.
+
+    A character holds 48 + five bits + 32 if the number goes on, the lowest bits first; the highest bit is the sign.
+    From the fourth run on it is the difference from the last but one.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in counts:
+        code = ord(character) - 48
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            value -= (1 << shift) if code & 16 else 0
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return lengths
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -54,33 +54,30 @@ class CocoInstances:
         Raises:
             DataError: an image has no size or over 255 instances, or an instance is damaged.
         """
-        sizes, numbers, runs, category_ids, skipped = [], [], [], [], 0
-        for image in ids:
-            sizes.append(_size(coco.imgs[image], file))
-            before = len(runs)
-            for annotation in coco.imgToAnns[image]:
-                if annotation.get("iscrowd"):
-                    continue
+        sizes = [_size(coco.imgs[image], file) for image in ids]
+        found: list[tuple[bytes, int]] = []  # run lengths and category of each instance
+        first, skipped = [0], 0
+        for image, size in zip(ids, sizes, strict=True):
+            annotations = [each for each in coco.imgToAnns[image] if not each.get("iscrowd")]
+            if len(annotations) > _MOST:
+                raise DataError(f"{file}: image {image} has {len(annotations)} instances, over {_MOST}. Leave it out.")
+            for annotation in annotations:
                 try:
-                    found = _run_lengths(annotation, *sizes[-1]), _category(annotation)
+                    found.append((_run_lengths(annotation, *size), _category(annotation)))
                 except DataError as error:
                     if not skip_damaged:
                         raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_AGAIN}") from error
                     skipped += 1
-                    continue
-                runs.append(found[0])
-                category_ids.append(found[1])
-            numbers.append(len(runs) - before)
-            if numbers[-1] > _MOST:
-                raise DataError(f"{file}: image {image} has {numbers[-1]} instances, over {_MOST}. Leave it out.")
+            first.append(len(found))
         if skipped:
-            _log.warning("%d of %d instances of %s left out, they are damaged", skipped, skipped + len(runs), file)
+            _log.warning("%d of %d instances of %s left out, they are damaged", skipped, skipped + len(found), file)
+        runs = [each for each, _ in found]
         return cls(
-            sizes=np.array(sizes, np.int64).reshape(-1, 2),
-            first=np.cumsum([0, *numbers], dtype=np.int64),
+            sizes=np.array(sizes, np.int64),
+            first=np.array(first, np.int64),
             starts=np.cumsum([0, *map(len, runs)], dtype=np.int64),
             runs=np.frombuffer(b"".join(runs), np.uint8),
-            category_ids=np.array(category_ids, np.int64),
+            category_ids=np.array([category for _, category in found], np.int64),
         )
 
     @property
@@ -138,14 +135,14 @@ def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
 
 
 def _size(image: dict[str, Any], file: Path) -> tuple[int, int]:
-    height, width = image.get("height"), image.get("width")
-    if not (_whole(height, 1) and _whole(width, 1)):
+    size: tuple[Any, Any] = image.get("height"), image.get("width")
+    if not all(_whole(side, 1) for side in size):
         raise DataError(f"{file}: image {image['id']} has no 'height' and 'width' in pixels. Download it again.")
-    return int(height), int(width)
+    return size
 
 
 def _category(annotation: dict[str, Any]) -> int:
-    category = annotation.get("category_id")
+    category: Any = annotation.get("category_id")
     if not _whole(category):
         raise DataError(f"has {category!r} as 'category_id', expected a whole number.")
     return int(category)

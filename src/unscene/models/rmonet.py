@@ -179,7 +179,8 @@ class RMONetSettings:
     def normalised(self, images: Tensor) -> Tensor:
         """[B, 3, size, size] in 0..1, as the backbone is to read them."""
         if self.normalise == "imagenet":
-            return normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+            seen: Tensor = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+            return seen
         return (images - 0.5) / 0.5 if self.normalise else images
 
     def sigmas(self, like: Tensor) -> Tensor:

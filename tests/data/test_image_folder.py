@@ -346,6 +346,23 @@ class TestFit:
     def test_a_square_of_the_right_size_stays_as_it_is(self, kind):
         assert_array_equal(fit_image(photo(20, 20), 20, kind)[0], photo(20, 20))
 
+    @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (40, 40)])
+    @pytest.mark.parametrize("kind", ["crop", "pad", "stretch"])
+    def test_labels_land_where_the_image_does(self, height, width, kind):
+        labels = np.zeros((height, width), np.uint8)
+        labels[10:34, 12:30], labels[20:38, 24:36] = 1, 2
+        colours = np.uint8([[0, 0, 0], [0, 255, 0], [0, 0, 255]])
+        square, fit = fit_image(colours[labels], 20, kind)
+        shown = fit.labels(labels)
+        assert (shown.shape, shown.dtype, set(shown.ravel())) == ((20, 20), np.uint8, {0, 1, 2})
+        differing = (np.abs(square.astype(int) - colours[shown]) > 130).any(axis=2)  # half of a pixel at an edge
+        assert differing.mean() < 0.06
+        x1, y1, x2, y2 = fit.target
+        shown[y1:y2, x1:x2] = 0
+        assert not shown.any()
+        with pytest.raises(ShapeError, match="labels must have the axes"):
+            fit.labels(labels[:-1])
+
     @given(sides, sides, sides, kinds)
     def test_restore_gives_the_image_its_own_resolution(self, height, width, size, kind):
         square, fit = fit_image(photo(height, width), size, kind)

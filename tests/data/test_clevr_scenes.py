@@ -150,7 +150,7 @@ def test_objects_have_their_colours():
         ),
         ({"max_objects": 11}, "are 3 and 11. More seldom find room"),
         ({"min_objects": 0, "max_objects": 0}, "but they are 0 and 0"),
-        ({"shapes": ("cub",)}, "shapes has no 'cub', only cube, sphere, cylinder. Did you mean 'cube'"),
+        ({"shapes": ("cub",)}, "shapes has no 'cub', only cube, sphere, cylinder, cone. Did you mean 'cube'"),
         ({"colours": ("grey",)}, "Did you mean 'gray'"),
         ({"materials": ()}, "materials must name at least one of rubber, metal, but is empty"),
         ({"sizes": ("large", "large")}, "sizes must differ, but are large, large"),

@@ -54,7 +54,7 @@ class Solid:
         return np.where(outside | ~(distance > 0), np.inf, distance)
 
     def _cone(self, o: Array, d: Array) -> Array:
-        """To the side, in a frame whose origin is the tip and whose depth is 2 wherever the cone is 1 wide; or the base."""
+        """To the side, in a frame below the tip in which the cone is as deep as it is wide, or to the base."""
         tip = (o - [0, 0, self.radius]) * [1, 1, -0.5]
         along = d * [1, 1, -0.5]
         sign = np.array([1, 1, -1])
@@ -66,7 +66,7 @@ class Solid:
             found = np.where((root > 0) & (depth >= 0) & (depth <= self.radius), np.minimum(found, root), found)
         base = self._plane(o, d, 2, ())
         wide = ((o + base[:, None] * d)[:, :2] ** 2).sum(1) > self.radius**2
-        return np.minimum(found, np.where(wide | (d[:, 2] <= 0), np.inf, base))
+        return np.asarray(np.minimum(found, np.where(wide | (d[:, 2] <= 0), np.inf, base)))
 
     def normals(self, point: Array) -> tuple[Array, Array]:
         """[R, 3] of the surface, and to shade with."""

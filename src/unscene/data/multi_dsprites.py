@@ -191,7 +191,7 @@ def _colours(
     if settings.colours == "saturated":
         return _as_bytes(_pure_hue(drawn[..., 0]))
     away = _LEAST_CONTRAST + np.floor(drawn[..., :1] * (257 - 2 * _LEAST_CONTRAST))  # 48 .. 208, around the circle
-    return ((ground + away) % 256).astype(np.uint8)
+    return np.asarray((ground + away) % 256, np.uint8)
 
 
 def _as_bytes(uniform: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -156,7 +156,7 @@ def _to_cylinder(away: Any, direction: Any, half: float) -> float:
 
 
 @compiled_part
-def _to_cone(away: Any, direction: Any, half: float) -> float:
+def _to_cone(away: Any, direction: Any, half: float) -> Any:
     """Distance to the cone x^2 + y^2 <= (half - z)^2 / 4, |z| <= half, whose tip is above: the nearest of its surfaces.
 
     A ray in the tube of a double cone may leave and enter it again, so this is no matter of one stretch, as it is in a
@@ -180,7 +180,7 @@ def _to_cone(away: Any, direction: Any, half: float) -> float:
 
 
 @compiled_part
-def _on_side(away: Any, direction: Any, half: float, distance: float) -> float:
+def _on_side(away: Any, direction: Any, half: float, distance: float) -> Any:
     """A distance to the double cone, where it is ahead and at the cone's height; else infinity."""
     return distance if distance > 0 and abs(away[2] + distance * direction[2]) <= half else math.inf
 

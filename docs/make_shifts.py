@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from unscene.data import shifts_of, source_classes
-from unscene.data.clevr_objects import ALL_COLOURS
+from unscene.data.clevr_objects import COLOURS
 from unscene.report.overlay import bold_font
 
 GENERATORS, SIZE, GAP, TITLE = ("multi_dsprites", "clevr_scenes"), 128, 6, 20
-LABEL_COLOURS = np.array([(0, 0, 0), *list(ALL_COLOURS.values())[:8], (255, 255, 255), (255, 140, 0)], np.uint8)
+LABEL_COLOURS = np.array([(0, 0, 0), *COLOURS.values(), (255, 255, 255), (255, 140, 0)], np.uint8)
 
 
 def column(generator: str, index: int, changes: dict[str, Any]) -> NDArray[np.uint8]:

@@ -20,7 +20,6 @@ from unscene.report.compare import draw_scenes
 from unscene.report.evaluate import measure
 from unscene.report.output_folder import check_nothing_replaced, publish, unfinished_folder
 from unscene.report.page import page_text, scenes_in_words
-from unscene.report.results import ModelResult
 from unscene.report.scenes_to_score import scenes_to_score
 from unscene.report.shift_table import changes_in_words, shift_table
 from unscene.report.shifted_evaluation import NONE, ShiftedEvaluation, ShiftResult
@@ -103,24 +102,38 @@ def evaluate_shifts(
         for name, shift in {NONE: {}, **shifts}.items()
     }
     with unfinished_folder(out) as folder:
-        rows = []
-        for name, (source, described) in sets.items():
-            shift = dict(shifts.get(name, {}))
-            model, note = _with_slots_for(loaded, shift.get("max_objects"))
-            result = measure(
-                model,
-                source,
-                count=len(source),
-                batch_size=batch_size,
-                description_of_data=described,
-                progress=progress,
-                examples=False,
-            )
-            rows.append(_row(model, name, shift, note, result, source, shown))
+        rows = (
+            _scored(loaded, name, dict(shifts.get(name, {})), *scenes, shown, batch_size=batch_size, progress=progress)
+            for name, scenes in sets.items()
+        )
         evaluation = ShiftedEvaluation(loaded.name, tuple(rows))
         _write(evaluation, folder)
         publish(folder, out, last=_FILES[0])
     return evaluation
+
+
+def _scored(
+    loaded: LoadedModel,
+    name: str,
+    shift: dict[str, Any],
+    source: Source,
+    described: dict[str, Any],
+    shown: int,
+    **how: Any,
+) -> ShiftResult:
+    """The row of one test set; `how` is handed on to `measure`."""
+    model, note = _with_slots_for(loaded, shift.get("max_objects"))
+    result = measure(model, source, count=len(source), description_of_data=described, examples=False, **how)
+    recipe = result.recipe
+    if shift:  # what a paper reports is of the test set without a shift
+        recipe = recipe | {"about": (recipe.get("about") or {}) | {"reported": {}}}
+    return ShiftResult(
+        result=replace(result, name=name, recipe=recipe),
+        changes=shift,
+        slots=_slots(model),
+        note=note,
+        scenes=draw_scenes({model.name: model}, source, min(shown, len(source))),
+    )
 
 
 def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedModel, str]:
@@ -143,21 +156,6 @@ def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedMod
 def _slots(loaded: LoadedModel) -> int | None:
     slots = loaded.recipe["model"].get("num_slots")
     return slots if isinstance(slots, int) else None
-
-
-def _row(
-    model: LoadedModel, name: str, shift: dict[str, Any], note: str, result: ModelResult, source: Source, shown: int
-) -> ShiftResult:
-    recipe = result.recipe
-    if shift:  # what a paper reports is of the test set without a shift
-        recipe = recipe | {"about": (recipe.get("about") or {}) | {"reported": {}}}
-    return ShiftResult(
-        result=replace(result, name=name, recipe=recipe),
-        changes=shift,
-        slots=_slots(model),
-        note=note,
-        scenes=draw_scenes({model.name: model}, source, min(shown, len(source))),
-    )
 
 
 def _write(evaluation: ShiftedEvaluation, folder: Path) -> None:

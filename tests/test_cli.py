@@ -331,6 +331,34 @@ def test_evaluate_writes_numbers_and_a_page(trained, tmp_path, capsys, monkeypat
     assert "--overwrite" in line
 
 
+def test_evaluate_under_shifts_prints_one_table_and_writes_a_page(trained, tmp_path, capsys):
+    words = ["evaluate", str(trained.path), "--out", str(tmp_path / "shifted"), "--data.count=3", "--shift"]
+    assert main([*words, "all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == ("rmonet_unet/multi_dsprites_cpu: 3 scenes of multi_dsprites, seed 2, and as many of each shift")
+    rows = ["none", "more_objects", "unseen_shape", "unseen_colour", "occlusion", "crop"]
+    assert [line.split()[0] for line in lines[4:10]] == rows
+    assert [line.split()[1] for line in lines[4:10]] == ["6", "11", "6", "6", "6", "6"]
+    assert lines[-1] == f"Open {tmp_path / 'shifted' / 'index.html'}"
+    written = json.loads((tmp_path / "shifted" / "shifts.json").read_text())
+    assert [row["shift"] for row in written["shifts"]] == rows
+    assert all(row["evaluation"]["provenance"]["data"]["scenes"] == 3 for row in written["shifts"])
+
+    alone = ["evaluate", str(trained.weights), "--out", str(tmp_path / "alone"), "--data.count=3", "--data.crop=0.5"]
+    assert main(alone) == 0
+    assert main([*words[:-1], "--data.crop=0.5", "--overwrite", "--shift", "unseen_shape"]) == 0
+    none, _ = json.loads((tmp_path / "shifted" / "shifts.json").read_text())["shifts"]
+    assert none["ari_fg"] == json.loads((tmp_path / "alone" / "metrics.json").read_text())["ari_fg"]
+
+    capsys.readouterr()
+    assert main([*words, "crop"]) == 1
+    assert "would be overwritten" in said(capsys)
+    assert main([*words, "crops"]) == 1
+    assert "multi_dsprites has no shift 'crops'" in said(capsys)
+    assert main([*words, "crop", "--data", "scenes.h5"]) == 1
+    assert "--shift draws scenes, --data reads them from a file: leave out one of them." in said(capsys)
+
+
 def test_evaluate_reads_a_file(trained, tmp_path, capsys):
     path = tmp_path / "scenes.h5"
     assert main(f"generate multi_dsprites --count 5 --data.size 32 --out {path}".split()) == 0

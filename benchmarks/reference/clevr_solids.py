@@ -1,4 +1,5 @@
-"""CLEVR's solids met by many rays at once, with NumPy: a cube by its planes, a cylinder by its side and its lids."""
+"""CLEVR's solids met by many rays at once, with NumPy: a cube by its planes, a cylinder by its side and its lids,
+a cone by its side and its base."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.clevr_objects import COLOURS, MATERIALS, SHAPES, SIZES
+from unscene.data.clevr_objects import ALL_COLOURS, ALL_SHAPES, MATERIALS, SIZES
 from unscene.data.clevr_placement import PlacedScenes
 from unscene.data.ray_tracing import BEVEL
 
@@ -33,6 +34,8 @@ class Solid:
                 found = quadratic(np.ones(len(o)), (o * d).sum(1), (o * o).sum(1) - self.radius**2)
             elif self.shape == "cube":
                 found = np.minimum.reduce([self._plane(o, d, axis, (0, 1, 2)) for axis in range(3)])
+            elif self.shape == "cone":
+                found = self._cone(o, d)
             else:
                 across = quadratic(
                     (d[:, :2] ** 2).sum(1), (o[:, :2] * d[:, :2]).sum(1), (o[:, :2] ** 2).sum(1) - self.radius**2
@@ -50,6 +53,21 @@ class Solid:
         outside = np.any([met[:, other] > self.radius for other in bounds if other != axis], axis=0)
         return np.where(outside | ~(distance > 0), np.inf, distance)
 
+    def _cone(self, o: Array, d: Array) -> Array:
+        """To the side, in a frame below the tip in which the cone is as deep as it is wide, or to the base."""
+        tip = (o - [0, 0, self.radius]) * [1, 1, -0.5]
+        along = d * [1, 1, -0.5]
+        sign = np.array([1, 1, -1])
+        a, b, c = ((one * other * sign).sum(1) for one, other in ((along, along), (tip, along), (tip, tip)))
+        found = np.full(len(o), np.inf)
+        for far in (False, True):
+            root = quadratic(a, b, c, far)
+            depth = tip[:, 2] + root * along[:, 2]
+            found = np.where((root > 0) & (depth >= 0) & (depth <= self.radius), np.minimum(found, root), found)
+        base = self._plane(o, d, 2, ())
+        wide = ((o + base[:, None] * d)[:, :2] ** 2).sum(1) > self.radius**2
+        return np.asarray(np.minimum(found, np.where(wide | (d[:, 2] <= 0), np.inf, base)))
+
     def normals(self, point: Array) -> tuple[Array, Array]:
         """[R, 3] of the surface, and to shade with."""
         own = (point - self.centre) @ self.axes.T / self.radius
@@ -62,6 +80,12 @@ class Solid:
             return np.where(side, np.sign(own), 0) @ self.axes, unit(np.where(side, np.sign(own), lean)) @ self.axes
         far = np.hypot(own[:, 0], own[:, 1])[:, None]
         outward, upward = own * [1, 1, 0] / far, np.sign(own) * [0, 0, 1]
+        if self.shape == "cone":
+            side, down = unit(2 * outward + [0, 0, 1]), np.array([0, 0, -1])
+            on_base = (own[:, 2:] + 1) / 2 < (1 - own[:, 2:]) / 2 - far
+            rim = np.maximum(far - (1 - BEVEL), 0) / BEVEL
+            bent = np.where(on_base, down + rim * side, side + lean * [0, 0, 1])
+            return np.where(on_base, down, side) @ self.axes, unit(bent) @ self.axes
         towards_rim = np.maximum(far - (1 - BEVEL), 0) / BEVEL
         lid = np.abs(own[:, 2:]) >= far
         flat = np.where(lid, upward, outward)
@@ -74,9 +98,9 @@ def solid_of(scenes: PlacedScenes, scene: int, m: int) -> Solid:
     axes = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     radius = list(SIZES.values())[scenes.size[scene, m] - 1]
     return Solid(
-        SHAPES[scenes.shape[scene, m] - 1],
+        ALL_SHAPES[scenes.shape[scene, m] - 1],
         MATERIALS[scenes.material[scene, m] - 1] == "metal",
-        np.array(list(COLOURS.values())[scenes.color[scene, m] - 1]) / 255,
+        np.array(list(ALL_COLOURS.values())[scenes.color[scene, m] - 1]) / 255,
         np.array([*scenes.place[scene, m], radius]),
         radius,
         axes,

@@ -13,6 +13,7 @@ from unscene.command_line import parse, split_settings
 from unscene.errors import RecipeError, UnsceneError
 
 if TYPE_CHECKING:
+    from unscene.training.loading import LoadedModel
     from unscene.training.recipe import Recipe
 
 
@@ -150,6 +151,8 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
     changes = _data_settings(changes, "evaluate")
     loaded = unscene.load(arguments.model)
+    if arguments.shift:
+        return _run_shifts(arguments, loaded, changes)
     source, described = scenes_to_score(loaded, arguments.data, changes)
     result = evaluate(
         loaded,
@@ -165,6 +168,29 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
         print(
             f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}"
         )
+    print(f"\nOpen {arguments.out / 'index.html'}")
+
+
+def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dict[str, Any]) -> None:
+    """Score a model on shifted scenes.
+
+    Raises:
+        RecipeError: scenes of a file, which cannot be shifted.
+    """
+    from unscene.report.shift_table import shift_lines
+    from unscene.report.shifts import chosen_shifts, evaluate_shifts
+
+    if arguments.data:
+        raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
+    evaluation = evaluate_shifts(
+        loaded,
+        chosen_shifts(loaded, arguments.shift),
+        arguments.out,
+        changes=changes,
+        batch_size=arguments.batch_size,
+        overwrite=arguments.overwrite,
+    )
+    print("\n".join(shift_lines(evaluation)))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 

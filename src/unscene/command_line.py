@@ -27,7 +27,10 @@ Ctrl-C (or SIGTERM, SIGUSR1) stops after the step that runs and keeps a checkpoi
 EVALUATE_HELP = """\
 Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
-Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html."""
+Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html.
+  unscene evaluate runs/NAME --shift all --data.count 320 --out shifted/
+scores the scenes as they are and, where they are drawn, each shift of them (more_objects, unseen_shape, unseen_colour,
+occlusion, crop); prints one table, and writes DIR/shifts.json and DIR/index.html."""
 COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
@@ -65,7 +68,7 @@ def build_parser() -> Parser:
     parser = Parser("unscene", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"unscene {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_training, _add_using, _add_data):
+    for add in (_add_training, _add_scoring, _add_decompose, _add_data):
         add(commands)
     return parser
 
@@ -108,13 +111,14 @@ def _add_training(commands: Any) -> None:
     demo.add_argument("--minutes", type=float, default=3.0, help="of training (default 3)")
 
 
-def _add_using(commands: Any) -> None:
+def _add_scoring(commands: Any) -> None:
     evaluate = _command(commands, "evaluate", "score a model on labelled scenes", EVALUATE_HELP, settings=True)
     evaluate.add_argument(
         "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"
     )
     evaluate.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the recipe's test data")
     evaluate.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the report goes")
+    evaluate.add_argument("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
     evaluate.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
     evaluate.add_argument("--overwrite", action="store_true", help="replace a report that is there")
 
@@ -131,6 +135,8 @@ def _add_using(commands: Any) -> None:
     compare.add_argument("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
     compare.add_argument("--overwrite", action="store_true", help="replace a comparison that is there")
 
+
+def _add_decompose(commands: Any) -> None:
     decompose = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
     decompose.add_argument(
         "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"

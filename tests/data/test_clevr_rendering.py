@@ -19,6 +19,7 @@ from unscene.data.clevr_rendering import CROP, WHOLE, render
 from unscene.data.clevr_stage import CAMERA, facing_origin
 
 EVERYTHING = Choices(np.arange(1, 4), np.arange(1, 3), np.arange(1, 9), np.arange(1, 3))
+UNSEEN = Choices(np.array([4]), np.arange(1, 3), np.arange(9, 13), np.arange(1, 3))  # cones, in colours of ours
 CUBE, SPHERE, CYLINDER = 1, 2, 3
 
 
@@ -58,9 +59,10 @@ def inside_hull(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return -(pixels @ sides[:, :2].T + sides[:, 2]).max(-1)
 
 
+@pytest.mark.parametrize("choices", [EVERYTHING, UNSEEN])
 @pytest.mark.parametrize(("view", "height", "width"), [(WHOLE, 48, 64), (CROP, 48, 48)])
-def test_pictures_and_labels_are_those_of_the_oracle(view, height, width):
-    scenes = placed_scenes(0, np.arange(7), 3, 6, EVERYTHING)
+def test_pictures_and_labels_are_those_of_the_oracle(view, height, width, choices):
+    scenes = placed_scenes(0, np.arange(7), 3, 6, choices)
     images, masks = render(scenes, height, width, view)
     for b in range(7):
         image, mask = traced(scenes, b, height, width, view)

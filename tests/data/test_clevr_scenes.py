@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from unscene.data import source_classes
-from unscene.data.clevr_objects import COLOURS, MATERIALS, SHAPES, SIZES
-from unscene.data.clevr_scenes import ClevrScenes, ClevrScenesSettings
+from unscene.data.clevr_objects import ALL_COLOURS, ALL_SHAPES, COLOURS, MATERIALS, SHAPES, SIZES, UNSEEN_COLOURS
+from unscene.data.clevr_scenes import SHIFTS, ClevrScenes, ClevrScenesSettings
 from unscene.data.generate import generate
 from unscene.data.store import SceneStore
 from unscene.errors import DataError, RecipeError, ShapeError
@@ -122,6 +122,64 @@ def test_shifts_for_other_distributions_are_drawn():
     assert drawn["visible_pixels"][present].min() >= 200
 
 
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_shifted_scenes_agree_with_themselves(shift):
+    source = ClevrScenes(ClevrScenesSettings(count=30, seed=4, size=48, **SHIFTS[shift]))
+    drawn = source.batch(range(12))
+    for name, values in source.batch([7, 2]).items():
+        assert np.array_equal(values, drawn[name][[7, 2]]), name
+    for mask, boxes, shape in zip(drawn["mask"], drawn["boxes"], drawn["shape"], strict=True):
+        assert (shape[np.unique(mask[mask > 0]) - 1] > 0).all()
+        for label, box in enumerate(boxes, start=1):
+            rows, columns = np.nonzero(mask == label)
+            tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
+            assert box.tolist() == tight
+
+
+def test_cones_and_colours_of_ours_are_drawn_when_they_are_asked_for():
+    unseen = {name: SHIFTS[name] for name in ("unseen_shape", "unseen_colour")}
+    drawn = [ClevrScenes(ClevrScenesSettings(size=32, **changes)).batch(range(12)) for changes in unseen.values()]
+    cones, coloured = ({name: set(each[name][each["shape"] > 0]) for name in ("shape", "color")} for each in drawn)
+    assert cones["shape"] == {ALL_SHAPES.index("cone") + 1}
+    assert cones["color"] <= set(range(1, 9))
+    assert coloured["shape"] == {1, 2, 3}
+    assert coloured["color"] == {list(ALL_COLOURS).index(name) + 1 for name in UNSEEN_COLOURS}
+
+
+def test_colours_of_ours_are_far_from_clevrs():
+    def seen(colours):  # sRGB, by a power that is near enough
+        return 255 * (np.array(list(colours.values())) / 255) ** (1 / 2.2)
+
+    apart = np.linalg.norm(seen(UNSEEN_COLOURS)[:, None] - seen(COLOURS), axis=-1)
+    between = np.linalg.norm(seen(COLOURS)[:, None] - seen(COLOURS), axis=-1)
+    assert apart.min() > between[between > 0].min()
+
+
+def test_an_occluder_hides_and_changes_nothing_else(scenes):
+    drawn = ClevrScenes(ClevrScenesSettings(count=COUNT, size=64, occluder=0.4)).batch(range(COUNT))
+    for name in drawn.keys() - {"image", "mask", "boxes"}:
+        assert np.array_equal(drawn[name], scenes[name]), name
+    differs = (drawn["image"] != scenes["image"]).any(axis=-1)
+    assert (drawn["image"][differs] == 51).all()
+    assert (drawn["mask"][differs] == 0).all()
+    elsewhere = ~differs & (drawn["image"] != 51).any(axis=-1)  # what is hidden may have had that grey
+    assert np.array_equal(drawn["mask"][elsewhere], scenes["mask"][elsewhere])
+    assert 24**2 < differs.sum(axis=(1, 2)).min() <= differs.sum(axis=(1, 2)).max() == 26**2
+    gone = scenes["boxes"].any(-1) & ~drawn["boxes"].any(-1)
+    assert gone.any()
+
+
+def test_a_crop_is_traced_anew_in_the_middle():
+    whole, cropped = (
+        ClevrScenes(ClevrScenesSettings(size=size, crop=crop)).batch(range(6)) for size, crop in ((96, 1.0), (48, 0.5))
+    )
+    assert np.array_equal(cropped["mask"], whole["mask"][:, 24:72, 24:72])
+    apart = np.abs(cropped["image"].astype(int) - whole["image"][:, 24:72, 24:72]).mean()
+    assert 0 < apart < 6  # the same rays, but for chance in shadows and mirrors
+    for name in ("shape", "x", "visible_pixels"):
+        assert np.array_equal(cropped[name], whole[name])
+
+
 def test_objects_have_their_colours():
     source = ClevrScenes(ClevrScenesSettings(count=40, size=64, materials=("rubber",), max_objects=4))
     drawn = source.batch(range(40))
@@ -150,10 +208,13 @@ def test_objects_have_their_colours():
         ),
         ({"max_objects": 11}, "are 3 and 11. More seldom find room"),
         ({"min_objects": 0, "max_objects": 0}, "but they are 0 and 0"),
-        ({"shapes": ("cub",)}, "shapes has no 'cub', only cube, sphere, cylinder. Did you mean 'cube'"),
+        ({"shapes": ("cub",)}, "shapes has no 'cub', only cube, sphere, cylinder, cone. Did you mean 'cube'"),
         ({"colours": ("grey",)}, "Did you mean 'gray'"),
         ({"materials": ()}, "materials must name at least one of rubber, metal, but is empty"),
         ({"sizes": ("large", "large")}, "sizes must differ, but are large, large"),
+        ({"crop": 0.0}, "crop must be above 0 and 1 or less .* but is 0.0"),
+        ({"crop": 1.01}, "crop must be above 0"),
+        ({"occluder": 2.0}, r"occluder must be from 0 \(none\) to 1, but is 2.0"),
     ],
 )
 def test_impossible_settings_are_refused(values, message):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
-from unscene.data.sprites import SHAPES, covered_windows
+from unscene.data.multi_dsprites import SHIFTS, MultiDSprites, MultiDSpritesSettings
+from unscene.data.sprites import ALL_SHAPES, SHAPES, covered_windows
 from unscene.errors import DataError, RecipeError, ShapeError
 
 COUNT = 3000
@@ -195,6 +195,96 @@ def test_shapes_and_scales_are_those_asked_for():
     assert drawn["scale"][present] == pytest.approx(0.8)
 
 
+def test_triangles_are_drawn_when_they_are_asked_for(scenes):
+    assert SHAPES == MultiDSpritesSettings().shapes == ("square", "ellipse", "heart")
+    drawn = MultiDSprites(MultiDSpritesSettings(count=40, shapes=("triangle",))).batch(range(40))
+    present = drawn["shape"] > 0
+    assert set(drawn["shape"][present]) == {ALL_SHAPES.index("triangle") + 1}
+    for name in ("x", "y", "scale", "orientation", "color"):
+        assert np.array_equal(drawn[name], scenes[name][:40])
+    assert not np.array_equal(drawn["mask"], scenes["mask"][:40])
+
+
+@pytest.mark.parametrize("background", ["grey", "colour"])
+def test_grey_sprites_are_told_from_the_ground_by_brightness(background, scenes):
+    settings = MultiDSpritesSettings(count=400, colours="grey", background=background)
+    drawn = MultiDSprites(settings).batch(range(400))
+    assert np.array_equal(drawn["mask"], scenes["mask"][:400])
+    greys = np.rint(255 * drawn["color"])
+    assert (greys == greys[..., :1]).all()
+    away = np.abs(greys[..., 0] - drawn["image"][:, :1, 0, 0])[drawn["shape"] > 0]  # no sprite is in the corner
+    assert away.min() == 48
+    values = greys[drawn["shape"] > 0][:, 0]
+    assert (values.min(), values.max()) == (0, 255)
+    assert values.mean() == pytest.approx(127.5, abs=8)
+
+
+def test_a_crop_is_the_middle_of_a_larger_image_drawn_anew():
+    whole = MultiDSprites(MultiDSpritesSettings(count=80, size=128)).batch(range(80))
+    cropped = MultiDSprites(MultiDSpritesSettings(count=80, crop=0.5)).batch(range(80))
+    assert np.array_equal(cropped["mask"], whole["mask"][:, 32:96, 32:96])
+    assert np.array_equal(cropped["image"], whole["image"][:, 32:96, 32:96])
+    for name in ("shape", "scale", "orientation", "x", "y", "color"):
+        assert np.array_equal(cropped[name], whole[name])
+    cut = (whole["boxes"] - 32).clip(0, 64)
+    full = whole["visibility"] == 1  # of a covered sprite the crop may cut off what its box is around
+    kept = full & (cropped["visibility"] == 1)
+    assert kept.sum() > 20
+    assert np.array_equal(cropped["boxes"][kept], cut[kept])
+    assert (cropped["visibility"] <= whole["visibility"] + 1e-6).all()
+    gone = full & ~cropped["boxes"].any(axis=-1)
+    assert (cropped["visibility"][gone] == 0).all()
+
+
+def test_visibility_counts_what_the_crop_cuts_off():
+    alone = {"count": 60, "min_objects": 1, "max_objects": 1}
+    whole = MultiDSprites(MultiDSpritesSettings(**alone, size=128)).batch(range(60))
+    cropped = MultiDSprites(MultiDSpritesSettings(**alone, crop=0.5)).batch(range(60))
+    kept = (cropped["mask"] > 0).sum(axis=(1, 2)) / (whole["mask"] > 0).sum(axis=(1, 2))
+    assert cropped["visibility"][:, 0] == pytest.approx(kept)
+    assert 0 < kept.min() < 0.6
+    assert kept.max() == 1
+
+
+def test_an_occluder_hides_and_changes_nothing_else(scenes):
+    drawn = MultiDSprites(MultiDSpritesSettings(count=COUNT, occluder=0.4)).batch(range(150))
+    for name in ("shape", "scale", "orientation", "x", "y", "color"):
+        assert np.array_equal(drawn[name], scenes[name][:150])
+    differs = (drawn["image"] != scenes["image"][:150]).any(axis=-1)
+    assert (drawn["image"][differs] == 128).all()
+    assert (drawn["mask"][differs] == 0).all()
+    assert np.array_equal(drawn["mask"][~differs], scenes["mask"][:150][~differs])
+    assert differs.sum(axis=(1, 2)).max() <= 26**2
+    shown = np.stack([(drawn["mask"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    before = np.stack([(scenes["mask"][:150] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    seen = before > 0
+    assert drawn["visibility"][seen] == pytest.approx(
+        (scenes["visibility"][:150] * shown / np.maximum(before, 1))[seen]
+    )
+    hidden = seen & (shown == 0)
+    assert hidden.any()
+    assert not drawn["boxes"][hidden].any()
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**63 - 1), size=st.integers(16, 80))
+def test_shifted_scenes_are_whole(shift, seed, size):
+    source = MultiDSprites(MultiDSpritesSettings(count=200, seed=seed, size=size, **SHIFTS[shift]))
+    drawn = source.batch([5, 130, 5])
+    for name, values in source.batch([130]).items():
+        assert np.array_equal(values[0], drawn[name][1]), name
+        assert np.array_equal(drawn[name][0], drawn[name][2]), name
+    for row in range(3):
+        mask, number = drawn["mask"][row], (drawn["shape"][row] > 0).sum()
+        assert mask.max() <= number
+        for label, box in enumerate(drawn["boxes"][row], start=1):
+            rows, columns = np.nonzero(mask == label)
+            tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
+            assert box.tolist() == tight
+            assert (drawn["visibility"][row, label - 1] > 0) == (len(rows) > 0)
+
+
 def test_no_index_gives_empty_arrays():
     drawn = MultiDSprites().batch([])
     assert {name: len(values) for name, values in drawn.items()} == dict.fromkeys(drawn, 0)
@@ -231,7 +321,11 @@ def test_indices_are_one_row_of_whole_numbers(indices):
         ({"colours": "saturate"}, "Did you mean 'saturated'"),
         ({"background": "gray"}, "Did you mean 'grey'"),
         ({"shapes": ("hart",)}, "Did you mean 'heart'"),
-        ({"shapes": ()}, "at least one of square, ellipse, heart"),
+        ({"shapes": ()}, "at least one of square, ellipse, heart, triangle"),
+        ({"crop": 0.0}, "crop must be above 0 and 1 or less"),
+        ({"crop": 1.1}, "crop must be above 0 and 1 or less .* but is 1.1"),
+        ({"occluder": -0.1}, "occluder must be from 0"),
+        ({"occluder": 1.5}, "to 1, but is 1.5"),
         ({"shapes": ("heart", "heart")}, "shapes must differ"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import polygon
 
-from unscene.data.sprites import SHAPES, covered_windows
+from unscene.data.sprites import ALL_SHAPES, covered_windows
 
 T = np.linspace(0, 2 * np.pi, 500, endpoint=False)
 
@@ -17,6 +17,9 @@ def outline(shape: str) -> tuple[np.ndarray, np.ndarray]:
         return np.array([-9.6, 9.6, 9.6, -9.6]), np.array([-9.6, -9.6, 9.6, 9.6])
     if shape == "ellipse":
         return 12.8 * np.cos(T), 7.2 * np.sin(T)
+    if shape == "triangle":
+        corners = np.deg2rad([-90, 30, 150])
+        return 13.5 * np.cos(corners), 13.5 * np.sin(corners)
     x = 16 * np.sin(T) ** 3
     y = 13 * np.cos(T) - 5 * np.cos(2 * T) - 2 * np.cos(3 * T) - np.cos(4 * T)
     down = -(y - (y.min() + y.max()) / 2) * 1.075
@@ -33,7 +36,7 @@ def rasterised(shape: str, scale: float, orientation: float, x: float, y: float,
 
 
 def drawn(sprites: dict[str, np.ndarray], size: int) -> np.ndarray:
-    covered, corner = covered_windows(sprites, size)
+    covered, corner = covered_windows(sprites, size)  # of whole images, in which every window lies
     images = np.zeros((len(covered), size, size), bool)
     side = covered.shape[1]
     for image, window, (x, y) in zip(images, covered, corner, strict=True):
@@ -44,7 +47,7 @@ def drawn(sprites: dict[str, np.ndarray], size: int) -> np.ndarray:
 def random_sprites(shape: str, count: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     return {
-        "shape": np.full(count, SHAPES.index(shape) + 1, np.uint8),
+        "shape": np.full(count, ALL_SHAPES.index(shape) + 1, np.uint8),
         "scale": generator.uniform(0.5, 1, count).astype(np.float32),
         "orientation": generator.uniform(0, 2 * np.pi, count).astype(np.float32),
         "x": generator.uniform(0, 1, count).astype(np.float32),
@@ -52,7 +55,7 @@ def random_sprites(shape: str, count: int) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ALL_SHAPES)
 @pytest.mark.parametrize(("size", "worst"), [(64, 0.97), (256, 0.995)])
 def test_a_sprite_covers_its_polygon(shape, size, worst):
     sprites = random_sprites(shape, 30)
@@ -64,7 +67,7 @@ def test_a_sprite_covers_its_polygon(shape, size, worst):
 
 
 def upright(shape: str, orientation: float = 0.0) -> np.ndarray:
-    one = {"shape": np.array([SHAPES.index(shape) + 1]), "orientation": np.array([orientation], np.float32)}
+    one = {"shape": np.array([ALL_SHAPES.index(shape) + 1]), "orientation": np.array([orientation], np.float32)}
     middle = {"scale": np.ones(1, np.float32), "x": np.full(1, 0.5, np.float32), "y": np.full(1, 0.5, np.float32)}
     return drawn(one | middle, 64)[0]
 
@@ -89,6 +92,26 @@ def test_a_heart_points_down_and_a_positive_angle_turns_it_clockwise():
     assert np.array_equal(heart, heart[:, ::-1])
     turned = upright("heart", np.pi / 2)  # its point, at the bottom, goes to the left
     assert turned[:, :32].sum() < turned[:, 32:].sum()
+
+
+def test_a_triangle_stands_on_a_side_and_a_third_of_a_turn_leaves_it_as_it_is():
+    rows, columns = np.nonzero(triangle := upright("triangle"))
+    assert (rows.min(), rows.max()) == (19, 38)  # 32 - 13.5 = 18.5, where it is a point, to 32 + 6.75
+    assert (columns.min(), columns.max()) == (20, 43)  # 13.5 cos 30 = 11.69 at the base, 11.55 in row 38: from 20.5
+    assert np.array_equal(triangle, triangle[:, ::-1])
+    assert triangle.sum() == pytest.approx(3 * np.sqrt(3) / 4 * 13.5**2, rel=0.04)
+    turned = upright("triangle", 2 * np.pi / 3)
+    assert (turned & triangle).sum() / (turned | triangle).sum() > 0.97
+
+
+@pytest.mark.parametrize("shape", ALL_SHAPES)
+def test_a_crop_is_the_middle_of_a_larger_image(shape):
+    sprites = random_sprites(shape, 50)
+    whole, corner = covered_windows(sprites, 128)
+    cropped, corner_in_crop = covered_windows(sprites, 64, crop=0.5)
+    assert np.array_equal(cropped, whole)
+    assert np.array_equal(corner_in_crop, corner - 32)
+    assert corner_in_crop.min() < 0
 
 
 @pytest.mark.parametrize("size", [16, 17, 31, 64, 100, 333])

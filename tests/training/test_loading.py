@@ -8,9 +8,20 @@ import pytest
 import torch
 
 import unscene
-from unscene.errors import CheckpointError, ShapeError
+from unscene.errors import CheckpointError, RecipeError, ShapeError
+from unscene.recipes import load_recipe
 from unscene.training import loading
 from unscene.training.run_folder import RunFolder
+
+WITHOUT_BOXES = {
+    "model.detection": False,
+    "model.vae.encoder_region": "image",
+    "model.vae.decoder_region": "image",
+}  # a map for each slot
+SMALL_REDO = {
+    "data.size": 16,
+    **{f"model.{network}_channels": 4 for network in ("mask", "generator", "discriminator", "code")},
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +51,39 @@ def test_decomposing_in_parts_changes_nothing(trained, images):
     assert whole.log_masks.shape == parts.log_masks.shape == (5, 6, 1, 32, 32)
     assert whole.log_masks.dtype == torch.float32
     assert len(loaded.decompose(images[:1]).components) == 1
+
+
+def test_more_slots_have_the_same_weights(trained, images):
+    loaded = unscene.load(trained.path)
+    more = loaded.with_slots(11)
+    found = more.decompose(images)
+    assert found.log_masks.shape[:2] == (5, 11)
+    assert (more.recipe["model"]["num_slots"], loaded.recipe["model"]["num_slots"]) == (11, 6)
+    assert (more.name, more.provenance, more.run) == (loaded.name, loaded.provenance, loaded.run)
+    assert not more.model.training
+    for name, weights in loaded.model.state_dict().items():
+        assert torch.equal(more.model.state_dict()[name], weights)
+    same = loaded.with_slots(6).decompose(images)
+    assert torch.equal(same.log_masks, loaded.decompose(images).log_masks)
+
+
+@pytest.mark.parametrize("model", ["monet", "iodine", "explicit_localization", "space"])
+def test_models_that_take_any_number_of_slots(model):
+    recipe = load_recipe(f"{model}/multi_dsprites", {"trainer.precision": "float32"})
+    more = loading.LoadedModel(recipe.build_model(), recipe, {}).with_slots(8)
+    assert more.decompose(torch.rand(1, 3, more.size, more.size)).num_slots == 8
+
+
+def test_weights_for_one_number_of_slots_are_refused_with_another(tiny):
+    for recipe in (load_recipe("redo/flowers", SMALL_REDO), tiny(WITHOUT_BOXES)):
+        loaded = loading.LoadedModel(recipe.build_model(), recipe, {})
+        with pytest.raises(RecipeError, match=f"of '{recipe.name}' are for [26] slots, and cannot be used with 11"):
+            loaded.with_slots(11)
+
+
+def test_impossible_slots_are_refused(trained):
+    with pytest.raises(RecipeError, match=r"model\.proposals\.top_n_after lets 20 through"):
+        unscene.load(trained.path).with_slots(22)
 
 
 def test_images_of_another_size_are_refused(trained):

@@ -2,12 +2,13 @@
 
 A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth
 is known, `mask` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4]. A source whose labels mean the
-same object in every image says so by `object_names`: the name of label `n` is `object_names[n - 1]`.
+same object in every image says so by `object_names`: the name of label `n` is `object_names[n - 1]`. A class of sources
+that can draw scenes of other kinds than those of training has `shifts`: by a shift's name the settings that it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -38,6 +39,15 @@ class Source(Protocol):
 def object_names(source: Source) -> tuple[str, ...]:
     """The names of labels 1, 2 ... of a source; empty where a label is no certain object."""
     return tuple(getattr(source, "object_names", ()))
+
+
+def shifts_of(name: str) -> dict[str, Mapping[str, Any]]:
+    """The shifts of a registered source: what each changes of its settings, by the shift's name; empty for none.
+
+    Raises:
+        RecipeError: no source of this name.
+    """
+    return dict(getattr(source_classes(name)[0], "shifts", {}))
 
 
 def source_classes(name: str) -> tuple[Any, Any]:

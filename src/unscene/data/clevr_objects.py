@@ -1,11 +1,13 @@
 """What CLEVR's objects can be: shapes, materials, colours and sizes, in the order of clevr-dataset-gen.
 
-The factors `shape`, `material`, `color` and `size` count them from 1; 0 is no object.
+The factors `shape`, `material`, `color` and `size` count them from 1; 0 is no object. Behind those of CLEVR stand some
+that it has not, for test sets of what is unseen in training.
 """
 
 from __future__ import annotations
 
 SHAPES = ("cube", "sphere", "cylinder")
+ALL_SHAPES = (*SHAPES, "cone")
 MATERIALS = ("rubber", "metal")
 COLOURS = {  # linear RGB; 255 is 1
     "gray": (87, 87, 87),
@@ -17,4 +19,11 @@ COLOURS = {  # linear RGB; 255 is 1
     "cyan": (41, 208, 208),
     "yellow": (255, 238, 51),
 }
-SIZES = {"large": 0.7, "small": 0.35}  # radius; half the side of a cube, half the height of a cylinder
+UNSEEN_COLOURS = {  # ours; each is far from CLEVR's eight
+    "orange": (255, 70, 2),
+    "pink": (255, 80, 140),
+    "white": (240, 240, 240),
+    "black": (5, 5, 5),
+}
+ALL_COLOURS = COLOURS | UNSEEN_COLOURS
+SIZES = {"large": 0.7, "small": 0.35}  # radius; half the side of a cube, half the height of a cylinder or cone

@@ -21,7 +21,7 @@ from unscene.compilation import code_of, compiled, compiled_part
 from unscene.cpu_threads import on_all_threads
 from unscene.data import clevr_objects, clevr_stage, compiled_random, ray_tracing
 from unscene.data.clevr_lamps import LAMP_JITTER, LAMPS
-from unscene.data.clevr_objects import COLOURS, MATERIALS, SIZES
+from unscene.data.clevr_objects import ALL_COLOURS, MATERIALS, SIZES
 from unscene.data.clevr_stage import (
     CAMERA,
     CAMERA_JITTER,
@@ -44,7 +44,7 @@ _BEHIND, _RIGHT = tuple(_AXES[0].tolist()), tuple(_AXES[1].tolist())
 _FIRST_DRAW = 16  # before: the number of solids and the jitters
 
 _METAL = MATERIALS.index("metal") + 1
-_COLOURS = np.array([(0, 0, 0), *COLOURS.values()]) / 255
+_COLOURS = np.array([(0, 0, 0), *ALL_COLOURS.values()]) / 255
 _RADII = np.array([0.0, *SIZES.values()])
 
 

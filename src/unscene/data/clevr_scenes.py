@@ -10,22 +10,43 @@ Any sample comes from (seed, index) alone. Tracing needs numba: `pip install 'un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.clevr_objects import COLOURS, MATERIALS, SHAPES, SIZES
+from unscene.data.clevr_objects import (
+    ALL_COLOURS,
+    ALL_SHAPES,
+    COLOURS,
+    MATERIALS,
+    SHAPES,
+    SIZES,
+    UNSEEN_COLOURS,
+)
 from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.occluder import centred, occlude
 from unscene.data.sample_indices import checked_indices
 from unscene.errors import DataError, RecipeError, did_you_mean
 
 VERSION = 1  # of the generator: raised whenever the same seed would draw something else
 
+SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "more_objects": {"min_objects": 7, "max_objects": 10},
+        "unseen_shape": {"shapes": ("cone",)},
+        "unseen_colour": {"colours": tuple(UNSEEN_COLOURS)},
+        "occlusion": {"occluder": 0.4},
+        "crop": {"crop": 2 / 3},
+    }
+)
+
 _SMALLEST_SIZE = 16
 _MOST_OBJECTS = 10  # as in CLEVR; more seldom find room
+_OCCLUDER = 51  # grey, darker than floor and wall
 
 
 @dataclass(frozen=True)
@@ -38,10 +59,12 @@ class ClevrScenesSettings:
         size: side of the image in pixels.
         min_objects: fewest objects of a scene; some of them may be outside of the crop.
         max_objects: most objects of a scene; also M, the rows of boxes and factors.
-        shapes: drawn with equal probability, as are materials, colours and sizes.
+        shapes: drawn with equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
         materials: of rubber, metal.
-        colours: by their names in CLEVR.
+        colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which it has not.
         sizes: of large, small.
+        crop: share of the papers' crop, about its middle, that is traced at the image's size; 1 is all of it.
+        occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
 
     Raises:
         RecipeError: a value is impossible.
@@ -56,6 +79,8 @@ class ClevrScenesSettings:
     materials: tuple[str, ...] = MATERIALS
     colours: tuple[str, ...] = tuple(COLOURS)
     sizes: tuple[str, ...] = tuple(SIZES)
+    crop: float = 1.0
+    occluder: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.count >= 1, f"count must be 1 or more, but is {self.count}.")
@@ -66,14 +91,18 @@ class ClevrScenesSettings:
             f"0 <= min_objects <= max_objects and 1 <= max_objects <= {_MOST_OBJECTS} must hold, "
             f"but they are {self.min_objects} and {self.max_objects}. More seldom find room.",
         )
-        _require_some("shapes", self.shapes, SHAPES)
+        _require_some("shapes", self.shapes, ALL_SHAPES)
         _require_some("materials", self.materials, MATERIALS)
-        _require_some("colours", self.colours, tuple(COLOURS))
+        _require_some("colours", self.colours, tuple(ALL_COLOURS))
         _require_some("sizes", self.sizes, tuple(SIZES))
+        _require(0 < self.crop <= 1, f"crop must be above 0 and 1 or less (1 is all of it), but is {self.crop}.")
+        _require(0 <= self.occluder <= 1, f"occluder must be from 0 (none) to 1, but is {self.occluder}.")
 
 
 class ClevrScenes:
     """CLEVR-like scenes, traced when they are asked for."""
+
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
 
     def __init__(self, settings: ClevrScenesSettings | None = None) -> None:
         self.settings = settings or ClevrScenesSettings()
@@ -89,15 +118,17 @@ class ClevrScenes:
 
         Returns:
             image: [B, size, size, 3] uint8.
-            mask: [B, size, size] uint8 label map: what the ray through the pixel's middle meets, 0 is the background.
+            mask: [B, size, size] uint8 label map: what the ray through the pixel's middle meets, 0 is the background
+                and the occluder.
             boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
-                `m + 1`, a zero row where there is no object or it is outside of the crop.
-            shape: [B, M] uint8, 1.. as in `clevr_objects.SHAPES`, 0 where there is no object; all other factors are 0
-                there too.
-            material, color, size: [B, M] uint8, likewise as in `MATERIALS`, `COLOURS` and `SIZES`.
+                `m + 1`, a zero row where there is no object, or it is outside of the crop or behind the occluder.
+            shape: [B, M] uint8, 1.. as in `clevr_objects.ALL_SHAPES`, 0 where there is no object; all other factors
+                are 0 there too.
+            material, color, size: [B, M] uint8, likewise as in `MATERIALS`, `ALL_COLOURS` and `SIZES`.
             x, y, z: [B, M] float32, the centre, in CLEVR's units; the floor is at z = 0.
             rotation: [B, M] float32 in [0, 2 pi], about the vertical axis, counterclockwise from above.
-            visible_pixels: [B, M] int32, how many show the object in CLEVR's whole picture of 320 x 240: 200 or more.
+            visible_pixels: [B, M] int32, how many show the object in CLEVR's whole picture of 320 x 240, where there is
+                no occluder: 200 or more.
 
         Raises:
             DataError: an index is outside the data set, numba is not installed, or the objects find no room.
@@ -106,9 +137,9 @@ class ClevrScenes:
         wanted = checked_indices(indices, len(self))
         settings, (placement, rendering) = self.settings, compiled_tracer()
         choices = placement.Choices(
-            _numbers(settings.shapes, SHAPES),
+            _numbers(settings.shapes, ALL_SHAPES),
             _numbers(settings.materials, MATERIALS),
-            _numbers(settings.colours, tuple(COLOURS)),
+            _numbers(settings.colours, tuple(ALL_COLOURS)),
             _numbers(settings.sizes, tuple(SIZES)),
         )
         scenes = placement.placed_scenes(settings.seed, wanted, settings.min_objects, settings.max_objects, choices)
@@ -117,7 +148,9 @@ class ClevrScenes:
                 f"clevr_scenes: {placement.SCENES} times in turn, up to {settings.max_objects} objects found no room "
                 "in which each of them is seen. Lower max_objects, or allow other sizes."
             )
-        image, mask = rendering.render(scenes, settings.size, settings.size)
+        view = centred(rendering.CROP, settings.crop)
+        image, mask = rendering.render(scenes, settings.size, settings.size, view)
+        occlude(image, mask, settings.seed, wanted, settings.occluder, _OCCLUDER)
         radius = np.array([0, *SIZES.values()])[scenes.size]
         return {
             "image": image,

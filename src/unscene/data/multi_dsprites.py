@@ -9,27 +9,41 @@ Labels follow the painter's order: sprite `m` is painted after sprite `m - 1` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.counter_random import uniform_draws
 from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.occluder import occlude
 from unscene.data.sample_indices import checked_indices
-from unscene.data.sprites import SHAPES, covered_windows
+from unscene.data.sprites import ALL_SHAPES, SHAPES, covered_windows
 from unscene.errors import RecipeError, did_you_mean
 
 VERSION = 1  # of the generator: raised whenever the same seed would draw something else
 
-Colours = Literal["fitted", "saturated"]
+Colours = Literal["fitted", "saturated", "grey"]
 Background = Literal["grey", "colour"]
+
+SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "more_objects": {"min_objects": 7, "max_objects": 10},
+        "unseen_shape": {"shapes": ("triangle",)},
+        "unseen_colour": {"colours": "grey"},
+        "occlusion": {"occluder": 0.4},
+        "crop": {"crop": 2 / 3},
+    }
+)
 
 _SMALLEST_SIZE = 16  # below, a sprite could touch the border
 _CHUNK = 64  # scenes; their working arrays stay in the processor's cache
 _DRAWS = 8  # random numbers of the scene, and of each sprite
+_LEAST_CONTRAST = 48  # of 256 greys, between a grey sprite and the ground
+_OCCLUDER = 128  # grey
 
 
 @dataclass(frozen=True)
@@ -43,11 +57,15 @@ class MultiDSpritesSettings:
         min_objects: fewest sprites of a scene.
         max_objects: most sprites of a scene; also M, the rows of boxes and factors.
         colours: of the sprites. "fitted": uniform RGB, which is what the published images show; "saturated": uniform
-            hue at full saturation and value, which is what the paper says.
+            hue at full saturation and value, which is what the paper says; "grey": uniform among the greys that are 48
+            of 256 or more away from the ground. Uniform RGB leaves no colour unseen, but hardly ever gives a grey (all
+            three within 16 of 256: 1 %), which on a grey ground differs from it in brightness alone.
         background: "grey": one uniform grey a scene; "colour": uniform RGB.
         min_scale: smallest sprite, uniform up to `max_scale`.
         max_scale: largest sprite.
-        shapes: drawn with equal probability.
+        shapes: of square, ellipse, heart, drawn with equal probability; and triangle, which the data set has not.
+        crop: share of the image's side, about its middle, that is drawn at the image's size; 1 is all of it.
+        occluder: side of a grey square somewhere in front, as a share of the image's side; 0 is none.
 
     Raises:
         RecipeError: a value is impossible.
@@ -63,6 +81,8 @@ class MultiDSpritesSettings:
     min_scale: float = 0.5
     max_scale: float = 1.0
     shapes: tuple[str, ...] = SHAPES
+    crop: float = 1.0
+    occluder: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.count >= 1, f"count must be 1 or more, but is {self.count}.")
@@ -80,14 +100,18 @@ class MultiDSpritesSettings:
         )
         _require_choice("colours", self.colours, get_args(Colours))
         _require_choice("background", self.background, get_args(Background))
-        _require(len(self.shapes) > 0, f"shapes must name at least one of {', '.join(SHAPES)}, but is empty.")
+        _require(len(self.shapes) > 0, f"shapes must name at least one of {', '.join(ALL_SHAPES)}, but is empty.")
         _require(len(set(self.shapes)) == len(self.shapes), f"shapes must differ, but are {', '.join(self.shapes)}.")
         for shape in self.shapes:
-            _require_choice("shapes", shape, SHAPES)
+            _require_choice("shapes", shape, ALL_SHAPES)
+        _require(0 < self.crop <= 1, f"crop must be above 0 and 1 or less (1 is all of it), but is {self.crop}.")
+        _require(0 <= self.occluder <= 1, f"occluder must be from 0 (none) to 1, but is {self.occluder}.")
 
 
 class MultiDSprites:
     """Multi-dSprites scenes, drawn when they are asked for."""
+
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
 
     def __init__(self, settings: MultiDSpritesSettings | None = None) -> None:
         self.settings = settings or MultiDSpritesSettings()
@@ -103,15 +127,16 @@ class MultiDSprites:
 
         Returns:
             image: [B, size, size, 3] uint8.
-            mask: [B, size, size] uint8 label map, 0 is the background.
+            mask: [B, size, size] uint8 label map, 0 is the background and the occluder.
             boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
-                `m + 1`, a zero row where there is no sprite or it is hidden.
-            shape: [B, M] uint8, 1.. as in `SHAPES`, 0 where there is no sprite; all other factors are 0 there too.
+                `m + 1`, a zero row where there is no sprite, or it is hidden or outside of the crop.
+            shape: [B, M] uint8, 1.. as in `ALL_SHAPES`, 0 where there is no sprite; all other factors are 0 there too.
             scale: [B, M] float32.
             orientation: [B, M] float32 in [0, 2 pi], clockwise.
-            x, y: [B, M] float32 in [0, 1]; the centre is at `size (1/4 + x/2)` pixels.
+            x, y: [B, M] float32 in [0, 1]; the centre is at `size (1/4 + x/2)` pixels, before the crop.
             color: [B, M, 3] float32 in [0, 1].
-            visibility: [B, M] float32, the share of the sprite's own pixels that no later sprite covers.
+            visibility: [B, M] float32, the share of the sprite's own pixels, those outside of the crop among them, that
+                neither a later sprite nor the occluder covers.
 
         Raises:
             DataError: an index is outside the data set.
@@ -126,7 +151,8 @@ class MultiDSprites:
         sample["boxes"] = np.empty((B, M, 4), np.float32)
         sample["visibility"] = np.empty((B, M), np.float32)
         for start in range(0, B, _CHUNK):
-            _paint({key: value[start : start + _CHUNK] for key, value in sample.items()}, palette[start:][:_CHUNK])
+            here = slice(start, start + _CHUNK)
+            _paint(settings, wanted[here], {key: value[here] for key, value in sample.items()}, palette[here])
         return sample
 
 
@@ -139,13 +165,12 @@ def _draw_factors(
     scene, sprite = drawn[:, 0], drawn[:, 1:]
     number = settings.min_objects + (scene[:, 0] * (M + 1 - settings.min_objects)).astype(np.int64)
     present = np.arange(M) < number[:, None]  # [B, M]
-    kinds = np.array([SHAPES.index(shape) + 1 for shape in settings.shapes], np.uint8)
+    kinds = np.array([ALL_SHAPES.index(shape) + 1 for shape in settings.shapes], np.uint8)
 
     palette = np.zeros((B, M + 1, 4), np.uint8)
     ground = scene[:, 1:4] if settings.background == "colour" else scene[:, 1:2]
     palette[:, 0, :3] = _as_bytes(ground)
-    colour = _as_bytes(_pure_hue(sprite[..., 5])) if settings.colours == "saturated" else _as_bytes(sprite[..., 5:8])
-    palette[:, 1:, :3] = colour * present[..., None]
+    palette[:, 1:, :3] = _colours(settings, sprite[..., 5:8], palette[:, :1, :1]) * present[..., None]
     scale = settings.min_scale + (settings.max_scale - settings.min_scale) * sprite[..., 1]
     return palette, {
         "shape": kinds[(sprite[..., 0] * len(kinds)).astype(np.int64)] * present,
@@ -155,6 +180,18 @@ def _draw_factors(
         "y": (sprite[..., 4] * present).astype(np.float32),
         "color": palette[:, 1:, :3] / np.float32(255),
     }
+
+
+def _colours(
+    settings: MultiDSpritesSettings, drawn: NDArray[np.float64], ground: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """The sprites' RGB, [B, M, 3] or [B, M, 1], of three random numbers each; ground [B, 1, 1] is a byte of it."""
+    if settings.colours == "fitted":
+        return _as_bytes(drawn)
+    if settings.colours == "saturated":
+        return _as_bytes(_pure_hue(drawn[..., 0]))
+    away = _LEAST_CONTRAST + np.floor(drawn[..., :1] * (257 - 2 * _LEAST_CONTRAST))  # 48 .. 208, around the circle
+    return np.asarray((ground + away) % 256, np.uint8)
 
 
 def _as_bytes(uniform: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -167,21 +204,33 @@ def _pure_hue(hue: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(np.abs((6 * hue[..., None] + [0, 4, 2]) % 6 - 3) - 1, 0, 1))
 
 
-def _paint(scenes: dict[str, NDArray], palette: NDArray[np.uint8]) -> None:
+def _paint(
+    settings: MultiDSpritesSettings,
+    indices: NDArray[np.int64],
+    scenes: dict[str, NDArray],
+    palette: NDArray[np.uint8],
+) -> None:
     """Fill image, mask, boxes and visibility of the scenes from their factors, in place."""
     mask, (B, M) = scenes["mask"], scenes["shape"].shape
     scene, sprite = np.nonzero(scenes["shape"])  # in painter's order within a scene
     geometry = {key: scenes[key][scene, sprite] for key in ("shape", "scale", "orientation", "x", "y")}
     size = mask.shape[1]
-    covered, corner = covered_windows(geometry, size)  # [S, w, w], [S, 2]
+    covered, corner = covered_windows(geometry, size, settings.crop)  # [S, w, w], [S, 2]
     area = np.count_nonzero(covered, axis=(1, 2))
     within = np.arange(covered.shape[1])
+    if settings.crop < 1:
+        inside = (corner[..., None] + within >= 0) & (corner[..., None] + within < size)  # [S, 2, w], x and y
+        covered &= inside[:, 1, :, None] & inside[:, 0, None, :]
     first = (scene * size + corner[:, 1]) * size + corner[:, 0]
     pixels = (first[:, None, None] + within[:, None] * size + within)[covered]
-    mask.reshape(-1)[pixels] = np.repeat((sprite + 1).astype(np.uint8), area)  # of equal indices the last one wins
+    painted = np.count_nonzero(covered, axis=(1, 2))
+    mask.reshape(-1)[pixels] = np.repeat((sprite + 1).astype(np.uint8), painted)  # of equal indices the last one wins
 
     entry = mask + (np.arange(B) * (M + 1))[:, None, None]  # into the palettes of all scenes, one after another
     scenes["image"][...] = palette.reshape(-1, 4).view(np.uint32)[:, 0].take(entry)[..., None].view(np.uint8)[..., :3]
+    if settings.occluder:
+        occlude(scenes["image"], mask, settings.seed, indices, settings.occluder, _OCCLUDER)
+        entry = mask + (np.arange(B) * (M + 1))[:, None, None]
     scenes["boxes"][...] = boxes_of_labels(mask, M)
     shown = np.bincount(entry.ravel(), minlength=B * (M + 1)).reshape(B, M + 1)[:, 1:]
     scenes["visibility"][...] = 0

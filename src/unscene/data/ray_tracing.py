@@ -1,4 +1,4 @@
-"""Where a ray first meets spheres, cubes and upright cylinders, in closed form, compiled by numba.
+"""Where a ray first meets spheres, cubes, upright cylinders and cones, in closed form, compiled by numba.
 
 Without numba this module cannot be imported.
 
@@ -15,20 +15,20 @@ import numpy as np
 
 from unscene.compilation import compiled_part
 
-CUBE, SPHERE, CYLINDER = 1, 2, 3
+CUBE, SPHERE, CYLINDER, CONE = 1, 2, 3, 4
 BEVEL = 0.1  # width of an edge that is shaded as round, of the half side
-_REACH = (0.0, math.sqrt(3), 1.0, math.sqrt(2))  # of a solid from its centre, by its kind, of its radius
+_REACH = (0.0, math.sqrt(3), 1.0, math.sqrt(2), math.sqrt(2))  # of a solid from its centre, by its kind, of its radius
 _CERTAIN = 1e-9  # of a squared length: no rounding makes a sphere around a solid too small
 
 
 # a solid of a scene, which is a record array [N]; it stands upright
 SOLID = np.dtype(
     [
-        ("kind", np.int64),  # CUBE, SPHERE or CYLINDER
+        ("kind", np.int64),  # CUBE, SPHERE, CYLINDER or CONE
         ("x", np.float64),  # of the centre
         ("y", np.float64),
         ("z", np.float64),
-        ("radius", np.float64),  # also half the side of a cube and half the height of a cylinder
+        ("radius", np.float64),  # also half the side of a cube and half the height of a cylinder or cone
         ("cosine", np.float64),  # of the rotation about the vertical axis
         ("sine", np.float64),
         ("metal", np.int64),  # 0 is rubber; this and the colour, linear RGB, are for those who shade
@@ -105,7 +105,9 @@ def distance_to(solid: Any, origin: Any, direction: Any) -> Any:
         return distance if apart >= 0 and distance > 0 else math.inf
     if solid.kind == CUBE:
         return _to_box(_turned_back(away, solid), _turned_back(direction, solid), solid.radius)
-    return _to_cylinder(away, direction, solid.radius)
+    if solid.kind == CYLINDER:
+        return _to_cylinder(away, direction, solid.radius)
+    return _to_cone(away, direction, solid.radius)
 
 
 @compiled_part
@@ -154,6 +156,36 @@ def _to_cylinder(away: Any, direction: Any, half: float) -> float:
 
 
 @compiled_part
+def _to_cone(away: Any, direction: Any, half: float) -> Any:
+    """Distance to the cone x^2 + y^2 <= (half - z)^2 / 4, |z| <= half, whose tip is above: the nearest of its surfaces.
+
+    A ray in the tube of a double cone may leave and enter it again, so this is no matter of one stretch, as it is in a
+    cylinder. Each root of the side's equation counts where it is at the solid's height, and the base where it is round.
+    """
+    below = half - away[2]  # the tip, at the origin
+    a = direction[0] * direction[0] + direction[1] * direction[1] - direction[2] * direction[2] / 4
+    b = away[0] * direction[0] + away[1] * direction[1] + below * direction[2] / 4
+    c = away[0] * away[0] + away[1] * away[1] - below * below / 4
+    nearest = math.inf
+    if direction[2] != 0:
+        distance = (-half - away[2]) / direction[2]
+        x, y = away[0] + distance * direction[0], away[1] + distance * direction[1]
+        if distance > 0 and x * x + y * y <= half * half:
+            nearest = distance
+    apart = b * b - a * c
+    if apart < 0:
+        return nearest
+    both = -b - math.copysign(math.sqrt(apart), b)  # a times one root, and the other is c by it: neither cancels
+    return min(nearest, _on_side(away, direction, half, both / a), _on_side(away, direction, half, c / both))
+
+
+@compiled_part
+def _on_side(away: Any, direction: Any, half: float, distance: float) -> Any:
+    """A distance to the double cone, where it is ahead and at the cone's height; else infinity."""
+    return distance if distance > 0 and abs(away[2] + distance * direction[2]) <= half else math.inf
+
+
+@compiled_part
 def normals(solid: Any, point: Any) -> Any:
     """Return the outward normal at a point of a solid, and the normal to shade with, which turns at bevelled edges.
 
@@ -165,8 +197,10 @@ def normals(solid: Any, point: Any) -> Any:
         flat = shaded = unit(own)
     elif solid.kind == CUBE:
         flat, shaded = _of_cube(own)
-    else:
+    elif solid.kind == CYLINDER:
         flat, shaded = _of_cylinder(own)
+    else:
+        flat, shaded = _of_cone(own)
     return _turned(flat, solid), _turned(shaded, solid)
 
 
@@ -198,3 +232,15 @@ def _of_cylinder(own: Any) -> Any:
         out, lean = math.copysign(1.0, own[2]), _lean(far)
         return (0.0, 0.0, out), unit((lean * x, lean * y, out))
     return (x, y, 0.0), unit((x, y, _lean(own[2])))
+
+
+@compiled_part
+def _of_cone(own: Any) -> Any:
+    """The side stands out by 2 for every 1 upwards; its rim is shaded as round, and so is its tip."""
+    far = math.sqrt(own[0] * own[0] + own[1] * own[1])
+    x, y = (own[0] / far, own[1] / far) if far > 0 else (0.0, 0.0)
+    out = unit((2 * x, 2 * y, 1.0))
+    if own[2] + 1 < (1 - own[2]) / 2 - far:  # nearer to the base than to the side
+        lean = _lean(far)
+        return (0.0, 0.0, -1.0), unit((lean * out[0], lean * out[1], lean * out[2] - 1))
+    return out, unit((out[0], out[1], out[2] + _lean(own[2])))

@@ -1,4 +1,4 @@
-"""Squares, ellipses and hearts: which pixels a sprite of Multi-dSprites covers.
+"""Squares, ellipses and hearts: which pixels a sprite of Multi-dSprites covers. And triangles, which no data set has.
 
 The geometry is fitted to the published images (intersection over union .97 to 1 with true renders). Lengths are in
 units of the image's side, for scale 1. A pixel belongs to a sprite when its middle lies in it; no pixel is mixed.
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHAPES = ("square", "ellipse", "heart")  # the factor `shape` counts them from 1, as dSprites does; 0 is no sprite
+ALL_SHAPES = (*SHAPES, "triangle")  # and what is unseen by those who train on the published shapes
 SQUARE_HALF_SIDE = 9.6 / 64
 ELLIPSE_SEMI_AXES = (12.8 / 64, 7.2 / 64)
 HEART_HALF_WIDTH = 9.6 / 64
 HEART_STRETCH = 1.075  # of its height
+TRIANGLE_CIRCUMRADIUS = 13.5 / 64  # of an equilateral one; its area is .82 of the ellipse's
 NEAREST_CENTRE = 1 / 4  # of any sprite to the image's border
 
 _REACH = SQUARE_HALF_SIDE * math.sqrt(2)  # no point of a sprite is further from its centre
@@ -25,24 +27,28 @@ _HEART_COLUMNS = 2048
 Array32 = NDArray[np.float32]
 
 
-def covered_windows(sprites: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def covered_windows(
+    sprites: Mapping[str, NDArray], size: int, crop: float = 1.0
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return which pixels each sprite covers, in a window just large enough for any sprite around its centre.
 
     Args:
         sprites: the factors `shape`, `scale`, `orientation`, `x`, `y`, each [S].
-        size: side of the image in pixels, at least 16: then every window lies in the image.
+        size: side of the image in pixels, at least 16: then every window lies in the image, unless it is cropped.
+        crop: share of the side, about the middle, that the image shows; sprites and distances are 1 / crop as large.
 
     Returns:
         covered: [S, w, w], rows first.
         corner: [S, 2] x and y of the window's first pixel in the image.
     """
-    reach = math.floor(_REACH * size + 0.5)
-    centre = size * (NEAREST_CENTRE + (1 - 2 * NEAREST_CENTRE) * np.stack([sprites["x"], sprites["y"]], axis=1))
+    reach = math.floor(_REACH * size / crop + 0.5)
+    whole = NEAREST_CENTRE + (1 - 2 * NEAREST_CENTRE) * np.stack([sprites["x"], sprites["y"]], axis=1)
+    centre = size * ((whole - (1 - crop) / 2) / crop)
     corner = np.floor(centre).astype(np.int64) - reach
     middle = np.arange(2 * reach + 1) + 0.5
     away = middle + (corner - centre)[..., None]  # [S, 2, w] from the sprite's centre, in pixels
     angle = sprites["orientation"].astype(np.float64)
-    length = sprites["scale"].astype(np.float64) * size
+    length = sprites["scale"].astype(np.float64) * size / crop
     cosine = (away * (np.cos(angle) / length)[:, None, None]).astype(np.float32)
     sine = (away * (np.sin(angle) / length)[:, None, None]).astype(np.float32)
 
@@ -70,6 +76,12 @@ def _in_heart(right: Array32, down: Array32) -> NDArray[np.bool_]:
     return (down >= _HEART_TOP.take(column)) & (down <= _HEART_BOTTOM.take(column))
 
 
+def _in_triangle(right: Array32, down: Array32) -> NDArray[np.bool_]:
+    """Within the three sides, each half a circumradius from the centre: one below, two that meet at the top."""
+    above = np.float32(math.sqrt(3) / 2) * np.abs(right) - np.float32(0.5) * down
+    return np.maximum(down, above) <= np.float32(TRIANGLE_CIRCUMRADIUS / 2)
+
+
 def _heart_columns(columns: int) -> tuple[Array32, Array32]:
     """Where the heart begins and ends, downwards, in each column of its right half: [columns + 1], the last one empty.
 
@@ -90,4 +102,9 @@ def _heart_height(t: NDArray[np.float64] | float) -> NDArray[np.float64]:
 
 
 _HEART_TOP, _HEART_BOTTOM = _heart_columns(_HEART_COLUMNS)
-_CONTAINS: tuple[Callable[[Array32, Array32], NDArray[np.bool_]], ...] = (_in_square, _in_ellipse, _in_heart)
+_CONTAINS: tuple[Callable[[Array32, Array32], NDArray[np.bool_]], ...] = (
+    _in_square,
+    _in_ellipse,
+    _in_heart,
+    _in_triangle,
+)

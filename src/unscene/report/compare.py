@@ -85,7 +85,7 @@ def compare(
         comparison = Comparison(
             models=compared,
             data=compared[0].result.provenance["data"],
-            scenes=_draw_scenes(models, source, min(shown, len(source))),
+            scenes=draw_scenes(models, source, min(shown, len(source))),
             curves=_draw_curves(trainings),
             notes=_notes(models, description_of_data),
         )
@@ -186,7 +186,8 @@ def _first_scenes(models: Models, source: Source, count: int) -> Scene:
     return read_scenes(source, range(count), next(iter(models.values())).size)
 
 
-def _draw_scenes(models: Models, source: Source, count: int) -> Picture:
+def draw_scenes(models: Models, source: Source, count: int) -> Picture:
+    """The first scenes of a source as every model sees them, see `unscene.report.comparison_figure`."""
     scene = _first_scenes(models, source, count)
     found = {name: model.decompose(scene.images) for name, model in models.items()}
     rows = "images, " + ("their true segmentation, " if scene.labels is not None else "")

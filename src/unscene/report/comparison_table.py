@@ -78,7 +78,7 @@ def table_lines(comparison: Comparison) -> list[str]:
     A line `paper` below a model's holds what its paper reports. Columns that do not fit go on below.
     """
     lines = [f"{place}  {_described(model)}" for place, model in enumerate(comparison.models, start=1)]
-    for block in _blocks(_rows(comparison_table(comparison), len(comparison.models))):
+    for block in aligned_blocks(_rows(comparison_table(comparison), len(comparison.models))):
         lines += ["", *block]
     lines += ["", "* best of its column   - not applicable, or not known"]
     return [*lines, *(line for note in comparison.notes for line in wrap(note, _WIDTH))]
@@ -134,8 +134,11 @@ def _rows(columns: Sequence[Column], models: int) -> list[list[str]]:
     return rows
 
 
-def _blocks(rows: list[list[str]]) -> list[list[str]]:
-    """The rows as aligned lines; columns beyond the width make a further block, which begins with the first column."""
+def aligned_blocks(rows: list[list[str]]) -> list[list[str]]:
+    """The rows as aligned lines of at most 120 characters.
+
+    Columns beyond that make a further block, which begins with the first column too.
+    """
     label, *columns = [[row[place] for row in rows] for place in range(len(rows[0]))]
     beginning = [text.ljust(max(map(len, label))) for text in label]
     blocks = [beginning]

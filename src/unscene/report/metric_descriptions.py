@@ -85,6 +85,10 @@ DESCRIPTIONS: dict[str, Description] = {
         better="lower",
         headline=True,
     ),
+    "ari_fg_change": Description(
+        "ARI, change by the shift", "Foreground ARI, less that of the same model on the test set as it was trained for."
+    ),
+    "slots": Description("Slots", "Of the model as it was scored, the background among them.", 0, better=""),
     "parameters": Description("Parameters", "Numbers that training sets.", 0, better=""),
     "training_steps": Description(
         "Training, steps", "Of the whole training, whichever weights are scored.", 0, better=""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,23 @@ class LoadedModel:
             for part in images.split(batch_size):
                 parts.append(self.model(part.to(self.device)).map(lambda tensor: _plain(tensor)))
         return _joined(parts)
+
+    def with_slots(self, num_slots: int) -> LoadedModel:
+        """Return the same weights in a model of so many slots.
+
+        Raises:
+            RecipeError: the model cannot have so many, or its weights are for its own number.
+        """
+        recipe = read_recipe(self.recipe, self.name, {"model.num_slots": num_slots})
+        model, weights = _built(recipe), self.model.state_dict()
+        if {name: tensor.shape for name, tensor in model.state_dict().items()} != {
+            name: tensor.shape for name, tensor in weights.items()
+        }:
+            own = self.recipe["model"]["num_slots"]
+            raise RecipeError(f"the weights of '{self.name}' are for {own} slots, and cannot be used with {num_slots}.")
+        model.load_state_dict(weights)
+        model.eval().to(self.device, memory_format=torch.channels_last)
+        return replace(self, model=model, settings=recipe)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:

@@ -1,0 +1,47 @@
+"""A grey square in front of a drawn scene: what it hides is seen no more, and belongs to no object.
+
+Test sets with such a square, and with the crop that `centred` gives, are those of Dittadi et al. (ICML 2022, arXiv
+2107.00637). There the square goes to that one of five random places where it hides least; here it goes anywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.counter_random import uniform_draws
+
+_STREAM = 0x8F63_6C75_6465_7273  # the top bit is set: this stream is of no data set, whose seeds are below 2**63
+
+
+def occlude(
+    images: NDArray[np.uint8], masks: NDArray[np.uint8], seed: int, indices: NDArray[np.int64], share: float, grey: int
+) -> None:
+    """Paint a square into images and label maps, in place; it is background there (label 0).
+
+    Its place is uniform among those that lie in the image whole. It comes from (seed, index) alone, by draws that
+    nothing else is drawn by, so the scene behind it is the one that is drawn without.
+
+    Args:
+        images: [B, size, size, 3].
+        masks: [B, size, size].
+        seed: of the data set, 0 .. 2**63 - 1.
+        indices: [B] the samples.
+        share: side of the square as a share of the image's side, 0 .. 1; 0 is none.
+        grey: 0..255.
+    """
+    size = masks.shape[1]
+    side = round(share * size)
+    corner = (uniform_draws(seed ^ _STREAM, indices, 2) * (size - side + 1)).astype(np.int64)  # [B, 2] x and y
+    along = np.arange(size) - corner[..., None]  # [B, 2, size] from the square's first column, and row
+    within = (along >= 0) & (along < side)
+    hidden = within[:, 1, :, None] & within[:, 0, None, :]  # [B, size, size], rows first
+    images[hidden] = grey
+    masks[hidden] = 0
+
+
+def centred(view: tuple[float, float, float, float], share: float) -> tuple[float, float, float, float]:
+    """The part `x1 y1 x2 y2` in the middle of a view that has `share` of its width and height."""
+    x1, y1, x2, y2 = view
+    across, down = (x2 - x1) * (1 - share) / 2, (y2 - y1) * (1 - share) / 2
+    return x1 + across, y1 + down, x2 - across, y2 - down

@@ -85,7 +85,7 @@ class LoadedModel:
             RecipeError: the model cannot have so many, or its weights are for its own number.
         """
         recipe = read_recipe(self.recipe, self.name, {"model.num_slots": num_slots})
-        model, weights = _built(recipe), self.model.state_dict()
+        model, weights = recipe.build_model(pretrained=False), self.model.state_dict()
         if {name: tensor.shape for name, tensor in model.state_dict().items()} != {
             name: tensor.shape for name, tensor in weights.items()
         }:

@@ -205,6 +205,39 @@ def test_an_objects_divergences_may_count_as_much_as_its_presence():
     assert all((by_presence[name] < plain[name]).all() for name in ("scale_kl", "shift_kl", "depth_kl", "what_kl"))
 
 
+def test_every_cell_begins_with_the_first_presence():
+    model = model_of({"first_presence": 0.1})
+    assert_close(model.foreground.infer(images_of()).probability, torch.full((2, 16), 0.1).double())
+    model.loss(images_of())[0].total.sum().backward()
+    assert (model.foreground.to_cells.weight.grad[0] != 0).all()  # and learns
+
+
+def test_the_first_latents_that_keep_the_variance_tell_colours_apart():
+    own, ours = (spread_of_latents(first_weights) for first_weights in ("default", "keep_variance"))
+    assert ours > 1.5 * own
+
+
+def spread_of_latents(first_weights: str) -> float:
+    """Standard deviation of an untrained model's z_what over glimpses of one colour each."""
+    torch.manual_seed(0)
+    encoder = SpaceForeground(ForegroundSettings(first_weights=first_weights), 128).glimpse_encoder
+    colours = torch.rand(32, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 32, 32)
+    with torch.no_grad():
+        means, _ = encoder(colours).chunk(2, dim=1)
+    return means.std(dim=0).mean().item()
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 0.5), (10, 1.0), (99, 1.0)])
+def test_the_weight_of_whats_divergence(step, weight):
+    plain, weighed = model_of(), model_of({"what_weight": Annealed(0, 10, 0.0, 1.0)})
+    torch.manual_seed(0)
+    whole, _ = plain.loss(images_of(), step)
+    torch.manual_seed(0)
+    changed, _ = weighed.loss(images_of(), step)
+    assert_close(changed.terms, whole.terms)
+    assert_close(whole.total - changed.total, (1 - weight) * whole.terms["what_kl"])
+
+
 def test_what_is_seen_through_the_boxes_that_were_drawn():
     """z_what's divergence by hand from the glimpses of the sampled boxes."""
     model, images = model_of(), images_of()
@@ -416,6 +449,11 @@ def test_a_batch_is_learnt_by_heart():
         ({"foreground": {"presence": Annealed(0, 1, 0.1, 0.0)}}, "presence must stay above 0 and below 1"),
         ({"foreground": {"temperature": Annealed(0, 1, 1.0, -1.0)}}, "temperature above 0"),
         ({"foreground": {"boundary_width": 5}}, "boundary_width must be from 0 to half of glimpse_size 8"),
+        ({"foreground": {"first_presence": 0.0}}, "first_presence must be from 0.001 to 0.999, or null, not 0"),
+        (
+            {"foreground": {"what_weight": Annealed(0, 9, -1.0, 1.0)}},
+            "what_weight must be 0 or more, but it goes from -1",
+        ),
         ({"foreground": {"fixed_alpha": 1.0}}, "fixed_alpha above 0 and below 1"),
         ({"foreground": {"boundary_end_step": -1}}, "boundary_end_step must be 0 or more"),
         ({"foreground": {"glimpse_size": 12}}, "power of 2"),

@@ -102,7 +102,8 @@ class SPACE(nn.Module):
         observed = {"objects": (cells.logits > 0).sum(dim=1).to(alpha)}
         with torch.no_grad():  # nothing is learnt from the answer, whose maps are many
             answer = self._decomposition(cells, drawing, backdrop)
-        return Losses(terms, dict.fromkeys(terms, 1.0), observed), answer
+        weights = dict.fromkeys(terms, 1.0) | {"what_kl": settings.what_weight.at(step)}
+        return Losses(terms, weights, observed), answer
 
     def log_likelihood(self, images: Tensor, foreground: Tensor, alpha: Tensor, backdrop: Backdrop) -> Tensor:
         """[B] log(alpha N(x; x_fg, sigma_fg^2) + (1 - alpha) sum_k pi_k N(x; x_k, sigma_bg^2)), summed over the image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,14 @@ from unscene.blocks.gaussian_latent import gaussian_kl, sample_gaussian, softplu
 from unscene.blocks.normed_convolution import normed_convolution
 from unscene.blocks.precision import at_least_float32
 from unscene.blocks.relaxed_bernoulli import bernoulli_kl, sample_relaxed_bernoulli
+from unscene.blocks.spatial_broadcast import keep_variance
 from unscene.blocks.spatial_transformer import cut_glimpses, paste_glimpses
 from unscene.blocks.strided_encoder import StridedEncoder, strided_convolutions
 from unscene.blocks.subpixel_decoder import SubpixelDecoder
 from unscene.errors import RecipeError
 
 LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
+FEWEST = 0.001  # the smallest first presence: tanh, which bounds the logits, still learns there
 NEAREST = 100.0  # how hard the nearest object wins a pixel: the factor of its importance in the softmax over cells
 
 
@@ -40,11 +43,18 @@ class ForegroundSettings:
         decoder_channels: of the glimpses' decoder, from one pixel to `glimpse_size`.
         what_dim: D, of z_what.
         presence: prior probability of an object in a cell.
+        first_weights: of the glimpses' networks: PyTorch's own (`default`), as in the authors' program, or those that
+            `keep_variance` (ours), by which z_what carries colours sooner.
+        first_presence: probability of an object that every cell of a new model begins with (ours). The objects then
+            cover little of the image at first, and the background learns what they need not draw. None: whatever
+            untrained weights give, which differs from cell to cell.
         scale_mean: prior mean of a box's scale, before the sigmoid: the share of the image's side that the box has.
         scale_std: its standard deviation.
         temperature: of the relaxed presence.
         weigh_by_presence: the divergences of scale, shift, depth and z_what count as much as the presence: by the
             paper's prior an object exists only where z_pres is 1. False: wholly, as in the authors' program.
+        what_weight: factor of z_what's divergence, ours where it is not 1: from 0 on, objects learn their colours
+            before these cost anything.
         boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
         boundary_end_step: the boundary loss ends there; None: it stays to the end of the training.
         fixed_alpha_steps: for so many steps of a training the foreground's share is the same everywhere, so that both
@@ -67,10 +77,13 @@ class ForegroundSettings:
     decoder_channels: tuple[int, ...] = (128, 128, 64, 32, 16)
     what_dim: int = 32
     presence: Annealed = field(default_factory=lambda: Annealed(4000, 10_000, 0.1, 0.01))
+    first_weights: Literal["default", "keep_variance"] = "default"
+    first_presence: float | None = None
     scale_mean: Annealed = field(default_factory=lambda: Annealed(0, 20_000, -1.0, -2.0))
     scale_std: float = 0.1
     temperature: Annealed = field(default_factory=lambda: Annealed(0, 20_000, 2.5, 0.5))
     weigh_by_presence: bool = False
+    what_weight: Annealed = field(default_factory=lambda: Annealed(0, 0, 1.0, 1.0))
     boundary_width: int = 2
     boundary_end_step: int | None = None
     fixed_alpha_steps: int = 0
@@ -92,6 +105,16 @@ class ForegroundSettings:
                 "model.foreground.presence must stay above 0 and below 1, and temperature above 0, but they go from "
                 f"{self.presence.start} to {self.presence.end} and from {self.temperature.start} to "
                 f"{self.temperature.end}."
+            )
+        if not FEWEST <= (0.5 if self.first_presence is None else self.first_presence) <= 1 - FEWEST:
+            raise RecipeError(
+                f"model.foreground.first_presence must be from {FEWEST:g} to {1 - FEWEST:g}, or null, not "
+                f"{self.first_presence:g}."
+            )
+        if self.what_weight.values[0] < 0:
+            raise RecipeError(
+                "model.foreground.what_weight must be 0 or more, but it goes from "
+                f"{self.what_weight.start} to {self.what_weight.end}."
             )
         if not 0 <= 2 * self.boundary_width <= self.glimpse_size or not 0 < self.fixed_alpha < 1:
             raise RecipeError(
@@ -191,11 +214,23 @@ class SpaceForeground(nn.Module):
             3, settings.glimpse_channels, settings.glimpse_strides, glimpse, settings.glimpse_hidden, 2 * what
         )
         self.glimpse_decoder = SubpixelDecoder(what, settings.glimpse_hidden, settings.decoder_channels, 4, glimpse)
+        self._begin()
         line = torch.arange(settings.grid) + 0.5
         y, x = torch.meshgrid(line, line, indexing="ij")
         self.register_buffer("centres", torch.stack([x, y], dim=-1).flatten(0, 1), persistent=False)  # [N, 2]
 
     centres: Tensor
+
+    def _begin(self) -> None:
+        """Set the first weights that are ours."""
+        if self.settings.first_weights == "keep_variance":
+            keep_variance(*self.glimpse_encoder.modules(), *self.glimpse_decoder.modules())
+        if self.settings.first_presence is not None:
+            logit = math.log(self.settings.first_presence / (1 - self.settings.first_presence))
+            assert self.to_cells.bias is not None
+            with torch.no_grad():
+                self.to_cells.weight[0] = 0.0
+                self.to_cells.bias[0] = math.atanh(logit / LARGEST_LOGIT)
 
     def infer(self, images: Tensor, temperature: float | None = None) -> Cells:
         """q(z_fg | x): where something is from the image, what it is from a glimpse of its box.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from unscene import __version__, cli
 from unscene.cli import main, set_process_up
 from unscene.command_line import split_settings
 from unscene.errors import RunError
 from unscene.recipes import recipe_names, recipe_text
+from unscene.training.run_folder import RunFolder
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -390,6 +394,24 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
     assert "b.png" in line
     assert main([*words, str(tmp_path / "skipped"), "--skip-damaged"]) == 0
     assert list((tmp_path / "skipped").rglob("objects.json"))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "decompose"])
+def test_broken_weights_end_with_one_line(trained, tmp_path, capsys, command):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "broken"))
+    with safe_open(run.weights, "pt") as file:
+        described = file.metadata()
+    weights = load_file(run.weights)
+    broken = {name: each * float("nan") if each.is_floating_point() else each for name, each in weights.items()}
+    save_file(broken, run.weights, described)
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "photo.png")
+    first = [str(trained.path)] if command == "compare" else []
+    words = [*first, str(run.path), *([str(tmp_path / "photo.png")] if command == "decompose" else ["--data.count=2"])]
+    assert main([command, *words, "--out", str(tmp_path / "out")]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"CheckpointError: rmonet_unet/multi_dsprites_cpu ({run.path}) answers with")
+    assert "its weights are broken" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("users", "then"), [(None, "1"), ("0", "0")])

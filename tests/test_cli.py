@@ -187,9 +187,10 @@ def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words,
 
 @pytest.mark.parametrize("source", ["multi_dsprites", "clevr"])
 def test_a_missing_file_to_convert_is_named(tmp_path, capsys, source):
-    assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
-    assert list(tmp_path.iterdir()) == []
+    for out in (tmp_path / "a.h5", tmp_path / "new" / "newer" / "a.h5"):
+        assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(out)]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_ends_with_130(monkeypatch, capsys):

@@ -397,6 +397,23 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
     assert list((tmp_path / "skipped").rglob("objects.json"))
 
 
+@pytest.mark.parametrize("recipe", ["monet/small_sprites", "space/small_sprites"])
+def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monkeypatch, tiny_arguments, recipe):
+    monkeypatch.setattr("unscene.report.evaluate.draw_curves", lambda file: None)  # which takes seconds
+    run, few = tmp_path / "run", [each for each in tiny_arguments if each.startswith(("--trainer", "--validation"))]
+    words = ["train", recipe, *few, "--out", str(run), "--trainer.batch_size=1", "--trainer.max_steps=2"]
+    assert main([*words, "--model.num_slots=1"]) == 1
+    assert "model.num_slots must be " in (line := said(capsys))
+    assert "(one is the background)" in line
+    assert main([*words, "--model.num_slots=2", "--data.count=4"]) == 0
+    report = tmp_path / "report"
+    assert main(["evaluate", str(run), "--out", str(report), "--data.count=1", "--batch-size=1"]) == 0
+    assert json.loads((report / "metrics.json").read_text())["ari_fg"] is not None
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "photo.png")
+    assert main(["decompose", str(run), str(tmp_path / "photo.png"), "--out", str(tmp_path / "out")]) == 0
+    assert list((tmp_path / "out").rglob("objects.json"))
+
+
 @pytest.mark.parametrize("command", ["evaluate", "compare", "decompose"])
 def test_broken_weights_end_with_one_line(trained, tmp_path, capsys, command):
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "broken"))

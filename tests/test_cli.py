@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from unscene import __version__, cli
 from unscene.cli import main, set_process_up
 from unscene.command_line import split_settings
 from unscene.errors import RunError
 from unscene.recipes import recipe_names, recipe_text
+from unscene.training.run_folder import RunFolder
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -183,9 +187,10 @@ def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words,
 
 @pytest.mark.parametrize("source", ["multi_dsprites", "clevr"])
 def test_a_missing_file_to_convert_is_named(tmp_path, capsys, source):
-    assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(tmp_path / "a.h5")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
-    assert list(tmp_path.iterdir()) == []
+    for out in (tmp_path / "a.h5", tmp_path / "new" / "newer" / "a.h5"):
+        assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(out)]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_ends_with_130(monkeypatch, capsys):
@@ -418,6 +423,41 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
     assert "b.png" in line
     assert main([*words, str(tmp_path / "skipped"), "--skip-damaged"]) == 0
     assert list((tmp_path / "skipped").rglob("objects.json"))
+
+
+@pytest.mark.parametrize("recipe", ["monet/small_sprites", "space/small_sprites"])
+def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monkeypatch, tiny_arguments, recipe):
+    monkeypatch.setattr("unscene.report.evaluate.draw_curves", lambda file: None)  # which takes seconds
+    run, few = tmp_path / "run", [each for each in tiny_arguments if each.startswith(("--trainer", "--validation"))]
+    words = ["train", recipe, *few, "--out", str(run), "--trainer.batch_size=1", "--trainer.max_steps=2"]
+    assert main([*words, "--model.num_slots=1"]) == 1
+    assert "model.num_slots must be " in (line := said(capsys))
+    assert "(one is the background)" in line
+    assert main([*words, "--model.num_slots=2", "--data.count=4"]) == 0
+    report = tmp_path / "report"
+    assert main(["evaluate", str(run), "--out", str(report), "--data.count=1", "--batch-size=1"]) == 0
+    assert json.loads((report / "metrics.json").read_text())["ari_fg"] is not None
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "photo.png")
+    assert main(["decompose", str(run), str(tmp_path / "photo.png"), "--out", str(tmp_path / "out")]) == 0
+    assert list((tmp_path / "out").rglob("objects.json"))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "decompose"])
+def test_broken_weights_end_with_one_line(trained, tmp_path, capsys, command):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "broken"))
+    with safe_open(run.weights, "pt") as file:
+        described = file.metadata()
+    weights = load_file(run.weights)
+    broken = {name: each * float("nan") if each.is_floating_point() else each for name, each in weights.items()}
+    save_file(broken, run.weights, described)
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "photo.png")
+    first = [str(trained.path)] if command == "compare" else []
+    words = [*first, str(run.path), *([str(tmp_path / "photo.png")] if command == "decompose" else ["--data.count=2"])]
+    assert main([command, *words, "--out", str(tmp_path / "out")]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"CheckpointError: rmonet_unet/multi_dsprites_cpu ({run.path}) answers with")
+    assert "its weights are broken" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("users", "then"), [(None, "1"), ("0", "0")])

@@ -6,50 +6,43 @@ from torch import nn
 from torch.testing import assert_close
 
 from unscene.blocks.normed_convolution import group_norm, normed_convolution
-from unscene.blocks.strided_encoder import StridedEncoder, strided_convolutions
 from unscene.blocks.subpixel_decoder import SubpixelDecoder
 from unscene.errors import RecipeError, ShapeError
+
+NAMES = {"settings": "model.part.channels", "size_setting": "model.part.size"}
 
 
 @pytest.mark.parametrize(("channels", "size"), [((8,), 4), ((8, 4), 8), ((8, 8, 4), 16), ((8, 8, 8, 4), 128)])
 def test_a_vector_becomes_a_map(channels, size):
-    decoder = SubpixelDecoder(5, 16, channels, 3, size)
+    decoder = SubpixelDecoder(5, 16, channels, 3, size, **NAMES)
     assert decoder(torch.randn(2, 5)).shape == (2, 3, size, size)
     assert len([each for each in decoder.modules() if isinstance(each, nn.PixelShuffle)]) == len(channels)
 
 
 def test_later_levels_enlarge_more():
-    shuffles = [
-        each for each in SubpixelDecoder(5, 16, (8, 8, 8, 4), 1, 128).modules() if isinstance(each, nn.PixelShuffle)
-    ]
+    decoder = SubpixelDecoder(5, 16, (8, 8, 8, 4), 1, 128, **NAMES)
+    shuffles = [each for each in decoder.modules() if isinstance(each, nn.PixelShuffle)]
     assert [each.upscale_factor for each in shuffles] == [2, 4, 4, 4]  # 128 in all
 
 
 @pytest.mark.parametrize(("channels", "size"), [((8,), 12), ((), 8), ((8, 8, 8), 4)])
-def test_sizes_that_cannot_be_drawn_are_refused(channels, size):
-    with pytest.raises(RecipeError, match="power of 2"):
-        SubpixelDecoder(5, 16, channels, 3, size)
-    with pytest.raises(RecipeError, match=r"channels of 1 or more, not \[8, 0\]"):
-        SubpixelDecoder(5, 16, (8, 0), 3, 8)
+def test_sizes_that_cannot_be_drawn_are_refused_by_their_settings_names(channels, size):
+    with pytest.raises(
+        RecipeError,
+        match=rf"^model\.part\.channels cannot draw the {size} pixels of model\.part\.size in {len(channels)} levels: "
+        "the size must be a power of 2",
+    ):
+        SubpixelDecoder(5, 16, channels, 3, size, **NAMES)
+
+
+def test_a_level_without_channels_is_refused_by_its_settings_name():
+    with pytest.raises(RecipeError, match=r"^model\.part\.channels must be 1 or more each, not \[8, 0\]"):
+        SubpixelDecoder(5, 16, (8, 0), 3, 8, **NAMES)
+
+
+def test_latents_of_another_length_are_refused():
     with pytest.raises(ShapeError, match="latents"):
-        SubpixelDecoder(5, 16, (8,), 3, 4)(torch.zeros(2, 4))
-
-
-def test_strides_of_an_encoder():
-    maps = strided_convolutions(3, (8, 8, 16), (2, 1, 2))(torch.randn(2, 3, 16, 16))
-    assert maps.shape == (2, 16, 4, 4)
-    assert StridedEncoder(3, (8, 16), (2, 2), 16, 12, 7)(torch.randn(2, 3, 16, 16)).shape == (2, 7)
-    with pytest.raises(RecipeError, match="a stride of 1 or 2 for each"):
-        strided_convolutions(3, (8, 8), (2,))
-    with pytest.raises(RecipeError, match="a stride of 1 or 2 for each"):
-        strided_convolutions(3, (8, 8), (2, 4))
-    with pytest.raises(RecipeError, match=r"a stride of 1 or 2 for each, .* strides \[2, 0\]"):
-        StridedEncoder(3, (8, 8), (2, 0), 8, 8, 8)
-    for channels in ((), (8, 0)):
-        with pytest.raises(RecipeError, match="at least one layer, channels of 1 or more"):
-            StridedEncoder(3, channels, [2] * len(channels), 8, 8, 8)
-    with pytest.raises(RecipeError, match="take fewer layers of stride 2"):
-        StridedEncoder(3, (8, 8, 8), (2, 2, 2), 12, 8, 8)
+        SubpixelDecoder(5, 16, (8,), 3, 4, **NAMES)(torch.zeros(2, 4))
 
 
 def test_every_image_is_normalised_by_itself():

@@ -89,6 +89,18 @@ def test_an_error_before_the_first_part_leaves_nothing(path):
     assert not list(path.parent.iterdir())
 
 
+def test_without_a_part_no_folder_stays_that_was_not_there_with_one_all_do(path):
+    far = path.parent / "new" / "newer" / "scenes.h5"
+    with pytest.raises(DataError, match="stop"):
+        write(far, 6, DataError)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(DataError, match="stop"):
+        write(far, 10, DataError)
+    assert [each.name for each in far.parent.iterdir()] == [".scenes.h5.parts"]
+    assert write(far) == 8
+    assert_whole(far)
+
+
 def test_a_last_part_that_is_not_full_counts_too(path):
     with pytest.raises(RuntimeError), scene_parts(path, MADE_FROM) as parts:
         source = Source(parts.place)

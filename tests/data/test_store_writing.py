@@ -123,6 +123,30 @@ def test_batches_of_different_arrays_are_refused(path):
     assert names(path.parent) == []
 
 
+def test_an_error_leaves_no_folder_that_was_not_there(path):
+    far = path.parent / "new" / "newer" / "scenes.h5"
+    with pytest.raises(DataError, match="no scene"):
+        write_scenes(far, [], None, {}, progress=False)
+    assert names(path.parent) == []
+    (path.parent / "old").mkdir()
+    with pytest.raises(DataError, match="no scene"):
+        write_scenes(path.parent / "old" / "scenes.h5", [], None, {}, progress=False)
+    assert names(path.parent) == ["old"]  # which was empty before
+
+
+def test_a_folder_that_another_wrote_into_meanwhile_stays(path):
+    far = path.parent / "new" / "newer" / "scenes.h5"
+
+    def interrupted():
+        (far.parent.parent / "other.txt").write_text("of another program")
+        yield from ()
+
+    with pytest.raises(DataError, match="no scene"):
+        write_scenes(far, interrupted(), None, {}, progress=False)
+    assert names(path.parent) == ["new"]
+    assert names(path.parent / "new") == ["other.txt"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):

@@ -456,9 +456,27 @@ def test_a_batch_is_learnt_by_heart():
         ),
         ({"foreground": {"fixed_alpha": 1.0}}, "fixed_alpha above 0 and below 1"),
         ({"foreground": {"boundary_end_step": -1}}, "boundary_end_step must be 0 or more"),
-        ({"foreground": {"glimpse_size": 12}}, "power of 2"),
-        ({"foreground": {"strides": (0, 2)}}, r"a stride of 1 or 2 for each, .* strides \[0, 2\]"),
-        ({"background": dataclasses.replace(BACKGROUND, channels=(8,) * 5)}, "take fewer layers of stride 2"),
+        (
+            {"foreground": {"glimpse_size": 12}},
+            r"^model\.foreground\.decoder_channels .* model\.foreground\.glimpse_size",
+        ),
+        ({"foreground": {"strides": (0, 2)}}, r"^model\.foreground\.channels and strides must .* strides \[0, 2\]"),
+        (
+            {"foreground": {"glimpse_strides": (2, 3)}},
+            r"^model\.foreground\.glimpse_channels and glimpse_strides must .* strides \[2, 3\]",
+        ),
+        (
+            {"foreground": {"glimpse_size": 10}},
+            r"^model\.foreground\.glimpse_channels and glimpse_strides cannot .* model\.foreground\.glimpse_size",
+        ),
+        (
+            {"background": dataclasses.replace(BACKGROUND, channels=(8,) * 5)},
+            r"^model\.background\.channels cannot .* data\.size times model\.scale .* take fewer layers of stride 2",
+        ),
+        (
+            {"background": dataclasses.replace(BACKGROUND, mask_channels=(8,) * 5)},
+            r"^model\.background\.mask_channels cannot .* data\.size times model\.scale",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

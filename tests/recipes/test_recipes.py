@@ -349,6 +349,26 @@ def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to t
     assert {(each["name"], each["path"], each["size"]) for each in stretches} == {("hdf5", "clevr.h5", SIZE)}
 
 
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])
+def test_clevr_like_scenes_are_trained_on_as_clevr_is(name):
+    published, drawn = packaged(name), packaged(f"{name}_scenes")
+    for part in ("seed", "model", "optimizer", "schedule", "trainer"):
+        assert drawn.values[part] == published.values[part]
+    assert (drawn.data_name, len(drawn.source("data"))) == ("clevr_scenes", NUM_TRAIN)  # an epoch as long as theirs
+    assert drawn.about.reported == {}  # the papers' scores are of the published scenes
+
+
+def test_every_model_has_a_recipe_for_clevr_like_scenes():
+    models = {name.split("/")[0] for name in recipe_names()}
+    assert {f"{model}/clevr_scenes" for model in models} <= set(recipe_names())
+
+
+def test_a_collapse_of_redo_on_clevr_like_scenes_is_more_than_their_ground():
+    scenes = packaged("redo/clevr_scenes")
+    ground = (scenes.source("validation").batch(range(16))["mask"] == 0).mean()
+    assert ground < scenes.trainer.restart.largest_slot
+
+
 @pytest.mark.parametrize("data", ["multi_dsprites", "clevr"])
 def test_roi_align_has_the_lite_variants_settings_but_for_its_head(data):
     align, lite = packaged(f"rmonet_roi_align/{data}"), packaged(f"rmonet_lite/{data}")

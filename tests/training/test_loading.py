@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import unscene
 from unscene.errors import CheckpointError, RecipeError, ShapeError
 from unscene.recipes import load_recipe
+from unscene.scene import Decomposition
 from unscene.training import loading
 from unscene.training.run_folder import RunFolder
 
@@ -89,6 +91,39 @@ def test_impossible_slots_are_refused(trained):
 def test_images_of_another_size_are_refused(trained):
     with pytest.raises(ShapeError, match="images must have the axes"):
         unscene.load(trained.path).decompose(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("part", ["backbone", "proposals", "vae.decoder"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_weights_are_named(trained, images, part, value):
+    loaded = unscene.load(trained.path)
+    with torch.no_grad():
+        for parameter in loaded.model.get_submodule(part).parameters():
+            parameter.fill_(value)
+    with pytest.raises(CheckpointError, match=rf"{trained.path}\) answers with .* not finite: its weights are broken"):
+        loaded.decompose(images)
+
+
+class Answer(torch.nn.Module):
+    """Two slots for images of 32 pixels, some of whose numbers are given."""
+
+    def __init__(self, share: float, colour: float) -> None:
+        super().__init__()
+        self.share, self.colour = torch.nn.Parameter(torch.tensor(share)), colour
+
+    def forward(self, images: torch.Tensor) -> Decomposition:
+        shares = torch.stack([self.share, 1 - self.share]).view(1, 2, 1, 1, 1).expand(len(images), 2, 1, 32, 32)
+        components = torch.zeros(len(images), 2, 3, 32, 32)
+        components[-1, 0, 0, 0, 0] = self.colour
+        return Decomposition(shares.log(), components)
+
+
+def test_an_empty_slot_is_no_broken_one(trained, images):
+    loaded = unscene.load(trained.path)
+    assert replace(loaded, model=Answer(0.0, 1.0)).decompose(images).log_masks.amin() == float("-inf")
+    for colour in (float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(CheckpointError, match="answers with components that are not finite"):
+            replace(loaded, model=Answer(0.0, colour), run=None).decompose(images)
 
 
 def test_a_run_without_its_weights_file_loads_the_best_checkpoint(trained, tmp_path, images):

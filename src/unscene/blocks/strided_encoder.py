@@ -12,21 +12,24 @@ from unscene.blocks.normed_convolution import group_norm, normed_convolution
 from unscene.errors import RecipeError
 
 
-def strided_convolutions(in_channels: int, channels: Sequence[int], strides: Sequence[int]) -> nn.Sequential:
+def strided_convolutions(
+    in_channels: int, channels: Sequence[int], strides: Sequence[int], settings: str
+) -> nn.Sequential:
     """One normed convolution a layer, 4x4 where it halves the map, else 3x3.
 
     Args:
         in_channels: of what is read.
         channels: of the layers, at least one.
         strides: of the layers, each 1 or 2.
+        settings: what a recipe calls these two, for the errors.
 
     Raises:
         RecipeError: no layer or one without channels, another number of strides than of layers, or another stride.
     """
     if min(channels, default=0) < 1 or len(channels) != len(strides) or not set(strides) <= {1, 2}:
         raise RecipeError(
-            "convolutions need at least one layer, channels of 1 or more, and a stride of 1 or 2 for each, but there "
-            f"are channels {list(channels)} and strides {list(strides)}."
+            f"{settings} must be of at least one layer, with channels of 1 or more and a stride of 1 or 2 for each, "
+            f"but there are channels {list(channels)} and strides {list(strides)}."
         )
     before = (in_channels, *channels[:-1])
     layers = zip(before, channels, strides, strict=True)
@@ -43,20 +46,31 @@ class StridedEncoder(nn.Module):
         size: height and width of the images.
         hidden: units between the smallest map and the vector.
         out: length of the vector.
+        settings: what a recipe calls channels and strides, for the errors.
+        size_setting: what it calls the size.
 
     Raises:
         RecipeError: the strides do not divide the size, or do not fit the channels.
     """
 
     def __init__(
-        self, in_channels: int, channels: Sequence[int], strides: Sequence[int], size: int, hidden: int, out: int
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        size: int,
+        hidden: int,
+        out: int,
+        settings: str,
+        size_setting: str,
     ) -> None:
         super().__init__()
-        self.convolutions = strided_convolutions(in_channels, channels, strides)
+        self.convolutions = strided_convolutions(in_channels, channels, strides, settings)
         left, rest = divmod(size, math.prod(strides))
         if rest or not left:
             raise RecipeError(
-                f"maps of {size} pixels cannot be divided by strides {list(strides)}: take fewer layers of stride 2."
+                f"{settings} cannot divide the {size} pixels of {size_setting} by strides {list(strides)}: take fewer "
+                f"layers of stride 2, or another size that is a multiple of {math.prod(strides)}."
             )
         self.to_vector = nn.Sequential(
             nn.Flatten(),

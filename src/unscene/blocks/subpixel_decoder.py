@@ -22,21 +22,32 @@ class SubpixelDecoder(nn.Module):
         channels: of the levels.
         out_channels: of the answer.
         size: height and width of the answer, a power of 2; each level multiplies by 2 or more, the later ones by more.
+        settings: what a recipe calls the channels, for the errors.
+        size_setting: what it calls the size.
 
     Raises:
         RecipeError: a size that so many levels cannot reach, or a level without channels.
     """
 
-    def __init__(self, latent_dim: int, hidden: int, channels: Sequence[int], out_channels: int, size: int) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden: int,
+        channels: Sequence[int],
+        out_channels: int,
+        size: int,
+        settings: str,
+        size_setting: str,
+    ) -> None:
         super().__init__()
         doublings = size.bit_length() - 1
         if not channels or 2**doublings != size or doublings < len(channels):
             raise RecipeError(
-                f"{len(channels)} levels of a sub-pixel decoder cannot draw {size} pixels: the size must be a power of "
-                f"2, and the levels from 1 to {max(1, doublings)}."
+                f"{settings} cannot draw the {size} pixels of {size_setting} in {len(channels)} levels: the size must "
+                f"be a power of 2, and the levels from 1 to {max(1, doublings)}."
             )
         if min(channels) < 1:
-            raise RecipeError(f"the levels of a sub-pixel decoder need channels of 1 or more, not {list(channels)}.")
+            raise RecipeError(f"{settings} must be 1 or more each, not {list(channels)}.")
         self.latent_dim = latent_dim
         each, larger = divmod(doublings, len(channels))
         layers: list[nn.Module] = [nn.Conv2d(latent_dim, hidden, 1), nn.CELU(), group_norm(hidden)]

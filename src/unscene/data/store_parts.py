@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.file_lock import lock
+from unscene.data.new_folders import without_empty_folders
 from unscene.data.store import SceneStore
 from unscene.data.store_writing import refuse_existing, write_scenes
 from unscene.errors import DataError
@@ -113,27 +114,29 @@ def scene_parts(
 
     Raises:
         DataError: the file is already there, its folder cannot be written, or another process makes the same file.
-            When anything stops the writing, the finished parts stay, and the log says where.
+            When anything stops the writing, the finished parts stay, and the log says where; without any, nothing
+            stays, nor do folders that were made for them.
     """
     path = Path(path)
     refuse_existing(path)
     folder = path.with_name(f".{path.name}.parts")
     parts = None
-    try:
-        with _only_writer(path, folder):
-            parts = SceneParts(path, folder, made_from, fits)
-            yield parts
-    except BaseException as error:
-        if not parts:
+    with without_empty_folders(path.parent):
+        try:
+            with _only_writer(path, folder):
+                parts = SceneParts(path, folder, made_from, fits)
+                yield parts
+        except BaseException as error:
+            if not parts:
+                raise
+            kept = f"{len(parts):,} scenes are kept in {folder}, and the same command goes on with them"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"Interrupted; {kept}.") from None
+            _log.warning("%s", kept)
             raise
-        kept = f"{len(parts):,} scenes are kept in {folder}, and the same command goes on with them"
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"Interrupted; {kept}.") from None
-        _log.warning("%s", kept)
-        raise
-    finally:
-        if parts is not None and (path.exists() or not parts):
-            shutil.rmtree(folder)
+        finally:
+            if parts is not None and (path.exists() or not parts):
+                shutil.rmtree(folder)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from unscene.data.file_lock import lock
+from unscene.data.new_folders import without_empty_folders
 from unscene.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -55,13 +56,15 @@ def write_scenes(
 
     Raises:
         DataError: the file is already there, cannot be written, the disk is full, or the batches are not `count`
-            samples. Whatever stops the writing, Ctrl-C too, the unfinished file is removed; what a killed process
-            left is removed by the next one that writes the same file, and logged.
+            samples. Whatever stops the writing, Ctrl-C too, the unfinished file is removed, and so are the folders
+            that were made for it; what a killed process left is removed by the next one that writes the same file,
+            and logged.
     """
     path = Path(path)
     refuse_existing(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with tqdm(total=count, unit=" scenes", desc=path.name, file=sys.stderr, disable=not progress) as bar:
+    bar = tqdm(total=count, unit=" scenes", desc=path.name, file=sys.stderr, disable=not progress)
+    with bar, without_empty_folders(path.parent):
         try:
             with _explained(path, partial):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,16 @@ class SpaceBackground(nn.Module):
         self.settings = settings
         hidden, mask = settings.hidden, settings.mask_dim
         halve = [2] * len(settings.channels)
-        self.encoder = StridedEncoder(3, settings.channels, halve, size, settings.features, settings.features)
+        self.encoder = StridedEncoder(
+            3,
+            settings.channels,
+            halve,
+            size,
+            settings.features,
+            settings.features,
+            settings="model.background.channels",
+            size_setting="data.size times model.scale",
+        )
         self.posterior = nn.LSTMCell(mask + settings.features, hidden)
         self.prior = nn.LSTMCell(mask, hidden)
         self.to_posterior = nn.Linear(hidden, 2 * mask)
@@ -108,7 +117,15 @@ class SpaceBackground(nn.Module):
         self.first_mask = nn.Parameter(torch.zeros(mask))
         self.posterior_state = nn.Parameter(torch.zeros(2, hidden))
         self.prior_state = nn.Parameter(torch.zeros(2, hidden))
-        self.mask_decoder = SubpixelDecoder(mask, settings.mask_hidden, settings.mask_channels, 1, size)
+        self.mask_decoder = SubpixelDecoder(
+            mask,
+            settings.mask_hidden,
+            settings.mask_channels,
+            1,
+            size,
+            settings="model.background.mask_channels",
+            size_setting="data.size times model.scale",
+        )
         self.component_prior = nn.Sequential(
             nn.Linear(mask, hidden),
             nn.CELU(),

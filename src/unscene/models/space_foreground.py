@@ -192,7 +192,9 @@ class SpaceForeground(nn.Module):
 
     def __init__(self, settings: ForegroundSettings, size: int) -> None:
         super().__init__()
-        convolutions = strided_convolutions(3, settings.channels, settings.strides)
+        convolutions = strided_convolutions(
+            3, settings.channels, settings.strides, "model.foreground.channels and strides"
+        )
         if size != settings.grid * math.prod(settings.strides):
             raise RecipeError(
                 f"model.foreground.strides {list(settings.strides)} divide images of {size} pixels to a grid of "
@@ -211,9 +213,24 @@ class SpaceForeground(nn.Module):
         self.joined = normed_convolution(2 * features, features, 3)
         self.to_cells = nn.Conv2d(features, 1 + 2 + 4 + 4, 1)  # presence, depth, scale, shift
         self.glimpse_encoder = StridedEncoder(
-            3, settings.glimpse_channels, settings.glimpse_strides, glimpse, settings.glimpse_hidden, 2 * what
+            3,
+            settings.glimpse_channels,
+            settings.glimpse_strides,
+            glimpse,
+            settings.glimpse_hidden,
+            2 * what,
+            settings="model.foreground.glimpse_channels and glimpse_strides",
+            size_setting="model.foreground.glimpse_size",
         )
-        self.glimpse_decoder = SubpixelDecoder(what, settings.glimpse_hidden, settings.decoder_channels, 4, glimpse)
+        self.glimpse_decoder = SubpixelDecoder(
+            what,
+            settings.glimpse_hidden,
+            settings.decoder_channels,
+            4,
+            glimpse,
+            settings="model.foreground.decoder_channels",
+            size_setting="model.foreground.glimpse_size",
+        )
         self._begin()
         line = torch.arange(settings.grid) + 0.5
         y, x = torch.meshgrid(line, line, indexing="ij")

@@ -67,6 +67,7 @@ class LoadedModel:
 
         Raises:
             ShapeError: images of another size. For images of any size see `unscene.report.decompose_images`.
+            CheckpointError: an answer is not finite, since the weights are broken.
         """
         check_shape(images, f"B 3 {self.size} {self.size}", "images")
         parts = []
@@ -76,7 +77,15 @@ class LoadedModel:
         with torch.inference_mode(False), torch.no_grad(), autocast:
             for part in images.split(batch_size):
                 parts.append(self.model(part.to(self.device)).map(lambda tensor: _plain(tensor)))
-        return _joined(parts)
+        decomposition = _joined(parts)
+        broken = _not_finite(decomposition)
+        if broken:
+            raise CheckpointError(
+                f"{self.name} ({self.run.path if self.run else self.provenance['weights']}) answers with {broken} that "
+                "are not finite: its weights are broken. Name an earlier checkpoint, or train it again at a lower "
+                "learning rate."
+            )
+        return decomposition
 
     def with_slots(self, num_slots: int) -> LoadedModel:
         """Return the same weights in a model of so many slots.
@@ -162,3 +171,13 @@ def _joined(parts: list[Decomposition]) -> Decomposition:
         for key, value in parts[0].__dict__.items()
     }
     return Decomposition(**fields)
+
+
+def _not_finite(decomposition: Decomposition) -> str | None:
+    """The first part of an answer that holds NaN or infinity; a log mask may be -inf, which is a share of 0."""
+    for name, value in decomposition.__dict__.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+            lowest, highest = value.aminmax()  # NaN if any is; far faster than isfinite().all()
+            if not highest.isfinite() or not (lowest.isfinite() or name == "log_masks"):
+                return name
+    return None

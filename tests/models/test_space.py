@@ -205,11 +205,10 @@ def test_an_objects_divergences_may_count_as_much_as_its_presence():
     assert all((by_presence[name] < plain[name]).all() for name in ("scale_kl", "shift_kl", "depth_kl", "what_kl"))
 
 
-def test_every_cell_begins_with_the_first_presence():
+def test_the_first_presence_is_what_a_cell_without_features_has():
     model = model_of({"first_presence": 0.1})
+    nn.init.zeros_(model.foreground.to_cells.weight)
     assert_close(model.foreground.infer(images_of()).probability, torch.full((2, 16), 0.1).double())
-    model.loss(images_of())[0].total.sum().backward()
-    assert (model.foreground.to_cells.weight.grad[0] != 0).all()  # and learns
 
 
 def test_the_first_latents_that_keep_the_variance_tell_colours_apart():

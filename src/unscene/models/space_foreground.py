@@ -45,9 +45,9 @@ class ForegroundSettings:
         presence: prior probability of an object in a cell.
         first_weights: of the glimpses' networks: PyTorch's own (`default`), as in the authors' program, or those that
             `keep_variance` (ours), by which z_what carries colours sooner.
-        first_presence: probability of an object that every cell of a new model begins with (ours). The objects then
-            cover little of the image at first, and the background learns what they need not draw. None: whatever
-            untrained weights give, which differs from cell to cell.
+        first_presence: probability of an object that the bias of a new model's presences stands for (ours); the first
+            weights scatter the cells about it. Below 1/2 the objects cover less of the image at first, and the
+            background learns what they need not draw. None: PyTorch's own bias, nearly 1/2.
         scale_mean: prior mean of a box's scale, before the sigmoid: the share of the image's side that the box has.
         scale_std: its standard deviation.
         temperature: of the relaxed presence.
@@ -246,7 +246,6 @@ class SpaceForeground(nn.Module):
             logit = math.log(self.settings.first_presence / (1 - self.settings.first_presence))
             assert self.to_cells.bias is not None
             with torch.no_grad():
-                self.to_cells.weight[0] = 0.0
                 self.to_cells.bias[0] = math.atanh(logit / LARGEST_LOGIT)
 
     def infer(self, images: Tensor, temperature: float | None = None) -> Cells:

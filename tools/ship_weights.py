@@ -36,8 +36,10 @@ SCORES = (
     "reconstruction_mse",
 )
 LIMITS = {
-    "rmonet": "Made for 64-pixel scenes of a few flat sprites on a grey ground. It does not find objects in "
-    "photographs.",
+    "rmonet_unet/multi_dsprites_cpu": "Made for 64-pixel scenes of a few flat sprites on a grey ground. It does not "
+    "find objects in photographs.",
+    "rmonet_unet/clevr_scenes_cpu": "Made for scenes as `unscene generate clevr_scenes` traces them, at 128 pixels in "
+    "the papers' crop. It was not tried on CLEVR itself, and does not find objects in photographs.",
     "explicit_localization": "It knows the scenes of its training and nothing else: train it on your own frames by "
     "`unscene train explicit_localization/images --data.folder FRAMES`.",
 }
@@ -121,7 +123,7 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
         "## Limits",
         "",
-        LIMITS[values["model"]["name"]],
+        LIMITS.get(name) or LIMITS[values["model"]["name"]],
         "",
     ]
     return "\n".join(lines)

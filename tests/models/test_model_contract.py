@@ -25,7 +25,7 @@ from unscene.models.redo import ReDOSettings
 from unscene.models.rmonet import RMONetSettings
 from unscene.models.space import SPACESettings
 from unscene.models.space_background import BackgroundSettings
-from unscene.models.space_foreground import ForegroundSettings
+from unscene.models.space_foreground_settings import ForegroundSettings
 from unscene.regions.proposals import ProposalSettings
 from unscene.regions.segmentation_heads import HeadSettings
 from unscene.scene import Decomposition, Losses

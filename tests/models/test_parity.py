@@ -24,7 +24,7 @@ from unscene.models.iodine import IODINE, IODINESettings
 from unscene.models.monet import MONet, MONetSettings
 from unscene.models.space import SPACE, SPACESettings
 from unscene.models.space_background import BackgroundSettings
-from unscene.models.space_foreground import ForegroundSettings
+from unscene.models.space_foreground_settings import ForegroundSettings
 
 RELATIVE = 1e-6
 

@@ -17,7 +17,8 @@ from unscene.blocks.component_vae import ComponentVAESettings
 from unscene.errors import RecipeError
 from unscene.models.space import SMALLEST_SHARE, SPACE, SPACESettings
 from unscene.models.space_background import Backdrop, BackgroundSettings, SpaceBackground
-from unscene.models.space_foreground import Cells, ForegroundSettings, SpaceForeground
+from unscene.models.space_foreground import Cells, SpaceForeground
+from unscene.models.space_foreground_settings import ForegroundSettings
 
 FOREGROUND = ForegroundSettings(
     grid=4,

@@ -19,7 +19,8 @@ from unscene.blocks.mixture import MixtureOver, mixture_log_likelihood
 from unscene.blocks.stick_breaking import LOG_ZERO
 from unscene.errors import RecipeError, check_shape
 from unscene.models.space_background import Backdrop, BackgroundSettings, SpaceBackground
-from unscene.models.space_foreground import Cells, Drawing, ForegroundSettings, SpaceForeground
+from unscene.models.space_foreground import Cells, Drawing, SpaceForeground
+from unscene.models.space_foreground_settings import ForegroundSettings
 from unscene.regions.boxes import clip_boxes
 from unscene.scene import Decomposition, Losses
 

@@ -1,5 +1,10 @@
-"""Draw docs/example.png, the README's picture: python docs/make_example.py"""
+"""Draw what shipped weights make of fresh scenes: input with boxes, reconstruction, segmentation.
 
+python docs/make_example.py                                                             # docs/example.png
+python docs/make_example.py rmonet_unet/clevr_scenes_cpu docs/clevr_decomposed.png
+"""
+
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +14,11 @@ from PIL import Image
 import unscene
 from unscene.report.overlay import overlay
 
-RECIPE, SEED, SCENES, ZOOM, GAP = "rmonet_unet/multi_dsprites_cpu", 99, 8, 3, 6
+SEED, SCENES, SIDE, GAP = 99, 8, 192, 6
 
-model = unscene.load(RECIPE)
+recipe, out = sys.argv[1:] or ("rmonet_unet/multi_dsprites_cpu", Path(__file__).with_name("example.png"))
+model = unscene.load(recipe)
+ZOOM = max(1, SIDE // model.size)
 drawn = model.settings.source("test", seed=SEED, count=SCENES).batch(np.arange(SCENES))["image"]
 result = model.decompose(torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255)
 
@@ -33,4 +40,4 @@ for scene in range(SCENES):
     ]
     columns.append(np.concatenate([np.pad(row, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for row in column]))
 picture = np.concatenate(columns, axis=1)[:-GAP, :-GAP]
-Image.fromarray(picture).save(Path(__file__).with_name("example.png"), optimize=True)
+Image.fromarray(picture).save(out, optimize=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,15 @@ TINY: dict[str, Any] = {
     "trainer.accelerator": "cpu",
     "trainer.threads": 1,
 }
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """As they were: a training and a benchmark set them to 0 for the whole process, where hypothesis misses them."""
+    yield
+    import torch
+
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -30,12 +30,6 @@ TINY += ["--set", "model.empty_slots=left_out"]
 TINY += [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
 
 
-@pytest.fixture(autouse=True)
-def _denormals():
-    yield
-    torch.set_flush_denormal(False)
-
-
 def written(command, words, tmp_path):
     command.main([*words, "--json", str(tmp_path / "out.json")])
     return json.loads((tmp_path / "out.json").read_text())

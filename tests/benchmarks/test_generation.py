@@ -5,18 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from benchmarks import generation
 from benchmarks.generation import LOADER, ONE_PROCESS, STEP, LoadedScenes, main, verdict
 from benchmarks.timing import Comparison
-
-
-@pytest.fixture(autouse=True)
-def denormal_numbers():
-    """As they were: a benchmark sets them to 0, as a training does, for the whole process."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 class Counted:

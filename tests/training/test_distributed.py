@@ -30,10 +30,12 @@ RECIPES = {  # and what else keeps those calm that grow rounding errors faster
     "rmonet_unet/multi_dsprites_cpu": [],
     "monet/small_sprites": ["--optimizer.learning_rate=1e-5"],  # one network for all slots, one after the other
     "iodine/small_sprites": [],  # which learns through gradients of its own
-    "space/small_sprites": [
+    "space/small_sprites": [  # with two optimisers, as its paper recipes
+        "--optimizer.name=rmsprop",
+        "--optimizer.names={background: adam}",
         "--optimizer.learning_rate=1e-6",
         "--optimizer.groups={background: 1e-5}",
-    ],  # two optimisers
+    ],
 }
 LOSS = dict.fromkeys(RECIPES, 1e-5) | {"space/small_sprites": 1e-4}  # what the page promises
 UNDETECTED = ["--model.detection=false", "--model.vae.encoder_region=image", "--model.vae.decoder_region=image"]

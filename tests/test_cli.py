@@ -360,6 +360,8 @@ def test_evaluate_under_shifts_prints_one_table_and_writes_a_page(trained, tmp_p
     assert "would be overwritten" in said(capsys)
     assert main([*words, "crops"]) == 1
     assert "multi_dsprites has no shift 'crops'" in said(capsys)
+    assert main([*words, ""]) == 1
+    assert "multi_dsprites has no shift ''" in said(capsys)
     assert main([*words, "crop", "--data", "scenes.h5"]) == 1
     assert "--shift draws scenes, --data reads them from a file: leave out one of them." in said(capsys)
 

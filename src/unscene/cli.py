@@ -151,7 +151,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
     changes = _data_settings(changes, "evaluate")
     loaded = unscene.load(arguments.model)
-    if arguments.shift:
+    if arguments.shift is not None:
         return _run_shifts(arguments, loaded, changes)
     source, described = scenes_to_score(loaded, arguments.data, changes)
     result = evaluate(

@@ -212,8 +212,8 @@ def test_objects_have_their_colours():
         ({"colours": ("grey",)}, "Did you mean 'gray'"),
         ({"materials": ()}, "materials must name at least one of rubber, metal, but is empty"),
         ({"sizes": ("large", "large")}, "sizes must differ, but are large, large"),
-        ({"crop": 0.0}, "crop must be above 0 and 1 or less .* but is 0.0"),
-        ({"crop": 1.01}, "crop must be above 0"),
+        ({"crop": 0.2}, "crop must be from 0.25 to 1 .* but is 0.2"),
+        ({"crop": 1.01}, "crop must be from 0.25"),
         ({"occluder": 2.0}, r"occluder must be from 0 \(none\) to 1, but is 2.0"),
     ],
 )

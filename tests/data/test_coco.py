@@ -238,7 +238,9 @@ def test_a_damaged_instance_is_named_or_left_out(coco_root, caplog, segmentation
     [
         ("images", {"height": 39}, r"000000000030\.jpg has 60 x 40 pixels, but its annotations are for 60 x 39"),
         ("images", {"height": None}, r"image 30 has no 'height' and 'width'"),
+        ("images", {"width": 2**70}, r"image 30 has no 'height' and 'width'"),
         ("annotations", {"category_id": "dog"}, r"annotation 506 has 'dog' as 'category_id'"),
+        ("annotations", {"category_id": 2**70}, r"annotation 506 has 1180591620717411303424 as 'category_id'"),
     ],
 )
 def test_an_image_and_its_annotations_must_agree(coco_root, part, change, message):

@@ -322,8 +322,8 @@ def test_indices_are_one_row_of_whole_numbers(indices):
         ({"background": "gray"}, "Did you mean 'grey'"),
         ({"shapes": ("hart",)}, "Did you mean 'heart'"),
         ({"shapes": ()}, "at least one of square, ellipse, heart, triangle"),
-        ({"crop": 0.0}, "crop must be above 0 and 1 or less"),
-        ({"crop": 1.1}, "crop must be above 0 and 1 or less .* but is 1.1"),
+        ({"crop": 0.01}, "crop must be from 0.25 to 1 .* but is 0.01"),  # gigabytes for a sprite's window
+        ({"crop": 1.1}, "crop must be from 0.25 to 1 .* but is 1.1"),
         ({"occluder": -0.1}, "occluder must be from 0"),
         ({"occluder": 1.5}, "to 1, but is 1.5"),
         ({"shapes": ("heart", "heart")}, "shapes must differ"),

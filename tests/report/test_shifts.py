@@ -177,7 +177,7 @@ def test_too_many_or_no_scenes_to_be_shown_are_refused(evaluated, loaded, shown,
 
 
 def test_an_impossible_change_is_found_before_any_work(evaluated, loaded, tmp_path):
-    with pytest.raises(RecipeError, match="crop must be above 0"):
+    with pytest.raises(RecipeError, match=r"crop must be from 0\.25 to 1"):
         evaluated({**MORE, "crop": {"crop": 7.0}})
     assert loaded.batches == []
     assert not (tmp_path / "out").exists()

@@ -28,7 +28,7 @@ from unscene.data.clevr_objects import (
     UNSEEN_COLOURS,
 )
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.occluder import centred, occlude
+from unscene.data.occluder import SMALLEST_CROP, centred, occlude
 from unscene.data.sample_indices import checked_indices
 from unscene.errors import DataError, RecipeError, did_you_mean
 
@@ -63,7 +63,8 @@ class ClevrScenesSettings:
         materials: of rubber, metal.
         colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which it has not.
         sizes: of large, small.
-        crop: share of the papers' crop, about its middle, that is traced at the image's size; 1 is all of it.
+        crop: share of the papers' crop, about its middle, that is traced at the image's size; 1 is all of it, 1/4 the
+            least.
         occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
 
     Raises:
@@ -95,7 +96,10 @@ class ClevrScenesSettings:
         _require_some("materials", self.materials, MATERIALS)
         _require_some("colours", self.colours, tuple(ALL_COLOURS))
         _require_some("sizes", self.sizes, tuple(SIZES))
-        _require(0 < self.crop <= 1, f"crop must be above 0 and 1 or less (1 is all of it), but is {self.crop}.")
+        _require(
+            SMALLEST_CROP <= self.crop <= 1,
+            f"crop must be from {SMALLEST_CROP} to 1 (all of it), but is {self.crop}.",
+        )
         _require(0 <= self.occluder <= 1, f"occluder must be from 0 (none) to 1, but is {self.occluder}.")
 
 

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from unscene.errors import DataError
 
 _MOST = 255  # labels of a uint8 map
+_LARGEST = 2**31 - 1  # number that a file may hold; more is damage, and fits into no array
 _AGAIN = "Download it again, or pass --data.skip-damaged to leave such instances out."
 
 _log = logging.getLogger(__name__)
@@ -202,4 +203,4 @@ def _number(value: Any) -> bool:
 
 
 def _whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST

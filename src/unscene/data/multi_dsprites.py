@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unscene.data.counter_random import uniform_draws
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.occluder import occlude
+from unscene.data.occluder import SMALLEST_CROP, occlude
 from unscene.data.sample_indices import checked_indices
 from unscene.data.sprites import ALL_SHAPES, SHAPES, covered_windows
 from unscene.errors import RecipeError, did_you_mean
@@ -64,7 +64,8 @@ class MultiDSpritesSettings:
         min_scale: smallest sprite, uniform up to `max_scale`.
         max_scale: largest sprite.
         shapes: of square, ellipse, heart, drawn with equal probability; and triangle, which the data set has not.
-        crop: share of the image's side, about its middle, that is drawn at the image's size; 1 is all of it.
+        crop: share of the image's side, about its middle, that is drawn at the image's size; 1 is all of it, 1/4 the
+            least.
         occluder: side of a grey square somewhere in front, as a share of the image's side; 0 is none.
 
     Raises:
@@ -104,7 +105,10 @@ class MultiDSpritesSettings:
         _require(len(set(self.shapes)) == len(self.shapes), f"shapes must differ, but are {', '.join(self.shapes)}.")
         for shape in self.shapes:
             _require_choice("shapes", shape, ALL_SHAPES)
-        _require(0 < self.crop <= 1, f"crop must be above 0 and 1 or less (1 is all of it), but is {self.crop}.")
+        _require(
+            SMALLEST_CROP <= self.crop <= 1,
+            f"crop must be from {SMALLEST_CROP} to 1 (all of it), but is {self.crop}.",
+        )
         _require(0 <= self.occluder <= 1, f"occluder must be from 0 (none) to 1, but is {self.occluder}.")
 
 

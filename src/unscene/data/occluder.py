@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from unscene.data.counter_random import uniform_draws
 
+SMALLEST_CROP = 0.25  # of the side; what is drawn of one sprite, at the crop's scale, grows with its inverse squared
+
 _STREAM = 0x8F63_6C75_6465_7273  # the top bit is set: this stream is of no data set, whose seeds are below 2**63
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from unscene.data.new_folders import without_empty_folders
 from unscene.errors import RunError
 from unscene.training.run_folder import writing
 
@@ -37,21 +38,17 @@ def check_nothing_replaced(out: Path, names: Sequence[str], overwrite: bool) -> 
 def unfinished_folder(out: Path) -> Iterator[Path]:
     """A folder inside `out`, so on the same disk, for results that are not complete; it goes when it is left.
 
+    Where nothing was published, so do the folders that were made for it.
+
     Raises:
         RunError: `out` cannot be made or written.
     """
-    made = not out.exists()
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=".unscene-", dir=out)
-    try:
+    with without_empty_folders(out):
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            place = tempfile.TemporaryDirectory(prefix=".unscene-", dir=out)
         with place as folder:
             yield Path(folder)
-    except BaseException:
-        if made:
-            with suppress(OSError):  # not empty: something else was put there
-                out.rmdir()
-        raise
 
 
 def publish(unfinished: Path, out: Path, last: str) -> None:

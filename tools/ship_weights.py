@@ -82,8 +82,7 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         f"- **Recipe**: `{name}` (every setting is in the file's own metadata), seed {values['seed']}",
         f"- **Data**: {origin}; no label was seen in training",
         f"- **Steps**: {provenance['step']:,} of {values['trainer']['batch_size']} images "
-        f"(the best validation by {values['trainer']['keep_best_by']}: this choice reads the labels of the validation "
-        "scenes)",
+        f"({choice(provenance['checkpoint'], values['trainer']['keep_best_by'])})",
         f"- **Hardware**: {first['cpu']}, {first['cores']} cores, {first['gpu'] or 'no GPU'}",
         "- **Versions**: "
         + ", ".join(f"{package} {first[package]}" for package in ("torch", "torchvision", "lightning")),
@@ -127,6 +126,13 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
     ]
     return "\n".join(lines)
+
+
+def choice(checkpoint: str, score: str) -> str:
+    """How the step was chosen."""
+    if checkpoint == "last.ckpt":
+        return "the last: no label had a part in this choice"
+    return f"the best validation by {score}: this choice reads the labels of the validation scenes"
 
 
 def data_file(data: dict[str, Any]) -> str:

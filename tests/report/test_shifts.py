@@ -13,7 +13,7 @@ from unscene.data import shifts_of
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.report import shifts
-from unscene.report.evaluate import measure
+from unscene.report.evaluate import evaluate, measure
 from unscene.report.shift_table import changes_in_words, shift_lines, shift_table
 from unscene.report.shifts import chosen_shifts, evaluate_shifts
 
@@ -204,3 +204,14 @@ def test_an_error_leaves_nothing_behind_and_nothing_is_replaced_unless_that_is_a
     assert read(tmp_path / "out") == before
     evaluated(MORE, overwrite=True)
     assert [row["shift"] for row in read(tmp_path / "out")["shifts"]] == ["none", "more_objects"]
+
+
+def test_a_plain_evaluation_and_one_under_shifts_never_mix(evaluated, loaded, scenes, tmp_path):
+    plain = {"count": 1, "description_of_data": {}, "progress": False, "overwrite": True}
+    evaluate(loaded, scenes, tmp_path / "out", **plain)
+    with pytest.raises(RunError, match=r"metrics\.json is of an evaluation, and an evaluation under shifts"):
+        evaluated(CROP, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "metrics.json"]
+    (tmp_path / "out" / "metrics.json").rename(tmp_path / "out" / "shifts.json")
+    with pytest.raises(RunError, match=r"shifts\.json is of an evaluation under shifts, and an evaluation would"):
+        evaluate(loaded, scenes, tmp_path / "out", **plain)

@@ -18,6 +18,7 @@ from unscene.metrics import METRICS, Metric, default_metrics
 from unscene.metrics.object_locations import LocatedObject, ObjectLocations
 from unscene.report.curves import curves_figure, light_and_dark, read_curves
 from unscene.report.example_scenes import example_scenes, read_scenes, scores_to_rank_by
+from unscene.report.output_folder import check_same_kind
 from unscene.report.page import write_page
 from unscene.report.results import Curves, ModelResult
 from unscene.scene import Scene
@@ -131,8 +132,7 @@ def measure(
 def check_free(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
     """Raise RunError when `out` holds what this evaluation would overwrite, unless it is the same evaluation."""
     file, page = out / "metrics.json", out / "index.html"
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file. Name a folder for the evaluation with --out.")
+    check_same_kind(out, file.name)
     if overwrite or not (file.exists() or page.exists()):
         return
     try:

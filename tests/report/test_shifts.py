@@ -158,6 +158,7 @@ def test_all_shifts_or_those_named(loaded):
     [
         ({}, "corp", r"multi_dsprites has no shift 'corp', only more_objects.* Did you mean 'crop'\?"),
         ({}, "crop,", "has no shift ''"),
+        ({}, "all,crop", "'all' stands alone: --shift all for every shift of multi_dsprites"),
         ({"name": "hdf5"}, "all", "of 'colour/multi_dsprites' are of hdf5, which has none. .*--data FILE.h5"),
         ({"name": "images"}, "crop", "SOURCE is multi_dsprites or clevr_scenes"),
     ],

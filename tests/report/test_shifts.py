@@ -145,6 +145,12 @@ def test_changes_are_told_in_words():
     assert changes_in_words({}) == ""
 
 
+def test_each_bar_has_the_name_of_its_test_set(evaluated, capsys):
+    evaluated(CROP, progress=True)
+    bars = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    assert list(dict.fromkeys(bar.split(":")[0] for bar in bars if bar)) == ["none", "crop"]
+
+
 def test_all_shifts_or_those_named(loaded):
     known = shifts_of("multi_dsprites")
     assert list(known) == ["more_objects", "unseen_shape", "unseen_colour", "occlusion", "crop"]

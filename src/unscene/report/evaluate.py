@@ -90,9 +90,11 @@ def measure(
     progress: bool = True,
     metrics_csv: Path | None = None,
     examples: bool = True,
+    bar_name: str = "",
 ) -> ModelResult:
-    """Evaluate a model and write nothing; arguments and errors as in `evaluate`, `examples`: whether to draw scenes.
+    """Evaluate a model and write nothing; arguments and errors as in `evaluate`.
 
+    `examples`: whether to draw scenes; `bar_name`: what stands before the bar, the model's name if nothing is given.
     Scenes are read, decomposed and forgotten batch by batch, so memory does not grow with their number.
     """
     if not 1 <= count <= len(source) or batch_size < 1:
@@ -104,7 +106,7 @@ def measure(
     curves = draw_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
     metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
     health, seconds = Health(), []
-    with tqdm(total=count, unit=" scenes", desc=loaded.name, disable=not progress) as bar:
+    with tqdm(total=count, unit=" scenes", desc=bar_name or loaded.name, disable=not progress) as bar:
         for scene in _scenes(source, loaded.size, count, batch_size):
             began = perf_counter()
             decomposition = loaded.decompose(scene.images, batch_size=batch_size)

@@ -125,7 +125,9 @@ def _scored(
 ) -> ShiftResult:
     """The row of one test set; `how` is handed on to `measure`."""
     model, note = _with_slots_for(loaded, shift.get("max_objects"))
-    result = measure(model, source, count=len(source), description_of_data=described, examples=False, **how)
+    result = measure(
+        model, source, count=len(source), description_of_data=described, examples=False, bar_name=name, **how
+    )
     recipe = result.recipe
     if shift:  # what a paper reports is of the test set without a shift
         recipe = recipe | {"about": (recipe.get("about") or {}) | {"reported": {}}}

@@ -156,6 +156,7 @@ def test_the_image_skip_sees_image_and_scope():
         ({"sigma_foreground": 0.0}, r"sigma_foreground must be above 0"),
         ({"latent_weight": -1.0}, r"latent_weight and mask_weight must be 0 or more"),
         ({"vae": dataclasses.replace(TINY.vae, decoder_region="roi")}, r"MONet's slots have no boxes"),
+        ({"backbone": BackboneSettings(pretrained=True)}, r"backbone\.pretrained is for images of 3 channels"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):

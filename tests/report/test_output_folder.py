@@ -3,7 +3,7 @@
 import pytest
 
 from unscene.errors import RunError
-from unscene.report.output_folder import publish, unfinished_folder
+from unscene.report.output_folder import check_nothing_replaced, check_same_kind, publish, unfinished_folder
 
 
 def test_folders_made_for_results_that_failed_go_again(tmp_path):
@@ -33,3 +33,19 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"), unfinished_folder(tmp_path / "file" / "out"):
         pass
+
+
+KINDS = ("metrics.json", "shifts.json", "compare.json", "objects.json")
+
+
+@pytest.mark.parametrize("there", KINDS)
+@pytest.mark.parametrize("own", KINDS)
+def test_results_of_another_kind_stay_by_themselves_whether_or_not_they_may_be_replaced(tmp_path, there, own):
+    (tmp_path / there).touch()
+    if there == own:
+        check_same_kind(tmp_path, own)
+        check_nothing_replaced(tmp_path, [own, "index.html"], overwrite=True)
+        return
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=rf"{there} is of .* Name another folder with --out\."):
+            check_nothing_replaced(tmp_path, [own, "index.html"], overwrite)

@@ -13,7 +13,7 @@ from unscene.data import shifts_of
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.report import shifts
-from unscene.report.evaluate import measure
+from unscene.report.evaluate import evaluate, measure
 from unscene.report.shift_table import changes_in_words, shift_lines, shift_table
 from unscene.report.shifts import chosen_shifts, evaluate_shifts
 
@@ -145,6 +145,12 @@ def test_changes_are_told_in_words():
     assert changes_in_words({}) == ""
 
 
+def test_each_bar_has_the_name_of_its_test_set(evaluated, capsys):
+    evaluated(CROP, progress=True)
+    bars = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    assert list(dict.fromkeys(bar.split(":")[0] for bar in bars if bar)) == ["none", "crop"]
+
+
 def test_all_shifts_or_those_named(loaded):
     known = shifts_of("multi_dsprites")
     assert list(known) == ["more_objects", "unseen_shape", "unseen_colour", "occlusion", "crop"]
@@ -158,6 +164,7 @@ def test_all_shifts_or_those_named(loaded):
     [
         ({}, "corp", r"multi_dsprites has no shift 'corp', only more_objects.* Did you mean 'crop'\?"),
         ({}, "crop,", "has no shift ''"),
+        ({}, "all,crop", "'all' stands alone: --shift all for every shift of multi_dsprites"),
         ({"name": "hdf5"}, "all", "of 'colour/multi_dsprites' are of hdf5, which has none. .*--data FILE.h5"),
         ({"name": "images"}, "crop", "SOURCE is multi_dsprites or clevr_scenes"),
     ],
@@ -204,3 +211,14 @@ def test_an_error_leaves_nothing_behind_and_nothing_is_replaced_unless_that_is_a
     assert read(tmp_path / "out") == before
     evaluated(MORE, overwrite=True)
     assert [row["shift"] for row in read(tmp_path / "out")["shifts"]] == ["none", "more_objects"]
+
+
+def test_a_plain_evaluation_and_one_under_shifts_never_mix(evaluated, loaded, scenes, tmp_path):
+    plain = {"count": 1, "description_of_data": {}, "progress": False, "overwrite": True}
+    evaluate(loaded, scenes, tmp_path / "out", **plain)
+    with pytest.raises(RunError, match=r"metrics\.json is of an evaluation, and an evaluation under shifts"):
+        evaluated(CROP, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "metrics.json"]
+    (tmp_path / "out" / "metrics.json").rename(tmp_path / "out" / "shifts.json")
+    with pytest.raises(RunError, match=r"shifts\.json is of an evaluation under shifts, and an evaluation would"):
+        evaluate(loaded, scenes, tmp_path / "out", **plain)

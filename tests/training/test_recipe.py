@@ -147,6 +147,24 @@ def test_one_file_is_parted_into_training_validation_and_test():
     assert (smaller.data.count, smaller.validation["first"], smaller.test["first"]) == (-15, -15, -5)
 
 
+def test_coco_is_parted_as_a_file_is():
+    recipe = read({"data.name": "coco"})
+    assert (recipe.data.images, recipe.data.first, recipe.data.count) == ("train2017", 0, -1920)
+    assert recipe.validation == {"first": -1920, "count": 320}
+    assert recipe.test == {"first": -1600, "count": 1600}
+
+
+@pytest.mark.parametrize(("source", "place"), [("hdf5", "path"), ("coco", "folder")])
+@pytest.mark.parametrize("counts", [{}, {"validation.count": 3}, {"validation.count": 3, "test.count": 0}])
+def test_parts_without_a_count_are_refused_where_one_data_set_is_for_all(source, place, counts):
+    changes = {"data.name": source, f"data.{place}": "mine"}
+    with pytest.raises(RecipeError, match=rf"data\.name {source} takes .*add --validation\.count and --test\.count"):
+        read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", changes | counts)
+    counted = changes | {"validation.count": 3, "test.count": 2}
+    recipe = read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", counted)
+    assert (recipe.data.count, recipe.validation["first"], recipe.test["first"]) == (-5, -5, -2)
+
+
 def test_the_same_source_changes_nothing():
     assert read({"data.name": "multi_dsprites"}) == read()
 

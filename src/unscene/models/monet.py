@@ -41,7 +41,7 @@ class MONetSettings:
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself (as public code does).
         attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and `head`, on the whole image.
         unet: of MONet's attention.
-        backbone: of the other.
+        backbone: of the other; never `pretrained`, which is for three channels.
         head: of the other: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
         vae: of the components.
 
@@ -74,6 +74,11 @@ class MONetSettings:
             )
         if "roi" in (self.vae.encoder_region, self.vae.decoder_region):
             raise RecipeError("model.vae.encoder_region and decoder_region must be image: MONet's slots have no boxes.")
+        if self.backbone.pretrained:
+            raise RecipeError(
+                "model.backbone.pretrained is for images of 3 channels; MONet reads a fourth, the log scope:"
+                " set it to false."
+            )
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's first, on the device of a tensor."""

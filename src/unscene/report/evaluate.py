@@ -18,6 +18,7 @@ from unscene.metrics import METRICS, Metric, default_metrics
 from unscene.metrics.object_locations import LocatedObject, ObjectLocations
 from unscene.report.curves import curves_figure, light_and_dark, read_curves
 from unscene.report.example_scenes import example_scenes, read_scenes, scores_to_rank_by
+from unscene.report.output_folder import check_same_kind
 from unscene.report.page import write_page
 from unscene.report.results import Curves, ModelResult
 from unscene.scene import Scene
@@ -89,9 +90,11 @@ def measure(
     progress: bool = True,
     metrics_csv: Path | None = None,
     examples: bool = True,
+    bar_name: str = "",
 ) -> ModelResult:
-    """Evaluate a model and write nothing; arguments and errors as in `evaluate`, `examples`: whether to draw scenes.
+    """Evaluate a model and write nothing; arguments and errors as in `evaluate`.
 
+    `examples`: whether to draw scenes; `bar_name`: what stands before the bar, the model's name if nothing is given.
     Scenes are read, decomposed and forgotten batch by batch, so memory does not grow with their number.
     """
     if not 1 <= count <= len(source) or batch_size < 1:
@@ -103,7 +106,7 @@ def measure(
     curves = draw_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
     metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
     health, seconds = Health(), []
-    with tqdm(total=count, unit=" scenes", desc=loaded.name, disable=not progress) as bar:
+    with tqdm(total=count, unit=" scenes", desc=bar_name or loaded.name, disable=not progress) as bar:
         for scene in _scenes(source, loaded.size, count, batch_size):
             began = perf_counter()
             decomposition = loaded.decompose(scene.images, batch_size=batch_size)
@@ -131,8 +134,7 @@ def measure(
 def check_free(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
     """Raise RunError when `out` holds what this evaluation would overwrite, unless it is the same evaluation."""
     file, page = out / "metrics.json", out / "index.html"
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file. Name a folder for the evaluation with --out.")
+    check_same_kind(out, file.name)
     if overwrite or not (file.exists() or page.exists()):
         return
     try:

@@ -11,20 +11,46 @@ from unscene.data.new_folders import without_empty_folders
 from unscene.errors import RunError
 from unscene.training.run_folder import writing
 
+_KINDS = {  # of results, each with an index.html, by the file that the others do not have
+    "metrics.json": "an evaluation",
+    "shifts.json": "an evaluation under shifts",
+    "compare.json": "a comparison",
+    "objects.json": "decomposed images",
+}
+
+
+def check_same_kind(out: Path, own: str) -> None:
+    """Check that a folder has no results of another kind: their page would be replaced, their numbers left beside it.
+
+    Args:
+        out: the folder, which need not exist.
+        own: the file that tells the kind, of `_KINDS`.
+
+    Raises:
+        RunError: `out` is a file, or holds results of another kind.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file. Name a folder for the results with --out.")
+    for name, kind in _KINDS.items():
+        if name != own and (out / name).exists():
+            raise RunError(
+                f"{out / name} is of {kind}, and {_KINDS[own]} would replace only its page, even with --overwrite. "
+                "Name another folder with --out."
+            )
+
 
 def check_nothing_replaced(out: Path, names: Sequence[str], overwrite: bool) -> None:
     """Check that no result would be overwritten.
 
     Args:
         out: the folder, which need not exist.
-        names: of the results in it.
+        names: of the results in it, the one that tells their kind first.
         overwrite: whether that was asked for.
 
     Raises:
-        RunError: `out` is a file, or holds one of the results.
+        RunError: `out` is a file, or holds results of another kind or one of these.
     """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file. Name a folder for the results with --out.")
+    check_same_kind(out, names[0])
     there = [] if overwrite else [name for name in names if (out / name).exists()]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""

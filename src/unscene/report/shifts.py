@@ -42,7 +42,7 @@ def chosen_shifts(loaded: LoadedModel, word: str) -> dict[str, Mapping[str, Any]
         word: `all`, or names with commas between them.
 
     Raises:
-        RecipeError: the source has no shifts, or none of that name.
+        RecipeError: the source has no shifts, or none of that name, or `all` stands beside names.
     """
     source = loaded.recipe["data"]["name"]
     known = shifts_of(source)
@@ -53,7 +53,9 @@ def chosen_shifts(loaded: LoadedModel, word: str) -> dict[str, Mapping[str, Any]
             f"scenes into a file, `unscene generate SOURCE --data.size {loaded.size} --data.crop 0.667 --count 320 "
             f"--out FILE.h5` for instance, where SOURCE is {drawing}, and score them with --data FILE.h5."
         )
-    names = list(known) if word == "all" else [name.strip() for name in word.split(",")]
+    names = list(known) if word.strip() == "all" else [name.strip() for name in word.split(",")]
+    if "all" in names:
+        raise RecipeError(f"'all' stands alone: --shift all for every shift of {source}, or --shift with their names.")
     for name in names:
         if name not in known:
             raise RecipeError(
@@ -123,7 +125,9 @@ def _scored(
 ) -> ShiftResult:
     """The row of one test set; `how` is handed on to `measure`."""
     model, note = _with_slots_for(loaded, shift.get("max_objects"))
-    result = measure(model, source, count=len(source), description_of_data=described, examples=False, **how)
+    result = measure(
+        model, source, count=len(source), description_of_data=described, examples=False, bar_name=name, **how
+    )
     recipe = result.recipe
     if shift:  # what a paper reports is of the test set without a shift
         recipe = recipe | {"about": (recipe.get("about") or {}) | {"reported": {}}}

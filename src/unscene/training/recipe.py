@@ -184,8 +184,8 @@ def _change(values: Values, changes: Values) -> None:
         known = {each.name for each in dataclasses.fields(source_classes(str(source))[1])}
         for part in ("data", "validation", "test"):
             values[part] = {key: value for key, value in _mapping(values, part).items() if key in known}
-        if source == "hdf5":
-            _hold_out(values, **counts)
+        if {"first", "count"} <= known:
+            _hold_out(values, str(source), **counts)
     for key, value in changes.items():
         _replace(values, key.split("."), value)
 
@@ -199,8 +199,17 @@ def _mapping(values: Values, section: str) -> Values:
     return values[section] if isinstance(values.get(section), dict) else {}
 
 
-def _hold_out(values: Values, validation: int, test: int) -> None:
-    """One file for all parts: its last scenes are the test, those before them the validation, the rest the training."""
+def _hold_out(values: Values, source: str, validation: int, test: int) -> None:
+    """One data set for all parts: its last scenes are the test, those before them the validation, all others training.
+
+    Raises:
+        RecipeError: it is not said how many each has.
+    """
+    if min(validation, test) < 1:
+        raise RecipeError(
+            f"data.name {source} takes training, validation and test from one data set, but the "
+            "recipe does not say how many scenes to hold out: add --validation.count and --test.count, 1 or more each."
+        )
     values["data"] |= {"first": 0, "count": -(validation + test)}
     values["validation"] |= {"first": -(validation + test), "count": validation}
     values["test"] |= {"first": -test, "count": test}

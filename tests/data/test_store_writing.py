@@ -87,6 +87,15 @@ def test_an_error_of_the_source_passes_and_leaves_nothing(path, error):
     assert names(path.parent) == []
 
 
+@pytest.fixture
+def _heeds_ctrl_c():
+    """A shell starts what it puts in the background so that it does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
 def test_ctrl_c_waits_for_hdf5_and_leaves_nothing(path):
     reached = []
 

@@ -144,12 +144,18 @@ def _run_to_resume(arguments: argparse.Namespace, changes: dict[str, Any]) -> tu
 
 
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score a model."""
+    """Score a model.
+
+    Raises:
+        RecipeError: shifts of scenes of a file, which cannot be shifted.
+    """
     import unscene
     from unscene.report.evaluate import evaluate
     from unscene.report.scenes_to_score import scenes_to_score
 
     changes = _data_settings(changes, "evaluate")
+    if arguments.shift is not None and arguments.data:
+        raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
     loaded = unscene.load(arguments.model)
     if arguments.shift is not None:
         return _run_shifts(arguments, loaded, changes)
@@ -172,16 +178,10 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
 
 def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dict[str, Any]) -> None:
-    """Score a model on shifted scenes.
-
-    Raises:
-        RecipeError: scenes of a file, which cannot be shifted.
-    """
+    """Score a model on shifted scenes."""
     from unscene.report.shift_table import shift_lines
     from unscene.report.shifts import chosen_shifts, evaluate_shifts
 
-    if arguments.data:
-        raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
     evaluation = evaluate_shifts(
         loaded,
         chosen_shifts(loaded, arguments.shift),

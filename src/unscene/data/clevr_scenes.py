@@ -28,7 +28,7 @@ from unscene.data.clevr_objects import (
     UNSEEN_COLOURS,
 )
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.occluder import SMALLEST_CROP, centred, occlude
+from unscene.data.occluder import centred, check_view, occlude
 from unscene.data.sample_indices import checked_indices
 from unscene.errors import DataError, RecipeError, did_you_mean
 
@@ -96,11 +96,7 @@ class ClevrScenesSettings:
         _require_some("materials", self.materials, MATERIALS)
         _require_some("colours", self.colours, tuple(ALL_COLOURS))
         _require_some("sizes", self.sizes, tuple(SIZES))
-        _require(
-            SMALLEST_CROP <= self.crop <= 1,
-            f"crop must be from {SMALLEST_CROP} to 1 (all of it), but is {self.crop}.",
-        )
-        _require(0 <= self.occluder <= 1, f"occluder must be from 0 (none) to 1, but is {self.occluder}.")
+        check_view("clevr_scenes", self.crop, self.occluder)
 
 
 class ClevrScenes:

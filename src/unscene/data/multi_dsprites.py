@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unscene.data.counter_random import uniform_draws
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.occluder import SMALLEST_CROP, occlude
+from unscene.data.occluder import check_view, occlude
 from unscene.data.sample_indices import checked_indices
 from unscene.data.sprites import ALL_SHAPES, SHAPES, covered_windows
 from unscene.errors import RecipeError, did_you_mean
@@ -105,11 +105,7 @@ class MultiDSpritesSettings:
         _require(len(set(self.shapes)) == len(self.shapes), f"shapes must differ, but are {', '.join(self.shapes)}.")
         for shape in self.shapes:
             _require_choice("shapes", shape, ALL_SHAPES)
-        _require(
-            SMALLEST_CROP <= self.crop <= 1,
-            f"crop must be from {SMALLEST_CROP} to 1 (all of it), but is {self.crop}.",
-        )
-        _require(0 <= self.occluder <= 1, f"occluder must be from 0 (none) to 1, but is {self.occluder}.")
+        check_view("multi_dsprites", self.crop, self.occluder)
 
 
 class MultiDSprites:

@@ -10,10 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.counter_random import uniform_draws
+from unscene.errors import RecipeError
 
 SMALLEST_CROP = 0.25  # of the side; what is drawn of one sprite, at the crop's scale, grows with its inverse squared
 
 _STREAM = 0x8F63_6C75_6465_7273  # the top bit is set: this stream is of no data set, whose seeds are below 2**63
+
+
+def check_view(source: str, crop: float, occluder: float) -> None:
+    """Check the settings `crop` and `occluder` of a source.
+
+    Raises:
+        RecipeError: one is out of its range.
+    """
+    if not SMALLEST_CROP <= crop <= 1:
+        raise RecipeError(f"{source}: crop must be from {SMALLEST_CROP} to 1 (all of it), but is {crop}.")
+    if not 0 <= occluder <= 1:
+        raise RecipeError(f"{source}: occluder must be from 0 (none) to 1, but is {occluder}.")
 
 
 def occlude(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unscene.data import SOURCES, Source, shifts_of
-from unscene.errors import DataError, RecipeError, did_you_mean
+from unscene.errors import RecipeError, did_you_mean
 from unscene.report.compare import draw_scenes
 from unscene.report.evaluate import measure
 from unscene.report.output_folder import check_nothing_replaced, publish, unfinished_folder
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unscene.training.loading import LoadedModel
 
 _FILES = ("shifts.json", "index.html")
-_MOST_SHOWN = 12  # scenes of each test set
+_SHOWN = 6  # scenes of each test set on the page, the first ones
 
 Shifts = Mapping[str, Mapping[str, Any]]  # changes of the data's settings, by the shift's name
 
@@ -72,7 +72,6 @@ def evaluate_shifts(
     *,
     changes: Mapping[str, Any] | None = None,
     batch_size: int = 32,
-    shown: int = 6,
     progress: bool = True,
     overwrite: bool = False,
 ) -> ShiftedEvaluation:
@@ -84,7 +83,6 @@ def evaluate_shifts(
         out: folder of the files; made if need be. They appear in it at the end, at once.
         changes: of the settings of the data in every test set, by name; a shift's own go before them.
         batch_size: scenes at once.
-        shown: how many scenes of each test set, the first ones, are drawn.
         progress: show bars on stderr.
         overwrite: replace what another evaluation under shifts left in `out`.
 
@@ -96,8 +94,6 @@ def evaluate_shifts(
         RecipeError: a setting that the source does not have.
         DataError: no scene, or scenes of another size than the model's.
     """
-    if not 1 <= shown <= _MOST_SHOWN:
-        raise DataError(f"the scenes that are drawn must be from 1 to {_MOST_SHOWN}, not {shown}.")
     check_nothing_replaced(out, _FILES, overwrite)
     sets = {
         name: scenes_to_score(loaded, None, {**(changes or {}), **shift})
@@ -105,7 +101,7 @@ def evaluate_shifts(
     }
     with unfinished_folder(out) as folder:
         rows = (
-            _scored(loaded, name, dict(shifts.get(name, {})), *scenes, shown, batch_size=batch_size, progress=progress)
+            _scored(loaded, name, dict(shifts.get(name, {})), *scenes, batch_size=batch_size, progress=progress)
             for name, scenes in sets.items()
         )
         evaluation = ShiftedEvaluation(loaded.name, tuple(rows))
@@ -120,7 +116,6 @@ def _scored(
     shift: dict[str, Any],
     source: Source,
     described: dict[str, Any],
-    shown: int,
     **how: Any,
 ) -> ShiftResult:
     """The row of one test set; `how` is handed on to `measure`."""
@@ -136,7 +131,7 @@ def _scored(
         changes=shift,
         slots=_slots(model),
         note=note,
-        scenes=draw_scenes({model.name: model}, source, min(shown, len(source))),
+        scenes=draw_scenes({model.name: model}, source, min(_SHOWN, len(source))),
     )
 
 

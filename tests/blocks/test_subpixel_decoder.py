@@ -56,3 +56,12 @@ def test_every_image_is_normalised_by_itself():
 @pytest.mark.parametrize(("channels", "groups"), [(1, 1), (8, 2), (18, 3), (16, 4), (64, 16), (256, 16)])
 def test_groups_divide_the_channels(channels, groups):
     assert group_norm(channels).num_groups == groups
+
+
+def test_without_normalisation_a_layer_tells_how_bright_its_maps_are():
+    torch.manual_seed(0)
+    maps = torch.rand(1, 3, 6, 6).expand(2, -1, -1, -1) * torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)
+    spread = normed_convolution(3, 8, 3, norm=False)(maps).flatten(1).std(dim=1)
+    assert (spread[1] / spread[0]).item() > 2
+    spread = normed_convolution(3, 8, 3)(maps).flatten(1).std(dim=1)
+    assert (spread[1] / spread[0]).item() < 1.1

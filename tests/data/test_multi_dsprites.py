@@ -195,6 +195,18 @@ def test_shapes_and_scales_are_those_asked_for():
     assert drawn["scale"][present] == pytest.approx(0.8)
 
 
+def test_sprites_are_turned_as_far_as_is_asked_for(scenes):
+    upright = MultiDSprites(MultiDSpritesSettings(count=40, max_orientation=0, shapes=("square",))).batch(range(40))
+    assert not upright["orientation"].any()
+    alone = upright["visibility"] == 1
+    sides = upright["boxes"][..., 2:] - upright["boxes"][..., :2]
+    areas = np.stack([(upright["mask"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    assert np.array_equal(sides.prod(axis=-1)[alone], areas[alone])  # a square that stands upright fills its box
+    quarter = MultiDSprites(MultiDSpritesSettings(count=40, max_orientation=90)).batch(range(40))
+    assert quarter["orientation"] == pytest.approx(scenes["orientation"][:40] / 4, rel=1e-6)
+    assert scenes["orientation"].max() == pytest.approx(2 * np.pi, rel=0.01)
+
+
 def test_triangles_are_drawn_when_they_are_asked_for(scenes):
     assert SHAPES == MultiDSpritesSettings().shapes == ("square", "ellipse", "heart")
     drawn = MultiDSprites(MultiDSpritesSettings(count=40, shapes=("triangle",))).batch(range(40))
@@ -318,6 +330,8 @@ def test_indices_are_one_row_of_whole_numbers(indices):
         ({"min_objects": 0, "max_objects": 0}, "1 <= max_objects"),
         ({"min_scale": 0.0}, "0 < min_scale"),
         ({"max_scale": 1.5}, "max_scale <= 1 .* border"),
+        ({"max_orientation": -1.0}, "from 0 to 360 degrees, but is -1"),
+        ({"max_orientation": 400.0}, "from 0 to 360 degrees, but is 400"),
         ({"colours": "saturate"}, "Did you mean 'saturated'"),
         ({"background": "gray"}, "Did you mean 'grey'"),
         ({"shapes": ("hart",)}, "Did you mean 'heart'"),

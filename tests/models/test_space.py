@@ -135,6 +135,49 @@ def test_the_nearest_object_wins(opaque):
     assert float(drawing.image[0, 0, 8, 8]) == pytest.approx(float(0.5 * expected.sum()))
 
 
+@pytest.mark.parametrize(("darkened", "factor"), [(True, 0.75), (False, 1.0)])
+def test_alpha_darkens_an_object_or_is_its_weight_alone(opaque, darkened, factor):
+    """A lone object of alpha 3/4 and colour (1, 0, 1/2): what it paints, and the share of a pixel that it has."""
+    model = model_of({"darkened": darkened}, num_slots=3)
+    opaque(model, torch.tensor([60.0, -60.0, 0.0, math.log(3)]))
+    presence = torch.zeros(1, 16).double()
+    presence[0, 9] = 1.0
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
+    near = torch.zeros(1, 16).double()
+    near[0, 9] = 1.0  # a softmax of 75 and fifteen zeros
+    drawing = model.foreground.draw(cells_of(presence, boxes, near))
+    colour = factor * torch.tensor([1.0, 0.0, 0.5]).double()
+    assert_close(drawing.image[0, :, 8, 8], colour)
+    assert_close(drawing.objects[0, 9, :, 8, 8], colour)
+    assert float(drawing.alpha[0, 0, 8, 8]) == pytest.approx(0.75)
+    assert not drawing.image[0, :, 0, 0].any()  # outside of the box nothing is divided by nothing
+    assert not drawing.objects[0, 3].any()
+
+
+def test_a_colour_is_learnt_however_faint_its_object():
+    """What it paints does not depend on its presence, so nor does the colour's gradient, given the pixel's share."""
+    model = model_of({"darkened": False})
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
+    gradients = []
+    for presence in (1.0, 0.01):
+        only = torch.zeros(1, 16).double()
+        only[0, 9] = presence
+        model.zero_grad()
+        model.foreground.draw(cells_of(only, boxes)).image.sum().backward()
+        gradients.append(torch.cat([each.grad.flatten() for each in model.foreground.glimpse_decoder.parameters()]))
+    assert gradients[0].abs().max() > 0.1
+    assert float(gradients[1].norm() / gradients[0].norm()) == pytest.approx(1.0, abs=0.35)
+
+
+def test_the_glimpses_networks_without_normalisation():
+    plain, normed = model_of({"glimpse_norm": False}), model_of()
+    parts = (plain.foreground.glimpse_encoder, plain.foreground.glimpse_decoder)
+    assert not any(isinstance(layer, nn.GroupNorm) for part in parts for layer in part.modules())
+    assert any(isinstance(layer, nn.GroupNorm) for layer in plain.foreground.encoder.modules())  # the image's keeps it
+    weights = normed.foreground.glimpse_encoder.state_dict()
+    assert set(plain.foreground.glimpse_encoder.state_dict()) < set(weights)  # the layers keep their names
+
+
 def test_without_any_presence_everything_is_the_backgrounds():
     model, images = model_of(), images_of()
     with torch.no_grad():

@@ -13,7 +13,7 @@ from unscene.errors import RecipeError
 
 
 def strided_convolutions(
-    in_channels: int, channels: Sequence[int], strides: Sequence[int], settings: str
+    in_channels: int, channels: Sequence[int], strides: Sequence[int], settings: str, norm: bool = True
 ) -> nn.Sequential:
     """One normed convolution a layer, 4x4 where it halves the map, else 3x3.
 
@@ -22,6 +22,7 @@ def strided_convolutions(
         channels: of the layers, at least one.
         strides: of the layers, each 1 or 2.
         settings: what a recipe calls these two, for the errors.
+        norm: whether the layers normalise.
 
     Raises:
         RecipeError: no layer or one without channels, another number of strides than of layers, or another stride.
@@ -33,7 +34,7 @@ def strided_convolutions(
         )
     before = (in_channels, *channels[:-1])
     layers = zip(before, channels, strides, strict=True)
-    return nn.Sequential(*(normed_convolution(one, other, 2 + stride, stride) for one, other, stride in layers))
+    return nn.Sequential(*(normed_convolution(one, other, 2 + stride, stride, norm) for one, other, stride in layers))
 
 
 class StridedEncoder(nn.Module):
@@ -48,6 +49,7 @@ class StridedEncoder(nn.Module):
         out: length of the vector.
         settings: what a recipe calls channels and strides, for the errors.
         size_setting: what it calls the size.
+        norm: whether the layers normalise.
 
     Raises:
         RecipeError: the strides do not divide the size, or do not fit the channels.
@@ -63,9 +65,10 @@ class StridedEncoder(nn.Module):
         out: int,
         settings: str,
         size_setting: str,
+        norm: bool = True,
     ) -> None:
         super().__init__()
-        self.convolutions = strided_convolutions(in_channels, channels, strides, settings)
+        self.convolutions = strided_convolutions(in_channels, channels, strides, settings, norm)
         left, rest = divmod(size, math.prod(strides))
         if rest or not left:
             raise RecipeError(
@@ -76,7 +79,7 @@ class StridedEncoder(nn.Module):
             nn.Flatten(),
             nn.Linear(channels[-1] * left**2, hidden),
             nn.CELU(),
-            group_norm(hidden),
+            group_norm(hidden, norm),
             nn.Linear(hidden, out),
         )
 

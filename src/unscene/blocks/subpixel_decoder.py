@@ -24,6 +24,7 @@ class SubpixelDecoder(nn.Module):
         size: height and width of the answer, a power of 2; each level multiplies by 2 or more, the later ones by more.
         settings: what a recipe calls the channels, for the errors.
         size_setting: what it calls the size.
+        norm: whether the layers normalise.
 
     Raises:
         RecipeError: a size that so many levels cannot reach, or a level without channels.
@@ -38,6 +39,7 @@ class SubpixelDecoder(nn.Module):
         size: int,
         settings: str,
         size_setting: str,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         doublings = size.bit_length() - 1
@@ -50,12 +52,12 @@ class SubpixelDecoder(nn.Module):
             raise RecipeError(f"{settings} must be 1 or more each, not {list(channels)}.")
         self.latent_dim = latent_dim
         each, larger = divmod(doublings, len(channels))
-        layers: list[nn.Module] = [nn.Conv2d(latent_dim, hidden, 1), nn.CELU(), group_norm(hidden)]
+        layers: list[nn.Module] = [nn.Conv2d(latent_dim, hidden, 1), nn.CELU(), group_norm(hidden, norm)]
         before = hidden
         for level, width in enumerate(channels):
             factor = 2 ** (each + (level >= len(channels) - larger))
-            layers += [nn.Conv2d(before, width * factor**2, 1), nn.PixelShuffle(factor), nn.CELU(), group_norm(width)]
-            layers.append(normed_convolution(width, width, 3))
+            layers += [nn.Conv2d(before, width * factor**2, 1), nn.PixelShuffle(factor), nn.CELU()]
+            layers += [group_norm(width, norm), normed_convolution(width, width, 3, norm=norm)]
             before = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, out_channels, 3, padding=1))
 

@@ -9,6 +9,7 @@ Labels follow the painter's order: sprite `m` is painted after sprite `m - 1` an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -63,6 +64,7 @@ class MultiDSpritesSettings:
         background: "grey": one uniform grey a scene; "colour": uniform RGB.
         min_scale: smallest sprite, uniform up to `max_scale`.
         max_scale: largest sprite.
+        max_orientation: sprites are turned by an angle uniform from 0 to this, in degrees; 0 draws them all upright.
         shapes: of square, ellipse, heart, drawn with equal probability; and triangle, which the data set has not.
         crop: share of the image's side, about its middle, that is drawn at the image's size; 1 is all of it, 1/4 the
             least.
@@ -81,6 +83,7 @@ class MultiDSpritesSettings:
     background: Background = "grey"
     min_scale: float = 0.5
     max_scale: float = 1.0
+    max_orientation: float = 360.0
     shapes: tuple[str, ...] = SHAPES
     crop: float = 1.0
     occluder: float = 0.0
@@ -98,6 +101,10 @@ class MultiDSpritesSettings:
             0 < self.min_scale <= self.max_scale <= 1,
             f"0 < min_scale <= max_scale <= 1 must hold, but they are {self.min_scale} and {self.max_scale}. "
             "A scale above 1 would put sprites across the image's border.",
+        )
+        _require(
+            0 <= self.max_orientation <= 360,
+            f"max_orientation must be from 0 to 360 degrees, but is {self.max_orientation}.",
         )
         _require_choice("colours", self.colours, get_args(Colours))
         _require_choice("background", self.background, get_args(Background))
@@ -171,11 +178,12 @@ def _draw_factors(
     ground = scene[:, 1:4] if settings.background == "colour" else scene[:, 1:2]
     palette[:, 0, :3] = _as_bytes(ground)
     palette[:, 1:, :3] = _colours(settings, sprite[..., 5:8], palette[:, :1, :1]) * present[..., None]
+    turn = math.radians(settings.max_orientation)
     scale = settings.min_scale + (settings.max_scale - settings.min_scale) * sprite[..., 1]
     return palette, {
         "shape": kinds[(sprite[..., 0] * len(kinds)).astype(np.int64)] * present,
         "scale": (scale * present).astype(np.float32),
-        "orientation": (2 * np.pi * sprite[..., 2] * present).astype(np.float32),
+        "orientation": (turn * sprite[..., 2] * present).astype(np.float32),
         "x": (sprite[..., 3] * present).astype(np.float32),
         "y": (sprite[..., 4] * present).astype(np.float32),
         "color": palette[:, 1:, :3] / np.float32(255),

@@ -21,6 +21,7 @@ from unscene.errors import RecipeError
 from unscene.models.space_foreground_settings import ForegroundSettings
 
 LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
+SMALLEST_ALPHA = 1e-4  # what a colour is divided by at least, to be one that alpha does not darken
 NEAREST = 100.0  # how hard the nearest object wins a pixel: the factor of its importance in the softmax over cells
 
 
@@ -60,7 +61,7 @@ class Drawing:
     """The cells' objects on the image.
 
     Attributes:
-        objects: [B, N, 3, H, W], each cell's object times its alpha: what stands where it wins.
+        objects: [B, N, 3, H, W], each cell's object, times its alpha if that is so set: what stands where it wins.
         masks: [B, N, 1, H, W], each cell's share of a pixel; they sum to `alpha`.
         image: [B, 3, H, W] the foreground.
         alpha: [B, 1, H, W] its share of a pixel.
@@ -116,6 +117,7 @@ class SpaceForeground(nn.Module):
             2 * what,
             settings="model.foreground.glimpse_channels and glimpse_strides",
             size_setting="model.foreground.glimpse_size",
+            norm=settings.glimpse_norm,
         )
         self.glimpse_decoder = SubpixelDecoder(
             what,
@@ -125,6 +127,7 @@ class SpaceForeground(nn.Module):
             glimpse,
             settings="model.foreground.decoder_channels",
             size_setting="model.foreground.glimpse_size",
+            norm=settings.glimpse_norm,
         )
         self._begin()
         line = torch.arange(settings.grid) + 0.5
@@ -181,8 +184,9 @@ class SpaceForeground(nn.Module):
     def draw(self, cells: Cells) -> Drawing:
         """p(x | z_fg): decode the glimpses, paste them over their boxes, and let the nearest object win a pixel.
 
-        The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood mixes
-        it with the background by alpha once more: a half transparent pixel is darkened, which drives alpha to 0 or 1.
+        The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood
+        mixes it with the background by alpha once more: a half transparent pixel is darkened. Without
+        `settings.darkened` the image is divided by its alpha, and alpha is a mixture's weight and nothing else.
         """
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
         colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)
@@ -192,7 +196,12 @@ class SpaceForeground(nn.Module):
         importance = NEAREST * alpha * cells.nearness.view(*cells.presence.shape, 1, 1, 1)
         weights = importance.softmax(dim=1)
         masks = weights * alpha
-        return Drawing(objects, masks, (weights * objects).sum(dim=1), masks.sum(dim=1))
+        image, share = (weights * objects).sum(dim=1), masks.sum(dim=1)
+        if not self.settings.darkened:
+            objects, image = (
+                colour / part.clamp_min(SMALLEST_ALPHA) for colour, part in ((objects, alpha), (image, share))
+            )
+        return Drawing(objects, masks, image, share)
 
     def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
         """The KL terms of the cells, each [B], against the priors at a step of a training."""

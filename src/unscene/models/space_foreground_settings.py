@@ -26,6 +26,8 @@ class ForegroundSettings:
         glimpse_strides: of its convolutions.
         glimpse_hidden: units between its smallest map and z_what, and of the decoder's first map.
         decoder_channels: of the glimpses' decoder, from one pixel to `glimpse_size`.
+        glimpse_norm: the glimpses' networks normalise their maps by groups, as in the authors' program. False (ours): a
+            map of one colour has no mean left after that, and colours are learnt in half the time without it.
         what_dim: D, of z_what.
         presence: prior probability of an object in a cell.
         first_weights: of the glimpses' networks: PyTorch's own (`default`), as in the authors' program, or those that
@@ -40,6 +42,9 @@ class ForegroundSettings:
             paper's prior an object exists only where z_pres is 1. False: wholly, as in the authors' program.
         what_weight: factor of z_what's divergence, ours where it is not 1: from 0 on, objects learn their colours
             before these cost anything.
+        darkened: an object's colour counts times its alpha (the paper's): where alpha is a half, a pixel is half as
+            bright, so outlines that are not sure of a pixel claim it whole. False (ours): alpha is the mixture's
+            weight alone, as a mask is in MONet.
         boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
         boundary_end_step: the boundary loss ends there; None: it stays to the end of the training.
         fixed_alpha_steps: for so many steps of a training the foreground's share is the same everywhere, so that both
@@ -60,6 +65,7 @@ class ForegroundSettings:
     glimpse_strides: tuple[int, ...] = (1, 2, 1, 2, 2)
     glimpse_hidden: int = 256
     decoder_channels: tuple[int, ...] = (128, 128, 64, 32, 16)
+    glimpse_norm: bool = True
     what_dim: int = 32
     presence: Annealed = field(default_factory=lambda: Annealed(4000, 10_000, 0.1, 0.01))
     first_weights: Literal["default", "keep_variance"] = "default"
@@ -69,6 +75,7 @@ class ForegroundSettings:
     temperature: Annealed = field(default_factory=lambda: Annealed(0, 20_000, 2.5, 0.5))
     weigh_by_presence: bool = False
     what_weight: Annealed = field(default_factory=lambda: Annealed(0, 0, 1.0, 1.0))
+    darkened: bool = True
     boundary_width: int = 2
     boundary_end_step: int | None = None
     fixed_alpha_steps: int = 0

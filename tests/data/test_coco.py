@@ -106,6 +106,8 @@ def test_a_training_reads_no_label(coco_root):
     images = source(coco_root, labels=False)
     assert images.instances is None
     assert set(images.batch([1])) == {"image"}
+    with pytest.raises(DataError, match=r"instances_val2017.json lists images but not one instance.*labels false"):
+        source(coco_root)
 
 
 @pytest.mark.parametrize(

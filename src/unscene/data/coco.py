@@ -82,7 +82,7 @@ class Coco:
 
     Raises:
         DataError: the folder, the file or an image that it names is missing, the file is not in COCO's layout or too
-            short, or an instance is damaged.
+            short, or an instance is damaged; or there are `labels` to read and the file has no instance at all.
     """
 
     def __init__(self, settings: CocoSettings) -> None:
@@ -90,6 +90,11 @@ class Coco:
         root = Path(settings.folder).expanduser()
         folder, file = root / settings.images, root / settings.annotations
         coco, ids = read_coco(folder, file)
+        if settings.labels and not coco.anns:
+            raise DataError(
+                f"{file} lists images but not one instance, as COCO's lists of test images do, so nothing can be "
+                "scored with it. Give an instances_*.json with annotations, or read the images alone: labels false."
+            )
         chosen = stretch(settings.first, settings.count, len(ids))
         if chosen is None:
             raise DataError(

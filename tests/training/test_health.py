@@ -84,7 +84,17 @@ def test_masks_that_are_no_numbers():
 
 def test_a_model_without_a_background_slot():
     assert verdict(decomposition(hard(THREE), background=None)).startswith("decomposing")
-    assert verdict(decomposition(hard(torch.zeros(SIZE, SIZE)), background=None)).startswith("all objects in one slot")
+    one = hard(torch.zeros(SIZE, SIZE))
+    assert verdict(decomposition(one, background=None)).startswith("all of the image in one slot")
+
+
+def test_a_large_slot_is_no_bad_sign_where_none_is_known_to_be_the_background():
+    two = torch.where(THREE == 2, K - 1, THREE)
+    two[0, :3] = two[0, 5:8] = K - 1  # two objects of six pixels each: the rest is .81 of the image
+    two[1, :3] = K - 1  # and one of three: .86
+    assert verdict(decomposition(hard(two))).startswith("decomposing: several slots share the foreground")
+    found = verdict(decomposition(hard(two), background=None))
+    assert found.startswith("decomposing: several slots share the image (largest slot 0.86")
 
 
 @pytest.mark.parametrize("background", [-1, 0])

@@ -56,21 +56,26 @@ class Health:
         return {f"health/{name}": value / self.images for name, value in self.sums.items()}
 
     def verdict(self) -> str:
-        """What the numbers say, by name."""
+        """What the numbers say, by name. Where no slot is known to be the background, one that has most of the image is
+        no bad sign.
+        """
         numbers = {name.removeprefix("health/"): value for name, value in self.compute().items()}
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.items())
         if not all(math.isfinite(value) for value in numbers.values()):
             finding = "not finite: the masks hold numbers that are none"
         elif numbers.get("background", 0.0) > 0.98 or numbers["foreground_won"] < 0.005:
             finding = "everything background: the objects' slots win no pixel"
-        elif numbers["slots_used"] > 0 and numbers.get("largest_slot", 0.0) > 0.85:
+        elif "background" not in numbers and numbers["slots_used"] < 1.5:
+            finding = "all of the image in one slot: nothing is told apart"
+        elif "background" in numbers and numbers["slots_used"] > 0 and numbers.get("largest_slot", 0.0) > 0.85:
             finding = "all objects in one slot: the foreground is found, its objects are not told apart"
         elif numbers.get("background", 1.0) < 0.02:
             finding = "no background: the objects' slots take all of the image"
         elif numbers["decided"] < 0.5:
             finding = "undecided: the slots share every pixel, none of them takes one"
         else:
-            finding = "decomposing: several slots share the foreground"
+            what = "foreground" if "background" in numbers else "image"
+            finding = f"decomposing: several slots share the {what}"
         return f"{finding} ({shown})"
 
 

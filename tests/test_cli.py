@@ -432,6 +432,7 @@ def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monke
     monkeypatch.setattr("unscene.report.evaluate.draw_curves", lambda file: None)  # which takes seconds
     run, few = tmp_path / "run", [each for each in tiny_arguments if each.startswith(("--trainer", "--validation"))]
     words = ["train", recipe, *few, "--out", str(run), "--trainer.batch_size=1", "--trainer.max_steps=2"]
+    words += ["--model.foreground.fixed_alpha_steps=1"] if recipe.startswith("space") else []
     assert main([*words, "--model.num_slots=1"]) == 1
     assert "model.num_slots must be " in (line := said(capsys))
     assert "(one is the background)" in line

@@ -106,7 +106,12 @@ def test_a_training_reads_no_label(coco_root):
     images = source(coco_root, labels=False)
     assert images.instances is None
     assert set(images.batch([1])) == {"image"}
-    with pytest.raises(DataError, match=r"instances_val2017.json lists images but not one instance.*labels false"):
+
+
+@pytest.mark.parametrize("change", [lambda content: content.pop("annotations"), lambda c: c.update(annotations=[])])
+def test_labels_of_a_file_without_any_are_refused(coco_root, change):
+    rewritten(coco_root, change)
+    with pytest.raises(DataError, match=r"instances_val2017.json lists images but not one annot.*--data.labels false"):
         source(coco_root)
 
 

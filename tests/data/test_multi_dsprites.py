@@ -199,6 +199,7 @@ def test_sprites_are_turned_as_far_as_is_asked_for(scenes):
     upright = MultiDSprites(MultiDSpritesSettings(count=40, max_orientation=0, shapes=("square",))).batch(range(40))
     assert not upright["orientation"].any()
     alone = upright["visibility"] == 1
+    assert alone.any()
     sides = upright["boxes"][..., 2:] - upright["boxes"][..., :2]
     areas = np.stack([(upright["mask"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
     assert np.array_equal(sides.prod(axis=-1)[alone], areas[alone])  # a square that stands upright fills its box

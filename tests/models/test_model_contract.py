@@ -131,6 +131,13 @@ def tiny_enlarged_space() -> SPACESettings:
     return dataclasses.replace(whole, scale=2, foreground=foreground)
 
 
+def our_tiny_space() -> SPACESettings:
+    """With all that our recipes set and the paper's do not."""
+    whole = tiny_space()
+    ours = {"darkened": False, "glimpse_norm": False, "first_weights": "keep_variance", "first_presence": 0.1}
+    return dataclasses.replace(whole, foreground=dataclasses.replace(whole.foreground, weigh_by_presence=True, **ours))
+
+
 # model -> variant -> settings small enough for a test, with a field `num_slots`
 TINY: dict[str, dict[str, Any]] = {
     "explicit_localization": {
@@ -162,7 +169,7 @@ TINY: dict[str, dict[str, Any]] = {
         "three regions": dataclasses.replace(tiny_redo(), num_slots=3),
     },
     "rmonet": {kind: tiny_rmonet(kind) for kind in ("unet", "lite", "roi_align")} | {"regions": tiny_of_regions()},
-    "space": {"as it is": tiny_space(), "enlarged": tiny_enlarged_space()},
+    "space": {"as it is": tiny_space(), "enlarged": tiny_enlarged_space(), "ours": our_tiny_space()},
 }
 CASES = [
     pytest.param(name, settings, id=f"{name}-{variant}")

@@ -154,19 +154,48 @@ def test_alpha_darkens_an_object_or_is_its_weight_alone(opaque, darkened, factor
     assert not drawing.objects[0, 3].any()
 
 
-def test_a_colour_is_learnt_however_faint_its_object():
-    """What it paints does not depend on its presence, so nor does the colour's gradient, given the pixel's share."""
+@pytest.mark.parametrize("presence", [0.01, 0.001, 0.0001])
+def test_a_colour_is_learnt_however_faint_its_object(presence):
+    """What a lone object paints does not depend on its presence, so nor do the gradients of its colours."""
     model = model_of({"darkened": False})
     boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
-    gradients = []
-    for presence in (1.0, 0.01):
+
+    def gradient(presence: float) -> torch.Tensor:
         only = torch.zeros(1, 16).double()
         only[0, 9] = presence
-        model.zero_grad()
-        model.foreground.draw(cells_of(only, boxes)).image.sum().backward()
-        gradients.append(torch.cat([each.grad.flatten() for each in model.foreground.glimpse_decoder.parameters()]))
-    assert gradients[0].abs().max() > 0.1
-    assert float(gradients[1].norm() / gradients[0].norm()) == pytest.approx(1.0, abs=0.35)
+        painted = model.foreground.draw(cells_of(only, boxes)).image[..., 6:10, 6:10]  # the box fades at its border
+        return torch.cat(
+            [
+                each.flatten()
+                for each in torch.autograd.grad(painted.sum(), model.foreground.glimpse_decoder.parameters())
+            ]
+        )
+
+    whole = gradient(1.0)
+    assert whole.abs().max() > 0.1
+    assert_close(gradient(presence), whole, rtol=1e-6, atol=1e-9)
+
+
+def test_while_the_share_is_fixed_a_lone_objects_presence_does_not_matter():
+    model, images = model_of({"darkened": False}), images_of(1)
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
+    presence = torch.zeros(1, 16).double()
+    presence[0, 9] = 0.4
+    presence.requires_grad_()
+    backdrop = model.background(images, sample=False)
+    drawing = model.foreground.draw(cells_of(presence, boxes))
+    fixed = model.log_likelihood(images, drawing.image, torch.full_like(drawing.alpha, 0.1), backdrop)
+    own = model.log_likelihood(images, drawing.image, drawing.alpha, backdrop)
+    slopes = [torch.autograd.grad(each.sum(), presence, retain_graph=True)[0][0, 9].abs() for each in (fixed, own)]
+    assert slopes[0] < 1e-6 < 1e-2 < slopes[1]
+
+
+def test_what_is_answered_is_what_the_likelihood_saw():
+    """Masks times objects are the foreground's share times its image, where alpha does not darken both of them."""
+    model, images = model_of({"darkened": False}), images_of()
+    with torch.no_grad():
+        drawing = model.foreground.draw(model.foreground.infer(images, 1.0))
+    assert_close((drawing.masks * drawing.objects).sum(dim=1), drawing.alpha * drawing.image)
 
 
 def test_the_glimpses_networks_without_normalisation():
@@ -174,8 +203,8 @@ def test_the_glimpses_networks_without_normalisation():
     parts = (plain.foreground.glimpse_encoder, plain.foreground.glimpse_decoder)
     assert not any(isinstance(layer, nn.GroupNorm) for part in parts for layer in part.modules())
     assert any(isinstance(layer, nn.GroupNorm) for layer in plain.foreground.encoder.modules())  # the image's keeps it
-    weights = normed.foreground.glimpse_encoder.state_dict()
-    assert set(plain.foreground.glimpse_encoder.state_dict()) < set(weights)  # the layers keep their names
+    for one, other in zip(parts, (normed.foreground.glimpse_encoder, normed.foreground.glimpse_decoder), strict=True):
+        assert set(one.state_dict()) < set(other.state_dict())  # the layers keep their names
 
 
 def test_without_any_presence_everything_is_the_backgrounds():
@@ -410,9 +439,10 @@ def test_enlarged_images_give_masks_and_boxes_of_the_images_size():
     assert_close(losses, large.loss(larger)[0].total)
 
 
-def test_gradients_by_finite_differences():
+@pytest.mark.parametrize("darkened", [True, False])
+def test_gradients_by_finite_differences(darkened):
     """In float64, through the glimpses, the boxes and both mixtures."""
-    model, images = model_of(), images_of(1)
+    model, images = model_of({"darkened": darkened}), images_of(1)
 
     def total() -> torch.Tensor:
         torch.manual_seed(7)
@@ -432,8 +462,9 @@ def test_gradients_by_finite_differences():
         assert float((gradient * direction).sum()) == pytest.approx(numeric, rel=2e-3, abs=2e-2), name
 
 
-def test_extreme_weights_give_finite_losses():
-    model, images = model_of().float(), images_of().float()
+@pytest.mark.parametrize("darkened", [True, False])
+def test_extreme_weights_give_finite_losses(darkened):
+    model, images = model_of({"darkened": darkened}).float(), images_of().float()
     with torch.no_grad():
         model.foreground.to_cells.weight.mul_(1e3)
         model.background.to_posterior.weight.mul_(1e3)

@@ -35,6 +35,7 @@ RECIPES = {  # and what else keeps those calm that grow rounding errors faster
         "--optimizer.names={background: adam}",
         "--optimizer.learning_rate=1e-6",
         "--optimizer.groups={background: 1e-5}",
+        "--model.foreground.fixed_alpha_steps=3",  # of six
     ],
 }
 LOSS = dict.fromkeys(RECIPES, 1e-5) | {"space/small_sprites": 1e-4}  # what the page promises

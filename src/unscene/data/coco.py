@@ -82,7 +82,7 @@ class Coco:
 
     Raises:
         DataError: the folder, the file or an image that it names is missing, the file is not in COCO's layout or too
-            short, or an instance is damaged; or there are `labels` to read and the file has no instance at all.
+            short, or an instance is damaged; or there are `labels` to read and the file has no annotation at all.
     """
 
     def __init__(self, settings: CocoSettings) -> None:
@@ -92,8 +92,8 @@ class Coco:
         coco, ids = read_coco(folder, file)
         if settings.labels and not coco.anns:
             raise DataError(
-                f"{file} lists images but not one instance, as COCO's lists of test images do, so nothing can be "
-                "scored with it. Give an instances_*.json with annotations, or read the images alone: labels false."
+                f"{file} lists images but not one annotation, as COCO's lists of test images do, so nothing can be "
+                "scored with it. Name an instances_*.json, or read the images alone with --data.labels false."
             )
         chosen = stretch(settings.first, settings.count, len(ids))
         if chosen is None:

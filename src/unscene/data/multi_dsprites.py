@@ -139,7 +139,7 @@ class MultiDSprites:
                 `m + 1`, a zero row where there is no sprite, or it is hidden or outside of the crop.
             shape: [B, M] uint8, 1.. as in `ALL_SHAPES`, 0 where there is no sprite; all other factors are 0 there too.
             scale: [B, M] float32.
-            orientation: [B, M] float32 in [0, 2 pi], clockwise.
+            orientation: [B, M] float32 from 0 to `max_orientation`, but in radians, clockwise.
             x, y: [B, M] float32 in [0, 1]; the centre is at `size (1/4 + x/2)` pixels, before the crop.
             color: [B, M, 3] float32 in [0, 1].
             visibility: [B, M] float32, the share of the sprite's own pixels, those outside of the crop among them, that

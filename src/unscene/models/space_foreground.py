@@ -21,7 +21,7 @@ from unscene.errors import RecipeError
 from unscene.models.space_foreground_settings import ForegroundSettings
 
 LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
-SMALLEST_ALPHA = 1e-4  # what a colour is divided by at least, to be one that alpha does not darken
+SMALLEST_ALPHA = 1e-6  # what a colour is divided by at least: below a lone faint object's presence over the cells
 NEAREST = 100.0  # how hard the nearest object wins a pixel: the factor of its importance in the softmax over cells
 
 
@@ -61,7 +61,7 @@ class Drawing:
     """The cells' objects on the image.
 
     Attributes:
-        objects: [B, N, 3, H, W], each cell's object, times its alpha if that is so set: what stands where it wins.
+        objects: [B, N, 3, H, W], each cell's object, times its alpha if `darkened`: what stands where it wins.
         masks: [B, N, 1, H, W], each cell's share of a pixel; they sum to `alpha`.
         image: [B, 3, H, W] the foreground.
         alpha: [B, 1, H, W] its share of a pixel.
@@ -185,8 +185,9 @@ class SpaceForeground(nn.Module):
         """p(x | z_fg): decode the glimpses, paste them over their boxes, and let the nearest object win a pixel.
 
         The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood
-        mixes it with the background by alpha once more: a half transparent pixel is darkened. Without
-        `settings.darkened` the image is divided by its alpha, and alpha is a mixture's weight and nothing else.
+        mixes it with the background by alpha once more: a half transparent pixel is darkened, which drives alpha to 0
+        or 1. Without `settings.darkened` objects and image are divided by their alpha, which is then only what decides
+        who wins a pixel, and how much of it.
         """
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
         colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)
@@ -198,9 +199,8 @@ class SpaceForeground(nn.Module):
         masks = weights * alpha
         image, share = (weights * objects).sum(dim=1), masks.sum(dim=1)
         if not self.settings.darkened:
-            objects, image = (
-                colour / part.clamp_min(SMALLEST_ALPHA) for colour, part in ((objects, alpha), (image, share))
-            )
+            objects = objects / alpha.clamp_min(SMALLEST_ALPHA)
+            image = image / share.clamp_min(SMALLEST_ALPHA)
         return Drawing(objects, masks, image, share)
 
     def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:

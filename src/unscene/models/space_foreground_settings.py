@@ -26,8 +26,8 @@ class ForegroundSettings:
         glimpse_strides: of its convolutions.
         glimpse_hidden: units between its smallest map and z_what, and of the decoder's first map.
         decoder_channels: of the glimpses' decoder, from one pixel to `glimpse_size`.
-        glimpse_norm: the glimpses' networks normalise their maps by groups, as in the authors' program. False (ours): a
-            map of one colour has no mean left after that, and colours are learnt in half the time without it.
+        glimpse_norm: the glimpses' networks normalise their maps by groups, as in the authors' program, which takes out
+            how bright a map of one colour is. False (ours): they do not.
         what_dim: D, of z_what.
         presence: prior probability of an object in a cell.
         first_weights: of the glimpses' networks: PyTorch's own (`default`), as in the authors' program, or those that
@@ -42,13 +42,14 @@ class ForegroundSettings:
             paper's prior an object exists only where z_pres is 1. False: wholly, as in the authors' program.
         what_weight: factor of z_what's divergence, ours where it is not 1: from 0 on, objects learn their colours
             before these cost anything.
-        darkened: an object's colour counts times its alpha (the paper's): where alpha is a half, a pixel is half as
-            bright, so outlines that are not sure of a pixel claim it whole. False (ours): alpha is the mixture's
-            weight alone, as a mask is in MONet.
+        darkened: an object's colour counts times its alpha (as in the authors' program): where alpha is a half, a pixel
+            is half as bright, so outlines that are not sure of a pixel claim it whole. False (ours): alpha is a weight
+            of the mixture, as a mask is in MONet, and faint objects learn their colours like others.
         boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
         boundary_end_step: the boundary loss ends there; None: it stays to the end of the training.
         fixed_alpha_steps: for so many steps of a training the foreground's share is the same everywhere, so that both
-            parts learn to draw.
+            parts learn to draw. Unless `darkened`, presence and alpha of a lone object do not matter to the likelihood
+            meanwhile.
         fixed_alpha: that share.
 
     Raises:

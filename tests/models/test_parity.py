@@ -6,6 +6,7 @@ the order in which noise is drawn. Everything is float64, so that what differs i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -166,14 +167,17 @@ SPACE_AT = {  # step -> what is annealed, by hand
 }
 
 
-@pytest.mark.parametrize(("step", "over", "enlarged"), [(0, "channel", 2), (15, "pixel", 1)])
-def test_space_is_its_papers_bound_and_the_boundary_loss(step, over, enlarged, scenes):
+@pytest.mark.parametrize(
+    ("step", "over", "enlarged", "darkened"),
+    [(0, "channel", 2, True), (15, "pixel", 1, True), (0, "channel", 1, False), (15, "pixel", 2, False)],
+)
+def test_space_is_its_papers_bound_and_the_boundary_loss(step, over, enlarged, darkened, scenes):
     settings = SPACESettings(
         size=16 // enlarged,
         scale=enlarged,
         num_slots=4,
         mixture_over=over,
-        foreground=SPACE_FOREGROUND,
+        foreground=dataclasses.replace(SPACE_FOREGROUND, darkened=darkened),
         background=SPACE_BACKGROUND,
     )
     torch.manual_seed(0)
@@ -186,7 +190,8 @@ def test_space_is_its_papers_bound_and_the_boundary_loss(step, over, enlarged, s
         noise |= {name: torch.randn(2, *shape, dtype=torch.float64) for name, shape in shapes.items()}
         noise["masks"] = torch.stack([torch.randn(2, 3, dtype=torch.float64) for _ in range(3)], dim=1)
         noise["components"] = torch.randn(2, 3, 2, dtype=torch.float64)
-        numbers = SpaceNumbers(grid=4, glimpse=8, border=1, sigmas=(0.2, 0.15), over=over, **SPACE_AT[step])
+        annealed = SPACE_AT[step]
+        numbers = SpaceNumbers(4, 8, 1, sigmas=(0.2, 0.15), darkened=darkened, over=over, **annealed)
         seen = F.interpolate(images, scale_factor=enlarged, mode="bilinear") if enlarged > 1 else images
         return [
             space_terms(image, {name: each[index] for name, each in noise.items()}, weights, numbers)

@@ -31,6 +31,7 @@ class SpaceNumbers:
         scale: prior mean and standard deviation of a box's scale.
         temperature: of the relaxed presences.
         alpha: the foreground's share where it is fixed.
+        darkened: the foreground's colour is multiplied by its alpha before the mixture is (ours: it need not be).
         over: `pixel`: a part explains a pixel's three channels together; `channel`: each by itself.
     """
 
@@ -42,6 +43,7 @@ class SpaceNumbers:
     scale: tuple[float, float]
     temperature: float
     alpha: float | None = None
+    darkened: bool = True
     over: str = "pixel"
 
 
@@ -84,6 +86,10 @@ def space_terms(image: Tensor, noise: dict[str, Tensor], weights: Weights, numbe
     won = torch.softmax(torch.stack([cell.importance for cell in cells]), dim=0)  # a cell's weight at every pixel
     foreground = sum(weight * cell.image for weight, cell in zip(won, cells, strict=True))
     alpha = sum(weight * cell.alpha for weight, cell in zip(won, cells, strict=True))
+    if not numbers.darkened:  # the mean of the cells' colours, by their shares of the pixel
+        shares = [weight * cell.alpha / alpha.clamp(min=1e-6) for weight, cell in zip(won, cells, strict=True)]
+        colours = [cell.image / cell.alpha.clamp(min=1e-30) for cell in cells]
+        foreground = sum(share * colour for share, colour in zip(shares, colours, strict=True))
     overlap = 1000 / 32**2 * sum(cell.border for cell in cells) * alpha
     resting = Normal(*torch.tensor([0.0, 0.7], dtype=image.dtype))
     terms["boundary"] = -(resting.log_prob(overlap) - resting.log_prob(torch.zeros_like(overlap))).sum()

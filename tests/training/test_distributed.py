@@ -126,9 +126,9 @@ def test_two_processes_find_the_metrics_of_one(alone, together):
     mine, other = table(together)[6], table(alone)[6]
     names = [name for name in other if name.startswith(("val/", "health/")) and other[name]]
     assert len(names) > 10
-    assert {name: float(mine[name]) for name in names} == pytest.approx(
-        {name: float(other[name]) for name in names}, rel=1e-4, abs=1e-6
-    )
+    for name in names:
+        pixel = 5e-4 if name.startswith("val/ari") else 1e-6  # rounding may give a pixel between two slots to the other
+        assert float(mine[name]) == pytest.approx(float(other[name]), rel=1e-4, abs=pixel), name
 
 
 def test_one_process_goes_on_where_two_left_off(words, alone, together):

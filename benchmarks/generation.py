@@ -19,9 +19,9 @@ import torch
 from benchmarks.command import finish, option_parser, run, started
 from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
 from benchmarks.timing import Comparison, measure
-from unscene.training.batches import BatchDataset, StepSampler, training_batches
+from unscene.data.batches import BatchDataset, StepSampler, training_batches
+from unscene.runs.recipe import Recipe
 from unscene.training.data_module import default_workers
-from unscene.training.recipe import Recipe
 
 STEP, ONE_PROCESS, LOADER = "training step", "generation, one process", "generation, loader"
 ASKED = 3.0  # times what the training consumes

@@ -19,10 +19,10 @@ from benchmarks.inference import Inference, model_to_measure
 from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure, scenes_of
 from benchmarks.timing import Comparison, Spread, Subject, measure
 from unscene.errors import RecipeError
-from unscene.models import explicit_localization
-from unscene.models.explicit_localization import ExplicitLocalization
-from unscene.training.hardware import use_bfloat16
-from unscene.training.recipe import Recipe
+from unscene.models.explicit_localization import model as explicit_localization
+from unscene.models.explicit_localization.model import ExplicitLocalization
+from unscene.runs.hardware import use_bfloat16
+from unscene.runs.recipe import Recipe
 
 MASKS = "its location masks"
 

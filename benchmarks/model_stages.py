@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from unscene.blocks.gaussian_latent import unit_gaussian_kl
-from unscene.blocks.mixture import mask_kl, mixture_log_likelihood
-from unscene.blocks.resnet_fpn import Features
-from unscene.blocks.slot_packing import SlotPacking
-from unscene.blocks.stick_breaking import stick_breaking
-from unscene.models.rmonet import RMONet
-from unscene.regions.proposals import AnchorPredictions
-from unscene.regions.pseudo_boxes import pseudo_boxes
-from unscene.regions.roi_masking import inside_boxes
+from unscene.models.common.gaussian import unit_gaussian_kl
+from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
+from unscene.models.common.resnet_fpn import Features
+from unscene.models.common.stick_breaking import stick_breaking
+from unscene.models.rmonet.model import RMONet
+from unscene.models.rmonet.proposals import AnchorPredictions
+from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
+from unscene.models.rmonet.roi_masking import inside_boxes
+from unscene.ops.slot_packing import SlotPacking
 
 Stage = Callable[[], Sequence[Tensor]]
 

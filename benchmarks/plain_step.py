@@ -9,9 +9,9 @@ from benchmarks.recipe_step import scenes_of
 from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.rmonet import PlainRMONet
 from unscene.errors import RecipeError
-from unscene.models.monet import MONet
-from unscene.models.rmonet import RMONet, RMONetSettings
-from unscene.training.recipe import Recipe, read_recipe
+from unscene.models.monet.model import MONet
+from unscene.models.rmonet.model import RMONet, RMONetSettings
+from unscene.runs.recipe import Recipe, read_recipe
 
 PAPERS_LETTER = {  # what is ours to save work, as the paper has it: the reference does all the work
     "model.empty_slots": "decoded",

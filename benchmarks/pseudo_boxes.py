@@ -18,9 +18,9 @@ from torch import Tensor
 from benchmarks.command import finish, option_parser, run, started
 from benchmarks.reference.pseudo_boxes import plain_pseudo_boxes
 from benchmarks.timing import Comparison, measure
-from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import TrainingError
-from unscene.regions.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
+from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
 
 IMAGES, SLOTS = 64, 5
 NOISE = {"soft": 0.0, "noisy": 0.3}

@@ -11,12 +11,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from unscene.data.batches import BatchDataset
 from unscene.errors import RecipeError
 from unscene.recipes import load_recipe, recipe_values
-from unscene.training.batches import BatchDataset
-from unscene.training.hardware import use_bfloat16
+from unscene.runs.hardware import use_bfloat16
+from unscene.runs.recipe import Recipe
 from unscene.training.module import SceneModule
-from unscene.training.recipe import Recipe
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.machine_rates import MachineRates, dtype_name
-from unscene.training.run_folder import write_bytes
+from unscene.runs.run_folder import write_bytes
 
 if TYPE_CHECKING:
     from benchmarks.roofline import PartWork

@@ -22,9 +22,9 @@ from benchmarks.reference.rmonet import PlainRMONet
 from benchmarks.timing import Comparison, Spread, Subject, aligned, measure
 from benchmarks.training_step import PLAIN, precision_name
 from unscene.errors import RecipeError
-from unscene.models.rmonet import RMONet
-from unscene.training.hardware import use_bfloat16
-from unscene.training.recipe import Recipe
+from unscene.models.rmonet.model import RMONet
+from unscene.runs.hardware import use_bfloat16
+from unscene.runs.recipe import Recipe
 
 BOTH = "forwards and backwards"
 

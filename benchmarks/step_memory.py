@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
 from unscene.errors import TrainingError, UnsceneError
-from unscene.training.cpu_tuning import tune_cpu
+from unscene.ops.cpu_tuning import tune_cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL, KILLED = 3, -9  # what the process returns where its device's memory did not suffice; where the system ended it

@@ -22,7 +22,7 @@ from benchmarks.plain_step import PlainStep, papers_letter, plain_model
 from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
 from benchmarks.timing import Comparison, Subject, measure
 from unscene.recipes import recipe_names
-from unscene.training.recipe import Recipe
+from unscene.runs.recipe import Recipe
 
 FLOAT32, PLAIN, LETTER = "float32", "plain reference", ", paper's letter"
 

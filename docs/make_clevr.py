@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unscene.data.clevr_objects import COLOURS, MATERIALS, SHAPES, SIZES
-from unscene.data.clevr_placement import Choices, placed_scenes
-from unscene.data.clevr_rendering import CROP, WHOLE, render
+from unscene.data.clevr.objects import COLOURS, MATERIALS, SHAPES, SIZES
+from unscene.data.clevr.placement import Choices, placed_scenes
+from unscene.data.clevr.rendering import CROP, WHOLE, render
 
 SCENES, SIZE = 3, 128
 LABEL_COLOURS = np.array([(0, 0, 0), *COLOURS.values(), (255, 255, 255), (255, 140, 0)], np.uint8)

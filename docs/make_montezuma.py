@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 
 import unscene
-from unscene.data.montezuma import Montezuma, MontezumaSettings
-from unscene.data.montezuma_labels import OBJECTS
+from unscene.data.montezuma.dataset import Montezuma, MontezumaSettings
+from unscene.data.montezuma.labels import OBJECTS
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.overlay import overlay
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from unscene.data import shifts_of, source_classes
-from unscene.data.clevr_objects import COLOURS
+from unscene.data.clevr.objects import COLOURS
 from unscene.report.overlay import bold_font
 
 GENERATORS, SIZE, GAP, TITLE = ("multi_dsprites", "clevr_scenes"), 128, 6, 20

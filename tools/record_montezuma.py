@@ -4,7 +4,7 @@
 
 A search over the emulator's states in the manner of Go-Explore (Ecoffet et al., 2021): every place that the agent has
 reached, with what it has taken and opened, keeps the shortest way there; from one of them, rarely tried ones first, a
-random player goes on. Only actions are written (`src/unscene/data/montezuma_games.json`): frames and labels are made
+random player goes on. Only actions are written (`src/unscene/data/montezuma/games.json`): frames and labels are made
 again from them.
 """
 
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from unscene.data.montezuma import ACTIONS, new_emulator, resized
-from unscene.data.montezuma_labels import OBJECTS, label_frame, objects_in_ram
+from unscene.data.montezuma.dataset import ACTIONS, new_emulator, resized
+from unscene.data.montezuma.labels import OBJECTS, label_frame, objects_in_ram
 
-RECORD = Path(__file__).resolve().parents[1] / "src/unscene/data/montezuma_games.json"
+RECORD = Path(__file__).resolve().parents[1] / "src/unscene/data/montezuma/games.json"
 HELD = 4  # emulator frames an action is held for
 GAMES, FRAMES_A_GAME, APART = 4, 10, 12  # of each kind of room; emulator frames between two frames that are taken
 

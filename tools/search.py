@@ -24,9 +24,9 @@ import yaml
 
 import unscene
 from unscene.errors import UnsceneError
+from unscene.evaluation.evaluate import measure
 from unscene.recipes import load_recipe
-from unscene.report.evaluate import measure
-from unscene.training.hardware import describe_machine
+from unscene.runs.hardware import describe_machine
 from unscene.training.train import train
 
 

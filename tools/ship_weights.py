@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import unscene
-from unscene.data.store import SceneStore
-from unscene.training.loading import SHIPPED
-from unscene.training.run_folder import RunFolder, write_text
-from unscene.training.weights import export_weights
+from unscene.data.hdf5.reader import SceneStore
+from unscene.runs.loading import SHIPPED
+from unscene.runs.run_folder import RunFolder, write_text
+from unscene.runs.weights import export_weights
 
 LARGEST = 16 * 2**20  # bytes of a file in the repository
 SCORES = (

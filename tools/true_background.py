@@ -20,11 +20,11 @@ import numpy as np
 import torch
 import yaml
 
-from unscene.localization.location_mask import LocationSettings, location_mask
-from unscene.localization.reconstruction_quality import best_region
+from unscene.evaluation.example_scenes import read_scenes
 from unscene.metrics.ari import AdjustedRandIndex
+from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
+from unscene.models.explicit_localization.reconstruction_quality import best_region
 from unscene.recipes import load_recipe
-from unscene.report.example_scenes import read_scenes
 from unscene.scene import Decomposition, Scene
 
 SCENES, LOCATION = 256, "model.location."

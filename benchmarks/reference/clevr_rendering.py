@@ -1,4 +1,4 @@
-"""CLEVR-like scenes traced with NumPy, all rays of a picture at once: what `unscene.data.clevr_rendering` must show.
+"""CLEVR-like scenes traced with NumPy, all rays of a picture at once: what `unscene.data.clevr.rendering` must show.
 
 The model of light is the same, number for number; how it is computed is not. 64 x 48 pixels take a second.
 """
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.reference.clevr_solids import Array, Solid, dot, quadratic, solid_of, unit
-from unscene.data import clevr_lamps, clevr_shading, clevr_stage
-from unscene.data.clevr_placement import PlacedScenes
-from unscene.data.counter_random import splitmix64
+from unscene.data.clevr import lights as clevr_lamps
+from unscene.data.clevr import shading as clevr_shading
+from unscene.data.clevr import stage as clevr_stage
+from unscene.data.clevr.placement import PlacedScenes
+from unscene.data.hashed_random import splitmix64
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _PIXELS = np.uint64(0x706978656C730000)

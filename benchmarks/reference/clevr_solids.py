@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.clevr_objects import ALL_COLOURS, ALL_SHAPES, MATERIALS, SIZES
-from unscene.data.clevr_placement import PlacedScenes
-from unscene.data.ray_tracing import BEVEL
+from unscene.data.clevr.objects import ALL_COLOURS, ALL_SHAPES, MATERIALS, SIZES
+from unscene.data.clevr.placement import PlacedScenes
+from unscene.data.clevr.ray_tracing import BEVEL
 
 Array = NDArray[np.float64]
 

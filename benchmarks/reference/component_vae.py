@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.blocks.component_vae import LOWEST_LOG_MASK, ComponentVAE
 from unscene.errors import RecipeError
+from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE
 
 
 class PlainVAE:

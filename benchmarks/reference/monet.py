@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from benchmarks.reference.component_vae import PlainVAE
 from benchmarks.reference.rmonet import categorical_kl, latent_kl, log_likelihood
-from unscene.blocks.attention_unet import AttentionUNet
-from unscene.blocks.component_vae import LOWEST_LOG_MASK
-from unscene.blocks.group_norm_relu import GroupNormReLU
 from unscene.errors import RecipeError
-from unscene.models.monet import MONet
+from unscene.models.common.component_vae import LOWEST_LOG_MASK
+from unscene.models.monet.attention_unet import AttentionUNet
+from unscene.models.monet.model import MONet
+from unscene.ops.group_norm_relu import GroupNormReLU
 
 
 class PlainMONet(nn.Module):

@@ -12,7 +12,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import nms
 
 from unscene.errors import RecipeError
-from unscene.regions.proposals import RegionProposals
+from unscene.models.rmonet.proposals import RegionProposals
 
 
 class Predicted(NamedTuple):

@@ -17,11 +17,11 @@ from torch.distributions import Normal, kl_divergence
 from benchmarks.reference.component_vae import PlainVAE
 from benchmarks.reference.pseudo_boxes import plain_pseudo_boxes
 from benchmarks.reference.region_proposals import PlainProposals, Predicted
-from unscene.blocks.mixture import MixtureOver
-from unscene.blocks.stick_breaking import LOG_ZERO
 from unscene.errors import RecipeError
-from unscene.models.rmonet import RMONet, RMONetSettings
-from unscene.regions.segmentation_heads import UNetHead
+from unscene.models.common.mixture import MixtureOver
+from unscene.models.common.stick_breaking import LOG_ZERO
+from unscene.models.rmonet.model import RMONet, RMONetSettings
+from unscene.models.rmonet.segmentation_heads import UNetHead
 
 
 class PlainRMONet(nn.Module):

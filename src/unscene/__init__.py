@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unscene.runs.loading import LoadedModel, load
     from unscene.scene import Decomposition, Losses, Scene
-    from unscene.training.loading import LoadedModel, load
 
 __version__ = "0.1.0"
 __all__ = ["Decomposition", "LoadedModel", "Losses", "Scene", "load"]
@@ -21,8 +21,8 @@ _HOMES = {
     "Decomposition": "unscene.scene",
     "Losses": "unscene.scene",
     "Scene": "unscene.scene",
-    "LoadedModel": "unscene.training.loading",
-    "load": "unscene.training.loading",
+    "LoadedModel": "unscene.runs.loading",
+    "load": "unscene.runs.loading",
 }
 
 

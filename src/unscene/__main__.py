@@ -1,5 +1,5 @@
 """`python -m unscene`."""
 
-from unscene.cli import main
+from unscene.cli.main import main
 
 raise SystemExit(main())

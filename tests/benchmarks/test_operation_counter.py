@@ -12,7 +12,7 @@ from benchmarks.model_parts import REST, ModelParts, parts_of
 from benchmarks.operation_counter import Operation, OperationCounter, stored_bytes
 from benchmarks.recipe_step import RecipeStep
 from benchmarks.roofline import OPTIMISER, counted_steps
-from unscene.blocks.relu_convolutions import relu_convolutions
+from unscene.ops.conv_relu import relu_convolutions
 
 
 class TwoParts(nn.Module):

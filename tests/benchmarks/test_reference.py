@@ -17,14 +17,14 @@ from benchmarks.reference.ari import plain_foreground_ari
 from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.pseudo_boxes import multi_otsu_016, plain_pseudo_boxes
 from benchmarks.reference.rmonet import PlainRMONet
-from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import RecipeError
 from unscene.metrics.ari import AdjustedRandIndex
-from unscene.models.rmonet import RMONet
+from unscene.models.rmonet.model import RMONet
+from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
 from unscene.recipes import load_recipe
-from unscene.regions.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
+from unscene.runs.recipe import read_recipe
 from unscene.scene import Decomposition, Scene
-from unscene.training.recipe import read_recipe
 
 # Anchors are sampled at random; asked for twice as many as there are, both ways take all of them.
 EVERY_ANCHOR: dict[str, Any] = {"model.proposals.batch_size": 100_000}

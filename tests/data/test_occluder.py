@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unscene.data.counter_random import uniform_draws
+from unscene.data.hashed_random import uniform_draws
 from unscene.data.occluder import centred, occlude
 
 

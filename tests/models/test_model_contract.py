@@ -10,24 +10,24 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unscene.blocks.attention_unet import AttentionUNetSettings
-from unscene.blocks.component_vae import ComponentVAESettings
-from unscene.blocks.convolutional_autoencoder import AutoencoderSettings
-from unscene.blocks.refinement_network import RefinementSettings
-from unscene.blocks.resnet_fpn import BackboneSettings
 from unscene.errors import RecipeError, ShapeError
-from unscene.localization.location_mask import LocationSettings
 from unscene.models import MODELS, model_class
-from unscene.models.explicit_localization import ExplicitLocalizationSettings
-from unscene.models.iodine import IODINESettings
-from unscene.models.monet import MONetSettings
-from unscene.models.redo import ReDOSettings
-from unscene.models.rmonet import RMONetSettings
-from unscene.models.space import SPACESettings
-from unscene.models.space_background import BackgroundSettings
-from unscene.models.space_foreground_settings import ForegroundSettings
-from unscene.regions.proposals import ProposalSettings
-from unscene.regions.segmentation_heads import HeadSettings
+from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.resnet_fpn import BackboneSettings
+from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
+from unscene.models.explicit_localization.location_mask import LocationSettings
+from unscene.models.explicit_localization.model import ExplicitLocalizationSettings
+from unscene.models.iodine.model import IODINESettings
+from unscene.models.iodine.refinement_network import RefinementSettings
+from unscene.models.monet.attention_unet import AttentionUNetSettings
+from unscene.models.monet.model import MONetSettings
+from unscene.models.redo.model import ReDOSettings
+from unscene.models.rmonet.model import RMONetSettings
+from unscene.models.rmonet.proposals import ProposalSettings
+from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.space.background import BackgroundSettings
+from unscene.models.space.model import SPACESettings
+from unscene.models.space.settings import ForegroundSettings
 from unscene.scene import Decomposition, Losses
 
 SIZE = 64

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from tests.models.references.iodine import IodineNumbers, iodine_terms
 from tests.models.references.monet import monet_terms
 from tests.models.references.space import SpaceNumbers, space_terms
-from unscene.blocks.annealing import Annealed
-from unscene.blocks.attention_unet import AttentionUNetSettings
-from unscene.blocks.component_vae import ComponentVAESettings
-from unscene.blocks.refinement_network import RefinementSettings
-from unscene.models.iodine import IODINE, IODINESettings
-from unscene.models.monet import MONet, MONetSettings
-from unscene.models.space import SPACE, SPACESettings
-from unscene.models.space_background import BackgroundSettings
-from unscene.models.space_foreground_settings import ForegroundSettings
+from unscene.models.common.annealing import Annealed
+from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.iodine.model import IODINE, IODINESettings
+from unscene.models.iodine.refinement_network import RefinementSettings
+from unscene.models.monet.attention_unet import AttentionUNetSettings
+from unscene.models.monet.model import MONet, MONetSettings
+from unscene.models.space.background import BackgroundSettings
+from unscene.models.space.model import SPACE, SPACESettings
+from unscene.models.space.settings import ForegroundSettings
 
 RELATIVE = 1e-6
 

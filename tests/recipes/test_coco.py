@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.models.resnet import ResNet18_Weights, resnet18
 
-from unscene.cli import main
-from unscene.training.weights import read_weights
+from unscene.cli.main import main
+from unscene.runs.weights import read_weights
 
 SMALL = {
     "data.size": 32,
@@ -57,7 +57,7 @@ def test_it_trains_from_the_imagenet_weights_and_is_resumed_and_scored_without(w
     torch.testing.assert_close(weights["backbone.layer4.1.conv2.weight"], published["layer4.1.conv2.weight"])
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    monkeypatch.setattr("unscene.report.evaluate.draw_curves", lambda path: None)  # which takes seconds
+    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", lambda path: None)  # which takes seconds
     assert main(["train", "--resume", str(run), "--trainer.max_steps=3"]) == 0
     assert read_weights(run / "weights.safetensors")[1]["model"]["backbone"]["pretrained"] is True
     assert main(["evaluate", str(run), "--out", str(run / "report")]) == 0

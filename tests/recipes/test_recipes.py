@@ -8,14 +8,14 @@ import pytest
 import torch
 import yaml
 
-from unscene.data.clevr_records import NUM_TEST, NUM_TRAIN, SIZE
+from unscene.data.tfrecord.clevr import NUM_TEST, NUM_TRAIN, SIZE
 from unscene.errors import RecipeError
 from unscene.metrics import METRICS
-from unscene.models.space import SPACESettings
+from unscene.models.space.model import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
+from unscene.runs.recipe import SECTIONS, Recipe, read_recipe
+from unscene.runs.trainer_settings import ScheduleSettings
 from unscene.training.module import SceneModule
-from unscene.training.recipe import SECTIONS, Recipe, read_recipe
-from unscene.training.settings import ScheduleSettings
 
 IMAGES = ("rmonet_unet/images", "explicit_localization/images")
 NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user

@@ -11,7 +11,7 @@ from unscene.report.comparison import ComparedModel, Comparison
 from unscene.report.comparison_table import best_places, comparison_table, table_csv, table_lines
 from unscene.report.metric_descriptions import description_of
 from unscene.report.results import ModelResult, Picture
-from unscene.report.training_record import TrainingRecord
+from unscene.runs.training_record import TrainingRecord
 
 SCORES = {
     "ari_fg": 0.5,

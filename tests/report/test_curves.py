@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from unscene.errors import DataError
+from unscene.evaluation.evaluate import draw_curves
 from unscene.report.curves import curves_figure, read_curves
-from unscene.report.evaluate import draw_curves
 
 TABLE = """step,seconds,train/loss,val/ari_fg,train/constant,train/total,other/nothing
 50,10,3.5,,1,3.5,

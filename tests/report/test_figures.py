@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from unscene.errors import ShapeError
-from unscene.report.example_scenes import read_scenes
+from unscene.evaluation.example_scenes import read_scenes
 from unscene.report.figures import png_bytes, scene_figure
+from unscene.report.slot_colours import slot_colour
 from unscene.scene import Decomposition, Scene
-from unscene.training.slot_colours import slot_colour
 
 
 def titles(figure):

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unscene.cli import main
-from unscene.training.run_folder import RunFolder
+from unscene.cli.main import main
+from unscene.runs.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="gloo and bash are another matter there")]
 

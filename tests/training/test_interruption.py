@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from unscene.training.interruption import SIGNALS, Interruption, leave_to_parent
+from unscene.distributed.processes import SIGNALS, leave_to_parent
+from unscene.training.signals import Interruption
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unscene.training.run_folder import RunFolder
+from unscene.runs.run_folder import RunFolder
 from unscene.training.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals are another matter on Windows")]

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError
-from unscene.models.rmonet import RMONet
+from unscene.models.rmonet.model import RMONet
+from unscene.runs.run_folder import RunFolder
+from unscene.runs.weights import read_weights
 from unscene.scene import Losses
 from unscene.training import train as train_module
-from unscene.training.clock import Clock
-from unscene.training.combined_optimizer import CombinedOptimizer
-from unscene.training.run_folder import RunFolder
+from unscene.training.callbacks.schedule import Clock
+from unscene.training.optimizers import CombinedOptimizer
 from unscene.training.train import train
-from unscene.training.weights import read_weights
 
 NEVER_THE_SAME = ("seconds", "train/images_per_second")
 OFTEN = {"trainer.validate_minutes": 1e-6}  # after every step

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from unscene.errors import RecipeError, did_you_mean
 
 SOURCES = {
-    "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites,MultiDSpritesSettings",
-    "clevr_scenes": "unscene.data.clevr_scenes:ClevrScenes,ClevrScenesSettings",
-    "hdf5": "unscene.data.scene_file:SceneFile,SceneFileSettings",
-    "montezuma": "unscene.data.montezuma:Montezuma,MontezumaSettings",
+    "multi_dsprites": "unscene.data.multi_dsprites.dataset:MultiDSprites,MultiDSpritesSettings",
+    "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes,ClevrScenesSettings",
+    "hdf5": "unscene.data.hdf5.dataset:SceneFile,SceneFileSettings",
+    "montezuma": "unscene.data.montezuma.dataset:Montezuma,MontezumaSettings",
     "flowers": "unscene.data.flowers:Flowers,FlowersSettings",
-    "coco": "unscene.data.coco:Coco,CocoSettings",
+    "coco": "unscene.data.coco.dataset:Coco,CocoSettings",
     "images": "unscene.data.image_folder:ImageFolder,ImageFolderSettings",
 }
 

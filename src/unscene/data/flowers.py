@@ -19,8 +19,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from unscene.data.image_folder import read_image
+from unscene.data.indices import checked_indices
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.sample_indices import checked_indices
 from unscene.errors import DataError, RecipeError
 
 SEGMENTATIONS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102segmentations.tgz"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data import object_names, source_classes
-from unscene.data.store_writing import write_scenes
+from unscene.data.hdf5.writer import write_scenes
 from unscene.errors import RecipeError, did_you_mean
 
 BATCH = 256  # scenes drawn at once

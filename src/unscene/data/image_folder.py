@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unscene.data.image_fit import Fit, FitKind, check_fit, fit_image
-from unscene.data.sample_indices import checked_indices
+from unscene.data.image_resize import Fit, FitKind, check_fit, fit_image
+from unscene.data.indices import checked_indices
 from unscene.errors import DataError, RecipeError
 
 __all__ = ["SUFFIXES", "Fit", "ImageFolder", "ImageFolderSettings", "fit_image", "read_image"]

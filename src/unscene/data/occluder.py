@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.counter_random import uniform_draws
+from unscene.data.hashed_random import uniform_draws
 from unscene.errors import RecipeError
 
 SMALLEST_CROP = 0.25  # of the side; what is drawn of one sprite, at the crop's scale, grows with its inverse squared

@@ -8,12 +8,12 @@ from typing import Any
 from unscene.errors import RecipeError, did_you_mean
 
 MODELS = {
-    "explicit_localization": "unscene.models.explicit_localization:ExplicitLocalization",
-    "iodine": "unscene.models.iodine:IODINE",
-    "monet": "unscene.models.monet:MONet",
-    "redo": "unscene.models.redo:ReDO",
-    "rmonet": "unscene.models.rmonet:RMONet",
-    "space": "unscene.models.space:SPACE",
+    "explicit_localization": "unscene.models.explicit_localization.model:ExplicitLocalization",
+    "iodine": "unscene.models.iodine.model:IODINE",
+    "monet": "unscene.models.monet.model:MONet",
+    "redo": "unscene.models.redo.model:ReDO",
+    "rmonet": "unscene.models.rmonet.model:RMONet",
+    "space": "unscene.models.space.model:SPACE",
 }
 
 

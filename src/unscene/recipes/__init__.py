@@ -10,7 +10,7 @@ import yaml
 from unscene.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from unscene.training.recipe import Recipe
+    from unscene.runs.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -65,6 +65,6 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     Raises:
         RecipeError: no such recipe or setting, or an impossible value.
     """
-    from unscene.training.recipe import read_recipe
+    from unscene.runs.recipe import read_recipe
 
     return read_recipe(recipe_values(name), name, changes)

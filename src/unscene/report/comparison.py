@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from unscene.report.results import Curves, ModelResult, Picture
-from unscene.report.training_record import TrainingRecord
+from unscene.runs.training_record import TrainingRecord
 
 SCHEMA = 1  # of compare.json; raised whenever a name in it changes its meaning
 

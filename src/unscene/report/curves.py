@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from unscene.errors import DataError
 from unscene.report.figures import png_bytes
 from unscene.report.results import Curves
+from unscene.runs.metrics_csv import Series, read_columns
 
 _COLUMNS = 4
 _DPI = 100
@@ -26,8 +26,6 @@ _LIGHT, _DARK = "#333333", "#c8c8c8"  # ink on pages of that ground
 _MANY = 60  # points; from here on their running mean is drawn as well
 _START = 0.05  # of the run; losses begin far from where they then stay
 _DAYS, _HOURS, _MINUTES = (86400, "days"), (3600, "hours"), (60, "minutes")
-
-Series = dict[str, NDArray[np.float64]]  # name -> [P, ...] a row each time that it was measured
 
 
 def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
@@ -45,36 +43,6 @@ def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     """
     columns, clock = read_columns(metrics_csv)
     return _worth_drawing({name: points[:, [0, 2]] for name, points in columns.items()}), clock
-
-
-def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
-    """Read every column of a run's metrics.csv.
-
-    Args:
-        metrics_csv: columns `step`, `seconds`, then one a name; a cell is empty where nothing was measured.
-
-    Returns:
-        Name -> [P, 3], step and seconds of each finite value and itself; and the clock [P, 2], step and seconds of
-        every row.
-
-    Raises:
-        DataError: the file is missing, has not these columns, or holds something that is no number.
-    """
-    try:
-        with metrics_csv.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            rows = list(reader)
-    except OSError as error:
-        raise DataError(f"{metrics_csv} cannot be read ({error.strerror}). Name a run's metrics.csv.") from error
-    if names[:2] != ["step", "seconds"]:
-        raise DataError(f"{metrics_csv} must begin with the columns step, seconds, but has: {', '.join(names)}.")
-    try:
-        clock = np.array([[float(row["step"]), float(row["seconds"])] for row in rows]).reshape(-1, 2)
-        columns = {name: _column(rows, name) for name in names[2:]}
-    except (ValueError, TypeError) as error:  # a row that is cut short gives None
-        raise DataError(f"{metrics_csv} is damaged ({error}): expected one number a cell, or none.") from error
-    return columns, clock
 
 
 def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
@@ -109,12 +77,6 @@ def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
 def light_and_dark(draw: Callable[[str], Figure], alt: str) -> Curves:
     """A figure that is drawn in a given ink, as files for a light and for a dark page."""
     return Curves(png_bytes(draw(_LIGHT)), png_bytes(draw(_DARK)), alt)
-
-
-def _column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
-    cells = [(row["step"], row["seconds"], row[name]) for row in rows if row[name] not in ("", None)]
-    points = np.array(cells, np.float64).reshape(-1, 3)
-    return points[np.isfinite(points[:, 2])]
 
 
 def _worth_drawing(series: Series) -> Series:

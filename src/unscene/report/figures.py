@@ -16,8 +16,8 @@ from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
 from unscene.report.overlay import overlay
+from unscene.report.slot_colours import slot_colour
 from unscene.scene import Decomposition, Scene
-from unscene.training.slot_colours import slot_colour
 
 INK = "#808080"  # read on white and on black alike
 _DPI = 100

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from unscene.report.curves import time_unit
 from unscene.report.metric_descriptions import description_of
-from unscene.report.training_record import TrainingRecord
+from unscene.runs.training_record import TrainingRecord
 
 # Seen on white and on black; after the last one they begin again with other strokes.
 _COLOURS = ("#2b8cc4", "#d55e00", "#009e73", "#cc79a7", "#999933", "#8a76d1", "#7f7f7f")

@@ -7,9 +7,9 @@ import os
 import lightning
 
 from unscene.data import Source
-from unscene.training.batches import Batches, StepSampler, ordered_batches, training_batches
-from unscene.training.processes import started_by_srun
-from unscene.training.recipe import Recipe
+from unscene.data.batches import Batches, StepSampler, ordered_batches, training_batches
+from unscene.distributed.processes import started_by_srun
+from unscene.runs.recipe import Recipe
 
 VALIDATION_BATCH = 32  # images at most, on every machine, so that a validation needs no more memory than a step
 

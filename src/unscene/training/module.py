@@ -10,15 +10,15 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from unscene.data.batches import images_of
+from unscene.distributed.processes import mean_over_processes
 from unscene.errors import RecipeError, TrainingError, did_you_mean
 from unscene.metrics import METRICS
+from unscene.metrics.health import Health
+from unscene.runs.recipe import Recipe
+from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings
 from unscene.scene import Losses, Scene
-from unscene.training.batches import images_of
-from unscene.training.combined_optimizer import CombinedOptimizer
-from unscene.training.health import Health
-from unscene.training.processes import mean_over_processes
-from unscene.training.recipe import Recipe
-from unscene.training.settings import OptimizerName, OptimizerSettings
+from unscene.training.optimizers import CombinedOptimizer
 
 OPTIMIZERS: dict[OptimizerName, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

@@ -14,25 +14,25 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from unscene.data import Source
+from unscene.data.batches import ordered_batches
+from unscene.distributed.processes import is_first_process
 from unscene.errors import RecipeError, TrainingError
-from unscene.training.batches import ordered_batches
-from unscene.training.checkpoints import BestCheckpoint, WholeFiles
-from unscene.training.clock import NEVER, Clock
-from unscene.training.cpu_tuning import tune_cpu
+from unscene.ops.cpu_tuning import tune_cpu
+from unscene.runs.hardware import describe_machine, use_bfloat16
+from unscene.runs.recipe import Recipe
+from unscene.runs.run_folder import RunFolder, write_text
+from unscene.runs.weights import check_weights, export_weights, model_weights, read_checkpoint
+from unscene.training.callbacks.checkpoints import BestCheckpoint, WholeFiles
+from unscene.training.callbacks.metrics_log import MetricsLog
+from unscene.training.callbacks.progress import Progress
+from unscene.training.callbacks.random_state import RandomState
+from unscene.training.callbacks.restart import Restart
+from unscene.training.callbacks.samples import SAMPLES, Samples
+from unscene.training.callbacks.schedule import NEVER, Clock
 from unscene.training.data_module import SceneData
-from unscene.training.hardware import describe_machine, use_bfloat16
-from unscene.training.interruption import Interruption
-from unscene.training.metrics_log import MetricsLog
+from unscene.training.devices import Placement
 from unscene.training.module import SceneModule
-from unscene.training.placement import Placement
-from unscene.training.processes import is_first_process
-from unscene.training.progress import Progress
-from unscene.training.random_state import RandomState
-from unscene.training.recipe import Recipe
-from unscene.training.restart import Restart
-from unscene.training.run_folder import RunFolder, write_text
-from unscene.training.samples import SAMPLES, Samples
-from unscene.training.weights import check_weights, export_weights, model_weights, read_checkpoint
+from unscene.training.signals import Interruption
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:

@@ -1,0 +1,92 @@
+"""The main job, small: train for some minutes, score that beside the shipped weights, decompose images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unscene.errors import RunError
+from unscene.evaluation.evaluate import measure
+from unscene.inference.decompose import decompose_paths
+from unscene.recipes import load_recipe
+from unscene.report.page import Section, write_page
+from unscene.report.results import ModelResult
+from unscene.runs.loading import LoadedModel, load, shipped_weights
+from unscene.runs.run_folder import write_text
+from unscene.training.train import train
+
+RECIPE = "rmonet_unet/multi_dsprites_cpu"
+SCENES, SEED = 320, 1234  # fresh: the recipes train, validate and test on seeds 0, 1 and 2
+IMAGES = 6
+
+
+def demo(out: Path, minutes: float = 3.0) -> Path:
+    """Run it all into a folder; a demo that is there is replaced, anything else is not touched.
+
+    Args:
+        out: the folder.
+        minutes: of training.
+
+    Returns:
+        The page about it.
+
+    Raises:
+        RunError: the folder holds something that no demo wrote.
+    """
+    mark = out / ".unscene-demo"
+    if out.exists() and any(out.iterdir()):
+        if not mark.is_file():
+            raise RunError(f"{out} holds files that no demo wrote. Name another folder with --out.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+    print(f"1/4  Training {RECIPE} for {minutes:g} minutes, from nothing and without labels")
+    changes = {"trainer.max_minutes": minutes, "trainer.validate_minutes": minutes / 3, "validation.count": 96}
+    run = train(load_recipe(RECIPE, changes), out / "run")
+    models = [load(run.path)]
+    if RECIPE in shipped_weights():
+        models.append(load(RECIPE))
+    print(f"2/4  Scoring {len(models)} models on the same {SCENES} fresh scenes of seed {SEED}")
+    results = [_scored(model, title) for model, title in zip(models, _titles(minutes), strict=False)]
+    print(f"3/4  Decomposing {IMAGES} images with the {'shipped' if len(models) > 1 else 'freshly trained'} weights")
+    images = _draw_images(models[-1], out / "images")
+    decomposed = decompose_paths(models[-1], [images], out / "decomposed", progress=False)
+    print("4/4  Writing the page")
+    page = out / "index.html"
+    section = Section(
+        "Images decomposed",
+        f"{decomposed.images} images of 256 pixels, {decomposed.objects} objects; the files are in decomposed/.",
+        decomposed.pictures,
+    )
+    write_page(page, results, "unscene: the main job, small", [section])
+    write_text(out / "metrics.json", json.dumps([each.as_json() for each in results], indent=2, default=str) + "\n")
+    for result in results:
+        scores = result.metrics
+        print(f"     {result.name}: foreground ARI {scores['ari_fg']:.3f}, mAP 50 {scores['map_50']:.3f}")
+    return page
+
+
+def _titles(minutes: float) -> tuple[str, str]:
+    return f"{RECIPE}, trained for {minutes:g} minutes just now", f"{RECIPE}, shipped weights"
+
+
+def _scored(model: LoadedModel, title: str) -> ModelResult:
+    curves = model.run.metrics if model.run else None
+    source = model.settings.source("test", seed=SEED, count=SCENES)
+    data = {"source": "multi_dsprites", "seed": SEED, "count": SCENES}
+    return replace(measure(model, source, count=SCENES, description_of_data=data, metrics_csv=curves), name=title)
+
+
+def _draw_images(model: LoadedModel, folder: Path) -> Path:
+    """Some scenes as PNG files, larger than the model's size, as a person's own images would be."""
+    folder.mkdir()
+    drawn = model.settings.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
+    for index, pixels in enumerate(drawn):
+        Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"scene_{index}.png")
+    return folder

@@ -1,0 +1,137 @@
+"""The order of the data: a step's scenes are a function of (seed, step) alone, so a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from unscene.data import Source
+from unscene.distributed.processes import leave_to_parent
+from unscene.errors import RecipeError, UnsceneError
+
+
+class StepSampler(Sampler[NDArray[np.int64]]):
+    """Yields the indices of one batch a step, from a step on, without end.
+
+    Every epoch is a permutation of its own; the remainder that fills no batch is left out.
+
+    Args:
+        count: scenes of the source.
+        batch_size: of all processes together.
+        seed: of the order.
+        first_step: where to begin.
+        rank, world: this process and their number; each takes every world-th scene of the batch.
+
+    Raises:
+        RecipeError: the batch is larger than the data, or cannot be shared evenly.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        if batch_size > count:
+            raise RecipeError(f"trainer.batch_size is {batch_size}, but there are only {count} images: lower it.")
+        if batch_size % world:
+            raise RecipeError(
+                f"trainer.batch_size {batch_size} cannot be shared by {world} processes: choose a multiple of {world}."
+            )
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.first_step, self.rank, self.world = first_step, rank, world
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        per_epoch = self.count // self.batch_size
+        step, order_of, order = self.first_step, -1, np.empty(0, np.int64)
+        while True:
+            epoch, place = divmod(step, per_epoch)
+            if epoch != order_of:
+                order_of, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            yield order[place * self.batch_size : (place + 1) * self.batch_size][self.rank :: self.world]
+            step += 1
+
+
+class BatchDataset(Dataset[dict[str, Any]]):
+    """A source whose items are whole batches, as tensors: images [B, 3, H, W] uint8, labels, boxes."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        try:
+            sample = self.source.batch(indices)
+        except UnsceneError as error:
+            if get_worker_info() is None:
+                raise
+            return {"error": error}  # raised here, PyTorch would put the traceback into its message
+        batch = {"images": torch.from_numpy(sample["image"]).permute(0, 3, 1, 2)}
+        if "mask" in sample:
+            batch["labels"] = torch.from_numpy(sample["mask"])
+        if "boxes" in sample:
+            batch["boxes"] = torch.from_numpy(sample["boxes"])
+        return batch
+
+
+class Batches:
+    """A loader's batches; an error of a process that loads data is raised here as what it was."""
+
+    def __init__(self, loader: DataLoader[dict[str, Any]]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch in self.loader:
+            if "error" in batch:
+                raise batch["error"]
+            yield batch
+
+
+def training_batches(
+    source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
+) -> Batches:
+    """The training's batches, one a step.
+
+    Args:
+        source: of the scenes.
+        sampler: their order.
+        workers: processes that draw or read them; 0: this one does.
+        prefetch: batches that each worker keeps ready.
+        pin_memory: have them in memory that a GPU copies from while it computes.
+    """
+    loader = DataLoader(
+        BatchDataset(source),
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_to_parent,
+    )
+    return Batches(loader)
+
+
+def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1) -> Batches:
+    """The first scenes of a source, in their order, each once.
+
+    Args:
+        source: of the scenes.
+        count: of them.
+        batch_size: scenes at once, at most.
+        rank: of this process, which takes every world-th scene from there.
+        world: number of processes.
+    """
+    mine = np.arange(rank, count, world)
+    slices = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))
+
+
+def images_of(batch: dict[str, Tensor]) -> Tensor:
+    """The batch's images as the models take them: float32 in 0..1."""
+    return batch["images"].float() / 255

@@ -1,0 +1,127 @@
+"""Images and label maps of placed CLEVR scenes, compiled by numba. Without numba this module cannot be imported.
+
+A pixel's colour is the mean of 2 x 2 samples, one in each quarter of it, put through sRGB's curve. Its label is that of
+the solid which the ray through its middle meets first, whatever its colour is mixed from.
+
+All random numbers are hashed from the scene's key and the pixel's number, so a picture is the same each time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.clevr import lights as clevr_lamps
+from unscene.data.clevr import objects as clevr_objects
+from unscene.data.clevr import placement as clevr_placement
+from unscene.data.clevr import random_numba as compiled_random
+from unscene.data.clevr import ray_tracing
+from unscene.data.clevr import shading as clevr_shading
+from unscene.data.clevr import stage as clevr_stage
+from unscene.data.clevr.lights import STRATA, Chance, Scene, lamps_at
+from unscene.data.clevr.placement import PlacedScenes, solids_of
+from unscene.data.clevr.random_numba import bits_of_draw, splitmix64
+from unscene.data.clevr.ray_tracing import first_hit
+from unscene.data.clevr.shading import radiance
+from unscene.data.clevr.stage import HEIGHT, WIDTH, facing_origin, through
+from unscene.ops import numba_jit as compilation
+from unscene.ops.numba_jit import code_of, compiled, compiled_part
+from unscene.ops.threads import on_all_threads
+
+WHOLE = (0.0, 0.0, float(WIDTH), float(HEIGHT))  # x1 y1 x2 y2 of a view, in pixels of CLEVR's 320 x 240
+CROP = (64.0, 29.0, 256.0, 221.0)  # what the papers train on: rows 29 to 221, columns 64 to 256
+
+_PIXELS = np.uint64(0x70697865_6C730000)  # sets the pixels' numbers apart from those that place the solids
+
+
+def render(
+    scenes: PlacedScenes, height: int, width: int, view: tuple[float, float, float, float] = CROP
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the pictures of placed scenes.
+
+    Args:
+        scenes: B of them.
+        height: of the pictures, in pixels.
+        width: of the pictures; pixels are square where its ratio to the height is the view's.
+        view: the part of CLEVR's picture that is shown.
+
+    Returns:
+        images [B, height, width, 3] uint8 and label maps [B, height, width] uint8: solid `m` has label `m + 1`.
+    """
+    count = len(scenes.key)
+    images, masks = np.empty((count, height, width, 3), np.uint8), np.empty((count, height, width), np.uint8)
+    camera = np.stack([scenes.camera, *facing_origin(scenes.camera)], axis=1)  # [B, 4, 3]
+    lamps = lamps_at(scenes.lamps)
+
+    def some(start: int, stop: int) -> None:
+        here = slice(start, stop)
+        of_these = PlacedScenes(*(each[here] for each in scenes))
+        _render(of_these, camera[here], lamps[here], view, images[here], masks[here])
+
+    on_all_threads(some, count)
+    return images, masks
+
+
+def _renderer(code: str) -> Any:
+    """The compiled loop over scenes and pixels, kept for as long as the code of its parts is the same."""
+
+    @compiled
+    def renders(
+        scenes: PlacedScenes, camera: Any, lamps: Any, view: Any, images: NDArray[Any], masks: NDArray[Any]
+    ) -> None:
+        assert len(code) > 0
+        height, width = masks.shape[1:]
+        for b in range(len(masks)):
+            scene, eye = Scene(solids_of(scenes, b), lamps[b]), camera[b]
+            key = splitmix64(scenes.key[b] ^ _PIXELS)
+            for y in range(height):
+                for x in range(width):
+                    place = (view[0] + x * (view[2] - view[0]) / width, view[1] + y * (view[3] - view[1]) / height)
+                    side = ((view[2] - view[0]) / width, (view[3] - view[1]) / height)
+                    towards = through(eye, place[0] + side[0] / 2, place[1] + side[1] / 2)
+                    masks[b, y, x] = first_hit(scene.solids, _row(eye, 0), towards)[1] + 1
+                    red, green, blue = _pixel(scene, eye, place, side, bits_of_draw(key, y * width + x))
+                    images[b, y, x, 0], images[b, y, x, 1], images[b, y, x, 2] = _srgb(red), _srgb(green), _srgb(blue)
+
+    return renders
+
+
+@compiled_part
+def _pixel(scene: Scene, camera: Any, place: Any, side: Any, bits: Any) -> Any:
+    """The mean of the pixel's samples; each asks another part of every lamp, in an order drawn for each lamp."""
+    red = green = blue = 0.0
+    for sample in range(STRATA):
+        right, down = 0.25 + 0.5 * (sample & 1), 0.25 + 0.5 * (sample >> 1)
+        towards = through(camera, place[0] + right * side[0], place[1] + down * side[1])
+        strata = bits ^ (np.uint64(sample) * np.uint64(0x5555555555555555))  # two bits each
+        here = radiance(scene, _row(camera, 0), towards, Chance(strata, bits_of_draw(bits, sample)))
+        red, green, blue = red + here[0], green + here[1], blue + here[2]
+    return red / STRATA, green / STRATA, blue / STRATA
+
+
+@compiled_part
+def _row(rows: Any, row: int) -> Any:
+    return (rows[row, 0], rows[row, 1], rows[row, 2])
+
+
+@compiled_part
+def _srgb(linear: float) -> Any:
+    """0..255 by the curve of sRGB (IEC 61966-2-1)."""
+    shown = 12.92 * linear if linear <= 0.0031308 else 1.055 * min(linear, 1.0) ** (1 / 2.4) - 0.055
+    return np.uint8(255 * shown + 0.5)
+
+
+_render = _renderer(
+    code_of(
+        clevr_lamps,
+        clevr_objects,
+        clevr_placement,
+        clevr_shading,
+        clevr_stage,
+        compilation,
+        compiled_random,
+        ray_tracing,
+    )
+)

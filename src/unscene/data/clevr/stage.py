@@ -1,0 +1,97 @@
+"""CLEVR's stage: the camera, and the grey floor that rises into a wall behind the solids, compiled by numba.
+
+The numbers are those of the published Blender scene (clevr-dataset-gen, `base_scene.blend`); only the backdrop's sweep
+is a quarter circle here, fitted to it, so that a ray meets it in closed form. The camera always faces the origin,
+wherever it is moved to.
+
+Without numba this module cannot be imported.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.clevr.ray_tracing import unit
+from unscene.ops.numba_jit import compiled_part
+
+WIDTH, HEIGHT = 320, 240
+FOCAL_LENGTH = WIDTH * 35 / 32  # pixels: a lens of 35 mm before a sensor of 32 mm
+CAMERA = np.array([7.481131553649902, -6.5076398849487305, 5.34366512298584])
+CAMERA_JITTER = 0.5
+
+# the backdrop: along an axis, from the camera's side to the wall's, it is flat, then a quarter circle, then upright
+AXIS = (-0.903207675766153, 0.4292037912659949)
+FLOOR_STARTS, FLOOR_ENDS, SWEEP_RADIUS, WALL_HEIGHT = -9.55, 8.5, 9.0, 23.2
+
+
+def facing_origin(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the axes of what faces the origin and stands upright.
+
+    Args:
+        places: [..., 3], none straight above the origin.
+
+    Returns:
+        forward, right, up, each [..., 3], of length 1 and perpendicular to each other.
+    """
+    forward = -places / np.linalg.norm(places, axis=-1, keepdims=True)
+    right = np.stack([forward[..., 1], -forward[..., 0], np.zeros_like(forward[..., 0])], axis=-1)  # forward x z
+    right /= np.linalg.norm(right, axis=-1, keepdims=True)
+    return forward, right, np.cross(right, forward)
+
+
+@compiled_part
+def through(camera: Any, x: float, y: float) -> Any:
+    """The direction of the ray through a point of CLEVR's picture.
+
+    Args:
+        camera: [4, 3] its place and the three axes that `facing_origin` gives.
+        x: to the right, 0 .. 320.
+        y: downwards, 0 .. 240.
+    """
+    across, down = (x - WIDTH / 2) / FOCAL_LENGTH, (y - HEIGHT / 2) / FOCAL_LENGTH
+    ray = (
+        camera[1, 0] + across * camera[2, 0] - down * camera[3, 0],
+        camera[1, 1] + across * camera[2, 1] - down * camera[3, 1],
+        camera[1, 2] + across * camera[2, 2] - down * camera[3, 2],
+    )
+    return unit(ray)
+
+
+@compiled_part
+def seen_at(camera: Any, x: float, y: float, z: float) -> Any:
+    """Where in CLEVR's picture a point is seen: `through` turned around."""
+    away = (x - camera[0, 0], y - camera[0, 1], z - camera[0, 2])
+    depth = away[0] * camera[1, 0] + away[1] * camera[1, 1] + away[2] * camera[1, 2]
+    across = away[0] * camera[2, 0] + away[1] * camera[2, 1] + away[2] * camera[2, 2]
+    upward = away[0] * camera[3, 0] + away[1] * camera[3, 1] + away[2] * camera[3, 2]
+    return WIDTH / 2 + FOCAL_LENGTH * across / depth, HEIGHT / 2 - FOCAL_LENGTH * upward / depth
+
+
+@compiled_part
+def to_backdrop(origin: Any, direction: Any) -> Any:
+    """Return the distance to the backdrop from before it, and its normal there: along the axis, and up."""
+    start = origin[0] * AXIS[0] + origin[1] * AXIS[1]
+    speed = direction[0] * AXIS[0] + direction[1] * AXIS[1]
+    if direction[2] < 0:
+        distance = -origin[2] / direction[2]
+        place = start + distance * speed
+        if place <= FLOOR_ENDS:
+            return (distance if place >= FLOOR_STARTS and distance > 0 else math.inf), 0.0, 1.0
+    if speed > 0:
+        distance = (FLOOR_ENDS + SWEEP_RADIUS - start) / speed
+        height = origin[2] + distance * direction[2]
+        if height >= SWEEP_RADIUS:
+            return (distance if height <= WALL_HEIGHT else math.inf), -1.0, 0.0
+    elif direction[2] >= 0:
+        return math.inf, 0.0, 1.0
+    away, above = start - FLOOR_ENDS, origin[2] - SWEEP_RADIUS
+    a = speed * speed + direction[2] * direction[2]
+    b = away * speed + above * direction[2]
+    c = away * away + above * above - SWEEP_RADIUS * SWEEP_RADIUS
+    distance = (math.sqrt(max(b * b - a * c, 0.0)) - b) / a
+    along, up = away + distance * speed, above + distance * direction[2]
+    return distance, -along / SWEEP_RADIUS, -up / SWEEP_RADIUS

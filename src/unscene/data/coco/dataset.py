@@ -1,0 +1,180 @@
+"""Images in COCO's layout (Lin et al., Microsoft COCO, 2014), read by torchvision's `CocoDetection`. Below `folder`:
+
+    train2017/000000000009.jpg ...   val2017/...   annotations/instances_train2017.json   .../instances_val2017.json
+
+Instances may overlap and COCO does not say which is in front. Here the smaller one is, as a cup is on its table: so
+each pixel has one label, and a box is that of an instance's visible part. `left_out` takes pixels of several instances
+out of the label map, so that a score of the foreground does not count them (so do the public programs that evaluate
+object-centric models on COCO). Crowd regions (`iscrowd`) are no instances: background, without a box. An image without
+instances stays; the foreground's scores do not count it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.coco.instances import CocoInstances, read_coco
+from unscene.data.image_folder import read_image
+from unscene.data.image_resize import FitKind, check_fit, fit_image
+from unscene.data.indices import checked_indices, stretch
+from unscene.data.label_boxes import boxes_of_labels
+from unscene.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True)
+class CocoSettings:
+    """Which images, and how they are brought to the model's size.
+
+    Attributes:
+        folder: that the other two are below.
+        images: folder of the images, below `folder`.
+        annotations: the file that lists them and their instances, below `folder`.
+        first: index of the first image, in the order of their ids; below 0 it counts from the end.
+        count: number of images; 0 takes all from `first` on, below 0 all but so many at the end.
+        size: side of the square in pixels.
+        fit: as in `fit_image`; label maps take the nearest pixel, boxes are those of the label map.
+        labels: read the instances; a training needs none.
+        overlaps: pixels of several instances are `left_out` of the label map, or have the smallest one's label
+            (`smaller_in_front`). The boxes are the latter's in both.
+        skip_damaged: leave out the instances whose polygons or run lengths cannot be read.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    folder: str = "data/coco"
+    images: str = "train2017"
+    annotations: str = "annotations/instances_train2017.json"
+    first: int = 0
+    count: int = 0
+    size: int = 128
+    fit: FitKind = "crop"
+    labels: bool = True
+    overlaps: Literal["left_out", "smaller_in_front"] = "left_out"
+    skip_damaged: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.folder and self.images and self.annotations):
+            raise RecipeError(
+                "coco: folder, images or annotations is empty. Name the folder that holds COCO with --data.folder, "
+                "for instance data/coco; images and annotations are below it."
+            )
+        if self.overlaps not in ("left_out", "smaller_in_front"):
+            raise RecipeError(f"coco: overlaps is left_out or smaller_in_front, not {self.overlaps!r}.")
+        check_fit(self.size, self.fit)
+
+
+class Coco:
+    """COCO's images, each read when it is asked for.
+
+    What is held of them are a few arrays, which forked workers share; the file is closed again.
+
+    Attributes:
+        settings: as given.
+        paths: of the images, [N] of str; image `i` of a batch is `paths[i]`.
+        instances: of these images; None without `labels`.
+
+    Raises:
+        DataError: the folder, the file or an image that it names is missing, the file is not in COCO's layout or too
+            short, or an instance is damaged; or there are `labels` to read and the file has no annotation at all.
+    """
+
+    def __init__(self, settings: CocoSettings) -> None:
+        self.settings = settings
+        root = Path(settings.folder).expanduser()
+        folder, file = root / settings.images, root / settings.annotations
+        coco, ids = read_coco(folder, file)
+        if settings.labels and not coco.anns:
+            raise DataError(
+                f"{file} lists images but not one annotation, as COCO's lists of test images do, so nothing can be "
+                "scored with it. Name an instances_*.json, or read the images alone with --data.labels false."
+            )
+        chosen = stretch(settings.first, settings.count, len(ids))
+        if chosen is None:
+            raise DataError(
+                f"{file} lists {len(ids):,} images, too few for first {settings.first:,} and count "
+                f"{settings.count:,}: lower data.count, validation.count and test.count."
+            )
+        ids = ids[chosen.start : chosen.stop]
+        self.paths = np.array([str(folder / str(coco.imgs[each]["file_name"])) for each in ids])
+        _check_all_there(self.paths, folder, file)
+        self.instances = CocoInstances.of(coco, ids, file, settings.skip_damaged) if settings.labels else None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """Read images and, with `labels`, what is known of them.
+
+        Args:
+            indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
+
+        Returns:
+            `image` uint8 [B, size, size, 3]; with `labels` also `mask` uint8 [B, size, size], `boxes` float32
+            [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance. M is the most instances of
+            an image; they are in the file's order.
+
+        Raises:
+            DataError: an image cannot be read or has another size than the file says, or an index is outside.
+            ShapeError: `indices` is not one row of whole numbers.
+        """
+        wanted = checked_indices(indices, len(self))
+        size, instances = self.settings.size, self.instances
+        image = np.empty((len(wanted), size, size, 3), np.uint8)
+        if instances is None:
+            for row, index in enumerate(wanted.tolist()):
+                image[row], _ = fit_image(read_image(self.paths[index]), size, self.settings.fit)
+            return {"image": image}
+        mask, in_front = np.empty((2, len(wanted), size, size), np.uint8)
+        category = np.zeros((len(wanted), instances.most), np.int64)
+        for row, index in enumerate(wanted.tolist()):
+            image[row], mask[row], in_front[row] = self._labelled(index, instances)
+            found = instances.categories(index)
+            category[row, : len(found)] = found
+        boxes = boxes_of_labels(in_front, instances.most)
+        return {"image": image, "mask": mask, "boxes": boxes, "category": category}
+
+    def _labelled(self, index: int, instances: CocoInstances) -> tuple[NDArray[np.uint8], ...]:
+        """An image, its label map, and the one in which the smaller instance is in front; all fitted."""
+        path, (height, width) = self.paths[index], instances.size(index)
+        pixels = read_image(path)
+        if pixels.shape[:2] != (height, width):
+            raise DataError(
+                f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but its annotations are for {width} x "
+                f"{height}. Unpack images and annotations of one release."
+            )
+        image, fit = fit_image(pixels, self.settings.size, self.settings.fit)
+        in_front, covered = label_map(instances.masks(index))
+        labels = in_front if self.settings.overlaps == "smaller_in_front" else np.where(covered > 1, 0, in_front)
+        return image, fit.labels(labels.astype(np.uint8)), fit.labels(in_front)
+
+
+def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Lay instances over each other, the smaller one in front; of equally large ones the later.
+
+    Args:
+        masks: [N, H, W] 0 or 1, at most 255 of them.
+
+    Returns:
+        labels: [H, W] uint8, n + 1 where instance n is in front, 0 where there is none.
+        covered: [H, W] uint8, how many instances a pixel has.
+    """
+    labels = np.zeros(masks.shape[1:], np.uint8)
+    for instance in np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable"):
+        labels[masks[instance] > 0] = instance + 1
+    return labels, masks.sum(axis=0, dtype=np.uint8)
+
+
+def _check_all_there(paths: NDArray[np.str_], folder: Path, file: Path) -> None:
+    missing = [path for path in paths.tolist() if not Path(path).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(paths):,} images that {file} names are not in {folder}, for instance "
+            f"{Path(missing[0]).name}. Unpack the images there again, or name their folder with --data.images."
+        )

@@ -1,0 +1,79 @@
+"""A stretch of an HDF5 file as a data source, so that one file holds a training and a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.hdf5.reader import SceneStore
+from unscene.data.indices import checked_indices, stretch
+from unscene.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True)
+class SceneFileSettings:
+    """Which scenes of which file.
+
+    Attributes:
+        path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of the field's published ones.
+        first: index of the first scene; below 0 it counts from the end.
+        count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
+        size: height and width that the images must have; 0 takes them as they are.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    path: str
+    first: int = 0
+    count: int = 0
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise RecipeError("hdf5: path is empty. Name the file with --data.path.")
+        if self.size < 0:
+            raise RecipeError(f"hdf5: size must be 0 or more, but is {self.size}.")
+
+
+class SceneFile:
+    """`SceneStore`, from `first` on.
+
+    Raises:
+        DataError: the file is unusable, has too few scenes, or images of another size.
+    """
+
+    def __init__(self, settings: SceneFileSettings) -> None:
+        self.settings = settings
+        self.store = SceneStore(settings.path)
+        held = len(self.store)
+        chosen = stretch(settings.first, settings.count, held)
+        if chosen is None:
+            raise DataError(
+                f"{settings.path} holds {held:,} scenes, too few for first {settings.first:,} and count "
+                f"{settings.count:,}: lower data.count, validation.count and test.count, or make a larger file."
+            )
+        self._first, self._count = chosen.start, len(chosen)
+        if settings.size and self.store.image_size != (settings.size, settings.size):
+            height, width = self.store.image_size
+            raise DataError(
+                f"{settings.path} has images of {height} x {width} pixels, but the recipe's size is {settings.size}: "
+                f"set --data.size {height}, or make the file in that size."
+            )
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """The names of labels 1, 2 ..., where the file has them."""
+        names = self.store.attributes.get("object_names", ())
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """As `SceneStore.batch`, counted from `first`."""
+        return self.store.batch(checked_indices(indices, len(self)) + self._first)

@@ -1,0 +1,214 @@
+"""Scenes on disk: one HDF5 file, one sample a chunk, so that any sample is read at random for the price of itself.
+
+    image     [N, H, W, 3]  uint8                   the only one that must be there
+    mask      [N, H, W]     uint8 label map, 0 is the background; as published files have it are read too: [N, H, W, 1],
+                            and a mask for each of K entries, the background first: [N, K, H, W, 1] or [N, H, W, K, 1]
+    boxes     [N, M, 4]     float32 `x1 y1 x2 y2`, end exclusive; row `m` belongs to label `m + 1`
+    factors   [N, ...]      one small data set each (`shape`, `scale`, ...)
+
+Attributes of the file: `source`, `seed`, `generator_version`, `settings` (JSON), `unscene_version`, `complete`, and
+`object_names` (JSON) where labels mean the same object in every image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.hdf5.writer import write_scenes
+from unscene.data.indices import checked_indices
+from unscene.data.label_boxes import boxes_of_labels
+from unscene.errors import DataError
+
+__all__ = ["SceneStore", "write_scenes"]
+
+_LARGEST_FACTOR = 4096  # bytes a sample; smaller data sets are kept in memory, larger ones are not factors
+
+
+class SceneStore:
+    """Scenes of an HDF5 file, read when they are asked for.
+
+    The file is checked at once and opened again in each process that reads it, so a store may be handed to forked or
+    spawned DataLoader workers, and pickled.
+
+    Attributes:
+        path: of the file.
+        attributes: of the file, `settings` as a dictionary.
+        image_size: (H, W).
+        num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. In a file with label maps
+            alone it is the largest label, which takes one pass over them.
+
+    Raises:
+        DataError: the file is missing, is not HDF5, was never completed, or an array in it is missing or of another
+            shape or type.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self._open: tuple[int, h5py.File] | None = None  # process id and handle: a handle must not cross a fork
+        try:
+            with h5py.File(self.path, "r") as file:
+                _check_datasets(file, self.path)
+                self.attributes = _read_attributes(file)
+                self._count, height, width = file["image"].shape[:3]
+                self.image_size = (int(height), int(width))
+                self._has_mask = "mask" in file
+                self._rows = {name: file[name][()] for name in sorted(_row_names(file))}
+                self.num_objects = _num_objects(file)
+        except FileNotFoundError:
+            raise DataError(f"{path} does not exist. Check the name, or make the file first.") from None
+        except (OSError, RuntimeError, KeyError) as error:
+            raise DataError(
+                f"{path} cannot be read as HDF5 ({error}). Expected a file that unscene or h5py wrote: download or "
+                "generate it again."
+            ) from error
+
+    def __len__(self) -> int:
+        return int(self._count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": None}
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
+        """Read samples.
+
+        Args:
+            indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
+
+        Returns:
+            `image` [B, H, W, 3] uint8; if the file has masks, `mask` [B, H, W] uint8 and `boxes` [B, M, 4] float32
+            (computed from the masks if the file has none); the factors [B, ...].
+
+        Raises:
+            DataError: an index is outside the file, or the file is damaged there.
+            ShapeError: `indices` is not one row of whole numbers.
+        """
+        wanted = checked_indices(indices, len(self))
+        sample = {"image": self._read("image", wanted)}
+        if self._has_mask:
+            sample["mask"] = self._as_labels(self._read("mask", wanted))
+        sample.update({name: rows[wanted] for name, rows in self._rows.items()})
+        if self._has_mask and "boxes" not in sample and self.num_objects is not None:
+            sample["boxes"] = boxes_of_labels(sample["mask"], self.num_objects)
+        return sample
+
+    def close(self) -> None:
+        """Close the file in this process; reading opens it again."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def _file(self) -> h5py.File:
+        if self._open is not None and self._open[0] != os.getpid():
+            self.close()  # inherited through a fork: HDF5 would hand out the parent's handle again
+        if self._open is None:
+            self._open = (os.getpid(), h5py.File(self.path, "r"))
+        return self._open[1]
+
+    def _read(self, name: str, wanted: NDArray[np.int64]) -> NDArray:
+        index = None
+        try:
+            dataset = self._file()[name]
+            values = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
+            for row, index in enumerate(wanted.tolist()):
+                values[row] = dataset[index]
+        except (OSError, RuntimeError, KeyError) as error:
+            place = "" if index is None else f" of sample {index:,}"
+            raise DataError(
+                f"{self.path}: '{name}'{place} cannot be read ({error}). The file is damaged or was removed: download "
+                "or generate it again."
+            ) from error
+        return values
+
+    def _as_labels(self, mask: NDArray) -> NDArray[np.uint8]:
+        if mask.ndim == 5:
+            entries = _entry_axis(mask.shape, self.image_size)
+            return np.asarray(mask[..., 0].argmax(axis=entries), np.uint8)
+        labels = mask[..., 0] if mask.ndim == 4 else mask
+        if labels.dtype != np.uint8 and labels.size and (labels.min() < 0 or labels.max() > 255):
+            raise DataError(
+                f"{self.path}: 'mask' has labels from {labels.min()} to {labels.max()}; expected 0 (background) to 255."
+            )
+        return labels.astype(np.uint8, copy=False)
+
+
+def _check_datasets(file: h5py.File, path: Path) -> None:
+    if not file.attrs.get("complete", True):
+        raise DataError(f"{path} was never completed. Generate or convert it again.")
+    if not isinstance(file.get("image"), h5py.Dataset):
+        found = ", ".join(file) or "nothing"
+        raise DataError(f"{path} has no data set 'image', only: {found}. Expected 'image' [N, H, W, 3] uint8.")
+    for name in ("mask", "boxes"):
+        if name in file and not isinstance(file[name], h5py.Dataset):
+            raise DataError(f"{path}: '{name}' must be one data set, but is a group. Store it as one array.")
+    image = file["image"]
+    if image.dtype != np.uint8 or image.ndim != 4 or image.shape[3] != 3 or 0 in image.shape:
+        _refuse(path, image, "[N, H, W, 3] uint8", "Convert the images to 0..255, channels last.")
+    N, H, W, _ = image.shape
+    mask = file.get("mask")
+    if mask is not None and not (mask.dtype.kind in "iu" and _holds_labels(mask.shape, (N, H, W))):
+        _refuse(path, mask, f"[{N}, {H}, {W}] uint8", "Store a label map: 0 for the background, 1.. for the objects.")
+    boxes = file.get("boxes")
+    if boxes is not None and (boxes.dtype != np.float32 or boxes.ndim != 3 or boxes.shape[::2] != (N, 4)):
+        _refuse(path, boxes, f"[{N}, M, 4] float32", "Remove it to have the boxes computed from the masks.")
+
+
+def _holds_labels(shape: tuple[int, ...], images: tuple[int, int, int]) -> bool:
+    if len(shape) == 5:
+        axis = _entry_axis(shape, images[1:])
+        return shape[0] == images[0] and axis is not None and 1 <= shape[axis] <= 256
+    return shape in (images, (*images, 1))
+
+
+def _entry_axis(shape: tuple[int, ...], size: tuple[int, ...]) -> int | None:
+    """The axis of the entries in masks [N, K, H, W, 1] or [N, H, W, K, 1]; None when they are neither."""
+    if shape[4] != 1:
+        return None
+    return 1 if shape[2:4] == size else 3 if shape[1:3] == size else None
+
+
+def _refuse(path: Path, dataset: h5py.Dataset, expected: str, cure: str) -> None:
+    found = f"{list(dataset.shape)} {dataset.dtype}"
+    raise DataError(f"{path}: '{dataset.name.lstrip('/')}' must be {expected}, but is {found}. {cure}")
+
+
+def _row_names(file: h5py.File) -> set[str]:
+    """Boxes and factors: the data sets with one small numeric row a sample."""
+    count = len(file["image"])
+    return {
+        name
+        for name, dataset in file.items()
+        if isinstance(dataset, h5py.Dataset)
+        and name not in ("image", "mask")
+        and dataset.shape[:1] == (count,)
+        and dataset.dtype.kind in "biuf"
+        and dataset.nbytes <= count * _LARGEST_FACTOR
+    }
+
+
+def _num_objects(file: h5py.File) -> int | None:
+    if "boxes" in file:
+        return int(file["boxes"].shape[1])
+    if "mask" not in file:
+        return None
+    mask = file["mask"]
+    if mask.ndim == 5:
+        return int(mask.shape[_entry_axis(mask.shape, file["image"].shape[1:3])]) - 1
+    return max(int(mask[start : start + 256].max()) for start in range(0, len(mask), 256))
+
+
+def _read_attributes(file: h5py.File) -> dict[str, Any]:
+    attributes = {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
+    for name in ("settings", "object_names"):
+        if isinstance(attributes.get(name), str):
+            with suppress(json.JSONDecodeError):  # another program's stay as they are
+                attributes[name] = json.loads(attributes[name])
+    return attributes

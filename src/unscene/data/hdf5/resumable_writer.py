@@ -1,0 +1,153 @@
+"""Scenes to disk where that takes long: finished parts beside the new file outlive Ctrl-C, a kill and a full disk.
+
+An HDF5 file whose writer is killed cannot be trusted, so none is ever continued. Instead every thousand scenes make a
+small file of their own, whole or not at all (`store_writing`), in the folder `.NAME.parts` beside the new file NAME. A
+part says of what the scenes were made and how far the source had been read. The next writer of the same goes on behind
+the last one; at the end all are joined, and the folder is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.data.file_lock import lock
+from unscene.data.hdf5.reader import SceneStore
+from unscene.data.hdf5.writer import refuse_existing, write_scenes
+from unscene.data.new_folders import without_empty_folders
+from unscene.errors import DataError
+
+_BATCHES_A_PART = 16
+_JOINED_AT_ONCE = 64  # scenes
+
+_log = logging.getLogger(__name__)
+
+Place = dict[str, int]  # how far a source has been read, in its own terms
+
+
+class SceneParts:
+    """The parts of a file that is being made.
+
+    Attributes:
+        path: of the file.
+        place: of the source at the end of the last part; empty without one.
+    """
+
+    def __init__(self, path: Path, folder: Path, made_from: Mapping[str, Any], fits: Callable[[Place], bool]) -> None:
+        self.path, self._folder, self._made_from = path, folder, dict(made_from)
+        self._stores: list[SceneStore] = []
+        self.place: Place = {}
+        for number in count():
+            store = self._finished(self._part(number))
+            if store is None or not fits(store.attributes["settings"]["place"]):
+                break
+            self._stores.append(store)
+            self.place = store.attributes["settings"]["place"]
+        for part in sorted(folder.glob("*.h5"))[len(self._stores) :]:
+            part.unlink()
+            _log.warning("removed %s, a part of another conversion", part)
+
+    def __len__(self) -> int:
+        """Number of scenes in all parts."""
+        return sum(map(len, self._stores))
+
+    def add(self, batches: Iterable[Mapping[str, NDArray]], place: Place) -> None:
+        """Write the batches of a source, part after part.
+
+        Args:
+            batches: what follows `self.place`, as `write_scenes` takes them.
+            place: of the source; the source keeps it up to date.
+
+        Raises:
+            DataError: as `write_scenes`; the parts before it stay.
+        """
+        rest = iter(batches)
+        for first in rest:
+            part = self._part(len(self._stores))
+            settings = {"made_from": self._made_from, "place": place}  # `place` is read when the part is full
+            write_scenes(
+                part, chain([first], islice(rest, _BATCHES_A_PART - 1)), None, {"settings": settings}, progress=False
+            )
+            self._stores.append(SceneStore(part))
+
+    def join(self, attributes: Mapping[str, Any], progress: bool = True) -> int:
+        """Write the scenes of all parts to the new file; arguments, result and errors as those of `write_scenes`."""
+        return write_scenes(self.path, self._batches(), len(self), attributes, progress)
+
+    def _batches(self) -> Iterator[dict[str, NDArray]]:
+        for store in self._stores:
+            for start in range(0, len(store), _JOINED_AT_ONCE):
+                yield store.batch(np.arange(start, min(start + _JOINED_AT_ONCE, len(store))))
+            store.close()
+
+    def _part(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.h5"
+
+    def _finished(self, part: Path) -> SceneStore | None:
+        """A part that was made from the same; None when it is missing, damaged or another one."""
+        try:
+            store = SceneStore(part)
+        except DataError:
+            return None
+        settings = store.attributes.get("settings")
+        return store if isinstance(settings, dict) and settings.get("made_from") == self._made_from else None
+
+
+@contextmanager
+def scene_parts(
+    path: str | Path, made_from: Mapping[str, Any], fits: Callable[[Place], bool] = lambda place: True
+) -> Iterator[SceneParts]:
+    """The parts of a new file, those first that an interrupted writer finished.
+
+    Args:
+        path: of the new file.
+        made_from: numbers and words that decide the scenes; parts that were made from others are removed, and logged.
+        fits: whether a part that ends at this place of the source can be used.
+
+    Raises:
+        DataError: the file is already there, its folder cannot be written, or another process makes the same file.
+            When anything stops the writing, the finished parts stay, and the log says where; without any, nothing
+            stays, nor do folders that were made for them.
+    """
+    path = Path(path)
+    refuse_existing(path)
+    folder = path.with_name(f".{path.name}.parts")
+    parts = None
+    with without_empty_folders(path.parent):
+        try:
+            with _only_writer(path, folder):
+                parts = SceneParts(path, folder, made_from, fits)
+                yield parts
+        except BaseException as error:
+            if not parts:
+                raise
+            kept = f"{len(parts):,} scenes are kept in {folder}, and the same command goes on with them"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"Interrupted; {kept}.") from None
+            _log.warning("%s", kept)
+            raise
+        finally:
+            if parts is not None and (path.exists() or not parts):
+                shutil.rmtree(folder)
+
+
+@contextmanager
+def _only_writer(path: Path, folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("wb")
+    except OSError as error:
+        cure = "Check the folder's name and permissions, or give another one."
+        raise DataError(f"{path} cannot be written: {error}. {cure}") from error
+    with file:
+        if lock(file) is False:
+            raise DataError(f"{path} is being written by another process. Wait for it, or give another name.")
+        yield

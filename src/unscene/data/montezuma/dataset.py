@@ -1,0 +1,228 @@
+"""Montezuma's Revenge, played here: frames of a random policy, and labelled ones of recorded games.
+
+The emulator (ale-py, GPL-2.0) is an optional extra, `pip install unscene[atari]`, and is imported here only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unscene.data.indices import checked_indices
+from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.montezuma.labels import OBJECTS, label_frame
+from unscene.errors import DataError, RecipeError
+
+TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above what is black
+VERSION = 1  # raised whenever the same settings give other frames
+ACTIONS = 18
+
+
+@dataclass(frozen=True)
+class MontezumaSettings:
+    """Which frames.
+
+    Attributes:
+        count: number of frames.
+        seed: of the policy.
+        size: height and width of the frames; the screen's square is 160.
+        policy: `random` plays uniformly random actions from the start, a new game after each lost one. `recorded` plays
+            recorded games of the first room, in which the key and the doors are there or gone; there are
+            `recorded_frames()` of them, all different.
+        frame_skip: emulator frames that an action is held for, and from one frame of the set to the next.
+        labels: `pixels` of each object, or its filled `boxes`.
+
+    Raises:
+        RecipeError: a value is impossible.
+    """
+
+    count: int = 10_000
+    seed: int = 0
+    size: int = 64
+    policy: Literal["random", "recorded"] = "random"
+    frame_skip: int = 4
+    labels: Literal["pixels", "boxes"] = "pixels"
+
+    def __post_init__(self) -> None:
+        if min(self.count, self.size, self.frame_skip) < 1 or self.seed < 0:
+            raise RecipeError(
+                "montezuma: count, size and frame_skip must be 1 or more and seed 0 or more, not "
+                f"{self.count}, {self.size}, {self.frame_skip} and {self.seed}."
+            )
+        if self.policy not in ("random", "recorded") or self.labels not in ("pixels", "boxes"):
+            raise RecipeError(
+                "montezuma: policy is random or recorded, and labels are pixels or boxes, not "
+                f"{self.policy!r} and {self.labels!r}."
+            )
+
+
+class Montezuma:
+    """Frames with the labels of the first room's nine objects (`montezuma_labels.OBJECTS`).
+
+    Frames come from a game, so to ask for one is to play up to it: quick in order, slow in any other. Write a file
+    first (`unscene generate montezuma`) and train on that.
+
+    Raises:
+        DataError: ale-py is not installed, or more recorded frames are asked for than there are.
+    """
+
+    object_names = OBJECTS
+
+    def __init__(self, settings: MontezumaSettings) -> None:
+        self.settings = settings
+        emulator_class()  # says at once what is missing
+        if settings.policy == "recorded" and settings.count > recorded_frames():
+            raise DataError(
+                f"montezuma: {settings.count} recorded frames were asked for, but there are {recorded_frames()}: "
+                "lower data.count."
+            )
+        self._played: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = None
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self.settings.count
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """Return image uint8 [B, size, size, 3], mask uint8 [B, size, size] and boxes float32 [B, 9, 4]."""
+        wanted = checked_indices(indices, len(self))
+        found: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+        for index in np.unique(wanted):
+            found[int(index)] = self._frame(int(index))
+        size = self.settings.size
+        image = np.empty((len(wanted), size, size, 3), np.uint8)
+        mask = np.empty((len(wanted), size, size), np.uint8)
+        for row, index in enumerate(wanted):
+            screen, ram = found[int(index)]
+            image[row] = resized(screen, size)
+            mask[row] = resized_labels(label_frame(screen, ram), size)
+        boxes = boxes_of_labels(mask, len(OBJECTS))
+        if self.settings.labels == "boxes":
+            mask = filled(boxes, size)
+        return {"image": image, "mask": mask, "boxes": boxes}
+
+    def _frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._played is None or index < self._next:
+            play = random_games if self.settings.policy == "random" else recorded_games
+            self._played, self._next = play(self.settings), 0
+        while True:
+            frame = next(self._played)
+            self._next += 1
+            if self._next == index + 1:
+                return frame
+
+
+def random_games(settings: MontezumaSettings) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """The screens [210, 160, 3] and memories [128] of a policy of uniformly random actions, without end."""
+    emulator = new_emulator()
+    choose = np.random.default_rng(settings.seed)
+    while True:
+        action = int(choose.integers(ACTIONS))
+        for _ in range(settings.frame_skip):
+            emulator.act(action)
+        if emulator.game_over():
+            emulator.reset_game()
+        yield emulator.getScreenRGB(), emulator.getRAM()
+
+
+def recorded_games(settings: MontezumaSettings) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """The screens and memories of the recorded games, at the frames that the record names."""
+    for game in _record():
+        emulator = new_emulator()
+        shown, step = set(game["frames"]), 0
+        for action, times in game["actions"]:
+            for _ in range(times):
+                emulator.act(action)
+                step += 1
+                if step in shown:
+                    yield emulator.getScreenRGB(), emulator.getRAM()
+
+
+def recorded_frames() -> int:
+    """How many frames the record names."""
+    return sum(len(game["frames"]) for game in _record())
+
+
+@cache
+def _record() -> list[dict[str, Any]]:
+    """Games as {"actions": [[action, times], ...], "frames": [steps after which a frame is taken]}."""
+    text = files("unscene.data.montezuma").joinpath("games.json").read_text(encoding="utf-8")
+    games: list[dict[str, Any]] = json.loads(text)["games"]
+    return games
+
+
+def new_emulator() -> Any:
+    """An emulator at the game's start; the same actions always lead to the same frames.
+
+    Raises:
+        DataError: ale-py is not installed.
+    """
+    emulator = emulator_class()()
+    emulator.setInt("random_seed", 0)
+    emulator.setFloat("repeat_action_probability", 0.0)  # no sticky actions
+    emulator.loadROM(_rom())
+    return emulator
+
+
+def emulator_class() -> Any:
+    """ale-py's interface.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        import ale_py
+    except ImportError:
+        raise DataError(
+            "montezuma needs the Atari emulator ale-py, which is not installed: pip install 'unscene[atari]'. "
+            "It is under the GPL-2.0, and so an extra of its own."
+        ) from None
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    return ale_py.ALEInterface
+
+
+def _rom() -> Any:
+    from ale_py import roms
+
+    return roms.get_rom_path("montezuma_revenge")
+
+
+def resized(screen: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The screen's square as [size, size, 3], each pixel the mean of what it covers."""
+    square = Image.fromarray(screen[TOP:BOTTOM])
+    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+
+
+def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The square of a label map [210, 160] as [size, size]; an object keeps a pixel that it covers by half or more.
+
+    Thin objects (the rope, half a pixel wide at 64) would be lost: of an object that keeps none, the pixels that it
+    covers most stay in each of its rows.
+    """
+    square = labels[TOP:BOTTOM]
+    answer = np.zeros((size, size), np.uint8)
+    for label in np.unique(square[square > 0]):
+        share = np.asarray(
+            Image.fromarray((square == label).astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+        )
+        covered = share >= 0.5
+        if not covered.any():
+            covered = (share > 0) & (share >= share.max(axis=1, keepdims=True))
+        answer[covered] = label
+    return answer
+
+
+def filled(boxes: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
+    """[B, size, size] the boxes [B, M, 4] drawn full, a later one over an earlier one."""
+    answer = np.zeros((len(boxes), size, size), np.uint8)
+    for image, of_image in enumerate(boxes.astype(int)):
+        for label, (x1, y1, x2, y2) in enumerate(of_image, start=1):
+            answer[image, y1:y2, x1:x2] = label
+    return answer

@@ -1,0 +1,182 @@
+"""DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, each checked against the layout of its data set.
+
+The files lie in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
+(`multi_dsprites_records`, `clevr_records`); everything else about reading them is here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from unscene.data.tfrecord.example import Feature, parse_example
+from unscene.data.tfrecord.records import read_records
+from unscene.errors import DataError
+
+_KNOWN_BY_SIZE = {  # bytes of an image and of its masks
+    (64 * 64 * 3, 6 * 64 * 64): "multi_dsprites_colored_on_grayscale.tfrecords",
+    (64 * 64, 4 * 64 * 64): "multi_dsprites_binarized.tfrecords",
+    (64 * 64 * 3, 5 * 64 * 64): "multi_dsprites_colored_on_colored.tfrecords",
+    (240 * 320 * 3, 11 * 240 * 320): "clevr_with_masks_train.tfrecords",
+    (64 * 64 * 3, 7 * 64 * 64): "objects_room_train.tfrecords",
+    (64 * 64 * 3, 10 * 64 * 64): "a test file of objects_room",
+    (64 * 64 * 3, 4 * 64 * 64): "objects_room_test_empty_room.tfrecords",
+    (35 * 35 * 3, 4 * 35 * 35): "tetrominoes_train.tfrecords",
+}
+_BATCH = 64
+_SHOWN = 5  # damaged records named one by one
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """What every record of a published file holds.
+
+    Attributes:
+        file: its published name.
+        features: type and shape of each; `image` and `mask` are among them.
+    """
+
+    file: str
+    features: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
+
+    def shaped(self, features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
+        """The features of one record, each in its shape.
+
+        Args:
+            features: as `parse_example` gives them.
+            where: how messages name the record.
+
+        Raises:
+            DataError: a feature is missing or of another type or size: this is another file.
+        """
+        scene, wrong = {}, []
+        for name, (kind, shape) in self.features.items():
+            values = _flat(features.get(name))
+            if values is not None and values.dtype == kind and values.size == math.prod(shape):
+                scene[name] = values.reshape(shape)
+            elif values is None:
+                wrong.append(f"'{name}' is missing")
+            else:
+                expected = f"{math.prod(shape):,} x {kind.__name__}"
+                wrong.append(f"'{name}' is {values.size:,} x {values.dtype}, not {expected}")
+        if wrong:
+            likeness = _likeness(features, self.file)
+            raise DataError(f"{where} is no scene of {self.file}: {'; '.join(wrong)}. {likeness}")
+        return scene
+
+
+def _flat(values: Feature | None) -> NDArray | None:
+    """One row of numbers; bytes may also have been written as one entry."""
+    if isinstance(values, list):
+        return np.frombuffer(b"".join(values), np.uint8) if values else None
+    return values
+
+
+def _likeness(features: Mapping[str, Feature], wanted: str) -> str:
+    image, mask = (0 if (values := _flat(features.get(name))) is None else values.size for name in ("image", "mask"))
+    other = _KNOWN_BY_SIZE.get((image, mask), wanted)
+    looks = f"Its features are {', '.join(sorted(features)) or 'none'}" if other == wanted else f"It looks like {other}"
+    return f"{looks}. Give {wanted} instead."
+
+
+class SceneRecords:
+    """The scenes of a TFRecord file, one at a time.
+
+    Iterating yields the features of one record after the other, in their shapes.
+
+    Args:
+        path: of the file, plain or gzip.
+        layout: of its records.
+        skip_damaged: leave damaged records out, where the file can be read on; the log names the first of them.
+        progress: show a bar that counts the bytes of the file, with the time left, on stderr.
+        place: where an earlier reading ended; its records are decompressed and verified again, but not parsed.
+        count: stop behind so many scenes, those of the earlier reading among them; all by default.
+
+    Attributes:
+        place: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
+
+    Raises:
+        DataError: while iterating: the file is missing, damaged or another one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: RecordLayout,
+        skip_damaged: bool = False,
+        progress: bool = True,
+        place: Mapping[str, int] | None = None,
+        count: int | None = None,
+    ) -> None:
+        self._path, self._layout, self._skip_damaged, self._progress = path, layout, skip_damaged, progress
+        self.place = dict(place or {"records": 0, "damaged": 0})
+        self._first, self._seen, self._count = self.place["records"], 0, count
+        self._damaged_since = 0  # behind the last scene
+
+    @property
+    def damaged(self) -> int:
+        """Number of records left out so far."""
+        return self.place["damaged"] + self._damaged_since
+
+    @property
+    def scenes(self) -> int:
+        """Number of scenes so far, those of the earlier reading too."""
+        return scenes_before(self.place)
+
+    def __iter__(self) -> Iterator[dict[str, NDArray]]:
+        return islice(self._scenes(), None if self._count is None else self._count - self.scenes)
+
+    def _scenes(self) -> Iterator[dict[str, NDArray]]:
+        size = self._path.stat().st_size if self._path.is_file() else None
+        name = f"{self._path.name}, behind record {self._first:,}" if self._first else self._path.name
+        with tqdm(total=size, unit="B", unit_scale=True, desc=name, file=sys.stderr, disable=not self._progress) as bar:
+            for record in read_records(self._path, self._leave_out if self._skip_damaged else None):
+                self._seen = record.index + 1
+                if self._seen > self._first:
+                    try:
+                        features = parse_example(record.data, record.where)
+                    except DataError as error:
+                        if not self._skip_damaged:
+                            raise
+                        self._leave_out(error)
+                        continue
+                    scene = self._layout.shaped(features, record.where)
+                    self.place.update(records=self._seen, damaged=self.damaged)
+                    self._damaged_since = 0
+                    yield scene
+                bar.update(record.file_bytes - bar.n)
+
+    def _leave_out(self, error: DataError) -> None:
+        if self._seen < self._first:
+            return  # the earlier reading has counted it
+        self._damaged_since += 1
+        if self.damaged <= _SHOWN:
+            _log.warning("left out: %s", error)
+
+    def report_damage(self, kept: int) -> None:
+        """Log how many records were left out, if any."""
+        if self.damaged:
+            _log.warning("%s: %d damaged records left out, %d kept", self._path.name, self.damaged, kept)
+
+
+def scenes_before(place: Mapping[str, int]) -> int:
+    """Number of scenes before a `SceneRecords.place`."""
+    return place["records"] - place["damaged"]
+
+
+def batches(scenes: Iterable[dict[str, NDArray]]) -> Iterator[dict[str, NDArray]]:
+    """Scenes of the same arrays, stacked 64 at a time; the last batch may be smaller."""
+    rest = iter(scenes)
+    while some := list(islice(rest, _BATCH)):
+        yield {name: np.stack([scene[name] for scene in some]) for name in some[0]}

@@ -1,0 +1,120 @@
+"""Batch normalisation over the batch of all processes (Ioffe & Szegedy, 2015), on a CPU as well.
+
+PyTorch's own nn.SyncBatchNorm does this on a GPU and refuses a CPU's tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+
+from unscene.distributed.noise import place_among_processes
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device | str) -> nn.Module:
+    """Let every nn.BatchNorm2d of a model see the batch of all processes, in place.
+
+    Parameters and buffers stay the same tensors under the same names.
+
+    Args:
+        model: no nn.BatchNorm2d itself.
+        device: where it will run; on a GPU the layers become PyTorch's nn.SyncBatchNorm.
+
+    Returns:
+        The model.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.BatchNorm2d:
+                convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else SynchronisedBatchNorm2d.of
+                setattr(parent, name, convert(layer))
+    return model
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose mean and variance in training are those of all processes' images together.
+
+    The same state_dict. In evaluation, and where a process trains alone, it is nn.BatchNorm2d. The processes need not
+    hold equally many images, but together more than one value a channel.
+    """
+
+    @classmethod
+    def of(cls, layer: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
+        """The same layer, with the same tensors."""
+        made = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        made.weight, made.bias = layer.weight, layer.bias
+        for name, buffer in layer.named_buffers():
+            setattr(made, name, buffer)
+        return made.train(layer.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] of this process -> the same axes and type."""
+        if not self.training or place_among_processes()[1] == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        normalised, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * count / (count - 1), share)
+        return normalised  # type: ignore[no-any-return]
+
+
+class _Normalise(torch.autograd.Function):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance of all processes' x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean, variance, count = _statistics(x)
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        x, weight, mean, scale, count = ctx.saved_tensors
+        axes = (0, 2, 3)
+        centred, dy = x.float() - _each(mean), dy.float()
+        of_bias, of_weight = dy.sum(axes), (dy * centred).sum(axes) * scale  # of this process: DDP takes the mean
+        totals = torch.stack([of_bias, of_weight])
+        distributed.all_reduce(totals)  # every process's loss reaches this x by way of mean and variance
+        gain = scale if weight is None else scale * weight
+        along = -gain * scale * totals[1] / count
+        dx = centred.mul_(_each(along)).add_(_each(-gain * totals[0] / count)).addcmul_(dy, _each(gain))
+        if weight is None:
+            return dx.to(x.dtype), None, None, None
+        return dx.to(x.dtype), of_weight, of_bias, None
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], variance [C] (of the batch, not its unbiased estimate) and number of values [1], of all processes.
+
+    Put together from each process's mean and squared deviations from it (Chan et al., 1979), since sums of squares
+    cancel.
+    """
+    values = x.numel() // x.shape[1]
+    if values:
+        variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+    else:
+        variance = mean = torch.zeros(x.shape[1], device=x.device)
+    mine = torch.cat([mean, variance, mean.new_tensor([values])])
+    everyone = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(everyone, mine)
+    means, variances, counts = torch.stack(everyone).split([x.shape[1], x.shape[1], 1], dim=1)
+    count = counts.sum(dim=0)  # [1]
+    mean = (means * counts).sum(dim=0) / count
+    return mean, ((variances + (means - mean).square()) * counts).sum(dim=0) / count, count
+
+
+def _each(channel: Tensor) -> Tensor:
+    """[C] -> [C, 1, 1]."""
+    return channel[:, None, None]

@@ -1,0 +1,203 @@
+"""Evaluate a model: every metric over a test set, numbers of health, time, and where all of it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from unscene.data import Source, object_names
+from unscene.errors import DataError, RunError
+from unscene.evaluation.example_scenes import example_scenes, read_scenes, scores_to_rank_by
+from unscene.metrics import METRICS, Metric, default_metrics
+from unscene.metrics.health import Health
+from unscene.metrics.object_locations import LocatedObject, ObjectLocations
+from unscene.report.curves import curves_figure, light_and_dark, read_curves
+from unscene.report.page import write_page
+from unscene.report.results import Curves, ModelResult
+from unscene.runs.hardware import describe_machine, use_bfloat16
+from unscene.runs.output_folder import check_same_kind
+from unscene.runs.run_folder import write_text, writing
+from unscene.scene import Scene
+
+if TYPE_CHECKING:
+    from unscene.runs.loading import LoadedModel
+
+
+def evaluate(
+    loaded: LoadedModel,
+    source: Source,
+    out: Path,
+    *,
+    count: int,
+    batch_size: int = 64,
+    description_of_data: dict[str, Any],
+    progress: bool = True,
+    metrics_csv: Path | None = None,
+    overwrite: bool = False,
+) -> ModelResult:
+    """Evaluate a model on the first scenes of a source, and write `metrics.json` and `index.html`.
+
+    Args:
+        loaded: the model.
+        source: of the test scenes, of the model's size.
+        out: folder of the two files; made if need be. The same evaluation (weights, data, count) may be written again.
+        count: how many scenes.
+        batch_size: scenes at once; the time is stated for it.
+        description_of_data: name, seed and settings of the source, ready for JSON.
+        progress: show a bar on stderr.
+        metrics_csv: of the training, for the curves.
+        overwrite: replace what another evaluation left in `out`.
+
+    Returns:
+        The result; metrics.json holds its `as_json()`.
+
+    Raises:
+        RunError: `out` holds another evaluation, or cannot be written.
+        DataError: fewer scenes than `count`, or scenes of another size than the model's.
+    """
+    check_free(out, _identity(_provenance(loaded, description_of_data, count, batch_size)), overwrite)
+    result = measure(
+        loaded,
+        source,
+        count=count,
+        batch_size=batch_size,
+        description_of_data=description_of_data,
+        progress=progress,
+        metrics_csv=metrics_csv,
+    )
+    text = json.dumps(result.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_page(out / "index.html", [result], f"{loaded.name}: evaluation")
+    write_text(out / "metrics.json", text)
+    return result
+
+
+def measure(
+    loaded: LoadedModel,
+    source: Source,
+    *,
+    count: int,
+    batch_size: int = 64,
+    description_of_data: dict[str, Any],
+    progress: bool = True,
+    metrics_csv: Path | None = None,
+    examples: bool = True,
+    bar_name: str = "",
+) -> ModelResult:
+    """Evaluate a model and write nothing; arguments and errors as in `evaluate`.
+
+    `examples`: whether to draw scenes; `bar_name`: what stands before the bar, the model's name if nothing is given.
+    Scenes are read, decomposed and forgotten batch by batch, so memory does not grow with their number.
+    """
+    if not 1 <= count <= len(source) or batch_size < 1:
+        raise DataError(
+            f"count must be from 1 to the {len(source):,} scenes there are, and batch_size 1 or more, "
+            f"but they are {count:,} and {batch_size}."
+        )
+    provenance = _provenance(loaded, description_of_data, count, batch_size)
+    curves = draw_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
+    metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
+    health, seconds = Health(), []
+    with tqdm(total=count, unit=" scenes", desc=bar_name or loaded.name, disable=not progress) as bar:
+        for scene in _scenes(source, loaded.size, count, batch_size):
+            began = perf_counter()
+            decomposition = loaded.decompose(scene.images, batch_size=batch_size)
+            seconds.append((len(scene), perf_counter() - began))
+            for metric in metrics.values():
+                metric.update(scene, decomposition)
+            health.update(decomposition)
+            bar.update(len(scene))
+    values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
+    ranked_by, scores = scores_to_rank_by(metrics)
+    return ModelResult(
+        name=loaded.name,
+        metrics={**values, "ms_per_image": _milliseconds(seconds)},
+        health={name.removeprefix("health/"): value for name, value in health.compute().items()},
+        verdict=health.verdict(),
+        provenance=provenance,
+        recipe=loaded.recipe,
+        ranked_by=ranked_by,
+        scenes=tuple(example_scenes(loaded, source, scores)) if examples else (),
+        curves=curves,
+        located=_located(metrics["object_locations"], object_names(source)),
+    )
+
+
+def check_free(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Raise RunError when `out` holds what this evaluation would overwrite, unless it is the same evaluation."""
+    file, page = out / "metrics.json", out / "index.html"
+    check_same_kind(out, file.name)
+    if overwrite or not (file.exists() or page.exists()):
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if _identity(there["provenance"]) == json.loads(json.dumps(identity, default=str)):
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # damaged or of another program: it is something else
+    found = file if file.exists() else page
+    raise RunError(
+        f"{found} is already there, and of another evaluation. Name another folder with --out, or replace it with "
+        "--overwrite."
+    )
+
+
+def draw_curves(metrics_csv: Path) -> Curves | None:
+    """The curves of a training, for light and dark pages; None where nothing was measured yet.
+
+    Raises:
+        DataError: see `read_curves`.
+    """
+    if not read_curves(metrics_csv)[0]:
+        return None
+    alt = "Losses and validation metrics of the training, each against step and wall-clock."
+    return light_and_dark(partial(curves_figure, metrics_csv), alt)
+
+
+def _located(metric: Metric, names: Sequence[str]) -> dict[str, LocatedObject]:
+    """How often each object was located, by its name; empty without names or locations."""
+    assert isinstance(metric, ObjectLocations)
+    return {names[each.label - 1]: each for each in metric.by_label()} if names else {}
+
+
+def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What makes two evaluations the same: weights, data and the number of scenes."""
+    return {"weights": provenance["weights"], "data": provenance["data"]}
+
+
+def _provenance(
+    loaded: LoadedModel, description_of_data: dict[str, Any], count: int, batch_size: int
+) -> dict[str, dict[str, Any]]:
+    device = next(loaded.model.parameters()).device
+    setting = loaded.recipe.get("trainer", {}).get("precision", "auto")
+    computed = {
+        "recipe": loaded.name,
+        "device": str(device),
+        "precision": "bfloat16 (autocast)" if use_bfloat16(setting, device) else "float32",
+        "batch_size": batch_size,
+    }
+    return {
+        "evaluation": {**computed, **describe_machine()},
+        "data": {**description_of_data, "scenes": count},
+        "weights": dict(loaded.provenance),
+    }
+
+
+def _scenes(source: Source, size: int, count: int, batch_size: int) -> Iterator[Scene]:
+    for first in range(0, count, batch_size):
+        yield read_scenes(source, range(first, min(first + batch_size, count)), size)
+
+
+def _milliseconds(seconds: list[tuple[int, float]]) -> float:
+    """Median milliseconds an image, over the full batches but the first, which warms up, as far as there are others."""
+    full = [taken for taken in seconds if taken[0] == seconds[0][0]]
+    timed = full[1:] or full
+    return median(1000 * taken / images for images, taken in timed)

@@ -1,0 +1,36 @@
+"""Which scenes a model is scored on: its recipe's test section, changed at will, or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unscene.data import Source
+from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
+from unscene.settings import typed_settings
+
+if TYPE_CHECKING:
+    from unscene.runs.loading import LoadedModel
+
+
+def scenes_to_score(loaded: LoadedModel, file: Path | None, changes: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """Return the source of the scenes, and what it is, ready for JSON.
+
+    Args:
+        loaded: the model, whose recipe names the scenes and their size.
+        file: of HDF5, to be read instead of what the recipe names.
+        changes: settings of the source by name.
+
+    Raises:
+        RecipeError: a setting that the source does not have.
+        DataError: the data cannot be used.
+    """
+    if file:
+        settings = {"path": str(file), "size": loaded.size} | changes
+        described = {"source": "hdf5"} | settings
+        source: Source = SceneFile(typed_settings(SceneFileSettings, settings, "data", loaded.name))
+    else:
+        described = loaded.recipe["data"] | loaded.recipe["test"] | changes
+        described["source"] = described.pop("name")
+        source = loaded.settings.source("test", **changes)
+    return source, described | {"count": len(source)}

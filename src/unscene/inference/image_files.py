@@ -1,0 +1,131 @@
+"""The files of one decomposed image: overlay, label map, arrays; its entries in the COCO file; its thumbnail."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unscene.data.image_resize import Fit
+from unscene.inference.coco_json import CocoObject, coco_object
+from unscene.inference.found_objects import FoundObjects
+from unscene.inference.output_names import NamedImage
+from unscene.report.overlay import overlay
+from unscene.report.results import Picture, Place
+from unscene.report.slot_colours import label_map_palette
+from unscene.runs.run_folder import writing
+
+SUFFIXES = (".overlay.png", ".masks.png", ".npz")
+_THUMBNAIL = 320  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image with its name, its pixels [H, W, 3], and the square [S, S, 3] that the model sees of it."""
+
+    name: NamedImage
+    pixels: NDArray[np.uint8]
+    square: NDArray[np.uint8]
+    fit: Fit
+
+
+def write_image_results(
+    read: ReadImage, found: FoundObjects, soft_masks: NDArray[np.float32] | None, folder: Path
+) -> NDArray[np.uint8]:
+    """Write `NAME.overlay.png`, `NAME.masks.png` and `NAME.npz`, as `unscene.inference.decompose` describes them.
+
+    Args:
+        read: the image.
+        found: its objects.
+        soft_masks: [K, S, S] of the model's square, to be kept as well, or None.
+        folder: of the results; the folders that the name asks for are made.
+
+    Returns:
+        The overlay [H, W, 3].
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    target = folder / read.name.stem
+    rows = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # by slot, so that each has its own colour
+    rows[found.slots - 1] = found.boxes
+    drawn = overlay(read.pixels, found.labels, rows)
+    label_map = Image.fromarray(found.labels)
+    label_map.putpalette(label_map_palette())
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(f"{target}.overlay.png")
+        label_map.save(f"{target}.masks.png")
+        np.savez_compressed(f"{target}.npz", **_arrays(read, found, soft_masks))
+    return drawn
+
+
+def coco_objects(found: FoundObjects, image: int) -> list[CocoObject]:
+    """The objects of the image at position `image`, for the COCO file."""
+    return [
+        coco_object(
+            image,
+            int(slot),
+            found.labels == slot,
+            found.boxes[row].tolist(),
+            float(found.scores[row]),
+            None if found.latents is None else found.latents[row].tolist(),
+            None if found.locations is None else found.locations[row].tolist(),
+        )
+        for row, slot in enumerate(found.slots)
+    ]
+
+
+def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
+    """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
+    objects = len(found.slots)
+    image = Image.fromarray(drawn)
+    small = max(image.size) <= _THUMBNAIL
+    if small:  # enlarged without smoothing, so that its pixels are seen
+        zoom = _THUMBNAIL // max(image.size)
+        image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    file = io.BytesIO()
+    if small:
+        image.save(file, "PNG")
+    else:
+        image.save(file, "JPEG", quality=85)
+    count = f"{objects} object{'' if objects == 1 else 's'}"
+    return Picture(
+        file.getvalue(),
+        alt=f"{name.file_name} with the masks and boxes of {count}.",
+        caption=f"{name.file_name}: {count}",
+        link=quote(f"{name.stem}.overlay.png"),
+        places=_places(found),
+    )
+
+
+def _places(found: FoundObjects) -> tuple[Place, ...]:
+    if found.locations is None:
+        return ()
+    return tuple(
+        Place(int(slot), float(y), float(x)) for slot, (y, x) in zip(found.slots, found.locations, strict=True)
+    )
+
+
+def _arrays(read: ReadImage, found: FoundObjects, soft_masks: NDArray[np.float32] | None) -> dict[str, Any]:
+    arrays: dict[str, Any] = {
+        "slots": found.slots,
+        "areas": found.areas,
+        "boxes": found.boxes,
+        "scores": found.scores,
+        "image_size": np.array([read.fit.height, read.fit.width]),
+    }
+    if found.latents is not None:
+        arrays["latents"] = found.latents
+    if found.locations is not None:
+        arrays["locations"] = found.locations
+    if soft_masks is not None:
+        arrays["soft_masks"] = soft_masks.astype(np.float16)
+    return arrays

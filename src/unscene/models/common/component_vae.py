@@ -1,0 +1,182 @@
+"""The component VAE (MONet, Burgess et al., 2019): one latent for what a mask shows, and back to colour and mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unscene.errors import RecipeError, check_shape
+from unscene.models.common.precision import at_least_float32
+from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, keep_variance
+from unscene.models.common.spatial_transformer import crop_boxes, paste_boxes, whole_image_box
+from unscene.models.common.stick_breaking import LOG_ZERO
+from unscene.ops.slot_packing import SlotPacking
+
+EncoderInput = Literal["image_and_log_mask", "masked_image_and_mask"]
+LOWEST_LOG_MASK = -16.0  # the encoder reads log masks, and a far larger number for "nothing here" would drown the image
+
+
+@dataclass(frozen=True)
+class ComponentVAESettings:
+    """Settings of the component VAE; the defaults are MONet's.
+
+    Attributes:
+        latent_dim: D.
+        encoder_channels: one 3x3 convolution of stride 2 each.
+        encoder_hidden: width of the fully connected layer.
+        encoder_input: what the encoder reads. `image_and_log_mask` is the paper's; `masked_image_and_mask` is ours:
+            the image is multiplied by the mask, so that a colour need not be told from its surroundings first.
+        encoder_stride: image and mask are averaged over squares of this side before anything else (1: the paper's).
+        decoder_channels: of the spatial broadcast decoder.
+        decoder_layers: number of its 3x3 convolutions.
+        decoder_padding: `valid` (the paper's) or `same`.
+        decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
+        colour: `sigmoid` keeps the reconstruction in 0..1, `linear` leaves it free.
+        encoder_region: `image` (the paper's): every slot is encoded from the whole image; `roi` (ours): from what its
+            region shows, resampled to the size that the encoder would read of the whole image.
+        decoder_region: `image` (the paper's): every slot is drawn on the whole image; `roi` (ours): on its region
+            only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. A
+            background, whose region is the whole image, is drawn at `roi_size` and enlarged.
+        roi_size: height and width of that map.
+
+    Raises:
+        RecipeError: a number that is not 1 or more.
+    """
+
+    latent_dim: int = 16
+    encoder_channels: tuple[int, ...] = field(default=(32, 32, 64, 64))
+    encoder_hidden: int = 256
+    encoder_input: EncoderInput = "image_and_log_mask"
+    encoder_stride: int = 1
+    decoder_channels: int = 32
+    decoder_layers: int = 4
+    decoder_padding: Padding = "valid"
+    decoder_stride: int = 1
+    colour: Literal["sigmoid", "linear"] = "sigmoid"
+    encoder_region: Literal["image", "roi"] = "image"
+    decoder_region: Literal["image", "roi"] = "image"
+    roi_size: int = 32
+
+    def __post_init__(self) -> None:
+        numbers = ("latent_dim", "encoder_hidden", "encoder_stride", "decoder_channels", "decoder_stride", "roi_size")
+        wrong = [f"{name} {getattr(self, name)}" for name in numbers if getattr(self, name) < 1]
+        if min(self.encoder_channels, default=1) < 1:
+            wrong.append(f"encoder_channels {list(self.encoder_channels)}")
+        if wrong:
+            raise RecipeError(f"a component VAE's numbers must be 1 or more, but model.vae has {', '.join(wrong)}.")
+
+
+class ComponentVAE(nn.Module):
+    """Encode (image, mask_k) to a diagonal Gaussian over z_k, decode z_k to the component X_k and its mask's logit.
+
+    Args:
+        settings: see `ComponentVAESettings`.
+        size: height and width of the images.
+
+    Raises:
+        RecipeError: the image is too small for the encoder's strides, or not a multiple of `encoder_stride`.
+    """
+
+    def __init__(self, settings: ComponentVAESettings, size: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.size = size
+        if size % settings.encoder_stride:
+            raise RecipeError(
+                f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
+                "model.vae.encoder_stride that divides data.size."
+            )
+        smallest = size // settings.encoder_stride // 2 ** len(settings.encoder_channels)
+        if smallest < 1:
+            raise RecipeError(
+                f"images of {size} pixels are too small for {len(settings.encoder_channels)} encoder layers after "
+                f"averaging {settings.encoder_stride} pixels: shorten model.vae.encoder_channels or enlarge data.size."
+            )
+        layers: list[nn.Module] = []
+        before = 4
+        for channels in settings.encoder_channels:
+            layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+            before = channels
+        left = -(-size // settings.encoder_stride // 2 ** len(settings.encoder_channels))
+        self.encoder = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Linear(before * left**2, settings.encoder_hidden),
+            nn.ReLU(),
+            nn.Linear(settings.encoder_hidden, 2 * settings.latent_dim),
+        )
+        if settings.encoder_input == "masked_image_and_mask":  # log masks, down to -16, would start it far too loud
+            keep_variance(*list(self.encoder)[:-1])
+        self.decoder = SpatialBroadcastDecoder(
+            settings.latent_dim,
+            out_channels=4,
+            channels=settings.decoder_channels,
+            layers=settings.decoder_layers,
+            size=settings.roi_size if settings.decoder_region == "roi" else size,
+            padding=settings.decoder_padding,
+            stride=settings.decoder_stride,
+        )
+
+    def encode(
+        self, images: Tensor, log_masks: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32 or better; zeros for unused slots.
+
+        Args:
+            images: [B, 3, H, W].
+            log_masks: [B, K, 1, H, W].
+            slots: which of the K to encode; None: all.
+            regions: [S, 4] of the packed slots, x1 y1 x2 y2 in pixels, used where `encoder_region` is `roi`; None: the
+                whole image.
+
+        Raises:
+            ShapeError: axes that do not fit together.
+        """
+        size = check_shape(log_masks, "B K 1 H W", "log_masks")
+        check_shape(images, f"{size['B']} 3 {size['H']} {size['W']}", "images")
+        slots = slots or SlotPacking.all_of(log_masks)
+        log_mask = slots.pack(log_masks)  # [S, 1, H, W]
+        shown = slots.pack_images(images)
+        if self.settings.encoder_input == "image_and_log_mask":
+            read = torch.cat([shown, log_mask.clamp_min(LOWEST_LOG_MASK)], dim=1)
+        else:
+            mask = log_mask.exp()
+            read = torch.cat([shown * mask, mask], dim=1)
+        side = self.size // self.settings.encoder_stride
+        if self.settings.encoder_region == "roi":
+            read = crop_boxes(read, self._regions(regions, read), (side, side))
+        elif self.settings.encoder_stride > 1:
+            read = F.avg_pool2d(read, self.settings.encoder_stride)
+        code = at_least_float32(self.encoder(read.contiguous(memory_format=torch.channels_last)))
+        mean, log_variance = slots.unpack(code).chunk(2, dim=-1)
+        return mean, log_variance
+
+    def decode(
+        self, latents: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32 or better.
+
+        Args:
+            latents: [B, K, D].
+            slots: which of the K to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
+            regions: [S, 4] of the packed slots, used where `decoder_region` is `roi`; None: the whole image.
+        """
+        slots = slots or SlotPacking.all_of(latents)
+        colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
+        if self.settings.colour == "sigmoid":
+            colour = colour.sigmoid()
+        if self.settings.decoder_region == "roi":
+            size, regions = (self.size, self.size), self._regions(regions, colour)
+            colour = paste_boxes(colour, regions, size)
+            mask_logits = paste_boxes(mask_logits, regions, size, outside=LOG_ZERO)
+        return slots.unpack(colour), slots.unpack(mask_logits, LOG_ZERO)
+
+    def _regions(self, regions: Tensor | None, slots: Tensor) -> Tensor:
+        """The regions [S, 4], or the whole image for each of the slots [S, ...]."""
+        if regions is not None:
+            return regions
+        return whole_image_box(self.size, slots.device).expand(len(slots), 4)

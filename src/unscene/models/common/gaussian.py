@@ -1,0 +1,83 @@
+"""Diagonal Gaussian posteriors: from a network's answer, their sample, their divergence from a prior."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from unscene.distributed.noise import normal_like
+from unscene.errors import check_shape
+from unscene.models.common.precision import at_least_float32
+
+
+def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return mean + exp(log_variance / 2) * noise, differentiable in both (Kingma & Welling, 2013).
+
+    Args:
+        mean: [..., D].
+        log_variance: [..., D].
+
+    Returns:
+        [..., D].
+
+    Raises:
+        ShapeError: the two have other axes.
+    """
+    check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
+    return mean + (0.5 * log_variance).exp() * normal_like(mean)
+
+
+def unit_gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(N(mean, exp(log_variance)) || N(0, 1)), summed over the last axis (R-MONet, Eq. 3, second term).
+
+    Args:
+        mean: [..., D].
+        log_variance: [..., D].
+
+    Returns:
+        [...] in nats.
+
+    Raises:
+        ShapeError: the two have other axes.
+    """
+    check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
+    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1)
+
+
+def softplus_gaussian(answer: Tensor, smallest: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Return mean and log variance of the Gaussian whose standard deviation is softplus of a network's second half.
+
+    Args:
+        answer: [..., 2 D].
+        smallest: added to the standard deviation, whose log is then bounded.
+
+    Returns:
+        [..., D] each, float32 or better.
+    """
+    mean, raw = at_least_float32(answer).chunk(2, dim=-1)
+    return mean, 2 * (F.softplus(raw) + smallest).log()
+
+
+def gaussian_kl(
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float, prior_log_variance: Tensor | float
+) -> Tensor:
+    """Return KL(N(mean, exp(log_variance)) || N(prior_mean, exp(prior_log_variance))), summed over the last axis.
+
+    Args:
+        mean: [..., D].
+        log_variance: [..., D].
+        prior_mean: [..., D], or one number for all.
+        prior_log_variance: [..., D], or one number for all.
+
+    Returns:
+        [...] in nats.
+
+    Raises:
+        ShapeError: the axes of mean and log variance differ.
+    """
+    check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
+    difference = log_variance - prior_log_variance
+    precision = math.exp(-prior_log_variance) if isinstance(prior_log_variance, float) else (-prior_log_variance).exp()
+    return 0.5 * (difference.exp() + (mean - prior_mean) ** 2 * precision - 1 - difference).sum(dim=-1)

@@ -1,0 +1,136 @@
+"""The image as a spatial mixture of Gaussians, and the divergence between two ways to share its pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from unscene.errors import check_shape
+from unscene.models.common.precision import at_least_float32
+
+MixtureOver = Literal["pixel", "channel"]
+NEGLIGIBLE = -80.0  # nats; e^-80 is 2e-35, still a normal number in float32
+
+
+def mixture_log_likelihood(
+    images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor, over: MixtureOver = "pixel"
+) -> Tensor:
+    """Return log sum_k m_k N(x; X_k, sigma_k^2), summed over the image (R-MONet, Eq. 2 and the first term of Eq. 3).
+
+    The sum over k holds all K slots. (The paper's Eq. 8 prints a product of a background and a foreground sum: a slip.)
+    Differentiable once, in everything but the scales.
+
+    Args:
+        images: [B, 3, H, W].
+        components: [B, K, 3, H, W], the means X_k.
+        log_masks: [B, K, 1, H, W].
+        scales: [K] standard deviations sigma_k.
+        over: `pixel`: a slot explains all three channels of a pixel together, N is a 3-dimensional diagonal Gaussian.
+            `channel`: every channel is mixed by itself, as the field's public code does; a pixel can then be shared
+            by a slot that fits its red and one that fits its green.
+
+    Returns:
+        [B] log-likelihood of each image in nats, float32 or better.
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    size = check_shape(images, "B 3 H W", "images")
+    slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
+    check_shape(log_masks, f"{size['B']} {slots} 1 {size['H']} {size['W']}", "log_masks")
+    check_shape(scales, str(slots), "scales")
+    images, components, log_masks = (at_least_float32(each) for each in (images, components, log_masks))
+    total: Tensor = _MixtureLogLikelihood.apply(images, components, log_masks, scales.to(components), over == "pixel")
+    return total
+
+
+def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
+    """Return KL(q(m | x) || p(m | z)), the third term of R-MONet's Eq. 3: categorical over slots, at every pixel.
+
+    Args:
+        log_masks: [B, K, 1, H, W], log q, sums to 1 over K after exp.
+        decoded_logits: [B, K, 1, H, W] of the decoder; p is their softmax over K.
+
+    Returns:
+        [B] divergence in nats, summed over the pixels, float32 or better.
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    check_shape(log_masks, "B K 1 H W", "log_masks")
+    check_shape(decoded_logits, " ".join(map(str, log_masks.shape)), "decoded_logits")
+    divergence: Tensor = _MaskKL.apply(at_least_float32(log_masks), at_least_float32(decoded_logits))
+    return divergence
+
+
+class _MixtureLogLikelihood(Function):
+    """The sum and its gradients by hand, with fewer passes over the pixels than autograd's.
+
+    With the responsibilities r_k = m_k N_k / sum_j m_j N_j: d/d log m_k = r_k and d/d X_k = r_k (x - X_k) / sigma_k^2.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor, by_pixel: bool
+    ) -> Tensor:
+        scales = scales.view(-1, 1, 1, 1)
+        difference = images.unsqueeze(1) - components  # [B, K, 3, H, W]
+        log_constant = -torch.log(scales) - 0.5 * math.log(2 * math.pi)
+        if by_pixel:
+            squared = _sum_of_squares(difference)  # [B, K, 1, H, W]
+            log_constant = 3 * log_constant
+        else:
+            squared = difference.square()
+        joint = squared.mul_(-0.5 / scales**2).add_(log_constant).add_(log_masks)
+        greatest = joint.amax(dim=1, keepdim=True)
+        # a CPU's exp is many times slower where it underflows, and e^-80 of the best slot's share counts for nothing
+        shares = joint.sub_(greatest).clamp_min_(NEGLIGIBLE).exp_()
+        total = shares.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(difference, shares.div_(total), scales)
+        likelihood: Tensor = total.log().add_(greatest).sum(dim=(1, 2, 3, 4))
+        return likelihood
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        difference, responsibilities, scales = ctx.saved_tensors
+        of_joint = responsibilities * gradient.view(-1, 1, 1, 1, 1)
+        of_components = (of_joint / scales**2) * difference
+        of_images = -of_components.sum(dim=1) if ctx.needs_input_grad[0] else None
+        of_masks = of_joint if of_joint.shape[2] == 1 else of_joint.sum(dim=2, keepdim=True)
+        return of_images, of_components, of_masks, None, None
+
+
+class _MaskKL(Function):
+    """The sum and its gradients by hand: d/d log q = q (log q - log p) + q and d/d logit_k = p_k sum_j q_j - q_k."""
+
+    @staticmethod
+    def forward(ctx: Any, log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
+        masks = log_masks.exp()
+        log_decoded = torch.log_softmax(decoded_logits, dim=1)
+        each = (log_masks - log_decoded).mul_(masks)
+        ctx.save_for_backward(masks, log_decoded, each)
+        divergence: Tensor = each.sum(dim=(1, 2, 3, 4))
+        return divergence
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        masks, log_decoded, each = ctx.saved_tensors
+        gradient = gradient.view(-1, 1, 1, 1, 1)
+        of_logits = log_decoded.exp().mul_(masks.sum(dim=1, keepdim=True)).sub_(masks).mul_(gradient)
+        return (each + masks).mul_(gradient), of_logits
+
+
+def _sum_of_squares(difference: Tensor) -> Tensor:
+    """[B, K, C, H, W] -> [B, K, 1, H, W], with no copy of the whole."""
+    first, *others = difference.split(1, dim=2)
+    total: Tensor = first.square()
+    for channel in others:
+        total.addcmul_(channel, channel)
+    return total

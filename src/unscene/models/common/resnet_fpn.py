@@ -1,0 +1,186 @@
+"""ResNet18 with a feature pyramid, and the raw maps conv1..conv5 beside it (R-MONet, Fig. 22a)."""
+
+from __future__ import annotations
+
+import http.client
+import pickle
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet18_Weights
+from torchvision.ops import FeaturePyramidNetwork
+
+from unscene.errors import CheckpointError, RecipeError, check_shape
+from unscene.ops.small_conv import SmallMapConv2d
+
+IMAGENET_WIDTH = 64  # of ResNet18
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that its weights saw
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Settings of the backbone.
+
+    Attributes:
+        width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
+        fpn_channels: channels of every map of the pyramid.
+        pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
+            first use. The pyramid has no such weights and starts afresh. All of it is trained: the paper says of no
+            layer and no batch normalisation that it is frozen.
+
+    Raises:
+        RecipeError: no channels, or `pretrained` at another width than 64.
+    """
+
+    width: int = 64
+    fpn_channels: int = 256
+    pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.fpn_channels) < 1:
+            raise RecipeError(
+                f"model.backbone.width and fpn_channels must be 1 or more, not {self.width} and {self.fpn_channels}."
+            )
+        if self.pretrained and self.width != IMAGENET_WIDTH:
+            raise RecipeError(
+                f"model.backbone.pretrained needs model.backbone.width {IMAGENET_WIDTH}, the ImageNet network's, not "
+                f"{self.width}: set it to false, or the width to {IMAGENET_WIDTH}."
+            )
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone sees in a batch of images.
+
+    Attributes:
+        images: [B, in_channels, H, W], what the backbone read.
+        conv: [B, width * (1, 1, 2, 4, 8), H/2, H/4, H/8, H/16, H/32]: the maps conv1..conv5.
+        pyramid: by level, the finest first: 0..3 are [B, fpn_channels, ...] of conv2..conv5, 4 is pooled, at H/64.
+    """
+
+    images: Tensor
+    conv: tuple[Tensor, ...]
+    pyramid: dict[int, Tensor]
+
+
+class ResNetFPN(nn.Module):
+    """ResNet18 (He et al., 2016) from torchvision's blocks, of any width, with torchvision's FPN (Lin et al., 2017).
+
+    Args:
+        settings: see `BackboneSettings`.
+        in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
+        levels: of the pyramid, those that are wanted; the others are neither computed nor have weights.
+
+    Raises:
+        RecipeError: `pretrained` with other than 3 channels to read.
+        CheckpointError: `pretrained`, but the weights cannot be downloaded or are damaged.
+    """
+
+    STRIDES = (2, 4, 8, 16, 32)  # of conv1..conv5
+
+    def __init__(
+        self, settings: BackboneSettings, in_channels: int = 3, levels: Collection[int] = (0, 1, 2, 3, 4)
+    ) -> None:
+        super().__init__()
+        width = settings.width
+        self.channels = (width, width, 2 * width, 4 * width, 8 * width)
+        self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        self.levels = sorted(levels)
+        self.smoothed = {min(level, 3) for level in levels}  # the pooled one is of conv5's
+        self.fpn = FeaturePyramidNetwork(list(self.channels[1:]), settings.fpn_channels)
+        for level in range(4):
+            if level < min(self.smoothed):
+                self.fpn.inner_blocks[level] = nn.Identity()
+            if level not in self.smoothed:
+                self.fpn.layer_blocks[level] = nn.Identity()
+        for module in self.modules():  # as torchvision's ResNet; its pyramid starts quieter than ours
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if settings.pretrained:
+            if in_channels != 3:
+                raise RecipeError(
+                    f"model.backbone.pretrained is for images of 3 channels; this model's backbone reads {in_channels} "
+                    "(the log scope too): set it to false."
+                )
+            self._load_imagenet_weights()
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage.children():
+                assert isinstance(block, BasicBlock)
+                block.conv1, block.conv2 = SmallMapConv2d(block.conv1), SmallMapConv2d(block.conv2)
+
+    def _load_imagenet_weights(self) -> None:
+        weights = {name: tensor for name, tensor in imagenet_weights().items() if not name.startswith("fc.")}
+        missing, surplus = self.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not name.startswith("fpn.")]
+        if missing or surplus:
+            raise CheckpointError(
+                f"the downloaded ImageNet weights are not ResNet18's: missing {missing[:2]}, surplus {surplus[:2]}. "
+                f"Delete them from {_download_folder()} and start again."
+            )
+
+    def forward(self, images: Tensor) -> Features:
+        """[B, in_channels, H, W] -> Features."""
+        check_shape(images, "B C H W", "images")
+        conv1 = self.bn1(self.conv1(images)).relu_()
+        conv2 = self.layer1(self.maxpool(conv1))
+        conv3 = self.layer2(conv2)
+        conv4 = self.layer3(conv3)
+        conv5 = self.layer4(conv4)
+        maps = (conv1, conv2, conv3, conv4, conv5)
+        return Features(images=images, conv=maps, pyramid=self._pyramid(maps))
+
+    def _pyramid(self, conv: tuple[Tensor, ...]) -> dict[int, Tensor]:
+        """The levels that are wanted: from the coarsest down, each map added to the one below, then smoothed."""
+        found = {}
+        added = self.fpn.inner_blocks[3](conv[4])
+        for level in range(3, min(self.smoothed) - 1, -1):
+            if level < 3:
+                inner = self.fpn.inner_blocks[level](conv[level + 1])
+                added = inner + F.interpolate(added, size=inner.shape[-2:], mode="nearest")
+            if level in self.smoothed:
+                found[level] = self.fpn.layer_blocks[level](added)
+        if 4 in self.levels:
+            found[4] = F.max_pool2d(found[3], 1, 2)
+        return {level: found[level] for level in self.levels}
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """Return torchvision's ResNet18 weights by name, from torch.hub's folder, or downloaded into it.
+
+    Raises:
+        CheckpointError: they are not there and cannot be downloaded, or the download is damaged.
+    """
+    url = ResNet18_Weights.IMAGENET1K_V1.url
+    try:
+        weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, http.client.HTTPException) as error:
+        said = str(error) or type(error).__name__
+        raise CheckpointError(
+            f"model.backbone.pretrained: torchvision's ImageNet weights could not be had ({said}). Start once with a "
+            f"connection, or put a good {Path(url).name}, from {url}, into {_download_folder()}, or set it to false."
+        ) from error
+    return weights
+
+
+def _download_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _stage(before: int, channels: int, stride: int) -> nn.Sequential:
+    """Two basic blocks, the first of which may halve the map."""
+    shortcut = None
+    if stride != 1 or before != channels:
+        shortcut = nn.Sequential(nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+    return nn.Sequential(BasicBlock(before, channels, stride, shortcut), BasicBlock(channels, channels))

@@ -1,0 +1,136 @@
+"""The refinement network (IODINE, Greff et al., 2019): from what a slot explains to a better posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unscene.errors import RecipeError, check_shape
+from unscene.models.common.precision import at_least_float32
+from unscene.models.common.spatial_broadcast_decoder import keep_variance
+
+State = tuple[Tensor, Tensor]  # of the LSTM, [B * K, units] each
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """Settings of the refinement network; the defaults are R-MONet's for IODINE on Multi-dSprites.
+
+    Attributes:
+        channels: of the convolutions, one each.
+        kernel: their kernel's side, odd.
+        stride: of each.
+        averaged: the maps are averaged over squares of this side before anything else (1: the paper's).
+        pooling: what is read of the last map: its `average` (the paper's), by which a place is known only from the
+            coordinates that were read; or all of it, `flatten` (ours).
+        hidden: units of the fully connected layer.
+        lstm: units of the LSTM.
+    """
+
+    channels: tuple[int, ...] = field(default=(32, 32, 32))
+    kernel: int = 3
+    stride: int = 2
+    averaged: int = 1
+    pooling: Literal["average", "flatten"] = "average"
+    hidden: int = 128
+    lstm: int = 128
+
+    def __post_init__(self) -> None:
+        numbers = (self.stride, self.averaged, self.hidden, self.lstm)
+        if not self.channels or min(*self.channels, self.kernel, *numbers) < 1 or self.kernel % 2 == 0:
+            raise RecipeError(
+                "model.refinement needs at least one convolution, an odd kernel, and channels, stride, averaged, "
+                f"hidden and lstm of 1 or more, not channels {list(self.channels)}, kernel {self.kernel} and {numbers}."
+            )
+
+
+class RefinementNetwork(nn.Module):
+    """f_phi: convolutions and a fully connected layer on maps, joined by vectors, an LSTM, and the update of lambda_k.
+
+    Every slot is refined by itself, with the same weights. What all slots of an image read alike is given once: the
+    first convolution is linear, so its answer to those maps is computed once an image and added.
+
+    Args:
+        settings: see `RefinementSettings`.
+        shared_channels: of the maps that the slots of an image read alike.
+        slot_channels: of each slot's own maps.
+        latent_dim: D.
+        size: height and width of the maps.
+
+    Raises:
+        RecipeError: a size that is not a multiple of `averaged`.
+    """
+
+    def __init__(
+        self, settings: RefinementSettings, shared_channels: int, slot_channels: int, latent_dim: int, size: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        if size % settings.averaged:
+            raise RecipeError(
+                f"images of {size} pixels cannot be averaged over squares of {settings.averaged}: choose a "
+                "model.refinement.averaged that divides data.size."
+            )
+        self.channels = [shared_channels, slot_channels]
+        self.latent_dim = latent_dim
+        before = (shared_channels + slot_channels, *settings.channels[:-1])
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(one, other, settings.kernel, settings.stride, padding=settings.kernel // 2)
+            for one, other in zip(before, settings.channels, strict=True)
+        )
+        size //= settings.averaged
+        for _ in settings.channels:
+            size = -(-size // settings.stride)
+        units = settings.channels[-1] * (size**2 if settings.pooling == "flatten" else 1)
+        self.hidden = nn.Linear(units, settings.hidden)
+        self.lstm = nn.LSTMCell(settings.hidden + 4 * latent_dim, settings.lstm)
+        self.update = nn.Linear(settings.lstm, 2 * latent_dim)
+        keep_variance(*self.convolutions, self.hidden)
+
+    def forward(
+        self, shared: Tensor, own: Tensor, posterior: Tensor, gradient: Tensor, state: State | None
+    ) -> tuple[Tensor, State]:
+        """Return what is to be added to lambda, [B, K, 2 D] float32 or better, and the LSTM's next state.
+
+        Args:
+            shared: [B, shared_channels, H, W], for all slots of an image.
+            own: [B, K, slot_channels, H, W].
+            posterior: [B, K, 2 D], lambda: means and log variances.
+            gradient: [B, K, 2 D], of the loss by lambda.
+            state: of the LSTM after the step before; None at the first.
+
+        Raises:
+            ShapeError: axes that do not fit together.
+        """
+        size = check_shape(own, f"B K {self.channels[1]} H W", "own")
+        check_shape(shared, f"{size['B']} {self.channels[0]} {size['H']} {size['W']}", "shared")
+        check_shape(posterior, f"{size['B']} {size['K']} {2 * self.latent_dim}", "posterior")
+        check_shape(gradient, " ".join(map(str, posterior.shape)), "gradient")
+        features = self._first_map(shared, own)
+        for layer in list(self.convolutions)[1:]:
+            features = F.elu_(layer(features))
+        pooled = features.mean(dim=(2, 3)) if self.settings.pooling == "average" else features.flatten(1)
+        seen = F.elu(self.hidden(pooled))
+        with torch.autocast(seen.device.type, enabled=False):  # the state is carried through T steps
+            read = torch.cat([at_least_float32(seen), posterior.flatten(0, 1), gradient.flatten(0, 1)], dim=1)
+            state = self.lstm(read, state)
+            update = self.update(state[0])
+        return update.unflatten(0, own.shape[:2]), state
+
+    def _first_map(self, shared: Tensor, own: Tensor) -> Tensor:
+        """[B * K, C, H', W'] after the first convolution and its ELU, channels last."""
+        first = self.convolutions[0]
+        assert isinstance(first, nn.Conv2d)
+        stride, padding = self.settings.stride, self.settings.kernel // 2
+        of_shared, of_own = first.weight.split(self.channels, dim=1)
+        slots = own.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        images = shared.contiguous(memory_format=torch.channels_last)
+        if self.settings.averaged > 1:
+            slots, images = (F.avg_pool2d(each, self.settings.averaged) for each in (slots, images))
+        once = F.conv2d(images, of_shared, first.bias, stride, padding).permute(0, 2, 3, 1)
+        each = F.conv2d(slots, of_own, None, stride, padding).permute(0, 2, 3, 1).unflatten(0, own.shape[:2])
+        return F.elu_(each + once.unsqueeze(1)).flatten(0, 1).permute(0, 3, 1, 2)

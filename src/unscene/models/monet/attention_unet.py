@@ -1,0 +1,101 @@
+"""MONet's attention network: a UNet from image and log scope to one logit a pixel (Burgess et al., 2019, B.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unscene.errors import RecipeError, check_shape
+from unscene.models.common.spatial_broadcast_decoder import keep_variance
+from unscene.ops.group_norm_relu import GroupNormReLU
+from unscene.ops.upsampled_conv import convolve_doubled_and_skip
+
+
+@dataclass(frozen=True)
+class AttentionUNetSettings:
+    """Settings of the UNet; the defaults are MONet's for 64 pixels. For 128 they are 32, 32, 32, 64, 64, 64.
+
+    Attributes:
+        channels: of the blocks on the way down, whose maps halve from one to the next; on the way up in reverse.
+        hidden: units of the two hidden layers between the smallest map and itself.
+    """
+
+    channels: tuple[int, ...] = field(default=(32, 32, 64, 64, 64))
+    hidden: int = 128
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(*self.channels, self.hidden) < 1:
+            raise RecipeError("model.unet needs at least one block, and channels and hidden above 0.")
+
+
+class AttentionUNet(nn.Module):
+    """Blocks of 3x3 convolution without bias, instance normalisation and ReLU, halved by taking every second pixel,
+    joined at the bottom by a multilayer perceptron, and up again beside the maps of their size.
+
+    Args:
+        settings: see `AttentionUNetSettings`.
+        in_channels: 4, image and log scope.
+        size: height and width of the images.
+
+    Raises:
+        RecipeError: a size that the blocks do not halve evenly, or to less than 2 pixels: of one pixel an instance has
+            no variance.
+    """
+
+    def __init__(self, settings: AttentionUNetSettings, in_channels: int, size: int) -> None:
+        super().__init__()
+        channels = settings.channels
+        smallest = size // 2 ** (len(channels) - 1)
+        if size % 2 ** (len(channels) - 1) or smallest < 2:
+            raise RecipeError(
+                f"images of {size} pixels cannot be halved {len(channels) - 1} times to 2 pixels or more: choose a "
+                "size that is a larger multiple of a power of 2, or fewer model.unet.channels."
+            )
+        self.down = nn.ModuleList(
+            _block(before, after) for before, after in zip((in_channels, *channels), channels, strict=False)
+        )
+        units = channels[-1] * smallest**2
+        self.bottom = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(units, settings.hidden),
+            nn.ReLU(),
+            nn.Linear(settings.hidden, settings.hidden),
+            nn.ReLU(),
+            nn.Linear(settings.hidden, units),
+            nn.ReLU(),
+        )
+        mirrored = channels[::-1]
+        below = (channels[-1], *mirrored)
+        self.up = nn.ModuleList(
+            _block(coarse + skip, after) for coarse, skip, after in zip(below, mirrored, mirrored, strict=False)
+        )
+        self.to_logit = nn.Conv2d(channels[0], 1, 1)
+        keep_variance(*self.bottom, *(block[0] for block in [*self.down, *self.up]))  # type: ignore[index]
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """[B, in_channels, size, size] -> logits [B, 1, size, size]."""
+        check_shape(seen, "B C H W", "seen")
+        features = seen.contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+        for block in self.down:
+            features = block(features[:, :, ::2, ::2] if skips else features)
+            skips.append(features)
+        features = self.bottom(features).view_as(features)
+        for block, skip in zip(self.up, skips[::-1], strict=True):
+            assert isinstance(block, nn.Sequential)
+            convolution, normalise = block
+            assert isinstance(convolution, nn.Conv2d)
+            if features.shape == skip.shape:  # the lowest block is not below a halving
+                features = convolution(torch.cat([features, skip], dim=1))
+            else:
+                features = convolve_doubled_and_skip(features, skip, convolution.weight)
+            features = normalise(features)
+        logits: Tensor = self.to_logit(features)
+        return logits
+
+
+def _block(before: int, after: int) -> nn.Sequential:
+    """Convolution, instance normalisation (a group for each channel) and ReLU."""
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), GroupNormReLU(after, after))

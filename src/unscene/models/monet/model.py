@@ -1,0 +1,152 @@
+"""MONet: unsupervised scene decomposition by recurrent attention (Burgess et al., 2019), and the R-MONet paper's two
+variants of it with R-MONet's backbones: MONet (ResNet18+FPN) and MONet (ResNet18+FPN+UNet).
+
+An attention network looks at the image and at what is still to be explained, its scope, and takes a share of every
+pixel; and again, until the last slot gets the rest. A VAE gives each mask a latent, a component and a mask again. There
+are no boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unscene.errors import RecipeError, check_shape
+from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE, ComponentVAESettings
+from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
+from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
+from unscene.models.common.precision import at_least_float32
+from unscene.models.common.resnet_fpn import BackboneSettings
+from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
+from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.rmonet.whole_image_attention import WholeImageAttention
+from unscene.scene import Decomposition, Losses
+
+
+@dataclass(frozen=True)
+class MONetSettings:
+    """Every setting of MONet; the defaults are those of the R-MONet paper on Multi-dSprites.
+
+    Attributes:
+        size: height and width of the images.
+        num_slots: K, the background included; it is the first slot.
+        sigma_background: standard deviation of the first slot's Gaussian, for images in 0..1.
+        sigma_foreground: of the others'.
+        latent_weight: beta, of the latents' divergence from the prior.
+        mask_weight: gamma, of the masks' divergence from the decoded masks.
+        mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself (as public code does).
+        attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and `head`, on the whole image.
+        unet: of MONet's attention.
+        backbone: of the other; never `pretrained`, which is for three channels.
+        head: of the other: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
+        vae: of the components.
+
+    Raises:
+        RecipeError: a value that cannot be.
+    """
+
+    size: int = 64
+    num_slots: int = 6
+    sigma_background: float = 0.09
+    sigma_foreground: float = 0.11
+    latent_weight: float = 0.5
+    mask_weight: float = 0.5
+    mixture_over: MixtureOver = "pixel"
+    attention: Literal["unet", "resnet_fpn"] = "unet"
+    unet: AttentionUNetSettings = field(default_factory=AttentionUNetSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
+    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)
+
+    def __post_init__(self) -> None:
+        if self.num_slots < 2:
+            raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
+        if min(self.sigma_background, self.sigma_foreground) <= 0:
+            raise RecipeError("model.sigma_background and model.sigma_foreground must be above 0 (paper: .09, .11).")
+        if min(self.latent_weight, self.mask_weight) < 0:
+            raise RecipeError(
+                "model.latent_weight and mask_weight must be 0 or more (paper: .5, .5), not "
+                f"{self.latent_weight} and {self.mask_weight}."
+            )
+        if "roi" in (self.vae.encoder_region, self.vae.decoder_region):
+            raise RecipeError("model.vae.encoder_region and decoder_region must be image: MONet's slots have no boxes.")
+        if self.backbone.pretrained:
+            raise RecipeError(
+                "model.backbone.pretrained is for images of 3 channels; MONet reads a fourth, the log scope:"
+                " set it to false."
+            )
+
+    def sigmas(self, like: Tensor) -> Tensor:
+        """[K] standard deviations of the slots' Gaussians, the background's first, on the device of a tensor."""
+        foreground = at_least_float32(like).new_full((self.num_slots - 1,), self.sigma_foreground)
+        return F.pad(foreground, (1, 0), value=self.sigma_background)
+
+
+class MONet(nn.Module):
+    """MONet. The background, which the wider Gaussian is not for, is the first slot.
+
+    Args:
+        settings: see `MONetSettings`.
+    """
+
+    Settings = MONetSettings
+    background = 0
+
+    def __init__(self, settings: MONetSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.attention: nn.Module
+        if settings.attention == "unet":
+            self.attention = AttentionUNet(settings.unet, 4, settings.size)
+        else:
+            self.attention = WholeImageAttention(settings.backbone, settings.head, 4, settings.size)
+        self.vae = ComponentVAE(settings.vae, settings.size)
+
+    def forward(self, images: Tensor) -> Decomposition:
+        """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
+        log_masks = self.infer_masks(images)
+        mean, _ = self.vae.encode(images, log_masks)
+        components, _ = self.vae.decode(mean)
+        return Decomposition(log_masks, components, self.background, mean)
+
+    def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
+        """MONet's Eq. 3 for images [B, 3, size, size]: its three terms, each [B], and the decomposition they are of."""
+        settings = self.settings
+        log_masks = self.infer_masks(images)  # q(c | x)
+        mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)
+        components, mask_logits = self.vae.decode(sample_gaussian(mean, log_variance))  # p(x | z_k), p(c | z_k)
+        terms = {
+            "reconstruction": -mixture_log_likelihood(
+                images, components, log_masks, settings.sigmas(images), settings.mixture_over
+            ),
+            "latent_kl": unit_gaussian_kl(mean, log_variance).sum(dim=1),
+            "mask_kl": mask_kl(log_masks, mask_logits),
+        }
+        weights = {"reconstruction": 1.0, "latent_kl": settings.latent_weight, "mask_kl": settings.mask_weight}
+        return Losses(terms, weights), Decomposition(log_masks, components, self.background, mean)
+
+    def infer_masks(self, images: Tensor) -> Tensor:
+        """The recurrent attention: log m_k = log s_{k-1} + log a_k, log s_k = log s_{k-1} + log(1 - a_k); m_K = s_{K-1}
+
+        Args:
+            images: [B, 3, size, size].
+
+        Returns:
+            log_masks [B, K, 1, size, size]; exp sums to 1 over K.
+
+        Raises:
+            ShapeError: images of another size than the model's.
+        """
+        check_shape(images, f"B 3 {self.settings.size} {self.settings.size}", "images")
+        log_scope = torch.zeros_like(images[:, :1])
+        log_masks = []
+        for _ in range(self.settings.num_slots - 1):
+            seen = torch.cat([images, log_scope.clamp_min(LOWEST_LOG_MASK)], dim=1)
+            logits = at_least_float32(self.attention(seen))
+            log_masks.append(log_scope + F.logsigmoid(logits))
+            log_scope = log_scope + F.logsigmoid(-logits)
+        return torch.stack([*log_masks, log_scope], dim=1)

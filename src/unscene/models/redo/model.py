@@ -1,0 +1,165 @@
+"""ReDO: unsupervised object segmentation by redrawing (Chen, Artieres & Denoyer, NeurIPS 2019).
+
+Masks share the image among K regions. If a region may be drawn anew, with other colours and textures, and the image
+still looks real, the region was an object: a generator for each region redraws it within its mask, one at a time, and a
+discriminator judges. So that the drawing cannot be the image again, another network must read the code from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unscene.distributed.noise import shared_noise
+from unscene.errors import RecipeError, check_shape
+from unscene.models.common.precision import at_least_float32
+from unscene.models.redo.region_generator import RegionGenerator
+from unscene.models.redo.region_masks import RegionMasks
+from unscene.models.redo.residual_encoder import ResidualEncoder
+from unscene.scene import Decomposition, Losses
+
+
+@dataclass(frozen=True)
+class ReDOSettings:
+    """Every setting of the model; the defaults are those of the Flowers.
+
+    Attributes:
+        size: height and width of the images, 4 times a power of 2 and at least 16.
+        num_slots: K regions; none of them is known to be the background.
+        latent_dim: of each region's code z.
+        mask_channels: of the mask network, a multiple of 4.
+        mask_blocks: residual blocks of the mask network.
+        generator_channels: of each generator's largest map.
+        discriminator_channels: of the discriminator's first block.
+        code_channels: of the first block of the network that reads codes.
+        attention: self-attention in generators and discriminator.
+        temperature: of the masks.
+        code_weight: lambda_z, of the codes' reconstruction.
+
+    Raises:
+        RecipeError: a value that cannot be.
+    """
+
+    size: int = 128
+    num_slots: int = 2
+    latent_dim: int = 32
+    mask_channels: int = 64
+    mask_blocks: int = 3
+    generator_channels: int = 32
+    discriminator_channels: int = 64
+    code_channels: int = 64
+    attention: bool = True
+    temperature: float = 1.0
+    code_weight: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.num_slots < 2 or self.mask_channels % 4 or self.temperature <= 0 or self.code_weight < 0:
+            raise RecipeError(
+                "model.num_slots must be 2 or more, mask_channels a multiple of 4, temperature above 0 and code_weight "
+                f"0 or more, not {self.num_slots}, {self.mask_channels}, {self.temperature} and {self.code_weight}."
+            )
+        widths = (self.latent_dim, self.mask_channels, self.generator_channels, self.discriminator_channels)
+        if min(*widths, self.code_channels) < 1 or self.mask_blocks < 0:
+            raise RecipeError("model.latent_dim and all channels must be 1 or more, and mask_blocks 0 or more.")
+
+
+class ReDO(nn.Module):
+    """The four networks. Which region is the object it does not say: `background` is None.
+
+    Generators, masks, code reader and discriminator are learnt in one step, by one loss whose parts see one another's
+    weights as constants; the authors' program takes the discriminator's step after the others', on images drawn again.
+    They learn at rates of their own: `optimizer.groups` of the recipe.
+
+    Args:
+        settings: see `ReDOSettings`.
+    """
+
+    Settings = ReDOSettings
+    background = None
+
+    def __init__(self, settings: ReDOSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        size, code = settings.size, settings.latent_dim
+        self.masks = RegionMasks(settings.num_slots, settings.mask_channels, settings.mask_blocks, settings.temperature)
+        self.generators = nn.ModuleList(
+            RegionGenerator(size, settings.generator_channels, code, settings.attention)
+            for _ in range(settings.num_slots)
+        )
+        self.codes = ResidualEncoder(size, settings.code_channels, settings.num_slots * code)
+        self.discriminator = ResidualEncoder(size, settings.discriminator_channels, 1, settings.attention)
+
+    def forward(self, images: Tensor) -> Decomposition:
+        """Decompose images [B, 3, size, size] in 0..1; the components are drawn from the codes that are read there."""
+        real = self._checked(images)
+        log_masks = self.masks(real)
+        codes = self._read(real)
+        return self._decomposition(log_masks, self._drawn(log_masks.exp(), codes), codes)
+
+    def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
+        """The three terms for images [B, 3, size, size], and the decomposition with the regions as they were redrawn.
+
+        redrawing: - D of the image with one region redrawn, the mean over the regions.
+        code_reconstruction: squared error of the codes that are read from the image with all regions redrawn, a number.
+        discriminator: the hinge loss of D, real images against redrawn ones.
+        """
+        real = self._checked(images)
+        batch, slots, size = len(images), self.settings.num_slots, self.settings.size
+        log_masks = self.masks(real)
+        masks = log_masks.exp()
+        codes = shared_noise(
+            torch.randn, (batch, slots, self.settings.latent_dim), dtype=images.dtype, device=images.device
+        )
+        drawn = self._drawn(masks, codes)  # [B, K, 3, H, W]
+        redrawn = (masks * drawn + (1 - masks) * real.unsqueeze(1)).view(-1, 3, size, size)  # one region each
+        with _constant(self.discriminator):
+            judged = self._judged(redrawn)
+        read = self._read((masks * drawn).sum(dim=1))
+        of_real, of_redrawn = self._judged(real), self._judged(redrawn.detach()).view(batch, slots)
+        terms = {
+            "redrawing": -judged.view(batch, slots).mean(dim=1),
+            "code_reconstruction": (codes - read).square().mean(dim=(1, 2)),
+            "discriminator": F.relu(1 - of_real).squeeze(1) + F.relu(1 + of_redrawn).mean(dim=1),
+        }
+        weights = {"redrawing": 1.0, "code_reconstruction": self.settings.code_weight, "discriminator": 1.0}
+        return Losses(terms, weights), self._decomposition(log_masks, drawn, codes)
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """The images in -1..1."""
+        check_shape(images, f"B 3 {self.settings.size} {self.settings.size}", "images")
+        return images * 2 - 1
+
+    def _drawn(self, masks: Tensor, codes: Tensor) -> Tensor:
+        """[B, K, 3, H, W] in -1..1, each region drawn from its mask [B, K, 1, H, W] and code [B, K, D]."""
+        regions = [generator(masks[:, k], codes[:, k]) for k, generator in enumerate(self.generators)]
+        return at_least_float32(torch.stack(regions, dim=1))
+
+    def _read(self, images: Tensor) -> Tensor:
+        """[B, K, D] the codes of an image in -1..1."""
+        codes: Tensor = self.codes(images)
+        return at_least_float32(codes.unflatten(1, (self.settings.num_slots, -1)))
+
+    def _judged(self, images: Tensor) -> Tensor:
+        """[N, 1] the discriminator's opinion of images [N, 3, H, W] in -1..1."""
+        return at_least_float32(self.discriminator(images))
+
+    def _decomposition(self, log_masks: Tensor, drawn: Tensor, codes: Tensor) -> Decomposition:
+        return Decomposition(log_masks=log_masks, components=(drawn + 1) / 2, background=None, latents=codes)
+
+
+@contextmanager
+def _constant(network: nn.Module) -> Iterator[None]:
+    """The weights of a network get no gradient of what is computed within; its inputs do."""
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learnt:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learnt:
+            parameter.requires_grad_(True)

@@ -1,0 +1,307 @@
+"""The region proposal network (Ren et al., 2015): `propose()` gives each image its boxes, `loss()` compares the anchors
+with pseudo boxes. Anchors and head are torchvision's; everything after them runs on the whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RPNHead
+
+from unscene.distributed.noise import shared_noise
+from unscene.errors import RecipeError
+from unscene.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
+from unscene.ops.nms import batched_nms
+from unscene.ops.topk_per_level import top_of_all_levels, top_of_each_level
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """Settings of the region proposal network; the names in quotes are the appendix tables'.
+
+    Attributes:
+        anchor_sizes: side of the anchors in pixels, one a pyramid level ("anchor size").
+        anchor_ratios: height / width ("anchor aspect ratio").
+        level_nms_threshold: IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each
+            layer").
+        top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
+        top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
+        score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
+        final_nms_threshold: of the NMS over all levels ("NMS threshold for output bbox").
+        foreground_iou: anchors that overlap a pseudo box at least so much are positive.
+        background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
+        batch_size: anchors sampled from an image ("batch size per image").
+        positive_fraction: share of positive ones among them, at most.
+        regression_normaliser: the regression's sum is divided by the `sampled` anchors (torchvision, old and new) or by
+            all `anchors` of the image (the paper's text, N_reg of Eq. 3).
+        smooth_l1_beta: where the regression loss turns from square to linear; 0 is torchvision 0.4.1's plain L1.
+    """
+
+    anchor_sizes: tuple[int, ...] = (16, 32, 64, 128, 256)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    level_nms_threshold: float = 0.3
+    top_n_before: int = 100
+    top_n_after: int = 20
+    score_threshold: float = 0.5
+    final_nms_threshold: float = 0.3
+    foreground_iou: float = 0.7
+    background_iou: float = 0.3
+    batch_size: int = 256
+    positive_fraction: float = 0.5
+    regression_normaliser: Literal["sampled", "anchors"] = "sampled"
+    smooth_l1_beta: float = 1 / 9
+
+    def __post_init__(self) -> None:
+        if len(self.anchor_sizes) != 5:
+            raise RecipeError(
+                "model.proposals.anchor_sizes needs one size for each of the pyramid's 5 levels, not "
+                f"{len(self.anchor_sizes)}."
+            )
+
+
+@dataclass(frozen=True)
+class AnchorPredictions:
+    """What the head says of every anchor.
+
+    Attributes:
+        objectness: [B, A] logits.
+        deltas: [B, A, 4], how the anchor moves to become the box.
+        anchors: [A, 4] boxes in pixels.
+        levels: anchors a pyramid level.
+    """
+
+    objectness: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    levels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The boxes of each image, best first; rows that are not valid stand for "no object" and hold a zero box.
+
+    Attributes:
+        boxes: [B, N, 4] x1 y1 x2 y2 in pixels, within the image.
+        scores: [B, N] in 0..1.
+        valid: [B, N] bool.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    valid: Tensor
+
+
+class RegionProposals(nn.Module):
+    """Anchors, head and settings of the RPN.
+
+    Args:
+        settings: see `ProposalSettings`.
+        channels: of the feature pyramid.
+    """
+
+    def __init__(self, settings: ProposalSettings, channels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.anchor_generator = AnchorGenerator(
+            tuple((size,) for size in settings.anchor_sizes), (settings.anchor_ratios,) * len(settings.anchor_sizes)
+        )
+        self.head = RPNHead(channels, len(settings.anchor_ratios))
+        self._made_anchors: tuple[tuple, Tensor, tuple[int, ...]] | None = None  # of the latest sizes and device
+
+    def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> AnchorPredictions:
+        """Five maps [B, C, h, w] of images of `size` -> AnchorPredictions."""
+        anchors, levels = self._anchors(tuple((level.shape[2], level.shape[3]) for level in pyramid), size, pyramid[0])
+        objectness, deltas = self.head(list(pyramid))
+        return AnchorPredictions(
+            objectness=torch.cat([_by_anchor(level, 1) for level in objectness], dim=1).squeeze(-1).float(),
+            deltas=torch.cat([_by_anchor(level, 4) for level in deltas], dim=1).float(),
+            anchors=anchors,
+            levels=levels,
+        )
+
+    def _anchors(
+        self, grids: tuple[tuple[int, int], ...], size: tuple[int, int], like: Tensor
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """[A, 4] the anchors of all levels, on a tensor's device, and how many each level has.
+
+        Made once: to make them copies numbers to the device, for which the host would wait in every step.
+        """
+        key = (grids, size, like.device)
+        if self._made_anchors is None or self._made_anchors[0] != key:
+            with torch.inference_mode(False):  # what a validation makes, a training must be able to use
+                strides = [[torch.tensor(size[0] // rows), torch.tensor(size[1] // columns)] for rows, columns in grids]
+                self.anchor_generator.set_cell_anchors(torch.float32, like.device)
+                levels = self.anchor_generator.grid_anchors([list(grid) for grid in grids], strides)
+                self._made_anchors = (key, torch.cat(levels), tuple(len(level) for level in levels))
+        return self._made_anchors[1:]
+
+    @torch.no_grad()
+    def propose(
+        self,
+        predicted: AnchorPredictions,
+        size: tuple[int, int],
+        num_boxes: int,
+        score_threshold: float | None = None,
+        host_reads: bool | None = None,
+    ) -> Proposals:
+        """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
+
+        Args:
+            predicted: of `forward`.
+            size: height and width of the images.
+            num_boxes: N, boxes an image; K-1 in R-MONet.
+            score_threshold: instead of the settings', during a warm-up.
+            host_reads: whether the host may read values on the way, which makes it wait for a GPU; None: on a CPU only.
+                Where it may not, all levels are suppressed in one call, each filled up to the longest.
+        """
+        settings = self.settings
+        threshold = settings.score_threshold if score_threshold is None else score_threshold
+        if host_reads is None:
+            host_reads = predicted.objectness.device.type == "cpu"
+        tops_of = top_of_each_level if host_reads else top_of_all_levels
+        tops = tops_of(predicted.objectness, predicted.levels, settings.top_n_before)
+        kept = [self._kept(predicted, *top, size, threshold, host_reads) for top in tops]
+        boxes, scores, keep = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
+        first = self._best(boxes, scores, keep, settings.top_n_after)
+        keep = batched_nms(first.boxes, first.scores, first.valid, settings.final_nms_threshold, host_reads)
+        return self._best(first.boxes, first.scores, keep, num_boxes)
+
+    def _kept(
+        self,
+        predicted: AnchorPredictions,
+        logits: Tensor,
+        order: Tensor,
+        size: tuple[int, int],
+        threshold: float,
+        host_reads: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode the anchors `order` [B, L, n] of L levels and suppress within each level.
+
+        Returns:
+            boxes [B, L * n, 4], scores [B, L * n] and which are kept [B, L * n].
+        """
+        flat = order.flatten(1)
+        boxes = clip_boxes(decode_boxes(_take(predicted.deltas, flat), predicted.anchors[flat]), *size)
+        scores = logits.sigmoid().flatten(1)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        valid = (sides >= 1e-3).all(dim=-1) & (scores > threshold) & (logits.flatten(1) > -torch.inf)
+        groups = (logits.shape[0] * logits.shape[1], logits.shape[2])
+        keep = batched_nms(
+            boxes.view(*groups, 4),
+            scores.view(groups),
+            valid.view(groups),
+            self.settings.level_nms_threshold,
+            host_reads,
+        )
+        return boxes, scores, keep.view_as(valid)
+
+    @staticmethod
+    def _best(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Proposals:
+        """The `count` kept boxes of highest score; missing ones are zero rows."""
+        ranked, order = scores.masked_fill(~keep, -1.0).topk(min(count, scores.shape[1]), dim=1)
+        missing = count - order.shape[1]
+        valid = F.pad(ranked >= 0, (0, missing))
+        boxes = F.pad(_take(boxes, order), (0, 0, 0, missing)) * valid[..., None]
+        return Proposals(boxes, F.pad(ranked, (0, missing)).clamp_min(0), valid)
+
+    def loss(self, predicted: AnchorPredictions, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare the anchors with the (pseudo) boxes: the last two terms of Eq. 3.
+
+        As in torchvision, which the paper adapts, the classification is the mean over the sampled anchors, not Eq. 3's
+        plain sum over all.
+
+        Args:
+            predicted: of `forward`.
+            boxes: [B, M, 4] targets; no gradient flows into them.
+            valid: [B, M] bool, which rows are boxes at all.
+
+        Returns:
+            objectness [B]: mean binary cross-entropy of the sampled anchors; and
+            regression [B]: smooth L1 of the sampled positive anchors' deltas, summed and divided as the settings say.
+        """
+        settings = self.settings
+        labels, matched = assign_anchors(
+            predicted.anchors, boxes, valid, settings.foreground_iou, settings.background_iou
+        )
+        positive, negative = sample_anchors(labels, settings.batch_size, settings.positive_fraction)
+        sampled = positive | negative
+        count = sampled.sum(dim=1).clamp_min(1)
+        cross_entropy = F.binary_cross_entropy_with_logits(predicted.objectness, positive.float(), reduction="none")
+        objectness = (cross_entropy * sampled).sum(dim=1) / count
+        boxes = F.pad(boxes, (0, 0, 0, 1))  # a row for `matched` to name where M is 0
+        target = encode_boxes(_take(boxes, matched), predicted.anchors)
+        target = torch.where(positive[..., None], target, predicted.deltas.detach())  # no distance, so no loss
+        distance = F.smooth_l1_loss(predicted.deltas, target, beta=settings.smooth_l1_beta, reduction="none")
+        divisor = count if settings.regression_normaliser == "sampled" else len(predicted.anchors)
+        return objectness, distance.sum(dim=(1, 2)) / divisor
+
+
+@torch.no_grad()
+def assign_anchors(
+    anchors: Tensor, boxes: Tensor, valid: Tensor, foreground_iou: float, background_iou: float
+) -> tuple[Tensor, Tensor]:
+    """Say of every anchor whether it is positive, negative or left out, and which box is its own (Ren et al., 3.1.2).
+
+    Positive: IoU of at least `foreground_iou` with a box, or no anchor overlaps some box more. Negative: IoU below
+    `background_iou` with every box.
+
+    Args:
+        anchors: [A, 4].
+        boxes: [B, M, 4].
+        valid: [B, M] bool.
+        foreground_iou: see above.
+        background_iou: see above.
+
+    Returns:
+        labels [B, A]: 1 positive, 0 negative, -1 left out; matched [B, A]: index of the box of largest IoU.
+    """
+    if boxes.shape[1] == 0:
+        nothing = torch.zeros(len(boxes), len(anchors), dtype=torch.long, device=anchors.device)
+        return nothing, nothing
+    iou = pairwise_iou(anchors, boxes).masked_fill(~valid[:, None], -1.0)  # [B, A, M]
+    overlap, matched = iou.max(dim=2)
+    labels = torch.where(overlap < background_iou, 0, -1)
+    labels = torch.where(overlap >= foreground_iou, 1, labels)
+    best_of_box = iou.amax(dim=1, keepdim=True).clamp_min(1e-6)  # a box that touches no anchor claims none
+    claimed = ((iou >= best_of_box) & valid[:, None]).any(dim=2)
+    return torch.where(claimed, 1, labels), matched
+
+
+@torch.no_grad()
+def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+    """Draw at most `batch_size` anchors an image, at most `positive_fraction` of them positive.
+
+    Args:
+        labels: [B, A] of `assign_anchors`.
+        batch_size: anchors an image.
+        positive_fraction: share of the positive ones; negatives fill up what positives leave.
+
+    Returns:
+        positive [B, A] bool and negative [B, A] bool.
+    """
+    chance = shared_noise(torch.rand, labels.shape, device=labels.device)
+
+    def draw(candidates: Tensor, quota: Tensor) -> Tensor:
+        order = chance.masked_fill(~candidates, 2.0).argsort(dim=1)
+        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(1, order, places)
+        return candidates & (rank < quota[:, None])
+
+    of_positive = torch.full((len(labels),), int(batch_size * positive_fraction), device=labels.device)
+    positive = draw(labels == 1, of_positive)
+    return positive, draw(labels == 0, batch_size - positive.sum(dim=1))
+
+
+def _by_anchor(level: Tensor, values: int) -> Tensor:
+    """[B, anchors * values, h, w] -> [B, h * w * anchors, values], the order of torchvision's anchors."""
+    by_place: Tensor = level.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2)  # [B, h, w, anchors, values]
+    return by_place.flatten(1, 3)
+
+
+def _take(rows: Tensor, order: Tensor) -> Tensor:
+    """rows [B, N, 4] at order [B, M] -> [B, M, 4]."""
+    return rows.gather(1, order[..., None].expand(-1, -1, 4))

@@ -1,0 +1,272 @@
+"""Three heads from features and boxes to an alpha map a box: UNet, Lite and ROI Align (R-MONet, 3.2, Fig. 22)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from unscene.errors import RecipeError
+from unscene.models.common.resnet_fpn import Features, ResNetFPN
+from unscene.models.common.spatial_transformer import paste_boxes
+from unscene.models.rmonet.roi_masking import roi_mask
+from unscene.ops.conv_relu import relu_convolutions
+from unscene.ops.group_norm_relu import GroupNormReLU
+from unscene.ops.slot_packing import SlotPacking
+from unscene.ops.upsampled_conv import convolve_doubled_and_skip
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Settings of the segmentation head.
+
+    Attributes:
+        kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
+        channels: of its convolutions.
+        convolutions: 3x3 convolutions a level of the UNet head.
+        group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
+        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
+        image_skip: the UNet head's finest level also sees the image itself, so that it need not recover an edge's place
+            from conv1, which has half the resolution. Ours; the paper's head has no such skip.
+        bottleneck: units of the UNet head's multilayer perceptron.
+        align_size: side of the map that ROI Align cuts out; its answer is twice as large.
+    """
+
+    kind: Literal["unet", "lite", "roi_align"] = "unet"
+    channels: int = 64
+    convolutions: int = 1
+    group_norm: bool = True
+    expand: float = 0.3
+    image_skip: bool = False
+    bottleneck: int = 128
+    align_size: int = 14
+
+    def __post_init__(self) -> None:
+        if min(self.convolutions, self.bottleneck, self.align_size) < 1 or self.expand < 0:
+            raise RecipeError(
+                "model.head.convolutions, bottleneck and align_size must be 1 or more, and expand 0 or more, not "
+                f"{self.convolutions}, {self.bottleneck}, {self.align_size} and {self.expand:g}."
+            )
+        if self.channels < 1 or (self.group_norm and self.channels % min(8, self.channels)):
+            raise RecipeError(
+                f"model.head.channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose "
+                "another, or set model.head.group_norm to false."
+            )
+
+
+class SegmentationHead(Protocol):
+    """What the model asks of a head: alpha logits [S, maps, H, W] for packed boxes [S, 4] of images of `size`."""
+
+    def __call__(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor: ...
+
+
+class UNetHead(nn.Module):
+    """The improved head: the pyramid's conv5 map through an MLP, then upwards with skips from conv4 and, region-masked,
+    from conv3, conv2 and conv1 (Fig. 22a). What does not depend on the region is computed once an image.
+
+    Args:
+        settings: see `HeadSettings`.
+        conv_channels: channels of conv1..conv5.
+        fpn_channels: of the pyramid.
+        size: height and width of the images, a multiple of 32.
+        maps: alpha maps a box; 1 but for the ablation without boxes.
+        image_channels: of what the backbone read, which `image_skip` sees; 4 where the log scope is read too.
+
+    Raises:
+        RecipeError: `size` is not a multiple of 32.
+    """
+
+    def __init__(
+        self,
+        settings: HeadSettings,
+        conv_channels: tuple[int, ...],
+        fpn_channels: int,
+        size: int,
+        maps: int = 1,
+        image_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if size % 32:
+            raise RecipeError(
+                f"the UNet head needs images whose side is a multiple of 32, not {size}: set data.size to "
+                f"{max(32, round(size / 32) * 32)}."
+            )
+        width = settings.channels
+        self.expand = settings.expand
+        self.bottom_shape = (width, size // 32, size // 32)
+        units = width * (size // 32) ** 2
+        self.mlp = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(fpn_channels * (size // 32) ** 2, settings.bottleneck),
+            nn.ReLU(),
+            nn.Linear(settings.bottleneck, settings.bottleneck),
+            nn.ReLU(),
+            nn.Linear(settings.bottleneck, units),
+            nn.ReLU(),
+        )
+        self.up4 = _level(width + conv_channels[3], settings)
+        self.up3 = _level(width + conv_channels[2], settings)
+        self.up2 = _level(width + conv_channels[1], settings)
+        self.image_skip = settings.image_skip
+        of_image = image_channels * 2**2 if settings.image_skip else 0
+        self.up1 = _level(width + conv_channels[0] + of_image, settings)
+        self.to_alpha = nn.Conv2d(width, 4 * maps, 3, padding=1)
+
+    def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
+        """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
+        conv1, conv2, conv3, conv4, _ = features.conv
+        if self.image_skip:
+            conv1 = torch.cat([conv1, F.pixel_unshuffle(features.images, 2).to(conv1.dtype)], dim=1)
+
+        def region(conv: Tensor, stride: int) -> Tensor:
+            return _region(conv, boxes, slots, stride, self.expand)
+
+        bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
+        image_wide = _raised(self.up4, bottom, conv4)
+        each = slots.pack_images(image_wide)  # one copy a box
+        each = _raised(self.up3, each, region(conv3, 8))
+        each = _raised(self.up2, each, region(conv2, 4))
+        each = _raised(self.up1, each, region(conv1, 2))
+        return F.pixel_shuffle(self.to_alpha(each), 2)
+
+
+class LiteHead(nn.Module):
+    """S4Net's head on the pyramid's stride-8 map: conv, ROI masking, max-pool, residual, dilated conv, residual, 1x1.
+
+    Args:
+        settings: see `HeadSettings`; the paper's `channels` is 128.
+        fpn_channels: of the pyramid.
+        maps: alpha maps a box.
+    """
+
+    def __init__(self, settings: HeadSettings, fpn_channels: int, maps: int = 1) -> None:
+        super().__init__()
+        width = settings.channels
+        self.expand = settings.expand
+        self.reduce = _block(fpn_channels, width, settings.group_norm)
+        self.first = _Residual(width, settings.group_norm)
+        self.dilated = _block(width, width, settings.group_norm, dilation=2)
+        self.second = _Residual(width, settings.group_norm)
+        self.to_alpha = nn.Conv2d(width, maps, 1)
+
+    def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
+        """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
+        reduced = self.reduce(features.pyramid[1])
+        each = _region(reduced, boxes, slots, 8, self.expand)
+        each = self.first(F.max_pool2d(each, 3, stride=1, padding=1))
+        each = self.second(self.dilated(each))
+        return F.interpolate(self.to_alpha(each), size=size, mode="bilinear", align_corners=False)
+
+
+class ROIAlignHead(nn.Module):
+    """Mask R-CNN's head: ROI Align on the stride-4 map, four convolutions, doubled, and pasted back into the image.
+
+    Args:
+        settings: see `HeadSettings`; the usual `channels` is 256.
+        fpn_channels: of the pyramid.
+        maps: alpha maps a box.
+    """
+
+    def __init__(self, settings: HeadSettings, fpn_channels: int, maps: int = 1) -> None:
+        super().__init__()
+        width = settings.channels
+        self.align_size = settings.align_size
+        self.body = nn.Sequential(
+            _block(fpn_channels, width, settings.group_norm),
+            *(_block(width, width, settings.group_norm) for _ in range(3)),
+        )
+        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.to_alpha = nn.Conv2d(width, maps, 1)
+
+    def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
+        """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
+        aligned = roi_align(
+            features.pyramid[0].float(),
+            torch.cat([slots.image.unsqueeze(1).float(), boxes.float()], dim=1),
+            self.align_size,
+            spatial_scale=1 / 4,
+            sampling_ratio=2,
+            aligned=True,
+        )
+        alpha = self.to_alpha(F.relu(self.upsample(self.body(_channels_last(aligned)))))
+        return paste_boxes(alpha, boxes, size, outside=None)
+
+
+LEVELS_READ = {"unet": (3,), "lite": (1,), "roi_align": (0,)}  # of the pyramid, by the head's kind
+
+
+def segmentation_head(
+    settings: HeadSettings, backbone: ResNetFPN, fpn_channels: int, size: int, maps: int = 1
+) -> nn.Module:
+    """Return the head that the settings name."""
+    match settings.kind:
+        case "unet":
+            return UNetHead(settings, backbone.channels, fpn_channels, size, maps, backbone.conv1.in_channels)
+        case "lite":
+            return LiteHead(settings, fpn_channels, maps)
+        case "roi_align":
+            return ROIAlignHead(settings, fpn_channels, maps)
+
+
+class _Residual(nn.Module):
+    """x + block(block(x)), with ReLU."""
+
+    def __init__(self, channels: int, group_norm: bool) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(_block(channels, channels, group_norm), _block(channels, channels, group_norm))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + self.blocks(features))
+
+
+def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.Sequential:
+    """3x3 convolution, group normalisation if asked for (the regions of a batch share no statistics), ReLU."""
+    convolution = nn.Conv2d(before, channels, 3, padding=dilation, dilation=dilation, bias=not group_norm)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return nn.Sequential(
+        convolution, GroupNormReLU(min(8, channels), channels) if group_norm else nn.ReLU(inplace=True)
+    )
+
+
+def _level(before: int, settings: HeadSettings) -> nn.Sequential:
+    """The convolutions of one level of the UNet head."""
+    width = settings.channels
+    first = _block(before, width, settings.group_norm)
+    return nn.Sequential(
+        *first,
+        *(layer for _ in range(settings.convolutions - 1) for layer in _block(width, width, settings.group_norm)),
+    )
+
+
+def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
+    """A level of the UNet head applied to cat([coarse doubled, skip])."""
+    first, *others = level
+    assert isinstance(first, nn.Conv2d)
+    features = convolve_doubled_and_skip(coarse, skip, first.weight, first.bias)
+    if isinstance(others[0], nn.ReLU):  # each convolution has just a ReLU behind it
+        return relu_convolutions(F.relu_(features), [layer for layer in others if isinstance(layer, nn.Conv2d)])
+    for layer in others:
+        features = layer(features)
+    return features
+
+
+def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand: float) -> Tensor:
+    """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
+    ternary = _ternary(maps, boxes, stride, expand)
+    return slots.pack_images(_channels_last(maps)).mul(ternary.to(maps.dtype))
+
+
+def _ternary(maps: Tensor, boxes: Tensor, stride: int, expand: float) -> Tensor:
+    """[S, 1, h, w] the ternary map of each packed box [S, 4] over maps [B, C, h, w]."""
+    height, width = maps.shape[2:]
+    return roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]
+
+
+def _channels_last(features: Tensor) -> Tensor:
+    return features.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,148 @@
+"""Group normalisation and ReLU of channels-last bfloat16 maps on a CPU, compiled by numba, with their gradients.
+
+Without numba this module cannot be imported.
+
+A sample's map is read twice, the second time from the cache, and sums are float32. NumPy has no bfloat16: its bits are
+the upper half of a float32's, and travel as uint16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.ir
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from unscene.ops.numba_jit import compiled
+
+INT16, INT32, FLOAT32 = llvmlite.ir.IntType(16), llvmlite.ir.IntType(32), llvmlite.ir.FloatType()
+
+
+def _widened_bits(typing: Any, bits: Any) -> Any:
+    """float32 of a bfloat16's bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = builder.shl(builder.zext(arguments[0], INT32), INT32(16))
+        return builder.bitcast(wide, FLOAT32)
+
+    return types.float32(types.uint16), generate
+
+
+def _rounded_value(typing: Any, value: Any) -> Any:
+    """The bits of the bfloat16 nearest to a float32, of two the even one; of NaN some NaN's."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], INT32)
+        last = builder.and_(builder.lshr(bits, INT32(16)), INT32(1))
+        nearest = builder.lshr(builder.add(bits, builder.add(last, INT32(0x7FFF))), INT32(16))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.trunc(builder.select(is_nan, INT32(0x7FC0), nearest), INT16)
+
+    return types.uint16(types.float32), generate
+
+
+_widened: Any = intrinsic(_widened_bits)
+_rounded: Any = intrinsic(_rounded_value)
+
+
+@compiled
+def forward(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, scale: Any) -> None:
+    """Write relu(weight (x - mean) scale + bias), with each group's mean and scale = 1 / sqrt(variance + eps).
+
+    Args:
+        x: [S, P, C] bits, P pixels.
+        weight: [C] float32.
+        bias: [C] float32.
+        eps: added to the variance.
+        y: [S, P, C] bits, written.
+        mean: [S, G] float32, written.
+        scale: [S, G] float32, written.
+    """
+    size, pixels, channels = x.shape
+    group = channels // mean.shape[1]
+    first, sums, squares = (
+        np.empty(channels, np.float32),
+        np.empty(channels, np.float32),
+        np.empty(channels, np.float32),
+    )
+    factor, offset = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    for s in range(size):
+        for c in range(channels):
+            first[c] = _widened(x[s, 0, c - c % group])  # sums about a value of the group: nothing is lost to its mean
+            sums[c] = squares[c] = 0
+        for p in range(pixels):
+            for c in range(channels):
+                value = _widened(x[s, p, c]) - first[c]
+                sums[c] += value
+                squares[c] += value * value
+        for g in range(mean.shape[1]):
+            total, total_square = 0.0, 0.0
+            for c in range(g * group, (g + 1) * group):
+                total += sums[c]
+                total_square += squares[c]
+            distance = total / (group * pixels)
+            variance = max(total_square / (group * pixels) - distance * distance, 0.0)
+            mean[s, g] = first[g * group] + distance
+            scale[s, g] = 1 / np.sqrt(variance + eps)
+            for c in range(g * group, (g + 1) * group):
+                factor[c] = weight[c] * scale[s, g]
+                offset[c] = bias[c] - mean[s, g] * factor[c]
+        for p in range(pixels):
+            for c in range(channels):
+                value = _widened(x[s, p, c]) * factor[c] + offset[c]
+                y[s, p, c] = _rounded(value if not value < 0 else np.float32(0))
+
+
+@compiled
+def backward(
+    gradient: Any, x: Any, y: Any, weight: Any, mean: Any, scale: Any, of_x: Any, of_weight: Any, of_bias: Any
+) -> None:
+    """Write the gradients of `forward`: of_x [S, P, C] bits, and of_weight and of_bias [S, C], a row a sample.
+
+    With n = (x - mean) scale and d = weight * gradient where y > 0, of_x = scale (d - mean(d) - n mean(d n)), the means
+    over the group's pixels and channels.
+
+    Args:
+        gradient: [S, P, C] bits, of y.
+        x: as in `forward`.
+        y: as in `forward`.
+        weight: as in `forward`.
+        mean: as in `forward`.
+        scale: as in `forward`.
+        of_x: written.
+        of_weight: written.
+        of_bias: written.
+    """
+    size, pixels, channels = x.shape
+    group = channels // mean.shape[1]
+    centre, sums, products, factor, slope, offset = np.empty((6, channels), np.float32)
+    for s in range(size):
+        for c in range(channels):
+            centre[c] = mean[s, c // group]
+            sums[c] = products[c] = 0
+        for p in range(pixels):
+            for c in range(channels):
+                through = _widened(gradient[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
+                sums[c] += through
+                products[c] += through * (_widened(x[s, p, c]) - centre[c])
+        for g in range(mean.shape[1]):
+            mean_d, mean_dn = 0.0, 0.0
+            for c in range(g * group, (g + 1) * group):
+                of_bias[s, c] = sums[c]
+                of_weight[s, c] = products[c] * scale[s, g]
+                mean_d += weight[c] * of_bias[s, c]
+                mean_dn += weight[c] * of_weight[s, c]
+            mean_d /= group * pixels
+            mean_dn /= group * pixels
+            for c in range(g * group, (g + 1) * group):
+                factor[c] = weight[c] * scale[s, g]
+                slope[c] = -mean_dn * scale[s, g] * scale[s, g]
+                offset[c] = -mean_d * scale[s, g]
+        for p in range(pixels):
+            for c in range(channels):
+                through = _widened(gradient[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
+                of_x[s, p, c] = _rounded(
+                    factor[c] * through + slope[c] * (_widened(x[s, p, c]) - centre[c]) + offset[c]
+                )

@@ -1,0 +1,183 @@
+"""A trained model, from a run's folder or a weights file, ready for images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unscene.errors import CheckpointError, RecipeError, check_shape
+from unscene.scene import Decomposition
+from unscene.runs.hardware import use_bfloat16
+from unscene.runs.recipe import Recipe, read_recipe
+from unscene.runs.run_folder import RunFolder
+from unscene.runs.weights import check_weights, model_weights, read_checkpoint, read_weights
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights, its recipe and where they come from.
+
+    Attributes:
+        model: in evaluation mode; `model(images)` returns a Decomposition.
+        settings: the checked recipe.
+        provenance: where the weights come from, ready for JSON.
+        run: the run's folder, if it was one.
+    """
+
+    model: nn.Module
+    settings: Recipe
+    provenance: dict[str, Any]
+    run: RunFolder | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as plain values."""
+        return self.settings.values
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.settings.name
+
+    @property
+    def size(self) -> int:
+        """Side of the images that the model takes, in pixels."""
+        return int(self.settings.values["data"]["size"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def decompose(self, images: Tensor, batch_size: int = 32) -> Decomposition:
+        """Decompose images, in bfloat16 where the machine is fast at it.
+
+        Args:
+            images: [B, 3, size, size] in 0..1.
+            batch_size: images at once.
+
+        Returns:
+            The Decomposition, float32, on the CPU.
+
+        Raises:
+            ShapeError: images of another size. For images of any size see `unscene.inference.decompose`.
+            CheckpointError: an answer is not finite, since the weights are broken.
+        """
+        check_shape(images, f"B 3 {self.size} {self.size}", "images")
+        parts = []
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=use_bfloat16(self.settings.trainer.precision, self.device)
+        )
+        with torch.inference_mode(False), torch.no_grad(), autocast:
+            for part in images.split(batch_size):
+                parts.append(self.model(part.to(self.device)).map(lambda tensor: _plain(tensor)))
+        decomposition = _joined(parts)
+        broken = _not_finite(decomposition)
+        if broken:
+            raise CheckpointError(
+                f"{self.name} ({self.run.path if self.run else self.provenance['weights']}) answers with {broken} that "
+                "are not finite: its weights are broken. Name an earlier checkpoint, or train it again at a lower "
+                "learning rate."
+            )
+        return decomposition
+
+    def with_slots(self, num_slots: int) -> LoadedModel:
+        """Return the same weights in a model of so many slots.
+
+        Raises:
+            RecipeError: the model cannot have so many, or its weights are for its own number.
+        """
+        recipe = read_recipe(self.recipe, self.name, {"model.num_slots": num_slots})
+        model, weights = recipe.build_model(pretrained=False), self.model.state_dict()
+        if {name: tensor.shape for name, tensor in model.state_dict().items()} != {
+            name: tensor.shape for name, tensor in weights.items()
+        }:
+            own = self.recipe["model"]["num_slots"]
+            raise RecipeError(f"the weights of '{self.name}' are for {own} slots, and cannot be used with {num_slots}.")
+        model.load_state_dict(weights)
+        model.eval().to(self.device, memory_format=torch.channels_last)
+        return replace(self, model=model, settings=recipe)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a trained model. Nothing in the files is executed.
+
+    Args:
+        path: a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
+            weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`.
+        device: where to.
+
+    Raises:
+        CheckpointError: nothing there, damaged, or of another model than its recipe says.
+    """
+    chosen, run = _chosen_file(path)
+    if chosen.suffix == ".ckpt":
+        checkpoint = read_checkpoint(chosen)
+        run = run or RunFolder.open(chosen.resolve().parent.parent)
+        weights, values = model_weights(checkpoint), run.recipe_values()
+        provenance: dict[str, Any] = {"run": run.path.resolve().name, "step": int(checkpoint["global_step"])}
+    else:
+        weights, values, provenance = read_weights(chosen)
+    try:
+        recipe = read_recipe(values, str(values.get("name", chosen.stem)))
+        model = recipe.build_model(pretrained=False)
+    except RecipeError as error:
+        raise CheckpointError(f"{chosen}: its recipe cannot be used here ({error})") from error
+    check_weights(weights, model, chosen, recipe.name)
+    model.load_state_dict(weights)
+    model.eval().to(device, memory_format=torch.channels_last)
+    return LoadedModel(model, recipe, {"weights": chosen.name, **provenance}, run)
+
+
+def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:
+    """The weights that a name stands for, and the run that it is the folder of."""
+    path = Path(name)
+    if not path.exists() and str(name) in shipped_weights():
+        return shipped_weights()[str(name)], None
+    if path.is_dir():
+        run = RunFolder.open(path)
+        for file in (run.weights, run.best, run.last):
+            if file.is_file():
+                return file, run
+        raise CheckpointError(f"{path} has no checkpoint yet: its training ended before the first one.")
+    if path.suffix in (".safetensors", ".ckpt"):
+        return path, None
+    what = "is no weights file" if path.exists() else "does not exist"
+    raise CheckpointError(
+        f"{name} {what}. Name a run's folder, a .safetensors or .ckpt file, or one of the shipped weights: "
+        f"{', '.join(shipped_weights()) or 'none'}."
+    )
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The weights that come with the package, by the name of their recipe."""
+    return {path.stem.replace("--", "/"): path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _joined(parts: list[Decomposition]) -> Decomposition:
+    fields: dict[str, Any] = {
+        key: torch.cat([getattr(part, key) for part in parts]) if isinstance(value, Tensor) else value
+        for key, value in parts[0].__dict__.items()
+    }
+    return Decomposition(**fields)
+
+
+def _not_finite(decomposition: Decomposition) -> str | None:
+    """The first part of an answer that holds NaN or infinity; a log mask may be -inf, which is a share of 0."""
+    for name, value in decomposition.__dict__.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+            lowest, highest = value.aminmax()  # NaN if any is; far faster than isfinite().all()
+            if not highest.isfinite() or not (lowest.isfinite() or name == "log_masks"):
+                return name
+    return None

@@ -1,0 +1,65 @@
+"""What a run may change when it goes on, and whether a folder holds the run that a command would start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unscene.errors import RunError
+from unscene.runs.recipe import Recipe, read_recipe
+from unscene.runs.run_folder import RunFolder
+
+# How long and how fast it trains, and where the same data now lies.
+RESUMABLE = (
+    "trainer.",
+    "schedule.",
+    "optimizer.learning_rate",
+    "optimizer.clip_norm",
+    "data.path",
+    "data.folder",
+    "data.skip_damaged",
+)
+
+
+def holds_run_of(recipe: Recipe, out: Path) -> bool:
+    """Whether a folder holds a run of this recipe, to go on with; False where there is none yet.
+
+    Args:
+        recipe: of the command; what `RESUMABLE` names may differ from the run's.
+        out: the folder.
+
+    Raises:
+        RunError: it holds a run of another recipe; the message names a setting that differs.
+        CheckpointError: its recipe.yaml is damaged.
+    """
+    run = RunFolder(out)
+    if not run.recipe.is_file():
+        return False
+    values = run.recipe_values()
+    there = read_recipe(values, str(values.get("name", "")))
+    before, now = dict(_settings(there)), dict(_settings(recipe))
+    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if differing:
+        name = differing[0]
+        raise RunError(
+            f"{out} holds another run, which is never overwritten: its {name} is {before.get(name, 'not set')}, here "
+            f"it is {now.get(name, 'not set')}. Name another folder with --out, or leave that setting as it was."
+        )
+    return True
+
+
+def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """The settings that make a run what it is, by dotted name."""
+    for section in ("seed", "model", "data", "validation", "test", "optimizer"):
+        for name, value in _leaves(section, recipe.values[section]):
+            if not name.startswith(RESUMABLE):
+                yield name, value
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _leaves(f"{name}.{key}", each)
+    else:
+        yield name, value

@@ -1,0 +1,149 @@
+"""Weights on disk: Lightning's checkpoints read without running code, and safetensors files that explain themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from unscene.errors import CheckpointError
+from unscene.runs.run_folder import RunFolder, write_bytes
+
+FORMAT = "unscene-1"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a Lightning checkpoint's content; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist.")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's on a damaged file, beside its error
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or it holds more than tensors and plain values, "
+            "which could run as a program; unscene reads no such file."
+        ) from error
+    except Exception as error:  # a damaged file may break PyTorch's reader anywhere
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({_first_line(error)}): it is damaged, or made by something else."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'state_dict'.")
+    if not isinstance(content.get("global_step"), int):
+        raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'global_step'.")
+    return content
+
+
+def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The model's tensors of a checkpoint, by the model's own names."""
+    return {
+        name.removeprefix("model."): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith("model.") and isinstance(tensor, Tensor)
+    }
+
+
+def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
+    """Check that weights are those of a model.
+
+    Args:
+        weights: by the model's own names.
+        model: the model.
+        path: of the file that they are from, for the message.
+        name: of the model's recipe, for the message.
+
+    Raises:
+        CheckpointError: names or shapes differ; the message gives examples.
+    """
+    expected = model.state_dict()
+    differing = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "not of this model": sorted(weights.keys() - expected.keys()),
+        "of another shape": [key for key in expected if key in weights and expected[key].shape != weights[key].shape],
+    }
+    examples = "; ".join(
+        f"{what}: {', '.join(keys[:2])}{' ...' if len(keys) > 2 else ''}" for what, keys in differing.items() if keys
+    )
+    if examples:
+        raise CheckpointError(f"{path} holds the weights of another model than recipe '{name}' describes ({examples}).")
+
+
+def export_weights(run: RunFolder, path: Path | None = None, half: bool = False, **about: Any) -> Path:
+    """Write the best checkpoint's weights (the last one's where none is best) as one safetensors file.
+
+    Args:
+        run: the run.
+        path: where to; the run's `weights.safetensors` if None.
+        half: matrices and kernels in float16, half the size; vectors (biases, normalisation) stay as they are.
+        about: more facts for the file's provenance, ready for JSON.
+
+    Returns:
+        The file. Its metadata hold the recipe and where the weights come from.
+
+    Raises:
+        CheckpointError: the run has no checkpoint.
+        RunError: the file cannot be written.
+    """
+    chosen = run.best if run.best.is_file() else run.last
+    checkpoint = read_checkpoint(chosen)
+    weights = {name: _stored(tensor, half) for name, tensor in model_weights(checkpoint).items()}
+    provenance = {
+        "run": run.path.resolve().name,
+        "checkpoint": chosen.name,
+        "step": int(checkpoint["global_step"]),
+        "starts": run.starts(),
+        **about,
+    }
+    recipe = run.recipe.read_text(encoding="utf-8")
+    target = path or run.weights
+    write_bytes(target, save(weights, {"format": FORMAT, "recipe": recipe, "provenance": json.dumps(provenance)}))
+    return target
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Return the tensors, the recipe's values and the provenance of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not of unscene.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        reason = _first_line(error)
+        raise CheckpointError(f"{path} cannot be read as safetensors ({reason}). Copy or export it again.") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by unscene: its metadata lack format '{FORMAT}' and the recipe.")
+    try:
+        recipe, provenance = yaml.safe_load(metadata["recipe"]), dict(json.loads(metadata["provenance"]))
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path}: its recipe or provenance is damaged ({_first_line(error)}).") from error
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{path}: its recipe holds no settings.")
+    return weights, recipe, provenance | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if half and tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,19 @@
+"""compiled_random: the numbers of counter_random, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unscene.data.clevr.random_numba import splitmix64, uniform_draw
+from unscene.data.hashed_random import sample_keys, uniform_draws
+from unscene.data.hashed_random import splitmix64 as of_arrays
+
+
+def test_one_number_at_a_time_is_what_all_at_once_are():
+    keys, draws = sample_keys(7, np.array([0, 3, 10**9])), uniform_draws(7, np.array([0, 3, 10**9]), 40)
+    assert [[uniform_draw(key, draw) for draw in range(40)] for key in keys] == draws.tolist()
+
+
+def test_a_state_is_mixed_the_same():
+    states = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
+    assert [splitmix64(state) for state in states] == of_arrays(states).tolist()

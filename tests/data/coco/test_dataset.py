@@ -1,0 +1,297 @@
+"""coco: a miniature in COCO's layout; label maps and boxes by hand, masks against pycocotools' own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from torch.utils.data import DataLoader
+
+from unscene.data.batches import BatchDataset
+from unscene.data.coco.dataset import Coco, CocoSettings, label_map
+from unscene.data.coco.instances import CocoInstances, _decompressed, read_coco
+from unscene.errors import DataError, RecipeError
+
+FILE = "annotations/instances_val2017.json"
+
+
+def source(root: Path, **changes) -> Coco:
+    return Coco(CocoSettings(**{"folder": str(root), "images": "val2017", "annotations": FILE, "size": 20} | changes))
+
+
+def rewritten(root: Path, change: Callable[[dict], object]) -> Path:
+    """The annotation file after a change of its content."""
+    path = root / FILE
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def directly(path: Path) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def painted(size: int, *rectangles: tuple[int, int, int, int, int]) -> np.ndarray:
+    """A label map of (label, x1, y1, x2, y2), each over the former."""
+    labels = np.zeros((size, size), np.uint8)
+    for label, x1, y1, x2, y2 in rectangles:
+        labels[y1:y2, x1:x2] = label
+    return labels
+
+
+def test_images_are_in_the_order_of_their_ids(coco_root):
+    images = source(coco_root)
+    assert [Path(path).name for path in images.paths] == [f"{number:012}.jpg" for number in (7, 9, 12, 30)]
+    batch = images.batch([3, 0, 3])
+    assert (batch["image"].shape, batch["image"].dtype) == ((3, 20, 20, 3), np.uint8)
+    assert batch["image"][:, 10, 10, 0].tolist() == pytest.approx([240, 56, 240], abs=4)
+    assert [len(images.batch([])[name]) for name in ("image", "mask", "boxes", "category")] == [0] * 4
+
+
+def test_labels_boxes_and_categories_by_hand(coco_root):
+    """The middle 40 x 40 of 60 x 40 at half size: column x becomes (x - 10) / 2, row y becomes y / 2."""
+    batch = source(coco_root, overlaps="smaller_in_front").batch([0])
+    assert_array_equal(batch["mask"][0], painted(20, (1, 5, 5, 15, 15), (2, 10, 10, 14, 14)))
+    assert batch["boxes"].tolist() == [[[5, 5, 15, 15], [10, 10, 14, 14], [0, 0, 0, 0]]]  # the third is cropped away
+    assert (batch["boxes"].dtype, batch["category"].tolist()) == (np.float32, [[18, 3, 90]])  # a crowd is no instance
+
+
+def test_pixels_of_several_instances_are_left_out_of_the_label_map_alone(coco_root):
+    images = source(coco_root)
+    assert images.settings.overlaps == "left_out"
+    batch = images.batch([0])
+    assert_array_equal(batch["mask"][0], painted(20, (1, 5, 5, 15, 15), (0, 10, 10, 14, 14)))
+    assert batch["boxes"][0, :2].tolist() == [[5, 5, 15, 15], [10, 10, 14, 14]]
+
+
+def test_a_padded_image_has_all_of_its_instances(coco_root):
+    """60 x 40 at half size, five rows of margin above and below."""
+    batch = source(coco_root, size=30, fit="pad", overlaps="smaller_in_front").batch([0, 1])
+    first = ((1, 10, 10, 20, 20), (2, 15, 15, 19, 19), (3, 0, 5, 2, 7), (3, 25, 20, 28, 23))
+    assert_array_equal(batch["mask"][0], painted(30, *first))
+    assert batch["boxes"][0, 2].tolist() == [0, 5, 28, 23]  # one instance in two pieces
+    assert_array_equal(batch["mask"][1], painted(30, (1, 5, 0, 25, 10)))
+    assert batch["boxes"][1].tolist() == [[5, 0, 25, 10], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_run_lengths_are_instances_and_crowds_are_background(coco_root):
+    batch = source(coco_root, fit="stretch", size=60).batch([3])  # columns 30 to 39 of 60; a crowd at 0 to 11
+    assert_array_equal(batch["mask"][0], painted(60, (1, 30, 0, 40, 60)))
+    assert batch["category"].tolist() == [[2, 0, 0]]
+
+
+def test_an_image_without_instances_stays(coco_root):
+    batch = source(coco_root).batch([2])
+    assert not batch["mask"].any()
+    assert not batch["boxes"].any()
+    assert source(coco_root, first=2, count=1).batch([0])["boxes"].shape == (1, 0, 4)
+
+
+def test_a_training_reads_no_label(coco_root):
+    rewritten(coco_root, lambda content: content.pop("annotations"))  # as the lists of COCO's test images are
+    images = source(coco_root, labels=False)
+    assert images.instances is None
+    assert set(images.batch([1])) == {"image"}
+
+
+@pytest.mark.parametrize("change", [lambda content: content.pop("annotations"), lambda c: c.update(annotations=[])])
+def test_labels_of_a_file_without_any_are_refused(coco_root, change):
+    rewritten(coco_root, change)
+    with pytest.raises(DataError, match=r"instances_val2017.json lists images but not one annot.*--data.labels false"):
+        source(coco_root)
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "ids"), [(1, 2, [9, 12]), (-1, 0, [30]), (0, -1, [7, 9, 12]), (0, 0, [7, 9, 12, 30])]
+)
+def test_a_stretch_of_the_images(coco_root, first, count, ids):
+    images = source(coco_root, first=first, count=count)
+    assert [int(Path(path).stem) for path in images.paths] == ids
+    assert len(images) == len(ids)
+
+
+def test_masks_are_pycocotools_own(coco_root):
+    random = np.random.default_rng(0)
+
+    def more(content):
+        for number in range(12):
+            pieces = [(random.random((random.integers(3, 9), 2)) * [60, 40]).ravel().tolist() for _ in range(2)]
+            content["annotations"].append(
+                {"id": 900 + number, "image_id": 12, "category_id": 5, "segmentation": pieces}
+            )
+        runs = coco_mask.encode(np.asfortranarray(random.random((40, 60)) < 0.4, np.uint8))
+        runs["counts"] = runs["counts"].decode()
+        content["annotations"].append({"id": 990, "image_id": 12, "category_id": 5, "segmentation": runs})
+
+    coco = directly(rewritten(coco_root, more))
+    instances = CocoInstances.of(coco, [7, 9, 12, 30], coco_root / FILE)
+    assert instances.most == 13
+    for position, image in enumerate((7, 9, 12, 30)):
+        theirs = [coco.annToMask(each) for each in coco.imgToAnns[image] if not each.get("iscrowd")]
+        assert len(theirs) == (3, 1, 13, 1)[position]
+        assert_array_equal(instances.masks(position), theirs)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=60))
+def test_run_lengths_are_decompressed_as_pycocotools_compressed_them(rows):
+    mask = np.array(rows, np.uint8)
+    turns = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel(order="F")]))).tolist()
+    lengths = np.diff([0, *turns, mask.size]).tolist()
+    assert _decompressed(coco_mask.encode(np.asfortranarray(mask))["counts"].decode()) == lengths
+
+
+def test_of_equally_large_instances_the_later_is_in_front():
+    masks = np.zeros((3, 1, 4), np.uint8)
+    masks[0, 0, :2] = masks[1, 0, 1:3] = masks[2, 0] = 1
+    labels, covered = label_map(masks)
+    assert labels.tolist() == [[1, 2, 2, 3]]
+    assert covered.tolist() == [[2, 3, 2, 1]]
+    nothing, of_none = label_map(masks[:0])
+    assert not nothing.any()
+    assert not of_none.any()
+
+
+def test_workers_and_a_pickled_copy_read_the_same(coco_root):
+    images = source(coco_root)
+    copy = pickle.loads(pickle.dumps(images))
+    loader = DataLoader(BatchDataset(images), sampler=[[0, 1], [3, 2]], batch_size=None, num_workers=1)
+    for indices, batch in zip([[0, 1], [3, 2]], loader, strict=True):
+        expected = copy.batch(indices)
+        assert_array_equal(batch["labels"].numpy(), expected["mask"])
+        assert_array_equal(batch["boxes"].numpy(), expected["boxes"])
+
+
+# What is wrong
+
+
+def test_what_is_missing_is_named_with_the_cure(coco_root):
+    with pytest.raises(DataError, match=r"there is no .*elsewhere/val2017\. Unpack COCO's zips .*--data\.folder"):
+        source(coco_root / "elsewhere")
+    with pytest.raises(DataError, match=r"there is no .*instances_test\.json"):
+        source(coco_root, annotations="annotations/instances_test.json")
+    (coco_root / "val2017" / "000000000009.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images .* are not in .*val2017, for instance 000000000009\.jpg"):
+        source(coco_root)
+    assert len(source(coco_root, first=2)) == 2  # what is not asked for may be missing
+    with pytest.raises(DataError, match=r"lists 4 images, too few for first 0 and count 5: lower data\.count"):
+        source(coco_root, count=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", r"is not in COCO's layout"),
+        ("{}", r"not in COCO's layout: 'images' is missing or empty\. Give one of COCO's instances_\*\.json"),
+        ('{"images": [{"file_name": "a.jpg"}]}', r"layout \(KeyError\('id'\)\)"),
+        ('{"images": [{"id": 1}]}', r"image 1 has no 'file_name'"),
+        ('{"images": [1]}', r"is not in COCO's layout"),
+        ('{"images": [', r"cannot be read as JSON"),
+        (b"\xff\xfe", r"cannot be read as JSON"),
+    ],
+)
+def test_a_file_that_is_not_in_cocos_layout(coco_root, content, message):
+    (coco_root / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        read_coco(coco_root / "val2017", coco_root / FILE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        (None, r"has no 'segmentation': captions"),
+        ([], r"has no 'segmentation'"),
+        ([[1, 2, 3, 4]], r"polygon that is not x1, y1"),
+        ([[1, 2, 3, 4, 5, 6, 7]], r"polygon that is not x1, y1"),
+        ([[1, 2, 3, 4, 5, "6"]], r"polygon that is not x1, y1"),
+        ([[1, 2, 3, 4, 5, float("nan")]], r"polygon that is not x1, y1"),
+        ([[1, 2, 3, 4, 5, 1e300]], r"polygon that is not x1, y1.* within its image"),
+        ([1, 2, 3, 4, 5, 6], r"polygon that is not x1, y1"),
+        ({"size": [60, 40], "counts": [2400]}, r"run lengths of size \[60, 40\], expected its image's \[40, 60\]"),
+        ({"size": [40, 60], "counts": [2000, 399]}, r"do not add up to the 2400 pixels"),
+        ({"size": [40, 60], "counts": [2500, -100]}, r"do not add up"),
+        ({"size": [40, 60], "counts": "`b2"}, r"do not add up"),
+        ({"size": [40, 60], "counts": "é"}, r"do not add up"),
+        ({"size": [40, 60]}, r"do not add up"),
+    ],
+)
+def test_a_damaged_instance_is_named_or_left_out(coco_root, caplog, segmentation, message):
+    rewritten(coco_root, lambda content: content["annotations"][0].update(segmentation=segmentation))
+    with pytest.raises(DataError, match=rf"instances_val2017\.json: annotation 501 .*{message}.*--data\.skip-damaged"):
+        source(coco_root)
+    batch = source(coco_root, skip_damaged=True).batch([0])
+    assert batch["category"].tolist() == [[3, 90]]
+    assert batch["mask"].max() == 1
+    assert "1 of 5 instances of" in caplog.text
+    assert len(source(coco_root, first=1)) == 3  # of images that are not asked for nothing is read
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("images", {"height": 39}, r"000000000030\.jpg has 60 x 40 pixels, but its annotations are for 60 x 39"),
+        ("images", {"height": None}, r"image 30 has no 'height' and 'width'"),
+        ("images", {"width": 2**70}, r"image 30 has no 'height' and 'width'"),
+        ("annotations", {"category_id": "dog"}, r"annotation 506 has 'dog' as 'category_id'"),
+        ("annotations", {"category_id": 2**70}, r"annotation 506 has 1180591620717411303424 as 'category_id'"),
+    ],
+)
+def test_an_image_and_its_annotations_must_agree(coco_root, part, change, message):
+    def other(content):
+        of_30 = next(each for each in content[part] if each.get("image_id", each["id"]) == 30)
+        of_30.update(change)
+        if change.get("height"):
+            content["annotations"] = content["annotations"][:5]
+
+    rewritten(coco_root, other)
+    with pytest.raises(DataError, match=message):
+        source(coco_root).batch([3])
+
+
+def test_a_damaged_image_is_named(coco_root):
+    path = coco_root / "val2017" / "000000000009.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"000000000009\.jpg is damaged"):
+        source(coco_root, labels=False).batch([1])
+    Image.new("RGB", (40, 60)).save(path)
+    assert source(coco_root).batch([1])["image"].max() == 0
+    with pytest.raises(DataError, match="sample 4 was asked for, but there are 4"):
+        source(coco_root).batch([4])
+
+
+def test_more_instances_than_labels_are_refused(coco_root):
+    def many(content):
+        content["annotations"] += [{**content["annotations"][4], "id": 600 + number} for number in range(255)]
+
+    rewritten(coco_root, many)
+    with pytest.raises(DataError, match=r"image 9 has 256 instances, over 255"):
+        source(coco_root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folder": ""}, r"coco: folder, images or annotations is empty.*--data\.folder"),
+        ({"annotations": ""}, r"is empty"),
+        ({"overlaps": "front"}, r"overlaps is left_out or smaller_in_front, not 'front'"),
+        ({"size": 0}, r"size must be 1 or more"),
+        ({"fit": "padd"}, r"Did you mean 'pad'"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        CocoSettings(**changes)

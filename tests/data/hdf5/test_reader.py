@@ -1,0 +1,269 @@
+"""store: what is written is read, in any order and process; files of others are read; damaged ones are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from unscene.data.hdf5.reader import SceneStore, write_scenes
+from unscene.data.multi_dsprites.dataset import VERSION, MultiDSprites, MultiDSpritesSettings
+from unscene.errors import DataError, ShapeError
+
+COUNT = 30
+SETTINGS = MultiDSpritesSettings(count=COUNT, size=32)
+SCENES = MultiDSprites(SETTINGS).batch(range(COUNT))
+ATTRIBUTES = {
+    "source": "multi_dsprites",
+    "seed": 0,
+    "generator_version": VERSION,
+    "settings": dataclasses.asdict(SETTINGS),
+}
+
+
+def batches(size: int = 7) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, COUNT, size):
+        yield {name: values[start : start + size] for name, values in SCENES.items()}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "scenes.h5"
+
+
+@pytest.fixture
+def written(path: Path) -> Path:
+    write_scenes(path, batches(), COUNT, ATTRIBUTES, progress=False)
+    return path
+
+
+def foreign(path: Path, **arrays: np.ndarray) -> Path:
+    """A file that another program wrote."""
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+    return path
+
+
+class TestRoundTrip:
+    def test_samples_come_back_in_any_order_and_again(self, written):
+        indices = np.array([29, 0, 7, 7, 3])
+        found = SceneStore(written).batch(indices)
+        assert found.keys() == SCENES.keys()
+        for name, values in found.items():
+            assert values.dtype == SCENES[name].dtype
+            assert np.array_equal(values, SCENES[name][indices]), name
+
+    def test_no_index_gives_empty_arrays(self, written):
+        found = SceneStore(written).batch([])
+        assert {name: values.shape for name, values in found.items()} == {
+            name: (0, *values.shape[1:]) for name, values in SCENES.items()
+        }
+
+    def test_attributes_tell_how_it_was_made(self, written):
+        attributes = SceneStore(written).attributes
+        assert attributes.pop("unscene_version")
+        assert attributes.pop("complete") is True
+        settings = attributes.pop("settings")
+        assert MultiDSpritesSettings(**{**settings, "shapes": tuple(settings["shapes"])}) == SETTINGS
+        assert attributes == {"source": "multi_dsprites", "seed": 0, "generator_version": VERSION}
+
+    def test_the_sizes_are_known(self, written):
+        store = SceneStore(written)
+        assert (len(store), store.image_size, store.num_objects) == (COUNT, (32, 32), 5)
+
+    def test_an_image_is_one_compressed_chunk(self, written):
+        with h5py.File(written) as file:
+            for name in ("image", "mask"):
+                assert file[name].chunks == (1, *SCENES[name].shape[1:])
+                assert (file[name].compression, file[name].compression_opts) == ("gzip", 3)
+
+    @pytest.mark.parametrize("index", [-1, COUNT])
+    def test_an_index_outside_is_refused(self, written, index):
+        with pytest.raises(DataError, match="there are 30: give indices 0 to 29"):
+            SceneStore(written).batch([index])
+
+    def test_an_index_is_not_a_batch(self, written):
+        with pytest.raises(ShapeError, match="indices must have the axes"):
+            SceneStore(written).batch(3)  # type: ignore[arg-type]
+
+
+class TestProcesses:
+    def test_a_store_is_pickled_without_its_open_file(self, written):
+        store = SceneStore(written)
+        store.batch([0])
+        again = pickle.loads(pickle.dumps(store))
+        assert np.array_equal(again.batch([4])["image"], SCENES["image"][[4]])
+        assert again.attributes == store.attributes
+
+    def test_a_relative_path_survives_a_change_of_folder(self, written, monkeypatch, tmp_path):
+        monkeypatch.chdir(written.parent)
+        store = SceneStore(written.name)
+        monkeypatch.chdir("/")
+        assert np.array_equal(store.batch([4])["image"], SCENES["image"][[4]])
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+    def test_forked_workers_and_their_parent_read_at_once(self, written):
+        store = SceneStore(written)
+        store.batch([0])  # the parent's file is open when the workers start
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            pending = [pool.apply_async(store.batch, ([index],)) for index in range(COUNT)]
+            assert np.array_equal(store.batch(range(COUNT))["image"], SCENES["image"])
+            found = np.concatenate([answer.get(timeout=30)["image"] for answer in pending])
+        assert np.array_equal(found, SCENES["image"])
+
+    def test_a_closed_store_opens_again(self, written):
+        store = SceneStore(written)
+        store.batch([0])
+        store.close()
+        assert np.array_equal(store.batch([1])["mask"], SCENES["mask"][[1]])
+
+
+class TestForeignFiles:
+    def test_unlabelled_images_are_enough(self, path):
+        store = SceneStore(foreign(path, image=SCENES["image"]))
+        assert store.num_objects is None
+        found = store.batch([2])
+        assert list(found) == ["image"]
+        assert np.array_equal(found["image"], SCENES["image"][[2]])
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.int64])
+    def test_published_masks_are_read_and_give_boxes(self, path, kind):
+        masks = SCENES["mask"][..., None].astype(kind)
+        store = SceneStore(foreign(path, image=SCENES["image"], mask=masks))
+        found = store.batch([5, 1])
+        assert store.num_objects == SCENES["mask"].max()
+        assert found["mask"].dtype == np.uint8
+        assert np.array_equal(found["mask"], SCENES["mask"][[5, 1]])
+        assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1], : store.num_objects])
+
+    @pytest.mark.parametrize(("on", "order"), [(255, (0, 3, 1, 2)), (1, (0, 1, 2, 3))])
+    def test_a_mask_for_each_entry_is_read_and_gives_boxes(self, path, on, order):
+        """As converters of DeepMind's files leave them: [N, K, H, W, 1] or [N, H, W, K, 1], the background first."""
+        entries = (SCENES["mask"][..., None] == np.arange(6)).astype(np.uint8) * on  # [N, H, W, K]
+        store = SceneStore(foreign(path, image=SCENES["image"], mask=entries.transpose(order)[..., None]))
+        found = store.batch([5, 1])
+        assert store.num_objects == 5
+        assert found["mask"].dtype == np.uint8
+        assert np.array_equal(found["mask"], SCENES["mask"][[5, 1]])
+        assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1]])
+
+    def test_a_pixel_of_no_entry_is_background(self, path):
+        store = SceneStore(foreign(path, image=np.zeros((1, 4, 6, 3), np.uint8), mask=np.zeros((1, 3, 4, 6, 1), int)))
+        assert not store.batch([0])["mask"].any()
+        assert store.batch([0])["boxes"].shape == (1, 2, 4)
+
+    def test_boxes_have_the_same_rows_in_every_batch(self, path):
+        masks = np.zeros((3, 4, 4), np.uint8)
+        masks[2] = 4
+        store = SceneStore(foreign(path, image=np.zeros((3, 4, 4, 3), np.uint8), mask=masks))
+        assert store.batch([0])["boxes"].shape == (1, 4, 4)
+        assert store.batch([2])["boxes"][0].tolist() == [[0] * 4, [0] * 4, [0] * 4, [0, 0, 4, 4]]
+
+    def test_masks_of_background_alone_give_no_box(self, path):
+        images, masks = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4), np.uint8)
+        assert SceneStore(foreign(path, image=images, mask=masks)).batch([1])["boxes"].shape == (1, 0, 4)
+
+    def test_only_numbers_with_a_row_a_sample_are_factors(self, path):
+        store = SceneStore(
+            foreign(
+                path,
+                image=SCENES["image"],
+                size=np.arange(COUNT),
+                names=np.array([b"a"] * COUNT),
+                palette=np.zeros((9, 3)),
+                raw=np.zeros((COUNT, 8192), np.uint8),
+            )
+        )
+        assert store.batch([3, 2])["size"].tolist() == [3, 2]
+        assert set(store.batch([0])) == {"image", "size"}
+
+    def test_other_settings_stay_text(self, path):
+        foreign(path, image=SCENES["image"])
+        with h5py.File(path, "a") as file:
+            file.attrs["settings"] = "--size 32"
+        assert SceneStore(path).attributes["settings"] == "--size 32"
+
+
+IMAGES = np.zeros((3, 4, 5, 3), np.uint8)
+
+
+class TestDamage:
+    def test_a_missing_file(self, path):
+        with pytest.raises(DataError, match="does not exist"):
+            SceneStore(path)
+
+    def test_another_kind_of_file(self, path):
+        path.write_text("not HDF5" * 100)
+        with pytest.raises(DataError, match=r"cannot be read as HDF5 .* generate it again"):
+            SceneStore(path)
+
+    def test_a_file_cut_short(self, written):
+        whole = written.read_bytes()
+        written.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="again"):
+            SceneStore(written).batch(range(COUNT))
+
+    def test_a_flipped_bit_names_the_sample(self, written):
+        with h5py.File(written) as file:
+            chunk = file["image"].id.get_chunk_info(12)
+        whole = bytearray(written.read_bytes())
+        whole[chunk.byte_offset + chunk.size // 2] ^= 16
+        written.write_bytes(whole)
+        store = SceneStore(written)
+        assert np.array_equal(store.batch([11])["image"], SCENES["image"][[11]])
+        with pytest.raises(DataError, match=r"'image' of sample 12 cannot be read .* damaged"):
+            store.batch([11, 12])
+
+    def test_a_file_removed_while_it_is_used(self, written):
+        store = SceneStore(written)
+        written.unlink()
+        with pytest.raises(DataError, match="was removed"):
+            store.batch([0])
+
+    def test_a_file_that_was_never_completed(self, path):
+        foreign(path, image=IMAGES)
+        with h5py.File(path, "a") as file:
+            file.attrs["complete"] = False
+        with pytest.raises(DataError, match="never completed"):
+            SceneStore(path)
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"images": IMAGES}, "no data set 'image', only: images"),
+            ({}, "no data set 'image', only: nothing"),
+            ({"image": IMAGES.astype(np.float32)}, r"'image' must be \[N, H, W, 3\] uint8, .* \[3, 4, 5, 3\] float32"),
+            ({"image": IMAGES.transpose(0, 3, 1, 2)}, r"\[3, 3, 4, 5\] uint8. Convert the images .* channels last"),
+            ({"image": IMAGES[:0]}, "'image' must be"),
+            ({"image": IMAGES, "mask": np.zeros((3, 4, 5), np.float32)}, r"'mask' must be \[3, 4, 5\] uint8"),
+            ({"image": IMAGES, "mask": np.zeros((3, 6, 4, 5), np.uint8)}, "Store a label map"),
+            ({"image": IMAGES, "mask": np.zeros((2, 4, 5), np.uint8)}, r"but is \[2, 4, 5\]"),
+            ({"image": IMAGES, "mask": np.zeros((3, 6, 1, 4, 5), np.uint8)}, r"but is \[3, 6, 1, 4, 5\]"),
+            ({"image": IMAGES, "mask": np.zeros((2, 6, 4, 5, 1), np.uint8)}, r"but is \[2, 6, 4, 5, 1\]"),
+            ({"image": IMAGES, "mask": np.zeros((3, 0, 4, 5, 1), np.uint8)}, r"but is \[3, 0, 4, 5, 1\]"),
+            ({"image": IMAGES, "boxes": np.zeros((3, 2, 5), np.float32)}, r"'boxes' must be \[3, M, 4\] float32"),
+            ({"image": IMAGES, "boxes": np.zeros((3, 2, 4))}, r"but is \[3, 2, 4\] float64"),
+        ],
+    )
+    def test_arrays_of_another_kind_are_refused(self, path, arrays, message):
+        with pytest.raises(DataError, match=message):
+            SceneStore(foreign(path, **arrays))
+
+    def test_masks_in_a_group_are_refused(self, path):
+        with pytest.raises(DataError, match="'mask' must be one data set, but is a group"):
+            SceneStore(foreign(path, image=IMAGES, **{"mask/first": IMAGES[..., 0]}))
+
+    @pytest.mark.parametrize("label", [-1, 256])
+    def test_labels_that_are_no_bytes_are_refused(self, path, label):
+        masks = np.full((3, 4, 5), label, np.int16)
+        store = SceneStore(foreign(path, image=IMAGES, mask=masks, boxes=np.zeros((3, 2, 4), np.float32)))
+        with pytest.raises(DataError, match=f"labels from {label} to {label}"):
+            store.batch([0])

@@ -1,0 +1,216 @@
+"""shifts: the numbers of an evaluation of each test set, slots enough, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unscene.data import shifts_of
+from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.errors import DataError, RecipeError, RunError
+from unscene.evaluation import shifts
+from unscene.evaluation.evaluate import evaluate, measure
+from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
+from unscene.report.shift_table import changes_in_words, shift_lines, shift_table
+
+CROP = {"crop": {"crop": 0.5}}
+MORE = {"more_objects": {"min_objects": 7, "max_objects": 10}}
+
+
+@pytest.fixture
+def loaded(make_loaded, make_model):
+    """A model of six slots on eight scenes, which takes any other number of slots but twelve."""
+
+    @dataclass
+    class Shifting(make_loaded):
+        @property
+        def recipe(self) -> dict[str, Any]:
+            return super().recipe | {"test": {"count": 8, "seed": 3}}
+
+        @property
+        def settings(self):
+            def source(part, **changes):
+                return MultiDSprites(MultiDSpritesSettings(**{"count": 8, "seed": 3, **changes}))
+
+            return SimpleNamespace(source=source)
+
+        def with_slots(self, num_slots):
+            if num_slots == 12:
+                raise RecipeError("twelve is too many.")
+            return Shifting(make_model(num_slots=num_slots))
+
+    return Shifting()
+
+
+@pytest.fixture
+def evaluated(loaded, tmp_path):
+    """Evaluate under shifts into tmp_path/out."""
+
+    def run(chosen, **more):
+        return evaluate_shifts(loaded, chosen, tmp_path / "out", **({"progress": False} | more))
+
+    return run
+
+
+def read(folder):
+    return json.loads((folder / "shifts.json").read_text(encoding="utf-8"))
+
+
+def test_scores_are_those_of_an_evaluation_of_each_test_set(loaded, evaluated, tmp_path):
+    made = evaluated(CROP)
+    written = read(tmp_path / "out")
+    assert written == json.loads(json.dumps(made.as_json(), default=str))
+    assert [row["shift"] for row in written["shifts"]] == ["none", "crop"]
+    for row, changes in zip(written["shifts"], ({}, CROP["crop"]), strict=True):
+        source = MultiDSprites(MultiDSpritesSettings(count=8, seed=3, **changes))
+        alone = measure(loaded, source, count=8, batch_size=32, description_of_data={}, progress=False)
+        scores = {name: value for name, value in alone.metrics.items() if name != "ms_per_image"}
+        assert {name: row[name] for name in scores} == scores
+        assert row["changes"] == changes
+        assert row["evaluation"]["provenance"]["data"]["scenes"] == 8
+        assert row["evaluation"]["provenance"]["weights"]["step"] == 20000
+    none, crop = written["shifts"]
+    assert none["ari_fg_change"] is None
+    assert crop["ari_fg_change"] == crop["ari_fg"] - none["ari_fg"]
+    assert crop["evaluation"]["provenance"]["data"]["crop"] == 0.5
+
+
+def test_changes_hold_for_every_test_set_and_a_shifts_own_go_before_them(evaluated, tmp_path):
+    evaluated(CROP, changes={"count": 3, "seed": 7, "crop": 0.9})
+    data = [row["evaluation"]["provenance"]["data"] for row in read(tmp_path / "out")["shifts"]]
+    assert [(each["scenes"], each["seed"], each["crop"]) for each in data] == [(3, 7, 0.9), (3, 7, 0.5)]
+
+
+def test_more_objects_have_a_slot_each(evaluated):
+    none, crop, more = evaluated(CROP | MORE).rows
+    assert (none.slots, crop.slots, more.slots) == (6, 6, 11)
+    assert (none.note, crop.note) == ("", "")
+    assert more.note == "scored with 11 slots; it was trained with 6."
+    assert more.result.metrics["ari_fg"] > 0.95  # which six slots cannot have
+    assert more.result.recipe["model"]["num_slots"] == 11
+
+
+def test_a_model_that_cannot_have_more_slots_is_scored_as_it_is(evaluated):
+    _, row = evaluated({"more": {"min_objects": 11, "max_objects": 11}}).rows
+    assert row.slots == 6
+    assert row.note == "scored with its own 6 slots, too few for 11 objects and the background: twelve is too many."
+    assert row.result.metrics["ari_fg"] < 0.95
+
+
+def test_what_the_paper_reports_is_not_of_shifted_scenes(evaluated, tmp_path):
+    evaluated(CROP)
+    none, crop = read(tmp_path / "out")["shifts"]
+    assert none["evaluation"]["reported"] == {"ari_fg": 0.951, "map_50_95": 0.435}
+    assert crop["evaluation"]["reported"] == {}
+
+
+def test_the_page_has_the_table_and_scenes_of_each_and_asks_for_nothing(evaluated, tmp_path):
+    evaluated(CROP | MORE)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<h1>colour/multi_dsprites: shifted test sets</h1>" in page
+    assert "8 scenes of multi_dsprites, seed 3; and as many of each shift." in page
+    assert "min_objects 7, max_objects 10" in page
+    assert "more_objects: scored with 11 slots; it was trained with 6." in page
+    for name in ("none", "crop", "more_objects"):
+        assert f'alt="{name}: 6 scenes, a column each.' in page
+    for address in ("src=", "href=", "srcset="):
+        assert all(part.startswith('"data:') for part in page.split(address)[1:])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "shifts.json"]
+
+
+def test_the_table_has_a_line_for_each_and_only_columns_with_numbers(evaluated, loaded, make_model):
+    evaluation = evaluated(CROP | MORE)
+    lines = shift_lines(evaluation)
+    assert lines[0] == "colour/multi_dsprites: 8 scenes of multi_dsprites, seed 3, and as many of each shift"
+    none, crop, more = (line.split() for line in lines[4:7])
+    assert (none[:2], none[3]) == (["none", "6"], "-")
+    assert (crop[:2], more[:2]) == (["crop", "6"], ["more_objects", "11"])
+    change = evaluation.values(evaluation.rows[1])["ari_fg_change"]
+    assert crop[3] == f"{change:+.3f}"
+    assert lines[-1] == "more_objects: scored with 11 slots; it was trained with 6."
+    names = ["slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse"]
+    assert [column.name for column in shift_table(evaluation)] == names
+    loaded.model = make_model(boxes=False)
+    assert [column.name for column in shift_table(evaluated(CROP, overwrite=True))] == [*names[:3], *names[4:]]
+
+
+def test_changes_are_told_in_words():
+    assert changes_in_words({"shapes": ("cone", "cube"), "crop": 2 / 3, "min_objects": 7}) == (
+        "shapes cone, cube, crop 0.667, min_objects 7"
+    )
+    assert changes_in_words({}) == ""
+
+
+def test_each_bar_has_the_name_of_its_test_set(evaluated, capsys):
+    evaluated(CROP, progress=True)
+    bars = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    assert list(dict.fromkeys(bar.split(":")[0] for bar in bars if bar)) == ["none", "crop"]
+
+
+def test_all_shifts_or_those_named(loaded):
+    known = shifts_of("multi_dsprites")
+    assert list(known) == ["more_objects", "unseen_shape", "unseen_colour", "occlusion", "crop"]
+    assert chosen_shifts(loaded, "all") == known
+    assert chosen_shifts(loaded, "crop, occlusion") == {name: known[name] for name in ("crop", "occlusion")}
+    assert list(shifts_of("clevr_scenes")) == list(known)
+
+
+@pytest.mark.parametrize(
+    ("data", "word", "message"),
+    [
+        ({}, "corp", r"multi_dsprites has no shift 'corp', only more_objects.* Did you mean 'crop'\?"),
+        ({}, "crop,", "has no shift ''"),
+        ({}, "all,crop", "'all' stands alone: --shift all for every shift of multi_dsprites"),
+        ({"name": "hdf5"}, "all", "of 'colour/multi_dsprites' are of hdf5, which has none. .*--data FILE.h5"),
+        ({"name": "images"}, "crop", "SOURCE is multi_dsprites or clevr_scenes"),
+    ],
+)
+def test_other_shifts_are_refused_with_a_cure(loaded, data, word, message):
+    loaded.data = data
+    with pytest.raises(RecipeError, match=message):
+        chosen_shifts(loaded, word)
+
+
+def test_an_impossible_change_is_found_before_any_work(evaluated, loaded, tmp_path):
+    with pytest.raises(RecipeError, match=r"crop must be from 0\.25 to 1"):
+        evaluated({**MORE, "crop": {"crop": 7.0}})
+    assert loaded.batches == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_leaves_nothing_behind_and_nothing_is_replaced_unless_that_is_asked(evaluated, tmp_path, monkeypatch):
+    real, calls = shifts.measure, []
+
+    def breaks_at_the_second(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise DataError("scene 4 is damaged.")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(shifts, "measure", breaks_at_the_second)
+    with pytest.raises(DataError, match="scene 4"):
+        evaluated(CROP)
+    assert not (tmp_path / "out").exists()
+    evaluated(CROP)
+    before = read(tmp_path / "out")
+    with pytest.raises(RunError, match=r"shifts\.json and 1 more would be overwritten.*--overwrite"):
+        evaluated(MORE)
+    assert len(calls) == 4
+    assert read(tmp_path / "out") == before
+    evaluated(MORE, overwrite=True)
+    assert [row["shift"] for row in read(tmp_path / "out")["shifts"]] == ["none", "more_objects"]
+
+
+def test_a_plain_evaluation_and_one_under_shifts_never_mix(evaluated, loaded, scenes, tmp_path):
+    plain = {"count": 1, "description_of_data": {}, "progress": False, "overwrite": True}
+    evaluate(loaded, scenes, tmp_path / "out", **plain)
+    with pytest.raises(RunError, match=r"metrics\.json is of an evaluation, and an evaluation under shifts"):
+        evaluated(CROP, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "metrics.json"]
+    (tmp_path / "out" / "metrics.json").rename(tmp_path / "out" / "shifts.json")
+    with pytest.raises(RunError, match=r"shifts\.json is of an evaluation under shifts, and an evaluation would"):
+        evaluate(loaded, scenes, tmp_path / "out", **plain)

@@ -1,0 +1,211 @@
+"""decompose_images: own images in, files at their own resolution out, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from unscene.data.image_resize import FitKind
+from unscene.errors import DataError, RunError
+from unscene.inference import decompose as decompose_images
+from unscene.inference.decompose import decompose_paths
+
+
+def squares(height: int, width: int) -> np.ndarray:
+    """A red and a blue rectangle on white, whose sides are eighths of the image's."""
+    image = np.full((height, width, 3), 255, np.uint8)
+    image[height // 8 : height // 2, width // 8 : width // 2] = (200, 0, 0)
+    image[3 * height // 4 : 7 * height // 8, width // 2 : 7 * width // 8] = (0, 0, 200)
+    return image
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "trip").mkdir(parents=True)
+    Image.fromarray(squares(64, 64)).save(folder / "1.png")
+    Image.fromarray(squares(128, 192)).save(folder / "trip" / "1.png")
+    return folder
+
+
+@pytest.fixture
+def small(make_loaded, make_model):
+    return make_loaded(make_model(num_slots=3), size=64)
+
+
+def coco(path):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def test_masks_overlays_and_arrays_have_the_images_own_size(small, photos, tmp_path):
+    out = tmp_path / "out"
+    summary = decompose_paths(small, [photos], out, progress=False)
+    assert (summary.images, summary.objects, summary.skipped) == (2, 4, ())
+    for name, size in (("1", (64, 64)), ("trip/1", (192, 128))):
+        with Image.open(out / f"{name}.masks.png") as masks, Image.open(out / f"{name}.overlay.png") as overlay:
+            assert masks.size == overlay.size == size
+            assert masks.mode == "P"
+            assert set(np.unique(np.asarray(masks))) == {0, 1, 2}
+    with np.load(out / "trip/1.npz") as arrays:
+        assert arrays["image_size"].tolist() == [128, 192]
+        assert arrays["slots"].tolist() == [1, 2]
+        assert arrays["boxes"][0] == pytest.approx([24, 16, 96, 64], abs=6)  # its soft border is another colour
+        assert arrays["scores"].tolist() == pytest.approx([0.95, 0.6])
+        assert arrays["latents"].shape == (2, 3)
+        assert "soft_masks" not in arrays
+
+
+def test_objects_json_is_a_coco_file_of_the_same_masks(small, photos, tmp_path):
+    out = tmp_path / "out"
+    decompose_paths(small, [photos], out, progress=False)
+    found = coco(out / "objects.json")
+    names = {image["id"]: image["file_name"] for image in found.loadImgs(found.getImgIds())}
+    assert sorted(names.values()) == ["1.png", "trip/1.png"]
+    for annotation in found.loadAnns(found.getAnnIds()):
+        with Image.open(out / names[annotation["image_id"]].replace(".png", ".masks.png")) as masks:
+            assert (found.annToMask(annotation) == (np.asarray(masks) == annotation["slot"])).all()
+        assert len(annotation["latent"]) == 3
+    assert found.dataset["info"]["model"] == small.name
+    assert found.dataset["info"]["weights"]["sha256"] == "12ab"
+
+
+def test_locations_are_in_every_result(make_loaded, make_model, photos, tmp_path):
+    out = tmp_path / "out"
+    decompose_paths(make_loaded(make_model(num_slots=3, locations=True)), [photos], out, progress=False)
+    found = json.loads((out / "objects.json").read_text())
+    assert len(found["annotations"]) == 4
+    for annotation in found["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        image = found["images"][annotation["image_id"] - 1]
+        middle = [(y + height / 2) / image["height"], (x + width / 2) / image["width"]]
+        assert annotation["location"] == pytest.approx(middle, abs=0.03)
+    assert np.load(out / "1.npz")["locations"].shape == (2, 2)
+    assert "<summary>Locations</summary>" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_contact_sheet_links_to_files_that_exist(small, photos, tmp_path):
+    Image.fromarray(squares(64, 64)).save(photos / "a b&c#.png")
+    decompose_paths(small, [photos], tmp_path / "out", progress=False)
+    links = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            links.extend(value for name, value in attrs if tag == "a" and name == "href")
+
+    Links().feed((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert sorted(links) == ["1.overlay.png", "a%20b%26c%23.overlay.png", "trip/1.overlay.png"]
+    assert (tmp_path / "out" / "a b&c#.overlay.png").is_file()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_however_an_image_is_fitted_boxes_return_to_its_pixels(small, tmp_path, fit: FitKind):
+    image = np.full((96, 128, 3), 255, np.uint8)
+    image[32:64, 48:80] = (200, 0, 0)
+    Image.fromarray(image).save(tmp_path / "1.png")
+    decompose_paths(small, [tmp_path / "1.png"], tmp_path / "out", fit=fit, progress=False)
+    with Image.open(tmp_path / "out" / "1.masks.png") as masks:
+        found = np.asarray(masks)
+    assert found.shape == (96, 128)
+    assert found[48, 64] > 0
+    assert (found[36:60, 52:76] == found[48, 64]).all()
+    assert (found[:, :40] == 0).all()
+    assert (found[:, 88:] == 0).all()
+
+
+def test_without_boxes_they_are_of_the_masks(make_loaded, make_model, photos, tmp_path):
+    small = make_loaded(make_model(num_slots=3, boxes=False))
+    decompose_paths(small, [photos / "1.png"], tmp_path / "out", progress=False, soft_masks=True)
+    with np.load(tmp_path / "out" / "1.npz") as arrays:
+        assert arrays["boxes"].tolist() == [[8, 8, 32, 32], [32, 48, 56, 56]]
+        assert arrays["areas"].tolist() == [24 * 24, 24 * 8]
+        assert arrays["soft_masks"].shape == (3, 64, 64)
+        assert np.allclose(arrays["soft_masks"].sum(axis=0), 1, atol=1e-2)
+
+
+def test_objects_below_min_area_are_background(small, photos, tmp_path):
+    summary = decompose_paths(small, [photos / "1.png"], tmp_path / "out", min_area=200, progress=False)
+    assert summary.objects == 1
+    with Image.open(tmp_path / "out" / "1.masks.png") as masks:
+        assert set(np.unique(np.asarray(masks))) == {0, 1}
+
+
+def test_an_image_without_objects_has_files_too(small, tmp_path):
+    Image.fromarray(np.full((20, 20, 3), 9, np.uint8)).save(tmp_path / "1.png")
+    assert decompose_paths(small, [tmp_path / "1.png"], tmp_path / "out", progress=False).objects == 0
+    assert coco(tmp_path / "out" / "objects.json").getAnnIds() == []
+    with np.load(tmp_path / "out" / "1.npz") as arrays:
+        assert arrays["boxes"].shape == (0, 4)
+
+
+def test_a_damaged_image_is_named_and_nothing_is_left(small, photos, tmp_path):
+    (photos / "2.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"2\.png.*--skip-damaged"):
+        decompose_paths(small, [photos], tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_image_is_left_out_on_request(small, photos, tmp_path):
+    (photos / "2.png").write_bytes(b"no image")
+    summary = decompose_paths(small, [photos], tmp_path / "out", skip_damaged=True, progress=False)
+    assert (summary.images, summary.skipped) == (2, (photos / "2.png",))
+    assert "2.png" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match="none of the 1 images"):
+        decompose_paths(small, [photos / "2.png"], tmp_path / "other", skip_damaged=True, progress=False)
+
+
+def test_results_are_overwritten_on_request_alone_and_other_files_stay(small, photos, tmp_path):
+    out = tmp_path / "out"
+    decompose_paths(small, [photos / "1.png"], out, progress=False)
+    (out / "mine.txt").write_text("mine")
+    before = (out / "objects.json").read_bytes()
+    with pytest.raises(RunError, match="--overwrite"):
+        decompose_paths(small, [photos / "1.png"], out, min_area=200, progress=False)
+    assert (out / "objects.json").read_bytes() == before
+    decompose_paths(small, [photos / "1.png"], out, min_area=200, overwrite=True, progress=False)
+    assert len(json.loads((out / "objects.json").read_text())["annotations"]) == 1
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_an_interruption_leaves_the_folder_as_it_was(small, photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decompose_images, "write_page", interrupted)  # after all images
+    with pytest.raises(KeyboardInterrupt):
+        decompose_paths(small, [photos], out, progress=False)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(small, photos, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RunError, match="is a file"):
+        decompose_paths(small, [photos], tmp_path / "out", progress=False)
+
+
+def test_results_beside_the_images_are_not_decomposed_in_turn(small, photos):
+    decompose_paths(small, [photos], photos, progress=False)
+    assert decompose_paths(small, [photos], photos, overwrite=True, progress=False).images == 2
+
+
+def test_few_images_are_held_at_once_and_results_do_not_depend_on_it(small, photos, tmp_path, monkeypatch):
+    decompose_paths(small, [photos], tmp_path / "a", progress=False)
+    monkeypatch.setattr(decompose_images, "_IMAGES_AT_ONCE", 1)
+    decompose_paths(small, [photos], tmp_path / "b", progress=False)
+    monkeypatch.setattr(decompose_images, "_IMAGES_AT_ONCE", 9)
+    monkeypatch.setattr(decompose_images, "_PIXELS_AT_ONCE", 64 * 64 + 1)
+    decompose_paths(small, [photos], tmp_path / "c", progress=False)
+    assert small.batches == [2, 1, 1, 1, 1]
+    for name in ("1.masks.png", "trip/1.overlay.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -1,0 +1,86 @@
+"""output_names: every image once, folders mirrored, no clash."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unscene.errors import DataError
+from unscene.inference.output_names import named_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / name)
+        return tmp_path
+
+    return make
+
+
+def stems(*paths: Path) -> list[str]:
+    return [image.stem for image in named_images(paths)[1]]
+
+
+def test_a_folder_is_mirrored(folder):
+    root = folder("b.png", "a/1.png", "a/c/1.png")
+    common, images = named_images([root])
+    assert common == root
+    assert [image.stem for image in images] == ["a/1", "a/c/1", "b"]
+    assert [image.file_name for image in images] == ["a/1.png", "a/c/1.png", "b.png"]
+
+
+def test_equal_names_in_two_folders_keep_their_folders(folder):
+    root = folder("a/1.png", "b/1.png")
+    assert stems(root / "a", root / "b") == ["a/1", "b/1"]
+    assert stems(root / "a" / "1.png", root / "b" / "1.png") == ["a/1", "b/1"]
+    assert stems(root / "b" / "1.png") == ["1"]
+
+
+def test_equal_stems_keep_their_suffixes(folder):
+    root = folder("1.png", "1.jpg", "2.png")
+    assert sorted(stems(root)) == ["1.jpg", "1.png", "2"]
+
+
+def test_names_that_differ_in_case_alone_keep_their_suffixes(folder):
+    root = folder("A.png", "a.jpg")
+    assert sorted(stems(root)) == ["A.png", "a.jpg"]
+
+
+def test_an_image_named_twice_is_one(folder):
+    root = folder("a/1.png", "2.png")
+    assert stems(root / "a" / "1.png", root, root / "a" / ".." / "2.png") == ["a/1", "2"]
+
+
+def test_earlier_results_are_no_images(folder):
+    root = folder("1.png", "1.overlay.png", "1.masks.png")
+    assert stems(root) == ["1"]
+    (root / "1.png").unlink()
+    with pytest.raises(DataError, match="only results"):
+        named_images([root])
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no image or folder .*nowhere\.png"):
+        named_images([tmp_path / "nowhere.png"])
+    with pytest.raises(DataError, match="has no image"):
+        named_images([tmp_path])
+    with pytest.raises(DataError, match="no image was named"):
+        named_images([])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are not bytes there")
+def test_a_name_that_is_no_text_is_refused(folder):
+    root = folder("1.png")
+    try:
+        (root / "1.png").rename(root / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    with pytest.raises(DataError, match="not UTF-8"):
+        named_images([root])

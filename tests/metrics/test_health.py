@@ -1,0 +1,142 @@
+"""health: made-up decompositions get the verdict that their masks deserve."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unscene.errors import TrainingError
+from unscene.metrics.health import Health
+from unscene.scene import Decomposition
+
+B, K, SIZE = 2, 4, 8
+
+
+def decomposition(
+    shares: torch.Tensor, background: int | None = -1, valid: torch.Tensor | None = None
+) -> Decomposition:
+    """Of masks [K, SIZE, SIZE], the same for every image."""
+    masks = shares[None, :, None].expand(B, -1, -1, -1, -1)
+    boxes = None if valid is None else torch.zeros(B, valid.shape[1], 4)
+    return Decomposition(
+        log_masks=masks.log(),
+        components=torch.zeros(B, len(shares), 3, SIZE, SIZE),
+        background=background,
+        boxes=boxes,
+        box_scores=None if valid is None else valid.float(),
+        box_valid=valid,
+    )
+
+
+def hard(labels: torch.Tensor) -> torch.Tensor:
+    """Masks [K, SIZE, SIZE] of a label map of slots."""
+    return torch.stack([(labels == slot).float() for slot in range(K)])
+
+
+def verdict(made_up: Decomposition) -> str:
+    health = Health()
+    health.update(made_up)
+    return health.verdict()
+
+
+def map_of(*objects: tuple[int, slice, slice]) -> torch.Tensor:
+    labels = torch.full((SIZE, SIZE), K - 1)
+    for slot, rows, columns in objects:
+        labels[rows, columns] = slot
+    return labels
+
+
+THREE = map_of((0, slice(0, 3), slice(0, 3)), (1, slice(0, 3), slice(5, 8)), (2, slice(5, 8), slice(0, 3)))
+
+
+def test_three_objects_in_three_slots_are_well():
+    assert verdict(decomposition(hard(THREE))).startswith("decomposing")
+
+
+def test_all_objects_in_one_slot():
+    one = torch.where(THREE < K - 1, 0, THREE)
+    assert verdict(decomposition(hard(one))).startswith("all objects in one slot")
+
+
+def test_everything_background():
+    assert verdict(decomposition(hard(map_of()))).startswith("everything background")
+
+
+def test_faded_masks_are_everything_background_too():
+    faded = 0.3 * hard(THREE) + 0.7 * hard(map_of())  # the objects are seen, but their slots win no pixel
+    assert verdict(decomposition(faded)).startswith("everything background")
+
+
+def test_no_background():
+    labels = torch.arange(SIZE * SIZE).reshape(SIZE, SIZE) % (K - 1)
+    assert verdict(decomposition(hard(labels))).startswith("no background")
+
+
+def test_undecided():
+    assert verdict(
+        decomposition(torch.tensor([0.28, 0.24, 0.24, 0.24])[:, None, None].expand(-1, SIZE, SIZE))
+    ).startswith("undecided")
+
+
+def test_masks_that_are_no_numbers():
+    assert verdict(decomposition(torch.full((K, SIZE, SIZE), float("nan")))).startswith("not finite")
+
+
+def test_a_model_without_a_background_slot():
+    assert verdict(decomposition(hard(THREE), background=None)).startswith("decomposing")
+    one = hard(torch.zeros(SIZE, SIZE))
+    assert verdict(decomposition(one, background=None)).startswith("all of the image in one slot")
+
+
+def test_a_large_slot_is_no_bad_sign_where_none_is_known_to_be_the_background():
+    two = torch.where(THREE == 2, K - 1, THREE)
+    two[0, :3] = two[0, 5:8] = K - 1  # two objects of six pixels each: the rest is .81 of the image
+    two[1, :3] = K - 1  # and one of three: .86
+    assert verdict(decomposition(hard(two))).startswith("decomposing: several slots share the foreground")
+    found = verdict(decomposition(hard(two), background=None))
+    assert found.startswith("decomposing: several slots share the image (largest slot 0.86")
+
+
+@pytest.mark.parametrize("background", [-1, 0])
+def test_one_slot_alone(background):
+    assert verdict(decomposition(torch.ones(1, SIZE, SIZE), background)).startswith("everything background")
+
+
+def test_numbers_by_hand():
+    health = Health()
+    health.update(decomposition(hard(THREE), valid=torch.tensor([[True, True, False], [True, False, False]])))
+    assert health.compute() == pytest.approx(
+        {
+            "health/largest_slot": 1 / 3,  # three objects of 9 pixels
+            "health/slots_used": 3,
+            "health/foreground": 27 / 64,
+            "health/foreground_won": 27 / 64,
+            "health/background": 37 / 64,
+            "health/decided": 1,
+            "health/boxes": 1.5,
+        }
+    )
+
+
+def test_without_boxes_none_are_counted():
+    health = Health()
+    health.update(decomposition(hard(THREE)))
+    assert "health/boxes" not in health.compute()
+
+
+def test_merged_processes_count_as_one():
+    whole, first, second = Health(), Health(), Health()
+    for each in (whole, first):
+        each.update(decomposition(hard(THREE)))
+    for each in (whole, second):
+        each.update(decomposition(hard(map_of())))
+    first.merge(second)
+    assert first.compute() == whole.compute()
+    empty = Health()
+    empty.merge(first)
+    assert empty.compute() == whole.compute()
+
+
+def test_no_image_has_no_health():
+    with pytest.raises(TrainingError, match="no image at all"):
+        Health().verdict()

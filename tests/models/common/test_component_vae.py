@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from unscene.errors import RecipeError, ShapeError
+from unscene.models.common.component_vae import ComponentVAE, ComponentVAESettings
+from unscene.models.common.stick_breaking import LOG_ZERO
+from unscene.ops.slot_packing import SlotPacking
+
+SMALL = ComponentVAESettings(
+    latent_dim=5, encoder_channels=(6, 8), encoder_hidden=16, decoder_channels=6, decoder_layers=2
+)
+
+
+def small_vae(size: int = 16, **changes) -> ComponentVAE:
+    torch.manual_seed(0)
+    return ComponentVAE(dataclasses.replace(SMALL, **changes), size)
+
+
+def two_images(slots: int = 3, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [2, 3, ...] and log masks [2, K, 1, ...]."""
+    torch.manual_seed(1)
+    return torch.rand(2, 3, size, size), (3 * torch.randn(2, slots, 1, size, size)).log_softmax(dim=1)
+
+
+def block_means(image: np.ndarray, side: int) -> np.ndarray:
+    """[C, H, W] -> [C, H / side, W / side], one square after another."""
+    channels, height, width = image.shape
+    means = np.zeros((channels, height // side, width // side))
+    for c, y, x in np.ndindex(means.shape):
+        means[c, y, x] = image[c, y * side : (y + 1) * side, x * side : (x + 1) * side].mean()
+    return means
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("reads", ["image_and_log_mask", "masked_image_and_mask"])
+def test_the_encoder_reads_each_slot_with_the_image(reads, stride):
+    vae = small_vae(encoder_input=reads, encoder_stride=stride)
+    images, log_masks = two_images()
+    mean, log_variance = vae.encode(images, log_masks)
+    assert mean.shape == log_variance.shape == (2, 3, 5)
+    for b in range(2):
+        for k in range(3):
+            image, log_mask = images[b].numpy(), log_masks[b, k].numpy()
+            if reads == "image_and_log_mask":
+                seen = np.concatenate([image, np.maximum(log_mask, -16)])
+            else:
+                seen = np.concatenate([image * np.exp(log_mask), np.exp(log_mask)])
+            code = vae.encoder(torch.from_numpy(block_means(seen, stride)).float()[None])[0]
+            assert_close(mean[b, k], code[:5], rtol=1e-4, atol=1e-6)
+            assert_close(log_variance[b, k], code[5:], rtol=1e-4, atol=1e-6)
+
+
+def test_a_masked_encoder_does_not_see_what_is_outside_of_the_mask():
+    vae = small_vae(encoder_input="masked_image_and_mask")
+    images, _ = two_images()
+    log_masks = torch.zeros(2, 2, 1, 16, 16)
+    log_masks[:, 0, :, :, :8], log_masks[:, 1, :, :, 8:] = -200.0, -200.0
+    before = vae.encode(images, log_masks)[0]
+    images[:, :, :, 8:] = 0.3
+    after = vae.encode(images, log_masks)[0]
+    assert_close(before[:, 1], after[:, 1])
+    assert (before[:, 0] - after[:, 0]).abs().max() > 1e-3
+
+
+def test_log_masks_of_nothing_read_alike():
+    """-40 and -1000 are both nothing, and neither may drown the image."""
+    vae = small_vae()
+    images, log_masks = two_images()
+    assert torch.equal(
+        vae.encode(images, torch.full_like(log_masks, -40))[0], vae.encode(images, torch.full_like(log_masks, -1e3))[0]
+    )
+
+
+def test_decoded_colours_are_the_sigmoid_of_the_free_ones():
+    bounded, free = small_vae(colour="sigmoid"), small_vae(colour="linear")
+    latents = torch.randn(2, 3, 5)
+    (colour, logits), (raw, same_logits) = bounded.decode(latents), free.decode(latents)
+    assert colour.shape == (2, 3, 3, 16, 16)
+    assert logits.shape == (2, 3, 1, 16, 16)
+    assert_close(colour, raw.sigmoid())
+    assert_close(logits, same_logits)
+    assert raw.min() < 0
+
+
+def test_slots_are_decoded_each_by_itself():
+    vae = small_vae()
+    latents = torch.randn(2, 3, 5)
+    together = torch.cat(vae.decode(latents), dim=2)
+    for b in range(2):
+        for k in range(3):
+            alone = torch.cat(vae.decode(latents[b : b + 1, k : k + 1]), dim=2)
+            assert_close(together[b, k], alone[0, 0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [8, 20, 33])
+def test_sizes_that_halve_unevenly_can_be_encoded(size):
+    vae = small_vae(size)
+    images, log_masks = two_images(size=size)
+    mean, _ = vae.encode(images, log_masks)
+    assert vae.decode(mean)[0].shape[-1] == size
+
+
+def test_too_many_layers_for_the_image_are_refused():
+    with pytest.raises(RecipeError, match="images of 2 pixels are too small for 2 encoder layers"):
+        small_vae(2)
+
+
+def test_an_average_that_does_not_divide_the_image_is_refused():
+    with pytest.raises(RecipeError, match="encoder_stride that divides"):
+        small_vae(16, encoder_stride=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"encoder_stride": 0, "latent_dim": -1}, "latent_dim -1, encoder_stride 0"),
+        ({"decoder_stride": 0}, "decoder_stride 0"),
+        ({"encoder_channels": (8, 0)}, r"encoder_channels \[8, 0\]"),
+    ],
+)
+def test_numbers_below_one_are_refused(wrong, said):
+    with pytest.raises(RecipeError, match=f"model.vae has {said}"):
+        ComponentVAESettings(**wrong)
+
+
+def test_images_and_masks_of_different_sizes_are_refused():
+    vae = small_vae()
+    with pytest.raises(ShapeError, match="images"):
+        vae.encode(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 1, 16, 16))
+    with pytest.raises(ShapeError, match="log_masks"):
+        vae.encode(torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16))
+
+
+def quarters(size: int = 16) -> torch.Tensor:
+    """[4, 4] regions of 2 images' 2 slots: the upper left quarter, the whole, the lower right quarter, the whole."""
+    half, whole = size // 2, [0.0, 0, size, size]
+    return torch.tensor([[0.0, 0, half, half], whole, [half, half, size, size], whole])
+
+
+def test_an_encoder_of_regions_reads_what_the_region_shows_at_the_encoders_size():
+    vae = small_vae(encoder_input="masked_image_and_mask", encoder_stride=2, encoder_region="roi")
+    images, log_masks = two_images(slots=2)
+    mean, _ = vae.encode(images, log_masks, regions=quarters())
+    mask = log_masks.exp()
+    read = torch.cat([images[:, None] * mask, mask], dim=2)
+    of_quarter = vae.encoder(read[0, 0, None, :, :8, :8])[0, :5]
+    assert_close(mean[0, 0], of_quarter, rtol=1e-4, atol=1e-5)
+    of_quarter = vae.encoder(read[1, 0, None, :, 8:, 8:])[0, :5]
+    assert_close(mean[1, 0], of_quarter, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_of_regions_draws_there_and_nothing_elsewhere():
+    vae = small_vae(decoder_region="roi", roi_size=8, decoder_padding="same")
+    latents = torch.randn(2, 2, 5)
+    colour, logits = vae.decode(latents, regions=quarters())
+    drawn = vae.decoder(latents.flatten(0, 1)).unflatten(0, (2, 2))
+    assert colour.shape == (2, 2, 3, 16, 16)
+    assert_close(colour[0, 0, :, :8, :8], drawn[0, 0, :3].sigmoid())
+    assert_close(logits[1, 0, :, 8:, 8:], drawn[1, 0, 3:])
+    assert not colour[0, 0, :, 8:].any()
+    assert (logits[0, 0, :, :, 8:] == LOG_ZERO).all()
+    assert colour[0, 1].min() > 0  # the whole image
+
+
+def test_slots_that_are_not_used_cost_and_draw_nothing():
+    vae = small_vae()
+    images, log_masks = two_images(slots=24)
+    slots = SlotPacking.of(torch.arange(48).view(2, 24) % 3 == 0)
+    every_mean, every_variance = vae.encode(images, log_masks)
+    mean, log_variance = vae.encode(images, log_masks, slots)
+    assert len(slots.pack(log_masks)) == 16
+    assert_close(mean[slots.used], every_mean[slots.used], rtol=1e-4, atol=1e-6)
+    assert_close(log_variance[slots.used], every_variance[slots.used], rtol=1e-4, atol=1e-6)
+    assert not mean[~slots.used].any()
+    assert not log_variance[~slots.used].any()
+    colour, logits = vae.decode(every_mean, slots)
+    assert_close(colour[slots.used], vae.decode(every_mean)[0][slots.used], rtol=1e-4, atol=1e-6)
+    assert not colour[~slots.used].any()
+    assert (logits[~slots.used] == LOG_ZERO).all()

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from torch.distributions import Categorical, kl_divergence
+
+from unscene.errors import ShapeError
+from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
+
+
+def scene(seed: int, batch: int = 2, slots: int = 3, size: int = 3) -> tuple[torch.Tensor, ...]:
+    """float64 images, components, log masks and scales."""
+    noise = np.random.default_rng(seed)
+    images = noise.random((batch, 3, size, size))
+    components = noise.random((batch, slots, 3, size, size))
+    masks = noise.dirichlet(np.full(slots, 0.5), (batch, 1, size, size)).transpose(0, 4, 1, 2, 3)
+    scales = noise.uniform(0.05, 0.4, slots)
+    return tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in (images, components, np.log(masks), scales))
+
+
+def equation_2(images, components, masks, scales, over: str) -> list[float]:
+    """log sum_k m_k N(x; X_k, sigma_k^2) with SciPy, one pixel (and one channel) after another."""
+    answers = []
+    for image, parts, shares in zip(images, components, masks, strict=True):
+        total = 0.0
+        for y, x in np.ndindex(image.shape[1:]):
+            density = norm.pdf(image[:, y, x], parts[:, :, y, x], scales[:, None])  # [K, 3]
+            share = shares[:, 0, y, x]
+            if over == "pixel":
+                total += math.log(sum(share[k] * density[k].prod() for k in range(len(share))))
+            else:
+                total += sum(math.log(sum(share[k] * density[k, c] for k in range(len(share)))) for c in range(3))
+        answers.append(total)
+    return answers
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), slots=st.integers(1, 4))
+def test_likelihood_is_equation_2(over, seed, slots):
+    images, components, log_masks, scales = scene(seed, slots=slots)
+    likelihood = mixture_log_likelihood(images, components, log_masks, scales, over)
+    reference = equation_2(images.numpy(), components.numpy(), log_masks.exp().numpy(), scales.numpy(), over)
+    assert likelihood.dtype == torch.float64
+    assert likelihood.tolist() == pytest.approx(reference, rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+def test_a_perfect_slot_alone_reaches_the_density_at_its_mean(over):
+    images = torch.rand(1, 3, 4, 4)
+    likelihood = mixture_log_likelihood(images, images[:, None], torch.zeros(1, 1, 1, 4, 4), torch.tensor([0.1]), over)
+    assert likelihood.item() == pytest.approx(-48 * math.log(0.1 * math.sqrt(2 * math.pi)), rel=1e-5)
+
+
+def test_channels_mixed_alone_may_be_shared_by_slots_that_fit_one_each():
+    """The first slot fits red, the second green and blue: by channel each gets half, by pixel neither fits."""
+    image = torch.zeros(1, 3, 1, 1)
+    parts = torch.tensor([[0.0, 1, 1], [1, 0, 0]]).view(1, 2, 3, 1, 1)
+    log_masks = torch.full((1, 2, 1, 1, 1), math.log(0.5))
+    scales = torch.tensor([0.1, 0.1])
+    by_channel = mixture_log_likelihood(image, parts, log_masks, scales, "channel").item()
+    assert by_channel == pytest.approx(3 * (math.log(0.5) + norm.logpdf(0, 0, 0.1)), rel=1e-5)
+    assert mixture_log_likelihood(image, parts, log_masks, scales, "pixel").item() < by_channel - 40
+
+
+def test_half_precision_is_summed_in_float32():
+    images, components, log_masks, scales = (each.bfloat16() for each in scene(0, size=8))
+    half = mixture_log_likelihood(images, components, log_masks, scales)
+    full = mixture_log_likelihood(images.double(), components.double(), log_masks.double(), scales.double())
+    assert half.dtype == torch.float32
+    assert half.tolist() == pytest.approx(full.tolist(), rel=1e-4)
+
+
+def test_hopeless_components_give_finite_likelihood_and_gradient():
+    images, log_masks = torch.zeros(1, 3, 2, 2), torch.full((1, 2, 1, 2, 2), math.log(0.5))
+    components = torch.full((1, 2, 3, 2, 2), 50.0, requires_grad=True)
+    likelihood = mixture_log_likelihood(images, components, log_masks, torch.tensor([0.01, 0.01]))
+    likelihood.sum().backward()
+    assert torch.isfinite(likelihood).all()
+    assert torch.isfinite(components.grad).all()
+    assert components.grad.max() < 0
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(0, "images"), (1, "components"), (2, "log_masks"), (3, "scales")])
+def test_likelihood_refuses_axes_that_do_not_fit(wrong, message):
+    arguments = list(scene(0))
+    arguments[wrong] = arguments[wrong][:1, ..., :1] if wrong < 3 else arguments[wrong][:2]
+    if wrong == 0:
+        arguments[0] = arguments[0][:, :2]
+    with pytest.raises(ShapeError, match=message):
+        mixture_log_likelihood(*arguments)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), slots=st.integers(1, 5))
+def test_mask_kl_is_the_categorical_divergence_summed_over_pixels(seed, slots):
+    _, _, log_masks, _ = scene(seed, slots=slots)
+    logits = torch.from_numpy(np.random.default_rng(seed + 1).normal(0, 3, log_masks.shape))
+    posterior = Categorical(logits=log_masks.movedim(1, -1))
+    decoded = Categorical(logits=logits.movedim(1, -1))
+    reference = kl_divergence(posterior, decoded).flatten(1).sum(dim=1)
+    divergence = mask_kl(log_masks, logits)
+    assert divergence.dtype == torch.float64
+    assert divergence.tolist() == pytest.approx(reference.tolist(), rel=1e-9, abs=1e-6)
+
+
+def test_mask_kl_by_hand():
+    log_masks = torch.tensor([0.5, 0.5]).log().view(1, 2, 1, 1, 1).expand(1, 2, 1, 2, 2)
+    logits = torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 2, 2)  # p = 1/4, 3/4
+    assert mask_kl(log_masks, logits).item() == pytest.approx(4 * 0.5 * (math.log(2) + math.log(2 / 3)), rel=1e-5)
+
+
+def test_mask_kl_of_equal_masks_is_zero_whatever_is_added_to_the_logits():
+    _, _, log_masks, _ = scene(3)
+    assert mask_kl(log_masks, log_masks + 7).tolist() == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_mask_kl_of_an_empty_slot_is_finite():
+    log_masks = torch.tensor([-40.0, 0.0]).view(1, 2, 1, 1, 1).requires_grad_()
+    logits = torch.tensor([30.0, 0.0]).view(1, 2, 1, 1, 1).requires_grad_()
+    divergence = mask_kl(log_masks, logits)
+    divergence.sum().backward()
+    assert divergence.item() == pytest.approx(30, rel=1e-5)
+    assert torch.isfinite(log_masks.grad).all()
+    assert logits.grad.flatten().tolist() == pytest.approx([1, -1], abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 3), (2, 2, 1, 3, 3), (2, 3, 1, 3, 4)])
+def test_mask_kl_refuses_axes_that_do_not_fit(shape):
+    with pytest.raises(ShapeError, match="decoded_logits"):
+        mask_kl(scene(0)[2], torch.zeros(shape))
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+def test_gradients_of_the_likelihood_are_right(over):
+    images, components, log_masks, scales = scene(3)
+    for each in (images, components, log_masks):
+        each.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *parts: mixture_log_likelihood(*parts, scales, over), (images, components, log_masks)
+    )
+
+
+def test_gradients_of_the_mask_divergence_are_right():
+    _, _, log_masks, _ = scene(4)
+    logits = torch.randn(log_masks.shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mask_kl, (log_masks.requires_grad_(), logits))
+
+
+def test_inputs_are_left_as_they_are():
+    parts = scene(5)
+    before = [each.clone() for each in parts]
+    mixture_log_likelihood(*parts)
+    mask_kl(parts[2], parts[2])
+    assert all(torch.equal(mine, kept) for mine, kept in zip(parts, before, strict=True))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from unscene.errors import RecipeError, ShapeError
+from unscene.models.common.spatial_broadcast_decoder import SpatialBroadcastDecoder, coordinate_grid, keep_variance
+
+
+def tile_then_convolve(decoder: SpatialBroadcastDecoder, latents: Tensor, size: int, padding: str) -> Tensor:
+    """The decoder as Watters et al. draw it: the latent at every place, coordinates beside it, then convolutions."""
+    stride, layers = decoder.stride, 1 + len(decoder.hidden)
+    activation = F.elu if decoder.activation == "elu" else F.relu
+    grid = size // stride + 2 * (layers if padding == "valid" else 1)
+    line = torch.tensor([-1 + 2 * place / (grid - 1) for place in range(grid)], dtype=latents.dtype)
+    rows, columns = line[:, None].expand(grid, grid), line[None].expand(grid, grid)
+    drawn = []
+    for latent in latents:
+        features = torch.cat([latent[:, None, None].expand(-1, grid, grid), rows[None], columns[None]])[None]
+        features = activation(F.conv2d(features, decoder.first.weight, decoder.first.bias))
+        for layer in decoder.hidden:
+            features = activation(F.conv2d(features, layer.weight, layer.bias, padding=0 if padding == "valid" else 1))
+        drawn.append(shuffled(F.conv2d(features, decoder.last.weight, decoder.last.bias)[0], stride))
+    return torch.stack(drawn)
+
+
+def shuffled(blocks: Tensor, stride: int) -> Tensor:
+    """[C * stride**2, h, w] -> [C, h * stride, w * stride]: channel (c, i, j) of a place is its pixel (i, j)."""
+    channels, height, width = len(blocks) // stride**2, *blocks.shape[1:]
+    image = blocks.new_zeros(channels, height * stride, width * stride)
+    for c in range(channels):
+        for i in range(stride):
+            for j in range(stride):
+                image[c, i::stride, j::stride] = blocks[c * stride**2 + i * stride + j]
+    return image
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers, activation):
+    torch.manual_seed(0)
+    decoder = SpatialBroadcastDecoder(5, 4, 6, layers, 16, padding, stride, activation).double()
+    decoder.first.bias.data.normal_()
+    latents = torch.randn(3, 5, dtype=torch.float64)
+    drawn = decoder(latents)
+    assert drawn.shape == (3, 4, 16, 16)
+    assert_close(drawn, tile_then_convolve(decoder, latents, 16, padding), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_the_shortcut_has_the_gradients_of_tiling(activation):
+    torch.manual_seed(0)
+    decoder = SpatialBroadcastDecoder(3, 4, channels=4, layers=2, size=8, activation=activation).double()
+    latents = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    wanted = [latents, *decoder.parameters()]
+    by_shortcut = torch.autograd.grad(decoder(latents).square().sum(), wanted)
+    by_tiling = torch.autograd.grad(tile_then_convolve(decoder, latents, 8, "valid").square().sum(), wanted)
+    for shortcut, tiling in zip(by_shortcut, by_tiling, strict=True):
+        assert_close(shortcut, tiling, rtol=1e-5, atol=1e-4)
+
+
+def test_coordinates_run_from_corner_to_corner():
+    y, x = coordinate_grid(3)[0]
+    assert y.tolist() == [[-1, -1, -1], [0, 0, 0], [1, 1, 1]]
+    assert x.tolist() == [[-1, 0, 1]] * 3
+
+
+def test_the_coordinates_are_no_weights():
+    assert "coordinates" not in SpatialBroadcastDecoder(2, 4, size=8).state_dict()
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 3}, {"stride": 0}, {"stride": -2}, {"layers": 0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(RecipeError, match="16 pixels"):
+        SpatialBroadcastDecoder(4, 4, size=16, **wrong)
+
+
+def test_a_latent_of_another_length_is_refused():
+    with pytest.raises(ShapeError, match="latents"):
+        SpatialBroadcastDecoder(4, 4, size=8)(torch.zeros(2, 5))
+
+
+def test_initialisation_keeps_the_variance_through_many_layers():
+    torch.manual_seed(0)
+    layers = [nn.Linear(512, 512) for _ in range(6)]
+    keep_variance(*layers, nn.ReLU())
+    signal = torch.randn(256, 512)
+    for layer in layers:
+        signal = layer(signal.relu())
+    assert signal.std().item() == pytest.approx(1, rel=0.2)  # the first input, too, passes a ReLU
+    assert all(layer.bias.abs().max() == 0 for layer in layers)
+
+
+def test_initialisation_of_a_convolution_is_hes():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 64, 3)
+    keep_variance(layer)
+    assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from unscene.errors import RecipeError, ShapeError
+from unscene.models.explicit_localization.butterworth import butterworth_window
+from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
+
+SETTINGS = LocationSettings(region=3, order=4, cutoff=6, iterations=8, initial_variance=0.1, variance_floor=1e-3)
+RED, GREEN = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.8, 0.2])
+
+
+def scene(size: int = 32):
+    """A red square on what is explained, and a green one far away: images, remaining and the red one's pixels."""
+    images, remaining = torch.full((1, 3, size, size), 0.5), torch.zeros(1, 1, size, size)
+    red, green = torch.zeros(size, size, dtype=torch.bool), torch.zeros(size, size, dtype=torch.bool)
+    red[6:11, 8:14], green[20:26, 20:26] = True, True
+    images[0, :, red], images[0, :, green] = RED[:, None], GREEN[:, None]
+    remaining[0, 0, red | green] = 1.0
+    return images, remaining, red
+
+
+def located(images, remaining, row, column, **changes):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    start = torch.full((len(images), settings.components - 1, 5), 0.5)
+    return location_mask(images, remaining, torch.tensor([[row, column]] * len(images)), start, settings)
+
+
+@pytest.mark.parametrize("seeds", ["random", "centre"])
+def test_an_object_on_what_is_explained_is_found_with_its_place(seeds):
+    images, remaining, red = scene()
+    mask, place = located(images, remaining, 8, 10, seeds=seeds)
+    assert_close(mask[0, 0], red.float(), rtol=0, atol=1e-3)
+    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=2e-3)  # rows 6..10, columns 8..13
+
+
+def test_nothing_outside_of_the_window_is_masked():
+    images, remaining, _ = scene()
+    mask, _ = located(images, torch.ones_like(remaining), 8, 10)
+    window = butterworth_window(torch.tensor([[8, 10]]), (32, 32), 4, 6) > 0.5
+    assert not mask[~window].any()
+    assert mask[window].any()
+
+
+def test_a_window_that_is_moved_sees_all_of_an_object():
+    images, remaining, _ = scene()
+    cut, at = located(images, remaining, 6, 8, cutoff=3)  # its corner: rows 3..9 and columns 5..11, less their corners
+    whole, place = located(images, remaining, 6, 8, cutoff=3, recentred=2)
+    assert float(cut.sum()) == pytest.approx(4 * 4 - 1, abs=0.1)
+    assert_close(at, torch.tensor([[8 / 32, 10 / 32]]), rtol=0, atol=5e-3)
+    assert_close(whole[0, 0, 6:11, 8:14], torch.ones(5, 6), rtol=0, atol=1e-2)
+    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+
+
+def test_explained_pixels_weigh_nothing_where_what_remains_weighs():
+    """A faint rest around the object is seen at full weight, and draws the object's place towards it."""
+    images, remaining, _ = scene()
+    images[0, :, 11:14, 8:14], remaining[0, 0, 11:14, 8:14] = RED[:, None, None], 0.02
+    _, seen = located(images, remaining, 8, 10, remaining_colours=False, seeds="centre")
+    _, weighed = located(images, remaining, 8, 10, remaining_colours=False, weigh_remaining=True, seeds="centre")
+    assert float(seen[0, 0]) > 9.5 / 32  # rows 6..13
+    assert_close(weighed, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+
+
+def test_three_components_part_touching_objects():
+    images, remaining, red = scene()
+    images[0, :, 6:11, 14:18], remaining[0, 0, 6:11, 14:18] = GREEN[:, None, None], 1.0
+    both, _ = located(images, remaining, 8, 10)
+    alone, place = located(images, remaining, 8, 10, components=3, seeds="centre")
+    assert both[0, 0, 6:11, 14:16].min() > 0.9  # two components take both
+    assert_close(alone[0, 0], red.float(), rtol=0, atol=1e-2)
+    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+
+
+def test_at_a_corner_the_window_is_cut():
+    images, remaining = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    images[0, :, :3, :3], remaining[0, 0, :3, :3] = RED[:, None, None], 1.0
+    mask, place = located(images, remaining, 0, 0)
+    assert_close(mask[0, 0, :3, :3], torch.ones(3, 3), rtol=0, atol=1e-3)
+    assert float(mask.sum()) == pytest.approx(9, abs=1e-2)
+    assert_close(place, torch.full((1, 2), 1.5 / 16), rtol=0, atol=2e-3)
+
+
+def test_the_ablations():
+    images, remaining, _ = scene()
+    window, place = located(images, remaining, 8, 10, method="window")
+    assert torch.equal(window > 0, butterworth_window(torch.tensor([[8, 10]]), (32, 32), 4, 6) > 0.5)
+    assert_close(place, torch.tensor([[8.5 / 32, 10.5 / 32]]))
+    everything, _ = located(images, remaining, 8, 10, method="none")
+    assert torch.equal(everything, torch.ones_like(remaining))
+
+
+def test_images_do_not_see_one_another():
+    images, remaining, _ = scene()
+    other = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    together, places = located(torch.cat([images, other]), torch.cat([remaining, torch.ones_like(remaining)]), 8, 10)
+    alone, place = located(images, remaining, 8, 10)
+    assert_close(together[:1], alone)
+    assert_close(places[:1], place)
+
+
+@pytest.mark.parametrize("remains", [0.0, 1.0])
+@pytest.mark.parametrize("seeds", ["random", "centre"])
+def test_flat_images_stay_finite(remains, seeds):
+    images = torch.full((2, 3, 16, 16), 0.3)
+    mask, place = located(images, torch.full((2, 1, 16, 16), remains), 8, 8, components=3, seeds=seeds)
+    assert mask.isfinite().all()
+    assert ((mask >= 0) & (mask <= 1)).all()
+    assert ((place >= 0) & (place <= 1)).all()
+
+
+def test_no_gradient_flows():
+    images, remaining, _ = scene()
+    mask, place = located(images.requires_grad_(), remaining.requires_grad_(), 8, 10)
+    assert not mask.requires_grad
+    assert not place.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"region": 4}, "odd"),
+        ({"cutoff": 0.0}, "above 0"),
+        ({"components": 1}, "2 or more"),
+        ({"iterations": -1}, "0 or more"),
+        ({"recentred": -1}, "0 or more"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        LocationSettings(**changes)
+
+
+def test_other_axes_are_refused():
+    images, remaining, _ = scene()
+    with pytest.raises(ShapeError, match="seeds"):
+        location_mask(images, remaining, torch.tensor([[1, 1]]), torch.zeros(1, 2, 5), SETTINGS)

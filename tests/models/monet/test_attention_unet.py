@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from unscene.errors import RecipeError, ShapeError
+from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
+
+
+def drawn(network: AttentionUNet, seen: torch.Tensor) -> torch.Tensor:
+    """The network with nothing saved: nearest resizing, concatenation, instance normalisation, as the paper says it."""
+
+    def block(layers, features):
+        convolution, normalise = layers
+        features = F.conv2d(features, convolution.weight, padding=1)
+        return F.relu(F.instance_norm(features, weight=normalise.weight, bias=normalise.bias))
+
+    skips = []
+    features = seen
+    for index, layers in enumerate(network.down):
+        if index:
+            features = F.interpolate(features, scale_factor=0.5, mode="nearest")
+        features = block(layers, features)
+        skips.append(features)
+    features = network.bottom(features).view_as(features)
+    for index, layers in enumerate(network.up):
+        if index:
+            features = F.interpolate(features, scale_factor=2, mode="nearest")
+        features = block(layers, torch.cat([features, skips[-1 - index]], dim=1))
+    return F.conv2d(features, network.to_logit.weight, network.to_logit.bias)
+
+
+@pytest.mark.parametrize(("channels", "size"), [((4, 6, 8), 16), ((4, 8, 8, 6), 32), ((8,), 8)])
+def test_it_is_the_papers_network(channels, size):
+    torch.manual_seed(0)
+    network = AttentionUNet(AttentionUNetSettings(channels, hidden=12), 4, size).double()
+    for each in network.parameters():
+        each.data += 0.1 * torch.randn_like(each)
+    seen = torch.randn(2, 4, size, size, dtype=torch.float64)
+    assert_close(network(seen), drawn(network, seen))
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [((32, 32, 64, 64, 64), 64), ((32, 32, 32, 64, 64, 64), 128)]
+)  # "5 blocks for 64 pixels and 6 for 128": both end with 4 x 4 pixels
+def test_the_papers_sizes_end_at_four_pixels(channels, size):
+    network = AttentionUNet(AttentionUNetSettings(channels), 4, size)
+    assert network.bottom[1].in_features == 64 * 4 * 4
+    assert [layer.out_features for layer in network.bottom if hasattr(layer, "out_features")] == [128, 128, 1024]
+    assert [block[0].in_channels for block in network.up] == [
+        below + beside for below, beside in zip((channels[-1], *channels[::-1]), channels[::-1], strict=False)
+    ]
+    with torch.no_grad():
+        assert network(torch.rand(1, 4, size, size)).shape == (1, 1, size, size)
+
+
+def test_gradients_reach_every_parameter():
+    torch.manual_seed(0)
+    network = AttentionUNet(AttentionUNetSettings((4, 8, 8), hidden=8), 4, 16)
+    network(torch.rand(3, 4, 16, 16)).square().sum().backward()
+    assert all(each.grad is not None and each.grad.any() for each in network.parameters())
+
+
+@pytest.mark.parametrize(("channels", "size"), [((8, 8, 8), 18), ((8, 8, 8, 8), 8), ((8, 8, 8), 4)])
+def test_sizes_that_cannot_be_halved_are_refused(channels, size):
+    with pytest.raises(RecipeError, match=rf"images of {size} pixels cannot be halved {len(channels) - 1} times"):
+        AttentionUNet(AttentionUNetSettings(channels), 4, size)
+
+
+def test_empty_settings_and_axes_are_refused():
+    with pytest.raises(RecipeError, match=r"model\.unet needs"):
+        AttentionUNetSettings(())
+    with pytest.raises(RecipeError, match=r"model\.unet needs"):
+        AttentionUNetSettings((8, 0))
+    with pytest.raises(ShapeError, match="seen"):
+        AttentionUNet(AttentionUNetSettings((8, 8)), 4, 8)(torch.rand(4, 8, 8))

@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from torch.distributions import Categorical, Normal, kl_divergence
+from torch.testing import assert_close
+
+from unscene.errors import RecipeError
+from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.resnet_fpn import BackboneSettings
+from unscene.models.rmonet.model import LossWeights, RMONet, RMONetSettings, WarmupSettings
+from unscene.models.rmonet.proposals import ProposalSettings
+from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
+from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.ops.slot_packing import SlotPacking
+
+TINY = RMONetSettings(
+    num_slots=4,
+    backbone=BackboneSettings(width=8, fpn_channels=16),
+    head=HeadSettings(channels=8, bottleneck=16, align_size=7),
+    proposals=ProposalSettings(score_threshold=0.0),  # an untrained network is sure of nothing
+    vae=ComponentVAESettings(
+        latent_dim=4,
+        encoder_channels=(8, 8, 16),
+        encoder_hidden=32,
+        encoder_input="masked_image_and_mask",
+        decoder_channels=8,
+        decoder_layers=2,
+        decoder_padding="same",
+        decoder_stride=2,
+    ),
+)
+WARMUP = WarmupSettings(steps=100, sigma_foreground=0.3, latent_weight=0.1, mask_weight=0.0, score_threshold=0.2)
+
+
+def tiny(seed: int = 0, **changes: Any) -> RMONet:
+    torch.manual_seed(seed)
+    model = RMONet(dataclasses.replace(TINY, **changes))
+    for each in model.head.to_alpha.parameters():
+        each.data.normal_(0, 1)  # alpha maps with some contrast
+    return model
+
+
+def alpha_of(model: RMONet, images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Alpha logits [B, N, maps, H, W] of boxes [B, N, 4]."""
+    slots = SlotPacking.all_of(boxes)
+    return slots.unpack(model.head(model.backbone(images), slots.pack(boxes), slots, (64, 64)))
+
+
+def head_of(kind: str) -> HeadSettings:
+    return dataclasses.replace(TINY.head, kind=kind)
+
+
+# Eq. 3
+
+
+def negative_log_likelihood(images, components, masks, over: str) -> list[float]:
+    """-log sum_k m_k N(x; X_k, sigma_k) of Eq. 2 with SciPy, in float64; sigma .11 in front, .09 behind."""
+    images, components, masks = (each.detach().double().numpy() for each in (images, components, masks))
+    scales = np.array([0.11, 0.11, 0.11, 0.09]).reshape(1, 4, 1, 1, 1)
+    density = norm.pdf(images[:, None], components, scales)  # [B, K, 3, H, W]
+    if over == "pixel":
+        density = density.prod(axis=2, keepdims=True)
+    return (-np.log((masks * density).sum(axis=1)).sum(axis=(1, 2, 3))).tolist()
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_the_loss_is_equation_3(kind, over, scenes):
+    weights = LossWeights(latent=0.4, mask=0.6, objectness=2.0, regression=3.0)
+    model, images = tiny(head=head_of(kind), mixture_over=over, weights=weights), scenes(3)
+    torch.manual_seed(5)
+    losses, answer = model.loss(images, 10)
+
+    attention = model.infer_masks(images, model.settings)
+    log_masks, proposals, predicted = attention.log_masks, attention.boxes, attention.anchors
+    torch.manual_seed(5)
+    mean, log_variance = model.vae.encode(images, log_masks)
+    latents = mean + log_variance.exp().sqrt() * torch.randn(mean.shape)
+    components, decoded = model.vae.decode(latents)
+    posterior = Normal(mean, log_variance.exp().sqrt())
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    shared, redrawn = Categorical(logits=log_masks.movedim(1, -1)), Categorical(logits=decoded.movedim(1, -1))
+    boxes, _, valid = pseudo_boxes(log_masks.detach()[:, :3, 0].exp())
+    objectness, regression = model.proposals.loss(predicted, boxes, valid)
+    expected = {
+        "reconstruction": negative_log_likelihood(images, components, log_masks.exp(), over),
+        "latent_kl": kl_divergence(posterior, prior).sum(dim=(1, 2)).tolist(),
+        "mask_kl": kl_divergence(shared, redrawn).sum(dim=(1, 2, 3)).tolist(),
+        "objectness": objectness.tolist(),
+        "regression": regression.tolist(),
+    }
+    assert losses.terms.keys() == expected.keys()
+    for name, values in expected.items():
+        assert losses.terms[name].tolist() == pytest.approx(values, rel=1e-4, abs=1e-3), name
+    assert losses.weights == {
+        "reconstruction": 1.0, "latent_kl": 0.4, "mask_kl": 0.6, "objectness": 2.0, "regression": 3.0,
+    }  # fmt: skip
+    assert losses.observed["pseudo_boxes"].tolist() == valid.sum(dim=1).tolist()
+    assert torch.equal(answer.boxes, proposals.boxes)
+    assert torch.equal(answer.latents, mean)
+    assert answer.background == -1
+
+
+def test_boxes_learn_from_masks_but_masks_not_from_boxes(scenes):
+    """No gradient flows through pseudo boxes, and the head learns from what is reconstructed alone (Section 3.4)."""
+    model = tiny()
+    terms = model.loss(scenes(2), 10)[0].terms
+    (terms["objectness"] + terms["regression"]).sum().backward(retain_graph=True)
+    assert all(each.grad is None for part in (model.head, model.vae) for each in part.parameters())
+    assert all(each.grad.any() for part in (model.proposals, model.backbone.fpn) for each in part.parameters())
+    model.zero_grad()
+    (terms["reconstruction"] + terms["mask_kl"]).sum().backward()
+    assert all(each.grad is None for each in model.proposals.parameters())
+    assert all(each.grad.any() for each in model.head.parameters())
+
+
+# Section 3.1
+
+
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_masks_are_sticks_broken_inside_the_widened_boxes(kind, scenes):
+    model, images = tiny(head=head_of(kind)).eval(), scenes(2)
+    with torch.no_grad():
+        attention = model.infer_masks(images, model.settings)
+        log_masks, proposals = attention.log_masks, attention.boxes
+        alpha = alpha_of(model, images, proposals.boxes).sigmoid().double()
+    masks = log_masks.exp()
+    for image in range(2):
+        scope = np.ones((64, 64))
+        for slot in range(3):
+            x1, y1, x2, y2 = proposals.boxes[image, slot].tolist()
+            wide, high = 0.3 * (x2 - x1), 0.3 * (y2 - y1)
+            reached = np.zeros((64, 64))
+            rows = slice(max(0, math.floor(y1 - high)), math.ceil(y2 + high))
+            reached[rows, max(0, math.floor(x1 - wide)) : math.ceil(x2 + wide)] = 1
+            taken = alpha[image, slot, 0].numpy() * reached
+            np.testing.assert_allclose(masks[image, slot, 0].numpy(), scope * taken, atol=1e-5)
+            scope *= 1 - taken
+        np.testing.assert_allclose(masks[image, 3, 0].numpy(), scope, atol=1e-5)
+
+
+def test_alpha_may_reach_everywhere_if_asked(scenes):
+    model = tiny(alpha_inside_box=False).eval()
+    with torch.no_grad():
+        log_masks = model.infer_masks(scenes(2), model.settings).log_masks
+    assert log_masks[:, 0].min() > -30
+
+
+def test_softmax_masks_share_by_the_alpha_logits(scenes):
+    model, images = tiny(masks="softmax", alpha_inside_box=False).eval(), scenes(2)
+    with torch.no_grad():
+        attention = model.infer_masks(images, model.settings)
+        log_masks, proposals = attention.log_masks, attention.boxes
+        alpha = alpha_of(model, images, proposals.boxes)
+    expected = torch.cat([alpha, torch.zeros(2, 1, 1, 64, 64)], dim=1).softmax(dim=1)
+    assert_close(log_masks.exp(), expected, rtol=0, atol=1e-5)
+
+
+def test_without_a_sure_box_everything_is_background(scenes):
+    model, images = tiny(proposals=ProposalSettings(score_threshold=0.99)), scenes(2)
+    losses, _ = model.loss(images)
+    losses.total.sum().backward()
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+    with torch.no_grad():
+        answer = model.eval()(images)
+    assert not answer.box_valid.any()
+    assert not answer.labels().any()
+    assert_close(answer.masks()[:, -1], torch.ones(2, 1, 64, 64))
+    assert_close(answer.reconstruction(), answer.components[:, -1])
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_empty_slot_takes_nothing_though_others_have_boxes(inside, scenes):
+    proposals = ProposalSettings(score_threshold=0.0, final_nms_threshold=0.0)  # no two boxes may touch
+    model, images = tiny(num_slots=20, proposals=proposals, alpha_inside_box=inside), scenes(2)
+    with torch.no_grad():
+        answer = model.eval()(images)
+    assert answer.box_valid.any(dim=1).all()
+    assert not answer.box_valid.all()
+    assert answer.masks()[:, :-1][~answer.box_valid].max() < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("normalise", "mean", "std"),
+    [(True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))],
+)
+def test_images_are_normalised_for_the_backbone_alone(scenes, normalise, mean, std):
+    plain, normalising, images = tiny().eval(), tiny(normalise=normalise).eval(), scenes(2)
+    seen = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.no_grad():
+        expected = plain.infer_masks(seen, plain.settings).log_masks
+        assert_close(normalising.infer_masks(images, normalising.settings).log_masks, expected)
+        answer = normalising(images)
+        assert_close(answer.latents, plain.vae.encode(images, expected)[0])
+
+
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_without_detection_masks_are_made_in_parallel(kind, scenes):
+    """The paper's ablation (Fig. 20): no boxes, no pseudo boxes, K-1 maps of the whole image."""
+    model, images = tiny(detection=False, head=head_of(kind)), scenes(2)
+    losses, answer = model.loss(images, 10)
+    losses.total.sum().backward()
+    assert losses.terms.keys() == losses.weights.keys() == {"reconstruction", "latent_kl", "mask_kl"}
+    assert losses.observed == {}
+    assert answer.boxes is answer.box_scores is answer.box_valid is None
+    assert not any(name.startswith("proposals") for name, _ in model.named_parameters())
+    assert all(each.grad.any() for each in (*model.head.parameters(), *model.vae.parameters()))
+    with torch.no_grad():
+        masks = model.eval().infer_masks(images, model.settings).log_masks.exp()
+        alpha = alpha_of(model, images, torch.tensor([[[0.0, 0, 64, 64]]] * 2))[:, 0].sigmoid()
+    scope = torch.ones(2, 64, 64)
+    for slot in range(3):
+        assert_close(masks[:, slot, 0], scope * alpha[:, slot], rtol=0, atol=1e-5)
+        scope = scope * (1 - alpha[:, slot])
+    assert_close(masks[:, 3, 0], scope, rtol=0, atol=1e-5)
+    assert (masks[:, 0] - masks[:, 1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_images_of_96_pixels(kind, scenes):
+    model = tiny(size=96, head=head_of(kind))
+    losses, answer = model.loss(scenes(2, size=96), 10)
+    losses.total.sum().backward()
+    assert torch.isfinite(losses.total).all()
+    assert answer.components.shape == (2, 4, 3, 96, 96)
+    assert answer.boxes.max() <= 96
+
+
+# warm-up
+
+
+def asked_thresholds(model: RMONet, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A list in which the score threshold of every later call of `propose` appears."""
+    seen: list[float] = []
+    propose = model.proposals.propose
+
+    def recording(predicted, size, num_boxes, threshold):
+        seen.append(threshold)
+        return propose(predicted, size, num_boxes, threshold)
+
+    monkeypatch.setattr(model.proposals, "propose", recording)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("step", "sigma", "beta", "gamma", "threshold"),
+    [
+        (0, 0.3, 0.1, 0.0, 0.2),
+        (50, math.sqrt(0.3 * 0.11), 0.3, 0.25, 0.4),
+        (100, 0.11, 0.5, 0.5, 0.6),
+        (12_345, 0.11, 0.5, 0.5, 0.6),
+    ],
+)
+def test_warm_up_values(step, sigma, beta, gamma, threshold, monkeypatch, scenes):
+    """Half-way between .3 and .11 on a logarithmic scale is the root of their product."""
+    model = tiny(warmup=WARMUP, proposals=ProposalSettings(score_threshold=0.6))
+    seen = asked_thresholds(model, monkeypatch)
+    assert model.settings.at(step).sigmas(torch.zeros(1)).tolist() == pytest.approx([sigma, sigma, sigma, 0.09])
+    losses, _ = model.loss(scenes(1), step)
+    assert losses.weights["latent_kl"] == pytest.approx(beta)
+    assert losses.weights["mask_kl"] == pytest.approx(gamma)
+    assert losses.weights["objectness"] == losses.weights["regression"] == 1
+    assert seen == pytest.approx([threshold])
+
+
+def test_a_model_in_use_is_past_its_warm_up(monkeypatch, scenes):
+    model = tiny(warmup=WARMUP, proposals=ProposalSettings(score_threshold=0.6)).eval()
+    seen = asked_thresholds(model, monkeypatch)
+    model(scenes(1))
+    assert seen == [0.6]
+
+
+def test_without_warm_up_the_first_step_has_the_papers_values(scenes):
+    model = tiny()
+    assert model.settings.at(0).sigmas(torch.zeros(1)).tolist() == pytest.approx([0.11, 0.11, 0.11, 0.09])
+    weights = model.loss(scenes(1), 0)[0].weights
+    assert list(weights.values()) == [1, 0.5, 0.5, 1, 1]
+
+
+def test_the_wide_gaussian_of_the_warm_up_enters_the_likelihood(scenes):
+    model, images = tiny(warmup=WARMUP, weights=LossWeights()), scenes(2)
+    torch.manual_seed(0)
+    early = model.loss(images, 0)[0].terms["reconstruction"]
+    torch.manual_seed(0)
+    late = model.loss(images, 100)[0].terms["reconstruction"]
+    assert (early - late).abs().min() > 10
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_slots": 1}, "num_slots must be 2 or more"),
+        ({"sigma_background": 0.0}, "above 0"),
+        ({"sigma_foreground": -0.1}, "above 0"),
+        ({"size": 80}, "multiple of 32, not 80: set data.size to 64"),
+        ({"size": 0}, "multiple of 32, not 0: set data.size to 32"),
+        ({"num_slots": 22}, "asks for 21 boxes, but model.proposals.top_n_after lets 20 through"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": -1}, {"sigma_foreground": 0.0}])
+def test_an_impossible_warm_up_is_refused(wrong):
+    with pytest.raises(RecipeError, match=r"model\.warmup"):
+        WarmupSettings(**wrong)
+
+
+def test_more_slots_than_boxes_are_no_matter_without_detection():
+    assert dataclasses.replace(TINY, num_slots=22, detection=False).num_slots == 22
+
+
+# learning
+
+
+def test_a_few_scenes_are_learnt_by_heart(scenes):
+    """Four scenes from dark to bright, so that the mean scene is no answer and the latents must tell them apart."""
+    model = tiny()
+    images = (scenes(4) * torch.tensor([0.0, 0.7, 1.4, 2.2]).view(4, 1, 1, 1)).clamp(0, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    errors, nats = [], []
+    for step in range(60):
+        losses, answer = model.loss(images, step)
+        optimizer.zero_grad()
+        losses.total.mean().backward()
+        optimizer.step()
+        errors.append((answer.reconstruction() - images).square().mean().item())
+        nats.append(losses.terms["reconstruction"].mean().item())
+    of_mean_scene = (images - images.mean(dim=0)).square().mean().item()
+    assert errors[0] > of_mean_scene
+    assert sum(errors[-10:]) / 10 < 0.3 * of_mean_scene
+    assert sum(nats[-10:]) / 10 < nats[0] - 10 * 64**2
+
+
+# less work
+
+
+LESS = {"empty_slots": "left_out"}
+
+
+def with_regions(**changes: Any) -> RMONet:
+    vae = dataclasses.replace(TINY.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
+    return tiny(vae=vae, **changes)
+
+
+def test_slots_left_out_change_no_mask_and_no_component_that_is_used(scenes):
+    images, changes = scenes(4), {"num_slots": 12, "proposals": ProposalSettings(score_threshold=0.0, top_n_before=6)}
+    full, less = tiny(**changes).eval(), tiny(**changes, **LESS).eval()
+    with torch.no_grad():
+        expected, answer = full(images), less(images)
+    valid = answer.box_valid
+    assert 0 < valid.sum() < valid.numel()
+    assert torch.equal(valid, expected.box_valid)
+    assert_close(answer.log_masks, expected.log_masks, rtol=1e-4, atol=1e-4)
+    used = torch.nn.functional.pad(valid, (0, 1), value=True)
+    assert_close(answer.components[used], expected.components[used], rtol=1e-4, atol=1e-5)
+    assert not answer.components[~used].any()
+
+
+def test_slots_left_out_cost_nothing_in_the_loss(scenes):
+    model = tiny(num_slots=12, proposals=ProposalSettings(score_threshold=0.0, top_n_before=6), **LESS)
+    losses, answer = model.loss(scenes(4))
+    used = torch.nn.functional.pad(answer.box_valid, (0, 1), value=True)
+    assert not answer.latents[~used].any()
+    attention = model.eval().infer_masks(scenes(4), model.settings)
+    mean, log_variance = model.vae.encode(scenes(4), attention.log_masks, attention.slots, attention.regions)
+    per_slot = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=2)
+    assert not per_slot[~attention.slots.used].any()
+    assert torch.isfinite(losses.total).all()
+
+
+def test_a_mask_lies_within_its_region_and_so_does_what_is_drawn(scenes):
+    model, images = with_regions(**LESS).eval(), scenes(3)
+    with torch.no_grad():
+        attention = model.infer_masks(images, model.settings)
+        answer = model(images)
+    regions = attention.slots.unpack(attention.regions)
+    assert torch.equal(regions[:, -1], torch.tensor([0.0, 0, 64, 64]).expand(3, 4))
+    for image, slot in torch.nonzero(attention.slots.used[:, :-1]).tolist():
+        x1, y1, x2, y2 = regions[image, slot].int().tolist()
+        outside = torch.ones(64, 64, dtype=torch.bool)
+        outside[y1:y2, x1:x2] = False
+        assert answer.log_masks[image, slot, 0][outside].max() <= -40
+        assert not answer.components[image, slot][:, outside].any()
+        assert answer.components[image, slot][:, ~outside].min() > 0
+
+
+def test_gradients_reach_every_parameter_through_regions(scenes):
+    model = with_regions(head=dataclasses.replace(TINY.head, image_skip=True), **LESS)
+    losses, _ = model.loss(scenes(4))
+    losses.total.mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("changes", [{"detection": False}, {"alpha_inside_box": False}])
+def test_regions_need_masks_that_end_with_their_boxes(changes):
+    with pytest.raises(RecipeError, match="alpha_inside_box"):
+        dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, decoder_region="roi"), **changes)
+
+
+def test_the_image_skip_sees_single_pixels_near_the_box_only(scenes):
+    model, images = tiny(head=dataclasses.replace(TINY.head, image_skip=True)).eval(), scenes(1)
+    boxes, slots = torch.tensor([[[10.0, 10, 30, 30]]]), SlotPacking.all_of(torch.zeros(1, 1))
+    features = model.backbone(images)
+    with torch.no_grad():
+        before = model.head(features, boxes[0], slots, (64, 64))
+        features.images[..., 50:, 50:] = 0.5
+        assert torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
+        features.images[..., 20, 21] += 0.5
+        assert not torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
+
+
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
+    """All background: every loss is finite and every parameter of the head still has a gradient, of zeros."""
+    settings = ProposalSettings(score_threshold=0.999)
+    vae = dataclasses.replace(TINY.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
+    model = tiny(head=head_of(kind), vae=vae, proposals=settings, num_slots=9, **LESS)
+    losses, answer = model.loss(scenes(4))
+    assert not answer.box_valid.any()
+    losses.total.mean().backward()
+    assert torch.isfinite(losses.total).all()
+    assert all(torch.isfinite(each.grad).all() for each in model.head.parameters())

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+from torchvision.ops import roi_align
+
+from unscene.errors import RecipeError
+from unscene.models.common.resnet_fpn import BackboneSettings, Features, ResNetFPN
+from unscene.models.common.spatial_transformer import paste_boxes
+from unscene.models.rmonet.segmentation_heads import (
+    HeadSettings,
+    LiteHead,
+    ROIAlignHead,
+    UNetHead,
+    segmentation_head,
+)
+from unscene.ops.slot_packing import SlotPacking
+
+KINDS = pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+BACKBONE = BackboneSettings(width=8, fpn_channels=12)
+BOXES = torch.tensor([[[4.0, 8, 30, 40], [33, 20, 60, 50]], [[0, 0, 64, 64], [0, 0, 0, 0]]])
+
+
+def head_of(kind: str, size: int = 64, maps: int = 1, **changes):
+    torch.manual_seed(0)
+    settings = HeadSettings(kind=kind, channels=8, bottleneck=16, align_size=7, **changes)
+    return segmentation_head(settings, ResNetFPN(BACKBONE), 12, size, maps).eval()
+
+
+def features_of(size: int = 64, batch: int = 2) -> Features:
+    torch.manual_seed(1)
+    channels = (8, 8, 16, 32, 64)
+    conv = tuple(torch.rand(batch, c, size // s, size // s) for c, s in zip(channels, ResNetFPN.STRIDES, strict=True))
+    sides = [size // 4, size // 8, size // 16, size // 32, (size // 32 + 1) // 2]
+    return Features(torch.rand(batch, 3, size, size), conv, tuple(torch.randn(batch, 12, side, side) for side in sides))
+
+
+def alpha_of(head, features: Features, boxes: Tensor, size: int = 64, slots: SlotPacking | None = None) -> Tensor:
+    """Alpha logits [B, N, maps, H, W] of boxes [B, N, 4]."""
+    slots = slots or SlotPacking.all_of(boxes)
+    return slots.unpack(head(features, slots.pack(boxes), slots, (size, size)))
+
+
+def shown(maps: Tensor, box: Tensor, stride: int, expand: float = 0.3) -> Tensor:
+    """One image's maps [C, h, w], plus in the box, minus on its ring, nothing elsewhere: cell after cell."""
+    side = box[2:] - box[:2]
+    start, end = (box[:2] - expand * side).tolist(), (box[2:] + expand * side).tolist()
+    answer = torch.zeros_like(maps)
+    for row, column in np.ndindex(*maps.shape[1:]):
+        left, top = column * stride, row * stride
+        right, bottom = left + stride, top + stride
+        if box[0] < right and box[2] > left and box[1] < bottom and box[3] > top:
+            answer[:, row, column] = maps[:, row, column]
+        elif start[0] < right and end[0] > left and start[1] < bottom and end[1] > top and side.min() > 0:
+            answer[:, row, column] = -maps[:, row, column]
+    return answer
+
+
+def doubled(maps: Tensor) -> Tensor:
+    return maps.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+
+
+def unet_of_one_box(head: UNetHead, features: Features, image: int, box: Tensor) -> Tensor:
+    """Fig. 22a for one image and one box: alpha logits [H, W]."""
+    conv = [each[image] for each in features.conv]
+    bottom = head.mlp(features.pyramid[3][image : image + 1]).view(1, *head.bottom_shape)
+    each = head.up4(torch.cat([doubled(bottom), conv[3][None]], dim=1))
+    each = head.up3(torch.cat([doubled(each), shown(conv[2], box, 8)[None]], dim=1))
+    each = head.up2(torch.cat([doubled(each), shown(conv[1], box, 4)[None]], dim=1))
+    each = head.up1(torch.cat([doubled(each), shown(conv[0], box, 2)[None]], dim=1))
+    corners = head.to_alpha(each)[0]  # [4, H/2, W/2]: the four pixels of each place
+    alpha = torch.zeros(2 * corners.shape[1], 2 * corners.shape[2])
+    alpha[0::2, 0::2], alpha[0::2, 1::2], alpha[1::2, 0::2], alpha[1::2, 1::2] = corners
+    return alpha
+
+
+def lite_of_one_box(head: LiteHead, features: Features, image: int, box: Tensor) -> Tensor:
+    """S4Net's head for one image and one box, before it is enlarged: [H / 8, W / 8]."""
+    each = shown(head.reduce(features.pyramid[1][image : image + 1])[0], box, 8)[None]
+    each = F.max_pool2d(each, 3, stride=1, padding=1)
+    each = F.relu(each + head.first.blocks(each))
+    each = head.dilated(each)
+    return head.to_alpha(F.relu(each + head.second.blocks(each)))[0, 0]
+
+
+def roi_align_of_one_box(head: ROIAlignHead, features: Features, image: int, box: Tensor) -> Tensor:
+    """Mask R-CNN's head for one image and one box, before it is pasted: [14, 14]."""
+    aligned = roi_align(features.pyramid[0][image : image + 1], [box[None]], 7, 0.25, sampling_ratio=2, aligned=True)
+    return head.to_alpha(F.relu(head.upsample(head.body(aligned))))[0, 0]
+
+
+@pytest.mark.parametrize("group_norm", [True, False])
+@KINDS
+def test_each_box_gets_the_alpha_map_it_would_get_alone(kind, group_norm):
+    head, features = head_of(kind, group_norm=group_norm), features_of()
+    with torch.no_grad():
+        alpha = alpha_of(head, features, BOXES)
+        assert alpha.shape == (2, 2, 1, 64, 64)
+        for image, place in [(0, 0), (0, 1), (1, 0)]:
+            box = BOXES[image, place]
+            if kind == "unet":
+                expected = unet_of_one_box(head, features, image, box)
+            elif kind == "lite":
+                small = lite_of_one_box(head, features, image, box)
+                expected = F.interpolate(small[None, None], (64, 64), mode="bilinear")[0, 0]
+            else:
+                small = roi_align_of_one_box(head, features, image, box)
+                expected = paste_boxes(small[None, None], box[None], (64, 64), outside=None)[0, 0]
+            assert_close(alpha[image, place, 0], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@KINDS
+def test_sizes_and_several_maps_a_box(kind, size):
+    head = head_of(kind, size, maps=3)
+    whole = torch.tensor([[[0.0, 0, size, size]]]).expand(2, 1, 4)
+    alpha = alpha_of(head, features_of(size), whole, size)
+    assert alpha.shape == (2, 1, 3, size, size)
+    assert (alpha[:, :, 0] - alpha[:, :, 1]).abs().max() > 1e-4
+
+
+@KINDS
+def test_an_empty_box_gives_finite_numbers_and_gradients(kind):
+    head = head_of(kind)
+    alpha = alpha_of(head, features_of(), torch.zeros(2, 1, 4))
+    alpha.sum().backward()
+    assert torch.isfinite(alpha).all()
+    assert all(torch.isfinite(each.grad).all() for each in head.parameters())
+
+
+def test_unet_sees_low_level_maps_near_the_box_only_and_the_rest_everywhere():
+    """conv1..conv3 are region-masked; conv4 and the pyramid's conv5 keep the global context (Section 3.2)."""
+    head, features = head_of("unet"), features_of(batch=1)
+    box = torch.tensor([[[4.0, 4, 14, 14]]])  # with its ring 1 to 17
+    near = alpha_of(head, features, box)
+    for level, stride in enumerate((2, 4, 8)):
+        features.conv[level][..., 24 // stride :] += 1
+    assert torch.equal(alpha_of(head, features, box), near)
+    features.conv[3][..., 3:] += 1
+    with_context = alpha_of(head, features, box)
+    assert (with_context - near).abs().max() > 1e-4
+    features.pyramid[3][..., 1:] += 1
+    assert (alpha_of(head, features, box) - with_context).abs().max() > 1e-4
+    features.conv[0][..., 3, 3] += 1
+    assert not torch.equal(alpha_of(head, features, box)[..., 6, 6], with_context[..., 6, 6])
+
+
+def test_unet_refuses_sides_that_are_no_multiple_of_32():
+    with pytest.raises(RecipeError, match=r"multiple of 32, not 80: set data\.size to 64"):
+        head_of("unet", 80)
+
+
+@pytest.mark.parametrize("wrong", [{"convolutions": 0}, {"bottleneck": 0}, {"align_size": 0}, {"expand": -0.1}])
+def test_numbers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(RecipeError, match=r"model\.head\.convolutions, bottleneck and align_size must be 1 or more"):
+        HeadSettings(**wrong)
+
+
+def test_channels_that_do_not_divide_into_groups_are_refused():
+    with pytest.raises(RecipeError, match=r"head\.channels"):
+        HeadSettings(channels=12)
+    assert HeadSettings(channels=12, group_norm=False).channels == 12

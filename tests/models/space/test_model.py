@@ -1,0 +1,580 @@
+"""space: terms and masks by hand, an object pasted at a known place, presences, boundary, slots, and learning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.testing import assert_close
+
+from unscene.errors import RecipeError
+from unscene.models.common.annealing import Annealed
+from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.space.background import Backdrop, BackgroundSettings, SpaceBackground
+from unscene.models.space.foreground import Cells, SpaceForeground
+from unscene.models.space.model import SMALLEST_SHARE, SPACE, SPACESettings
+from unscene.models.space.settings import ForegroundSettings
+
+FOREGROUND = ForegroundSettings(
+    grid=4,
+    channels=(8, 8),
+    strides=(2, 2),
+    features=8,
+    glimpse_size=8,
+    glimpse_channels=(8, 8),
+    glimpse_strides=(2, 2),
+    glimpse_hidden=16,
+    decoder_channels=(8, 8),
+    what_dim=3,
+    presence=Annealed(10, 20, 0.2, 0.1),
+    scale_mean=Annealed(0, 10, -1.0, -2.0),
+    boundary_width=1,
+)
+BACKGROUND = BackgroundSettings(
+    components=3,
+    channels=(8, 8),
+    features=8,
+    hidden=6,
+    mask_dim=4,
+    mask_hidden=8,
+    mask_channels=(8, 8),
+    vae=ComponentVAESettings(latent_dim=3, encoder_channels=(8, 8), encoder_hidden=16, decoder_channels=8),
+)
+SETTINGS = SPACESettings(size=16, scale=1, num_slots=4, foreground=FOREGROUND, background=BACKGROUND)
+
+
+def model_of(foreground: dict | None = None, **changes) -> SPACE:
+    torch.manual_seed(0)
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return SPACE(dataclasses.replace(settings, foreground=dataclasses.replace(FOREGROUND, **foreground or {}))).double()
+
+
+def images_of(batch: int = 2, size: int = 16) -> torch.Tensor:
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
+
+
+def cells_of(presence: torch.Tensor, boxes: torch.Tensor, nearness: float | torch.Tensor = 0.5) -> Cells:
+    """[B, N] presences and [B, N, 4] boxes; all else does not matter."""
+    pair = (torch.zeros(*presence.shape, 3).double(),) * 2
+    near = torch.as_tensor(nearness, dtype=torch.float64).expand_as(presence)
+    return Cells(torch.where(presence > 0.5, 4.0, -4.0).double(), *([pair] * 4), presence, boxes, near, pair[0])
+
+
+@pytest.fixture
+def opaque(monkeypatch):
+    """`opaque(model, logits)`: its glimpses decode to these, [4] or [S, 4]: colours and alpha before the sigmoid."""
+
+    def decode(model: SPACE, logits: torch.Tensor) -> None:
+        def forward(codes: torch.Tensor) -> torch.Tensor:
+            return logits.double().expand(len(codes), 4)[:, :, None, None].expand(-1, -1, 8, 8)
+
+        monkeypatch.setattr(model.foreground.glimpse_decoder, "forward", forward)
+
+    return decode
+
+
+def test_where_a_box_lies():
+    """Scale 0 is half of the image; shift 0 is the middle of the cell, and a large one the cell's side beyond it."""
+    foreground = model_of().foreground
+    scale, shift = torch.zeros(1, 16, 2).double(), torch.zeros(1, 16, 2).double()
+    scale[0, 6, 0] = math.log(1 / 3)  # a quarter of the width
+    shift[0, 6] = torch.tensor([100.0, -math.atanh(0.5)])
+    boxes = foreground.boxes(scale, shift)
+    assert boxes[0, 0].tolist() == pytest.approx([2 - 4, 2 - 4, 2 + 4, 2 + 4])
+    row_1_column_2 = [10 + 4 - 2, 6 - 2 - 4, 10 + 4 + 2, 6 - 2 + 4]
+    assert boxes[0, 6].tolist() == pytest.approx(row_1_column_2, abs=1e-6)
+
+
+def test_an_object_at_a_known_place(opaque):
+    """One cell is there, its box 4..8 by 2..12: the mask is the box, the box is the answer's, the colour the slot's."""
+    model = model_of(num_slots=3)
+    opaque(model, torch.tensor([60.0, -60.0, 0.0, 60.0]))
+    presence = torch.zeros(1, 16).double()
+    presence[0, 9] = 1.0
+    boxes = torch.tensor([0.0, 0, 4, 4]).expand(1, 16, 4).double().clone()
+    boxes[0, 9] = torch.tensor([4.0, 2, 8, 12])
+    cells = cells_of(presence, boxes)
+    with torch.no_grad():
+        drawing = model.foreground.draw(cells)
+        answer = model._decomposition(cells, drawing, model.background(images_of(1), sample=False))
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[2:12, 4:8] = True
+    slot = int(answer.box_valid[0].nonzero())
+    assert answer.box_valid.sum() == 1
+    assert answer.boxes[0, slot].tolist() == [4, 2, 8, 12]
+    assert float(answer.box_scores[0, slot]) == pytest.approx(1 / (1 + math.exp(-4)))
+    mask = answer.masks()[0, slot, 0]
+    assert (mask[3:11, 5:7] - 1).abs().max() < 1e-6  # but for the fading at the edge
+    assert mask[~inside].max() < 0.3
+    assert torch.equal(answer.labels()[0] == slot + 1, inside)
+    assert_close(answer.components[0, slot, :, 7, 6], torch.tensor([1.0, 0.0, 0.5]).double())
+
+
+def test_the_nearest_object_wins(opaque):
+    """Two opaque objects share pixels: the weights are a softmax of 100 alpha sigmoid(-depth) over all 16 cells."""
+    model = model_of()
+    opaque(model, torch.tensor([0.0, 0, 0, 60]))
+    presence = torch.zeros(1, 16).double()
+    presence[0, [3, 5]] = torch.tensor([1.0, 0.9]).double()
+    boxes = torch.tensor([0.0, 0, 16, 16]).expand(1, 16, 4).double()
+    near = torch.full((1, 16), 0.5).double()
+    near[0, [3, 5]] = torch.tensor([0.02, 0.04]).double()
+    drawing = model.foreground.draw(cells_of(presence, boxes, near))
+    importance = torch.zeros(16).double()
+    importance[3], importance[5] = 100 * 0.02, 100 * 0.9 * 0.04
+    weights = importance.softmax(dim=0)
+    expected = torch.zeros(16).double()
+    expected[3], expected[5] = weights[3], weights[5] * 0.9
+    assert_close(drawing.masks[0, :, 0, 8, 8], expected)
+    assert float(drawing.alpha[0, 0, 8, 8]) == pytest.approx(float(expected.sum()))
+    assert float(drawing.image[0, 0, 8, 8]) == pytest.approx(float(0.5 * expected.sum()))
+
+
+@pytest.mark.parametrize(("darkened", "factor"), [(True, 0.75), (False, 1.0)])
+def test_alpha_darkens_an_object_or_is_its_weight_alone(opaque, darkened, factor):
+    """A lone object of alpha 3/4 and colour (1, 0, 1/2): what it paints, and the share of a pixel that it has."""
+    model = model_of({"darkened": darkened}, num_slots=3)
+    opaque(model, torch.tensor([60.0, -60.0, 0.0, math.log(3)]))
+    presence = torch.zeros(1, 16).double()
+    presence[0, 9] = 1.0
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
+    near = torch.zeros(1, 16).double()
+    near[0, 9] = 1.0  # a softmax of 75 and fifteen zeros
+    drawing = model.foreground.draw(cells_of(presence, boxes, near))
+    colour = factor * torch.tensor([1.0, 0.0, 0.5]).double()
+    assert_close(drawing.image[0, :, 8, 8], colour)
+    assert_close(drawing.objects[0, 9, :, 8, 8], colour)
+    assert float(drawing.alpha[0, 0, 8, 8]) == pytest.approx(0.75)
+    assert not drawing.image[0, :, 0, 0].any()  # outside of the box nothing is divided by nothing
+    assert not drawing.objects[0, 3].any()
+
+
+@pytest.mark.parametrize("presence", [0.01, 0.001, 0.0001])
+def test_a_colour_is_learnt_however_faint_its_object(presence):
+    """What a lone object paints does not depend on its presence, so nor do the gradients of its colours."""
+    model = model_of({"darkened": False})
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
+
+    def gradient(presence: float) -> torch.Tensor:
+        only = torch.zeros(1, 16).double()
+        only[0, 9] = presence
+        painted = model.foreground.draw(cells_of(only, boxes)).image[..., 6:10, 6:10]  # the box fades at its border
+        return torch.cat(
+            [
+                each.flatten()
+                for each in torch.autograd.grad(painted.sum(), model.foreground.glimpse_decoder.parameters())
+            ]
+        )
+
+    whole = gradient(1.0)
+    assert whole.abs().max() > 0.1
+    assert_close(gradient(presence), whole, rtol=1e-6, atol=1e-9)
+
+
+def test_while_the_share_is_fixed_a_lone_objects_presence_does_not_matter():
+    model, images = model_of({"darkened": False}), images_of(1)
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
+    presence = torch.zeros(1, 16).double()
+    presence[0, 9] = 0.4
+    presence.requires_grad_()
+    backdrop = model.background(images, sample=False)
+    drawing = model.foreground.draw(cells_of(presence, boxes))
+    fixed = model.log_likelihood(images, drawing.image, torch.full_like(drawing.alpha, 0.1), backdrop)
+    own = model.log_likelihood(images, drawing.image, drawing.alpha, backdrop)
+    slopes = [torch.autograd.grad(each.sum(), presence, retain_graph=True)[0][0, 9].abs() for each in (fixed, own)]
+    assert slopes[0] < 1e-6 < 1e-2 < slopes[1]
+
+
+def test_what_is_answered_is_what_the_likelihood_saw():
+    """Masks times objects are the foreground's share times its image, where alpha does not darken both of them."""
+    model, images = model_of({"darkened": False}), images_of()
+    with torch.no_grad():
+        drawing = model.foreground.draw(model.foreground.infer(images, 1.0))
+    assert_close((drawing.masks * drawing.objects).sum(dim=1), drawing.alpha * drawing.image)
+
+
+def test_the_glimpses_networks_without_normalisation():
+    plain, normed = model_of({"glimpse_norm": False}), model_of()
+    parts = (plain.foreground.glimpse_encoder, plain.foreground.glimpse_decoder)
+    assert not any(isinstance(layer, nn.GroupNorm) for part in parts for layer in part.modules())
+    assert any(isinstance(layer, nn.GroupNorm) for layer in plain.foreground.encoder.modules())  # the image's keeps it
+    for one, other in zip(parts, (normed.foreground.glimpse_encoder, normed.foreground.glimpse_decoder), strict=True):
+        assert set(one.state_dict()) < set(other.state_dict())  # the layers keep their names
+
+
+def test_without_any_presence_everything_is_the_backgrounds():
+    model, images = model_of(), images_of()
+    with torch.no_grad():
+        model.foreground.to_cells.bias[0] = -100.0
+        answer = model(images)
+        cells = model.foreground.infer(images)
+    assert not cells.presence.any()
+    assert not answer.box_valid.any()
+    assert not answer.boxes.any()
+    assert not answer.latents.any()
+    assert_close(answer.masks()[:, -1], torch.ones(2, 1, 16, 16).double())
+    assert not answer.labels().any()
+    assert_close(answer.reconstruction(), model.background(images, sample=False).image())
+
+
+def test_the_likelihood_is_a_mixture_of_two_whose_second_is_one():
+    """log (a N(fg) + (1 - a) sum_k pi_k N(bg_k)), with the shares kept from 0 and 1, in both ways of mixing."""
+    chance = torch.Generator().manual_seed(3)
+    images, foreground = torch.rand(2, 2, 3, 4, 4, generator=chance).double()
+    backdrop = Backdrop(
+        torch.randn(2, 3, 1, 4, 4, generator=chance).double().log_softmax(dim=1),
+        torch.rand(2, 3, 3, 4, 4, generator=chance).double(),
+        *torch.zeros(2, 2),
+    )
+    alpha = torch.rand(2, 1, 4, 4, generator=chance).double()
+    alpha[0, 0, 0] = torch.tensor([0.0, 1.0, 0.5, 0.5])
+    share = SMALLEST_SHARE + (1 - 2 * SMALLEST_SHARE) * alpha
+    for over in ("pixel", "channel"):
+        found = model_of(mixture_over=over).log_likelihood(images, foreground, alpha, backdrop)
+        in_front = Normal(foreground, 0.11).log_prob(images)
+        behind = Normal(backdrop.components, 0.09).log_prob(images.unsqueeze(1))
+        if over == "pixel":
+            in_front, behind = in_front.sum(dim=1, keepdim=True), behind.sum(dim=2, keepdim=True)
+        of_background = (backdrop.log_masks + behind).logsumexp(dim=1)
+        both = torch.logaddexp(share.log() + in_front, (1 - share).log() + of_background)
+        assert_close(found, both.sum(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("step", "presence", "scale"), [(0, 0.2, -1.0), (5, 0.2, -1.5), (15, 0.15, -2.0), (99, 0.1, -2.0)]
+)
+def test_divergences_are_from_the_priors_of_the_step(step, presence, scale):
+    model, images = model_of(), images_of()
+    losses, _ = model.loss(images, step)
+    cells = model.foreground.infer(images)
+
+    def normal(pair: tuple[torch.Tensor, torch.Tensor]) -> Normal:
+        return Normal(pair[0], (0.5 * pair[1]).exp())
+
+    unit = Normal(torch.zeros(()).double(), torch.ones(()).double())
+    expected = {
+        "presence_kl": kl_divergence(Bernoulli(logits=cells.logits), Bernoulli(torch.tensor(presence).double())),
+        "scale_kl": kl_divergence(normal(cells.scale), Normal(torch.tensor(scale).double(), 0.1)),
+        "shift_kl": kl_divergence(normal(cells.shift), unit),
+        "depth_kl": kl_divergence(normal(cells.depth), unit),
+    }
+    for name, divergence in expected.items():
+        assert_close(losses.terms[name], divergence.flatten(1).sum(dim=1), rtol=1e-5, atol=1e-6)
+
+
+def test_an_objects_divergences_may_count_as_much_as_its_presence():
+    whole, weighed = model_of(), model_of({"weigh_by_presence": True})
+    torch.manual_seed(2)
+    cells = whole.foreground.infer(images_of(), temperature=1.0)
+    plain, by_presence = (model.foreground.divergences(cells, 15) for model in (whole, weighed))
+    assert_close(by_presence["presence_kl"], plain["presence_kl"])
+    mean, log_variance = cells.depth
+    depth = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(torch.zeros_like(mean), 1.0)).squeeze(2)
+    assert_close(by_presence["depth_kl"], (cells.presence * depth).sum(dim=1))
+    assert all((by_presence[name] < plain[name]).all() for name in ("scale_kl", "shift_kl", "depth_kl", "what_kl"))
+
+
+def test_the_first_presence_is_what_a_cell_without_features_has():
+    model = model_of({"first_presence": 0.1})
+    nn.init.zeros_(model.foreground.to_cells.weight)
+    assert_close(model.foreground.infer(images_of()).probability, torch.full((2, 16), 0.1).double())
+
+
+def test_the_first_latents_that_keep_the_variance_tell_colours_apart():
+    own, ours = (spread_of_latents(first_weights) for first_weights in ("default", "keep_variance"))
+    assert ours > 1.5 * own
+
+
+def spread_of_latents(first_weights: str) -> float:
+    """Standard deviation of an untrained model's z_what over glimpses of one colour each."""
+    torch.manual_seed(0)
+    encoder = SpaceForeground(ForegroundSettings(first_weights=first_weights), 128).glimpse_encoder
+    colours = torch.rand(32, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 32, 32)
+    with torch.no_grad():
+        means, _ = encoder(colours).chunk(2, dim=1)
+    return means.std(dim=0).mean().item()
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 0.5), (10, 1.0), (99, 1.0)])
+def test_the_weight_of_whats_divergence(step, weight):
+    plain, weighed = model_of(), model_of({"what_weight": Annealed(0, 10, 0.0, 1.0)})
+    torch.manual_seed(0)
+    whole, _ = plain.loss(images_of(), step)
+    torch.manual_seed(0)
+    changed, _ = weighed.loss(images_of(), step)
+    assert_close(changed.terms, whole.terms)
+    assert_close(whole.total - changed.total, (1 - weight) * whole.terms["what_kl"])
+
+
+def test_what_is_seen_through_the_boxes_that_were_drawn():
+    """z_what's divergence by hand from the glimpses of the sampled boxes."""
+    model, images = model_of(), images_of()
+    torch.manual_seed(4)
+    losses, _ = model.loss(images, 3)
+    torch.manual_seed(4)
+    cells = model.foreground.infer(images, FOREGROUND.temperature.at(3))
+    moved = model.foreground.infer(images)
+    assert not torch.allclose(cells.boxes, moved.boxes)
+    mean, deviation = cells.what[0], (0.5 * cells.what[1]).exp()
+    divergence = kl_divergence(Normal(mean, deviation), Normal(torch.zeros_like(mean), torch.ones_like(mean)))
+    assert_close(losses.terms["what_kl"], divergence.sum(dim=(1, 2)))
+
+
+def test_the_backgrounds_divergences_are_conditional():
+    """Every mask latent from a prior that has seen those before it, every component's from one that knows its mask."""
+    torch.manual_seed(0)
+    background = SpaceBackground(BACKGROUND, 16).double()
+    images = images_of()
+    torch.manual_seed(2)
+    backdrop = background(images, sample=True)
+    torch.manual_seed(2)
+    latents, posteriors = background.infer_masks(images, sample=True)
+    mean, log_variance = background.vae.encode(images, backdrop.log_masks)
+    h, c = (background.prior_state[n].expand(2, -1) for n in range(2))
+    of_masks = of_components = 0.0
+    for k in range(3):
+        loc, raw = background.to_prior(h).chunk(2, dim=1)
+        prior = Normal(loc, F.softplus(raw) + 1e-4)
+        posterior = Normal(posteriors[k][0], (0.5 * posteriors[k][1]).exp())
+        of_masks = of_masks + kl_divergence(posterior, prior).sum(dim=1)
+        loc, raw = background.component_prior(latents[:, k]).chunk(2, dim=1)
+        posterior = Normal(mean[:, k], (0.5 * log_variance[:, k]).exp())
+        of_components = of_components + kl_divergence(posterior, Normal(loc, F.softplus(raw) + 1e-4)).sum(dim=1)
+        h, c = background.prior(latents[:, k], (h, c))
+    assert_close(backdrop.mask_kl, of_masks)
+    assert_close(backdrop.component_kl, of_components)
+    assert_close(backdrop.log_masks.exp().sum(dim=1), torch.ones(2, 1, 16, 16).double())
+
+
+def test_each_mask_depends_on_those_before_it():
+    torch.manual_seed(0)
+    background = SpaceBackground(BACKGROUND, 16).double()
+    latents = torch.randn(1, 3, 4).double().requires_grad_()
+    for k, (mean, _) in enumerate(background.mask_priors(latents)):
+        reached = torch.autograd.grad(mean.sum(), latents, allow_unused=True, retain_graph=True)[0]
+        seen = [] if reached is None else reached.abs().sum(dim=(0, 2)).nonzero().flatten().tolist()
+        assert seen == list(range(k))
+
+
+def test_at_first_the_foregrounds_share_is_the_same_everywhere():
+    model, images = model_of({"fixed_alpha_steps": 5, "fixed_alpha": 0.3}), images_of()
+    losses = {}
+    for step in (4, 5):
+        torch.manual_seed(3)
+        losses[step] = model.loss(images, step)[0].terms["reconstruction"]
+    torch.manual_seed(3)
+    cells = model.foreground.infer(images, FOREGROUND.temperature.at(4))
+    drawing, backdrop = model.foreground.draw(cells), model.background(images, sample=True)
+    alpha = torch.full_like(drawing.alpha, 0.3)
+    assert_close(losses[4], -model.log_likelihood(images, drawing.image, alpha, backdrop))
+    assert not torch.allclose(losses[4], losses[5])
+
+
+def test_the_boundary_loss_counts_until_its_end(opaque):
+    images = images_of()
+    values = {}
+    for end in (None, 7):
+        model = model_of({"boundary_end_step": end})
+        opaque(model, torch.tensor([0.0, 0, 0, 4]))
+        values[end] = [model.loss(images, step)[0].terms["boundary"].sum().item() for step in (6, 7, 10**6)]
+    assert min(values[None]) > 0
+    assert values[7][0] > 0
+    assert values[7][1:] == [0.0, 0.0]
+    assert float(model_of({"boundary_width": 0}).loss(images)[0].terms["boundary"].sum()) == 0
+
+
+def test_an_object_that_fills_its_box_pays_and_a_small_one_does_not(monkeypatch):
+    foreground = SpaceForeground(FOREGROUND, 16).double()
+    presence = torch.zeros(1, 16).double()
+    presence[0, 5] = 1.0
+    boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()  # a cell of the glimpse is a pixel
+    cells = cells_of(presence, boxes)
+    alpha = torch.zeros(1, 1, 16, 16).double()
+    alpha[0, 0, 5:11, 5:11] = 1.0
+    assert float(foreground.boundary(cells, alpha, 0)) == pytest.approx(0, abs=1e-9)
+    alpha[0, 0, 4:12, 4:12] = 1.0
+    assert float(foreground.boundary(cells, alpha, 0)) == pytest.approx(28 * (1000 / 1024 / 0.7) ** 2 / 2)
+
+
+def test_the_likeliest_cells_are_the_slots():
+    model, images = model_of(), images_of(4)
+    with torch.no_grad():
+        model.foreground.to_cells.weight[0].mul_(8)
+        answer, cells = model(images), model.foreground.infer(images)
+    for image in range(4):
+        best = sorted(cells.probability[image].argsort(descending=True)[:3].tolist())
+        assert_close(answer.box_scores[image], cells.probability[image, best])
+        valid = cells.probability[image, best] > 0.5
+        assert torch.equal(answer.box_valid[image], valid)
+        for slot, cell in enumerate(best):
+            wanted = cells.boxes[image, cell].clamp(0, 16) if valid[slot] else torch.zeros(4).double()
+            assert_close(answer.boxes[image, slot], wanted)
+            assert_close(answer.latents[image, slot], cells.what[0][image, cell] * valid[slot])
+            if not valid[slot]:
+                assert answer.masks()[image, slot].max() < 1e-16
+    assert answer.box_valid.any()
+    assert not answer.latents[:, -1].any()
+    assert_close(answer.masks().sum(dim=1), torch.ones(4, 1, 16, 16).double())
+
+
+def test_enlarged_images_give_masks_and_boxes_of_the_images_size():
+    small, large = model_of(size=8, scale=2), model_of(size=16, scale=1)
+    images = images_of(2, size=8)
+    larger = F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        answer, expected = small(images), large(larger)
+    assert_close(answer.boxes, expected.boxes / 2)
+    assert_close(
+        answer.masks(), F.avg_pool2d(expected.masks().flatten(0, 1), 2).unflatten(0, (2, 4)), atol=1e-6, rtol=0
+    )
+    assert_close(answer.components, F.avg_pool2d(expected.components.flatten(0, 1), 2).unflatten(0, (2, 4)))
+    torch.manual_seed(0)
+    losses = small.loss(images)[0].total
+    torch.manual_seed(0)
+    assert_close(losses, large.loss(larger)[0].total)
+
+
+@pytest.mark.parametrize("darkened", [True, False])
+def test_gradients_by_finite_differences(darkened):
+    """In float64, through the glimpses, the boxes and both mixtures."""
+    model, images = model_of({"darkened": darkened}), images_of(1)
+
+    def total() -> torch.Tensor:
+        torch.manual_seed(7)
+        return model.loss(images, 3)[0].total.sum()
+
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(total(), parameters)
+    chance = torch.Generator().manual_seed(3)
+    for name, parameter, gradient in zip(dict(model.named_parameters()), parameters, gradients, strict=True):
+        direction = torch.randn(parameter.shape, generator=chance, dtype=torch.float64)
+        with torch.no_grad():
+            values = []
+            for sign in (1, -2, 1):
+                parameter.add_(direction, alpha=sign * 1e-7)
+                values.append(float(total()))
+        numeric = (values[0] - values[1]) / 2e-7
+        assert float((gradient * direction).sum()) == pytest.approx(numeric, rel=2e-3, abs=2e-2), name
+
+
+@pytest.mark.parametrize("darkened", [True, False])
+def test_extreme_weights_give_finite_losses(darkened):
+    model, images = model_of({"darkened": darkened}).float(), images_of().float()
+    with torch.no_grad():
+        model.foreground.to_cells.weight.mul_(1e3)
+        model.background.to_posterior.weight.mul_(1e3)
+    losses, answer = model.loss(images, 10**6)
+    losses.total.mean().backward()
+    assert all(torch.isfinite(each).all() for each in losses.terms.values())
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters())
+    assert torch.isfinite(answer.log_masks).all()
+
+
+def error_after_learning(seed: int) -> float:
+    """The reconstruction's error after a training on four images of one object each; without the objects it is .013."""
+    foreground = {
+        "channels": (16, 32),
+        "features": 32,
+        "glimpse_channels": (16, 32),
+        "glimpse_hidden": 64,
+        "decoder_channels": (32, 16),
+        "what_dim": 8,
+        "boundary_width": 0,
+        "scale_mean": Annealed(0, 0, -1.0, -1.0),
+        "scale_std": 0.5,
+        "temperature": Annealed(0, 0, 0.5, 0.5),
+    }
+    model = model_of(foreground).float()
+    images = torch.full((4, 3, 16, 16), 0.2)
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1]])
+    for image, (row, column) in enumerate([(2, 3), (8, 2), (4, 9), (10, 10)]):
+        images[image, :, row : row + 4, column : column + 4] = colours[image].view(3, 1, 1)
+    optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
+    torch.manual_seed(seed)
+    for step in range(250):
+        total = model.loss(images, step)[0].total.mean()
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    with torch.no_grad():
+        answer = model.eval()(images)
+    assert answer.box_valid.any(dim=1).all()
+    return F.mse_loss(answer.reconstruction(), images).item()
+
+
+def test_a_batch_is_learnt_by_heart():
+    """Not by every seed: in some trainings all cells share the image, which is why a recipe may restart."""
+    assert min(error_after_learning(seed) for seed in range(2)) < 0.004
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_slots": 1}, "from 2"),
+        ({"num_slots": 18}, "to 17, one more than the grid's cells, not 18"),
+        ({"scale": 0}, "scale must be 1 or more"),
+        ({"size": 32}, r"strides \[2, 2\] divide images of 32 pixels to a grid of 8, but model\.foreground\.grid is 4"),
+        ({"foreground": {"sigma": 0.0}}, "sigma and scale_std above 0"),
+        ({"foreground": {"presence": Annealed(0, 1, 0.1, 0.0)}}, "presence must stay above 0 and below 1"),
+        ({"foreground": {"temperature": Annealed(0, 1, 1.0, -1.0)}}, "temperature above 0"),
+        ({"foreground": {"boundary_width": 5}}, "boundary_width must be from 0 to half of glimpse_size 8"),
+        ({"foreground": {"first_presence": 0.0}}, "first_presence must be from 0.001 to 0.999, or null, not 0"),
+        (
+            {"foreground": {"what_weight": Annealed(0, 9, -1.0, 1.0)}},
+            "what_weight must be 0 or more, but it goes from -1",
+        ),
+        ({"foreground": {"fixed_alpha": 1.0}}, "fixed_alpha above 0 and below 1"),
+        ({"foreground": {"boundary_end_step": -1}}, "boundary_end_step must be 0 or more"),
+        (
+            {"foreground": {"glimpse_size": 12}},
+            r"^model\.foreground\.decoder_channels .* model\.foreground\.glimpse_size",
+        ),
+        ({"foreground": {"strides": (0, 2)}}, r"^model\.foreground\.channels and strides must .* strides \[0, 2\]"),
+        (
+            {"foreground": {"glimpse_strides": (2, 3)}},
+            r"^model\.foreground\.glimpse_channels and glimpse_strides must .* strides \[2, 3\]",
+        ),
+        (
+            {"foreground": {"glimpse_size": 10}},
+            r"^model\.foreground\.glimpse_channels and glimpse_strides cannot .* model\.foreground\.glimpse_size",
+        ),
+        (
+            {"background": dataclasses.replace(BACKGROUND, channels=(8,) * 5)},
+            r"^model\.background\.channels cannot .* data\.size times model\.scale .* take fewer layers of stride 2",
+        ),
+        (
+            {"background": dataclasses.replace(BACKGROUND, mask_channels=(8,) * 5)},
+            r"^model\.background\.mask_channels cannot .* data\.size times model\.scale",
+        ),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        model_of(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"components": 1},
+        {"sigma": 0.0},
+        {"hidden": 0},
+        {"vae": dataclasses.replace(BACKGROUND.vae, decoder_region="roi")},
+    ],
+)
+def test_impossible_backgrounds_are_refused(changes):
+    with pytest.raises(RecipeError, match=r"model\.background\."):
+        dataclasses.replace(BACKGROUND, **changes)
+
+
+def test_the_defaults_are_the_papers_and_fit_together():
+    with torch.device("meta"):
+        model = SPACE(SPACESettings())
+    assert model.foreground.size == 128
+    assert SPACESettings().foreground.presence.at(7000) == pytest.approx(0.055)

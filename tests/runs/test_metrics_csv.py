@@ -1,0 +1,96 @@
+"""metrics_table: rows as they come, columns as they are measured, and nothing lost to a full disk."""
+
+from __future__ import annotations
+
+import csv
+import errno
+from pathlib import Path
+
+import pytest
+
+from unscene.errors import RunError
+from unscene.runs.metrics_csv import MetricsTable
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.csv"
+
+
+def test_a_later_column_is_empty_before(path):
+    table = MetricsTable(path)
+    table.append({"step": 1, "seconds": 0.5, "loss": 2.5})
+    table.append({"step": 2, "seconds": 0.9, "ari": 0.25})
+    table.append({"step": 3, "seconds": 1.5, "loss": 1.5})
+    assert path.read_text() == "step,seconds,loss,ari\n1,0.5,2.5,\n2,0.9,,0.25\n3,1.5,1.5,\n"
+
+
+def test_another_process_goes_on_with_the_columns(path):
+    MetricsTable(path).append({"step": 1, "seconds": 0.5, "loss": 2.5})
+    table = MetricsTable(path)
+    table.append({"seconds": 2, "step": 2, "loss": 1.0})
+    assert rows(path)[1] == {"step": "2", "seconds": "2", "loss": "1.0"}
+    assert table.last_seconds() == 2
+
+
+def test_rows_after_a_step_are_dropped(path):
+    table = MetricsTable(path)
+    for step in (2, 4, 4, 6):
+        table.append({"step": step, "seconds": step / 10, "loss": 1.0})
+    table.keep_until(4)
+    assert [row["step"] for row in rows(path)] == ["2", "4", "4"]
+    assert table.last_seconds() == 0.4
+    table.keep_until(0)
+    assert path.read_text() == "step,seconds,loss\n"
+    assert table.last_seconds() == 0
+
+
+def test_best_is_the_largest_value_of_a_column(path):
+    table = MetricsTable(path)
+    assert table.best("val/score") is None
+    table.append({"step": 1, "seconds": 1})
+    assert table.best("val/score") is None
+    for step, score in ((2, -0.5), (3, -0.25), (4, -1.0)):
+        table.append({"step": step, "seconds": 1, "val/score": score})
+    assert table.best("val/score") == -0.25
+
+
+def test_half_a_row_is_dropped(path):
+    path.write_text("step,seconds,loss\n2,0.1,1.0\n4,0.2,0.9\n6,0.3,0.")  # the power went off
+    table = MetricsTable(path)
+    assert table.last_seconds() == 0.2
+    table.keep_until(100)
+    assert path.read_text() == "step,seconds,loss\n2,0.1,1.0\n4,0.2,0.9\n"
+
+
+def test_a_row_without_a_step_is_dropped(path):
+    path.write_text("step,seconds,loss\n2,0.1,1.0\n\x00\x00,,\n,,\n3,0.2\n4,0.2,0.5\n")
+    MetricsTable(path).keep_until(100)
+    assert [row["step"] for row in rows(path)] == ["2", "4"]
+
+
+def test_an_empty_file_is_begun_anew(path):
+    path.touch()
+    MetricsTable(path).append({"step": 1, "seconds": 1, "loss": 2})
+    assert path.read_text() == "step,seconds,loss\n1,1,2\n"
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(path, monkeypatch):
+    table = MetricsTable(path)
+    table.append({"step": 1, "seconds": 1, "loss": 2.0})
+    before = path.read_bytes()
+
+    class Full(csv.DictWriter):
+        def writerow(self, row):
+            super().writerow(dict(list(row.items())[:1]))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(csv, "DictWriter", Full)
+    with pytest.raises(RunError, match=r"metrics\.csv: the disk is full"):
+        table.append({"step": 2, "seconds": 2, "loss": 1.0})
+    assert path.read_bytes() == before

@@ -1,0 +1,175 @@
+"""recipe: what is wrong with a setting is said by its name, with the nearest that would be right."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from unscene.errors import RecipeError
+from unscene.recipes import recipe_values
+from unscene.runs.recipe import read_recipe
+
+BASE = "rmonet_unet/multi_dsprites_cpu"
+
+
+def read(changes=None, **sections):
+    return read_recipe(recipe_values(BASE) | sections, BASE, changes)
+
+
+def test_changes_replace_settings_by_dotted_name():
+    changes = {"model.num_slots": 4, "model.vae.latent_dim": 8, "optimizer.groups.head": 0.5, "seed": 7}
+    recipe = read(changes, optimizer={"groups": {"vae": 0.001}})
+    assert (recipe.model.num_slots, recipe.model.vae.latent_dim, recipe.seed) == (4, 8, 7)
+    assert recipe.optimizer.groups == {"vae": 0.001, "head": 0.5}
+    assert recipe.values["model"]["num_slots"] == 4
+
+
+def test_given_values_stay_as_they_are():
+    values = recipe_values(BASE)
+    before = yaml.safe_dump(values)
+    read_recipe(values, BASE, {"model.vae.latent_dim": 8, "data.name": "hdf5", "data.path": "a.h5"})
+    assert yaml.safe_dump(values) == before
+
+
+def test_the_text_read_again_is_the_same():
+    recipe = read({"model.num_slots": 4, "optimizer.learning_rate": 1e-5})
+    values = yaml.safe_load(recipe.text())
+    assert values["name"] == BASE
+    again = read_recipe(values, BASE)
+    assert again == recipe
+    assert again.text() == recipe.text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.n_slots": 7}, r"has no setting 'model\.n_slots'\. Did you mean 'model\.num_slots'\?"),
+        ({"model.latent_dim": 7}, r"Did you mean 'model\.vae\.latent_dim'\?"),
+        (
+            {"model.vae.latentdim": 7},
+            r"has no setting 'model\.vae\.latentdim'\. Did you mean 'model\.vae\.latent_dim'\?",
+        ),
+        ({"data.nam": "hdf5"}, r"Did you mean 'data\.name'\?"),
+        ({"trainer.max_stps": 3}, r"Did you mean 'trainer\.max_steps'\?"),
+        ({"validation.cont": 3}, r"has no setting 'validation\.cont'\. Did you mean 'validation\.count'\?"),
+        ({"optimiser.name": "adam"}, r"has no section 'optimiser'\. Did you mean 'optimizer'\?"),
+        ({"data.name": "hdf6"}, r"there is no data source 'hdf6'\. Did you mean 'hdf5'\?"),
+        ({"model.name": "rmone"}, r"there is no model 'rmone'\. Did you mean 'rmonet'\?"),
+    ],
+)
+def test_a_misspelt_setting_names_the_nearest(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        read(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.num_slots": "x"}, r"model\.num_slots must be a whole number, not x"),
+        ({"model.num_slots": 7.5}, r"model\.num_slots must be a whole number, not 7\.5"),
+        ({"model.num_slots": True}, r"model\.num_slots must be a whole number, not True"),
+        ({"model.num_slots": None}, r"model\.num_slots is empty\. Give it a value"),
+        ({"model.num_slots": 1}, r"model\.num_slots must be 2 or more"),
+        ({"model.masks": "stickbreaking"}, r"model\.masks must be one of stick_breaking, softmax.*'stick_breaking'\?"),
+        ({"model.head.kind": "unit"}, r"model\.head\.kind must be one of unet, lite, roi_align, not unit.*'unet'\?"),
+        ({"model.vae": 5}, r"'model\.vae' holds settings, it cannot be 5 itself"),
+        ({"model.vae.encoder_channels": 8}, r"model\.vae\.encoder_channels must be a list, not 8"),
+        ({"model.vae.encoder_channels": [8, "x"]}, r"model\.vae\.encoder_channels must be a whole number, not x"),
+        ({"model.weights.latent": float("nan")}, r"model\.weights\.latent must be a finite number, not nan"),
+        ({"optimizer.learning_rate": float("inf")}, r"optimizer\.learning_rate must be a finite number, not inf"),
+        ({"optimizer.learning_rate": "fast"}, r"optimizer\.learning_rate must be a number, not fast"),
+        ({"optimizer.groups": 3}, r"optimizer\.groups must be a mapping, not 3"),
+        ({"optimizer": None}, r"'optimizer' holds settings, it cannot be None"),
+        ({"validation": [1]}, r"'validation' holds settings, it cannot be \[1\]"),
+        ({"validation.count": 0}, r"validation: multi_dsprites: count must be 1 or more"),
+        ({"model.normalise": "imagnet"}, r"model\.normalise must be true or false or one of imagenet, not imagnet"),
+        (
+            {"model.backbone.pretrained": True, "model.backbone.width": 64},
+            r"pretrained needs model\.normalise imagenet",
+        ),
+        ({"trainer.devices": "two"}, r"trainer\.devices must be a whole number or one of auto, not two"),
+        ({"trainer.strategy": "dpp"}, r"trainer\.strategy must be one of auto, ddp, not dpp\. Did you mean 'ddp'\?"),
+        ({"model": 3}, r"must say 'model\.name'"),
+        ({"model.name": ["rmonet"]}, r"must say 'model\.name'"),
+        ({"seed": -1}, r"seed must be a whole number from 0"),
+        ({"seed": 2**32}, r"seed must be a whole number from 0"),
+        ({"seed": True}, r"seed must be a whole number from 0"),
+        ({"seed.x": 1}, r"'seed' of 'seed\.x' is a value"),
+        ({"data.name": "images", "data.folder": 2024}, r"data\.folder must be text, not 2024\. As a path .* \./2024"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(changes, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        read(changes)
+    assert "\n" not in str(caught.value)
+    assert "<class" not in str(caught.value)
+
+
+def test_a_message_names_the_recipe():
+    with pytest.raises(RecipeError, match=rf"recipe '{BASE}'.*unscene recipes {BASE} --all"):
+        read({"model.n_slots": 7})
+
+
+def test_sizes_that_contradict_each_other():
+    with pytest.raises(RecipeError, match=r"model\.size is 32 but data\.size is 64\. Set --data\.size only"):
+        read({"model.size": 32})
+    assert read({"data.size": 32}).model.size == 32
+
+
+def test_parts_of_the_data_differ_where_they_say_so():
+    recipe = read({"validation.count": 7, "data.max_objects": 3})
+    assert len(recipe.source("validation")) == 7
+    assert recipe.source("validation").settings.max_objects == 3
+    assert (recipe.source().settings.seed, recipe.source("validation").settings.seed) == (0, 1)
+    assert recipe.source("test", count=5, seed=9).settings.seed == 9
+    with pytest.raises(RecipeError, match=r"has no setting 'data\.cuont'\. Did you mean 'data\.count'"):
+        recipe.source(cuont=5)
+
+
+def test_another_source_keeps_what_it_knows():
+    recipe = read({"data.name": "images", "data.folder": "photos", "data.size": 128})
+    assert recipe.values["data"] == {
+        "name": "images",
+        "folder": "photos",
+        "size": 128,
+        "skip_damaged": False,
+        "fit": "crop",
+    }
+    assert recipe.validation == recipe.test == {}
+
+
+def test_one_file_is_parted_into_training_validation_and_test():
+    recipe = read({"data.name": "hdf5", "data.path": "a.h5"})
+    assert recipe.values["data"] == {"name": "hdf5", "path": "a.h5", "first": 0, "count": -1920, "size": 64}
+    assert recipe.validation == {"first": -1920, "count": 320}
+    assert recipe.test == {"first": -1600, "count": 1600}
+    smaller = read({"data.name": "hdf5", "data.path": "a.h5", "validation.count": 10, "test.count": 5})
+    assert (smaller.data.count, smaller.validation["first"], smaller.test["first"]) == (-15, -15, -5)
+
+
+def test_coco_is_parted_as_a_file_is():
+    recipe = read({"data.name": "coco"})
+    assert (recipe.data.images, recipe.data.first, recipe.data.count) == ("train2017", 0, -1920)
+    assert recipe.validation == {"first": -1920, "count": 320}
+    assert recipe.test == {"first": -1600, "count": 1600}
+
+
+@pytest.mark.parametrize(("source", "place"), [("hdf5", "path"), ("coco", "folder")])
+@pytest.mark.parametrize("counts", [{}, {"validation.count": 3}, {"validation.count": 3, "test.count": 0}])
+def test_parts_without_a_count_are_refused_where_one_data_set_is_for_all(source, place, counts):
+    changes = {"data.name": source, f"data.{place}": "mine"}
+    with pytest.raises(RecipeError, match=rf"data\.name {source} takes .*add --validation\.count and --test\.count"):
+        read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", changes | counts)
+    counted = changes | {"validation.count": 3, "test.count": 2}
+    recipe = read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", counted)
+    assert (recipe.data.count, recipe.validation["first"], recipe.test["first"]) == (-5, -5, -2)
+
+
+def test_the_same_source_changes_nothing():
+    assert read({"data.name": "multi_dsprites"}) == read()
+
+
+@pytest.mark.parametrize("sections", [{"validation": [1]}, {"data": [1]}, {"data": {"name": "hdf5"}}, {"test": 3}])
+def test_a_broken_recipe_with_another_source(sections):
+    with pytest.raises(RecipeError):
+        read({"data.name": "images"}, **sections)

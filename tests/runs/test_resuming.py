@@ -1,0 +1,55 @@
+"""resuming: whether a folder holds the run that a command would start."""
+
+from __future__ import annotations
+
+import pytest
+
+from unscene.errors import CheckpointError, RunError
+from unscene.runs.resuming import RESUMABLE, holds_run_of
+from unscene.runs.run_folder import RunFolder
+
+
+def test_a_folder_without_a_run_holds_none(tmp_path, tiny):
+    assert not holds_run_of(tiny(), tmp_path / "not there")
+    assert not holds_run_of(tiny(), tmp_path)
+
+
+def test_a_folder_holds_its_own_recipes_run(tmp_path, tiny):
+    run = RunFolder.create(tmp_path / "run", tiny().text())
+    assert holds_run_of(tiny(), run.path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("trainer.max_steps", 9), ("trainer.devices", 2), ("schedule.lowest", 0.5), ("optimizer.learning_rate", 0.5)],
+)
+def test_what_a_resumed_run_may_change_may_differ(tmp_path, tiny, setting, value):
+    run = RunFolder.create(tmp_path / "run", tiny().text())
+    assert setting.startswith(RESUMABLE)
+    assert holds_run_of(tiny({setting: value}), run.path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("seed", 1, r"its seed is 0, here it is 1\."),
+        ("model.vae.latent_dim", 3, r"its model\.vae\.latent_dim is 16, here it is 3\."),
+        ("data.count", 41, r"its data\.count is 40, here it is 41\."),
+        ("validation.count", 7, r"its validation\.count is 6, here it is 7\."),
+        ("optimizer.name", "adamw", r"its optimizer\.name is adam, here it is adamw\."),
+        ("optimizer.names.vae", "rmsprop", r"its optimizer\.names\.vae is not set, here it is rmsprop\."),
+        ("optimizer.groups.head", 0.1, r"its optimizer\.groups\.head is not set, here it is 0\.1\."),
+    ],
+)
+def test_another_recipes_run_is_refused_by_the_setting_that_differs(tmp_path, tiny, setting, value, message):
+    run = RunFolder.create(tmp_path / "run", tiny().text())
+    with pytest.raises(RunError, match=message):
+        holds_run_of(tiny({setting: value}), run.path)
+    with pytest.raises(RunError, match="holds another run, which is never overwritten"):
+        holds_run_of(tiny({setting: value}), run.path)
+
+
+def test_a_damaged_recipe_is_named(tmp_path, tiny):
+    run = RunFolder.create(tmp_path / "run", "[")
+    with pytest.raises(CheckpointError, match=r"recipe\.yaml is damaged"):
+        holds_run_of(tiny(), run.path)

@@ -1,0 +1,55 @@
+"""settings: the schedule's values by hand, and values that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from unscene.errors import RecipeError
+from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings
+
+
+def test_without_settings_the_factor_is_one():
+    schedule = ScheduleSettings()
+    assert [schedule.factor(epoch) for epoch in (0.01, 1, 1000)] == [1, 1, 1]
+
+
+def test_warmup_rises_on_a_line():
+    schedule = ScheduleSettings(warmup_epochs=4)
+    assert [schedule.factor(epoch) for epoch in (0, 1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_cosine_with_restarts_of_a_falling_peak():
+    schedule = ScheduleSettings(warmup_epochs=2, cycle_epochs=4, restart_factor=0.1)
+    # warm-up until 2; cycles begin at 2, 6, 10 with peaks 1, .1, .01; half of the peak in their middle
+    expected = {2: 1, 4: 0.5, 3: 0.8535534, 5: 0.1464466, 6: 0.1, 8: 0.05, 10: 0.01, 12: 0.005}
+    assert {epoch: schedule.factor(epoch) for epoch in expected} == pytest.approx(expected)
+
+
+def test_just_before_a_restart_the_factor_is_the_lowest():
+    assert ScheduleSettings(cycle_epochs=10, lowest=0.2).factor(10 - 1e-9) == pytest.approx(0.2)
+    assert ScheduleSettings(cycle_epochs=10, lowest=0.2).factor(5) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "message"),
+    [
+        (OptimizerSettings, {"learning_rate": 0}, r"optimizer\.learning_rate must be above 0"),
+        (OptimizerSettings, {"groups": {"vae": -1e-3}}, r"no rate of optimizer\.groups below it"),
+        (OptimizerSettings, {"weight_decay": -1}, r"optimizer\.weight_decay must be 0 or more, not -1"),
+        (OptimizerSettings, {"clip_norm": -0.5}, r"optimizer\.clip_norm must be 0 or more"),
+        (ScheduleSettings, {"warmup_epochs": -1}, r"schedule\.warmup_epochs must be 0 or more"),
+        (TrainerSettings, {"batch_size": 0}, r"trainer\.batch_size must be 1 or more, not 0"),
+        (TrainerSettings, {"max_steps": 0}, r"trainer\.max_steps must be 1 or more"),
+        (TrainerSettings, {"max_minutes": -1}, r"trainer\.max_minutes must be 0 or more"),
+        (TrainerSettings, {"workers": -2}, r"trainer\.workers must be -1 or more"),
+        (TrainerSettings, {"devices": 0}, r"trainer\.devices must be 1 or more"),
+        (TrainerSettings, {"validate_minutes": 0}, r"trainer\.validate_minutes must be above 0"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(settings, values, message):
+    with pytest.raises(RecipeError, match=message):
+        settings(**values)
+
+
+def test_a_rate_of_zero_freezes_a_part():
+    assert OptimizerSettings(groups={"backbone": 0.0}).groups == {"backbone": 0.0}

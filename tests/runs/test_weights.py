@@ -1,0 +1,144 @@
+"""weights: read without running anything, refused when damaged or of another model, the same after a round trip."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from unscene.errors import CheckpointError
+from unscene.runs.run_folder import RunFolder
+from unscene.runs.weights import check_weights, export_weights, model_weights, read_checkpoint, read_weights
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_gives_the_models_tensors(trained, tiny):
+    checkpoint = read_checkpoint(trained.last)
+    assert checkpoint["global_step"] == 6
+    weights = model_weights(checkpoint)
+    check_weights(weights, tiny().build_model(), trained.last, "tiny")
+    assert all(torch.equal(tensor, checkpoint["state_dict"][f"model.{name}"]) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_code_in_a_checkpoint_does_not_run(tmp_path, write):
+    path = tmp_path / "evil.ckpt"
+    write({"state_dict": {"model.a": torch.zeros(1)}, "global_step": 1, "more": Trap(tmp_path / "ran")}, path)
+    with pytest.raises(CheckpointError, match=r"evil\.ckpt cannot be read as a checkpoint") as caught:
+        read_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(caught.value)  # PyTorch's advice would run it
+
+
+def test_a_truncated_checkpoint_is_refused(trained, tmp_path):
+    content = trained.last.read_bytes()
+    for length in (0, 1, 10, 1000, len(content) // 2, len(content) - 1):
+        path = tmp_path / "cut.ckpt"
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"cut\.ckpt cannot be read as a checkpoint"):
+            read_checkpoint(path)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "a.ckpt"
+    with pytest.raises(CheckpointError, match=r"a\.ckpt does not exist"):
+        read_checkpoint(path)
+    path.write_text("hello")
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        read_checkpoint(path)
+    torch.save([1], path)
+    with pytest.raises(CheckpointError, match="holds no 'state_dict'"):
+        read_checkpoint(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match="does not say its 'global_step'"):
+        read_checkpoint(path)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_checkpoint(tmp_path)
+
+
+def test_another_models_weights_are_named(tiny):
+    model = tiny().build_model()
+    other = tiny({"model.head.channels": 4}).build_model().state_dict()
+    with pytest.raises(
+        CheckpointError, match=r"x holds the weights of another model than recipe 'r'.*of another shape: head"
+    ):
+        check_weights(other, model, Path("x"), "r")
+    lacking = dict(model.state_dict())
+    name, tensor = lacking.popitem()
+    with pytest.raises(CheckpointError, match=rf"missing: {name}.*not of this model: surplus"):
+        check_weights(lacking | {"surplus": tensor}, model, Path("x"), "r")
+
+
+def test_exported_weights_explain_themselves(trained, state, tmp_path):
+    path = export_weights(trained, tmp_path / "out.safetensors", card="text")
+    weights, values, provenance = read_weights(path)
+    best = state(trained.best)
+    assert {f"model.{name}" for name in weights} == set(best)
+    assert all(torch.equal(tensor, best[f"model.{name}"]) for name, tensor in weights.items())
+    assert values == yaml.safe_load(trained.recipe.read_text())
+    assert (provenance["run"], provenance["step"], provenance["card"]) == ("run", 6, "text")
+    assert provenance["starts"] == json.loads(trained.environment.read_text())
+    assert path.stat().st_mode & 0o777 == trained.recipe.stat().st_mode & 0o777
+
+
+def test_half_weights_are_near_and_half_as_large(trained, tmp_path):
+    whole = export_weights(trained, tmp_path / "whole.safetensors")
+    half = export_weights(trained, tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    halves = read_weights(half)[0]
+    for name, tensor in read_weights(whole)[0].items():
+        stored = halves[name]
+        assert stored.dtype == (torch.float16 if tensor.ndim > 1 else tensor.dtype)  # vectors: a variance may be tiny
+        assert torch.allclose(stored.to(tensor.dtype), tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_without_a_best_checkpoint_the_last_is_exported(trained, tmp_path):
+    run = RunFolder.create(tmp_path / "a", trained.recipe.read_text())
+    with pytest.raises(CheckpointError, match=r"last\.ckpt does not exist"):
+        export_weights(run)
+    run.last.write_bytes(trained.last.read_bytes())
+    assert read_weights(export_weights(run))[2]["checkpoint"] == "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (None, "was not written by unscene"),
+        ({"format": "pt"}, "was not written by unscene"),
+        ({"format": "unscene-1"}, "recipe or provenance is damaged"),
+        ({"format": "unscene-1", "recipe": "a: [", "provenance": "{}"}, "recipe or provenance is damaged"),
+        ({"format": "unscene-1", "recipe": "a: 1", "provenance": "{"}, "recipe or provenance is damaged"),
+        ({"format": "unscene-1", "recipe": "- 1", "provenance": "{}"}, "its recipe holds no settings"),
+    ],
+)
+def test_safetensors_of_others_are_refused(tmp_path, metadata, message):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        read_weights(path)
+
+
+def test_damaged_safetensors_are_refused(trained, tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_weights(path)
+    content = trained.weights.read_bytes()
+    for length in (0, 4, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"cannot be read as safetensors.*Copy or export it again"):
+            read_weights(path)

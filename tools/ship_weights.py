@@ -24,7 +24,7 @@ from unscene.runs.weights import export_weights
 LARGEST = 16 * 2**20  # bytes of a file in the repository
 SCORES = (
     "ari_fg",
-    "ari_fg_without_background",
+    "ari_fg_objects",
     "ari",
     "map_50_95",
     "map_50",
@@ -45,7 +45,7 @@ LIMITS = {
 }
 CURVE = {
     "val/ari_fg": "ARI foreground",
-    "val/ari_fg_without_background": "without background",
+    "val/ari_fg_objects": "objects' slots",
     "val/map_50": "mAP 50",
     "val/located": "located",
     "health/background": "background's share",

@@ -191,7 +191,7 @@ def test_foreground_ari_is_that_of_scikit_learn():
     log_masks = torch.from_numpy(random.normal(size=(64, 6, 1, 64, 64)).astype(np.float32))
     log_masks += 2 * torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 6).permute(0, 3, 1, 2).unsqueeze(2)
     made = Decomposition(log_masks.log_softmax(dim=1), torch.zeros(64, 6, 3, 64, 64), background=-1)
-    metric = AdjustedRandIndex(foreground=True)
+    metric = AdjustedRandIndex()
     metric.update(Scene(torch.zeros(64, 3, 64, 64), torch.from_numpy(labels)), made)
     expected = plain_foreground_ari(labels, made.labels().numpy())
     assert metric.per_image()[3] is expected[3] is None

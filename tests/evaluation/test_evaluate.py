@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -67,10 +68,14 @@ def test_metrics_json_states_every_origin(loaded, scenes, tmp_path):
     assert sorted(each["index"] for each in read["scenes"]) == [0, 1, 2]
 
 
-def test_every_number_is_described(loaded, scenes):
-    result = measure(loaded, scenes, count=1, description_of_data=DATA, progress=False)
+def test_every_row_of_the_page_has_an_explanation(loaded, scenes, tmp_path):
+    result = evaluate(loaded, scenes, tmp_path / "out", count=1, description_of_data=DATA, progress=False)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr><th scope="row">([^<]+)<small>([^<]*)</small>', page)
+    assert len(rows) == len(result.metrics) + len(result.health)
+    unexplained = {"", "Higher is better.", "Lower is better."}
+    assert [label for label, explanation in rows if explanation.strip() in unexplained] == []
     assert set(result.metrics) <= set(DESCRIPTIONS)
-    assert all(DESCRIPTIONS[name].explanation for name in result.metrics)
 
 
 def test_without_truth_metrics_do_not_apply_and_scenes_are_ranked_by_reconstruction(loaded, scenes, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from unscene.errors import RecipeError, ShapeError
+from unscene.errors import RecipeError, ShapeError, TrainingError
 from unscene.metrics.ari import AdjustedRandIndex, adjusted_rand_index, deepmind_formula_is_nan
 from unscene.metrics.contingency import contingency_table
 from unscene.scene import Decomposition, Scene
@@ -73,7 +73,7 @@ def test_table_must_have_three_axes():
 @given(label_maps())
 def test_foreground_agrees_with_scikit_learn_on_the_pixels_of_objects(hard_decomposition, maps):
     true, predicted = maps
-    metric = AdjustedRandIndex(foreground=True)
+    metric = AdjustedRandIndex("ari_fg")
     metric.update(scene(torch.from_numpy(true)), hard_decomposition(torch.from_numpy(predicted), 7, 2))
     expected = [
         adjusted_rand_score(a[a > 0], b[a > 0]) if a.any() else None for a, b in zip(true, predicted, strict=True)
@@ -88,7 +88,7 @@ def test_foreground_agrees_with_scikit_learn_on_the_pixels_of_objects(hard_decom
 @given(label_maps())
 def test_all_pixels_agree_with_scikit_learn(hard_decomposition, maps):
     true, predicted = maps
-    metric = AdjustedRandIndex(foreground=False)
+    metric = AdjustedRandIndex("ari")
     metric.update(scene(torch.from_numpy(true)), hard_decomposition(torch.from_numpy(predicted), 7, -1))
     expected = [adjusted_rand_score(a.ravel(), b.ravel()) for a, b in zip(true, predicted, strict=True)]
     assert metric.compute() == {"ari": pytest.approx(np.mean(expected), abs=1e-9)}
@@ -130,42 +130,56 @@ def test_counts_of_images(hard_decomposition):
 
 def test_images_of_background_alone(hard_decomposition):
     labels = torch.zeros(2, 2, 2, dtype=torch.int64)
-    foreground, everything = AdjustedRandIndex(foreground=True), AdjustedRandIndex(foreground=False)
+    foreground, everything = AdjustedRandIndex("ari_fg"), AdjustedRandIndex("ari")
     for metric in (foreground, everything):
         metric.update(scene(labels), hard_decomposition(torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 1]]]), 2, 0))
     assert foreground.compute() == {
         "ari_fg": None,
         "ari_fg_images": 0,
         "ari_fg_deepmind_nan": 2,
-        "ari_fg_without_background": None,
     }
     assert everything.per_image() == [1, 0]
 
 
-def test_soft_masks_lose_to_the_background_but_not_without_it():
+def both_means(labels: torch.Tensor, decomposition: Decomposition) -> list[float | None]:
+    """`ari_fg` and `ari_fg_objects`."""
+    means = []
+    for variant in ("ari_fg", "ari_fg_objects"):
+        metric = AdjustedRandIndex(variant)
+        metric.update(scene(labels), decomposition)
+        means.append(metric.compute()[variant])
+    return means
+
+
+def test_soft_masks_lose_to_the_background_but_not_where_only_objects_compete():
     """Two objects; slots 0 and 1 hold .3 of the right pixels each, the background (slot 2) .5 of all."""
     labels = torch.tensor([[[1, 1, 2, 2]]])
     masks = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.2, 0.2, 0.3, 0.3], [0.5, 0.5, 0.5, 0.5]]).view(1, 3, 1, 1, 4)
     for order, background in (([0, 1, 2], -1), ([2, 0, 1], 0), ([0, 2, 1], 1)):
-        metric = AdjustedRandIndex()
-        metric.update(scene(labels), Decomposition(masks[:, order].log(), torch.zeros(1, 3, 3, 1, 4), background))
-        assert metric.compute()["ari_fg"] == 0
-        assert metric.compute()["ari_fg_without_background"] == 1
+        decomposition = Decomposition(masks[:, order].log(), torch.zeros(1, 3, 3, 1, 4), background)
+        assert both_means(labels, decomposition) == [0, 1]
 
 
 def test_without_a_background_slot_both_are_the_same(hard_decomposition):
-    metric = AdjustedRandIndex()
-    metric.update(scene(torch.tensor([[[1, 1, 2, 2, 2]]])), hard_decomposition(torch.tensor([[[0, 0, 1, 1, 0]]]), 2))
-    result = metric.compute()
-    assert 0 < result["ari_fg"] < 1
-    assert result["ari_fg_without_background"] == result["ari_fg"]
+    labels = torch.tensor([[[1, 1, 2, 2, 2]]])
+    every, objects = both_means(labels, hard_decomposition(torch.tensor([[[0, 0, 1, 1, 0]]]), 2))
+    assert 0 < every < 1
+    assert objects == every
 
 
-def test_a_single_slot_that_is_the_background(hard_decomposition):
-    metric = AdjustedRandIndex()
-    metric.update(scene(torch.tensor([[[0, 1]]])), hard_decomposition(torch.zeros(1, 1, 2), 1, 0))
-    assert metric.compute()["ari_fg"] == 1
-    assert metric.compute()["ari_fg_without_background"] is None
+def test_a_single_slot_that_is_the_background_leaves_no_slot_for_objects(hard_decomposition):
+    decomposition = hard_decomposition(torch.zeros(1, 1, 2), 1, 0)
+    assert both_means(torch.tensor([[[0, 1]]]), decomposition) == [1, None]
+    metric = AdjustedRandIndex("ari_fg_objects")
+    metric.update(scene(torch.tensor([[[0, 1]]])), decomposition)
+    assert metric.per_image() == [None]
+
+
+def test_broken_masks_are_refused_by_every_variant(hard_decomposition):
+    broken = Decomposition(torch.full((1, 2, 1, 1, 2), float("nan")), torch.zeros(1, 2, 3, 1, 2), 0)
+    for variant in ("ari_fg", "ari_fg_objects", "ari"):
+        with pytest.raises(TrainingError, match="NaN"):
+            AdjustedRandIndex(variant).update(scene(torch.tensor([[[0, 1]]])), broken)
 
 
 def test_unlabelled_images_keep_their_place(hard_decomposition):
@@ -177,6 +191,6 @@ def test_unlabelled_images_keep_their_place(hard_decomposition):
     assert metric.compute()["ari_fg_images"] == 2
 
 
-def test_foreground_does_not_merge_with_all_pixels():
+def test_variants_do_not_merge():
     with pytest.raises(RecipeError, match="cannot be merged"):
-        AdjustedRandIndex(foreground=True).merge(AdjustedRandIndex(foreground=False))
+        AdjustedRandIndex("ari_fg").merge(AdjustedRandIndex("ari"))

@@ -69,34 +69,38 @@ def test_nothing_taken_in_is_none(make):
     assert set(metric.compute().values()) == {None}
 
 
-def test_without_any_one_of_its_needs_it_is_not_applicable(make):
-    for need in make().needs:
-        scene, decomposition = random_batch(0)
-        owner, name = need.split(".")
-        if name in ("images", "components"):
-            continue  # every scene and decomposition has these
-        if owner == "scene":
-            scene = replace(scene, **{name: None})
-        else:
-            decomposition = replace(decomposition, **dict.fromkeys(BOXES if name == "boxes" else [name]))
-        metric = make()
-        metric.update(scene, decomposition)
-        assert set(metric.compute().values()) == {None}
-        assert metric.per_image() == [None] * 5
+LABELS, OWN_BOXES, LOCATIONS = "labels", "boxes", "locations"  # of the scene; of the decomposition
+NEEDS = {
+    "ari_fg": {LABELS},
+    "ari_fg_objects": {LABELS},
+    "ari": {LABELS},
+    "ami_fg": {LABELS},
+    "box_ap": {"true boxes", OWN_BOXES},
+    "mask_iou": {LABELS},
+    "iou_polarity": {LABELS},
+    "object_locations": {LABELS, LOCATIONS},
+    "reconstruction": set(),
+}
 
 
-def test_what_it_does_not_need_may_be_missing(make):
-    full, bare = make(), make()
-    scene, decomposition = random_batch(0)
-    full.update(scene, decomposition)
-    if "scene.labels" not in bare.needs:
-        scene = replace(scene, labels=None)
-    if "scene.boxes" not in bare.needs:
-        scene = replace(scene, boxes=None)
-    if "decomposition.boxes" not in bare.needs:
-        decomposition = replace(decomposition, **dict.fromkeys(BOXES))
-    bare.update(scene, decomposition)
-    assert bare.compute() == full.compute()
+def without(batch: tuple[Scene, Decomposition], field: str) -> tuple[Scene, Decomposition]:
+    scene, decomposition = batch
+    if field in (LABELS, "true boxes"):
+        return replace(scene, **{field.removeprefix("true "): None}), decomposition
+    return scene, replace(decomposition, **dict.fromkeys(BOXES if field == OWN_BOXES else [field]))
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("field", [LABELS, "true boxes", OWN_BOXES, LOCATIONS])
+def test_without_a_field_that_it_needs_it_is_not_applicable_and_others_are_of_no_matter(name, field):
+    full, bare = METRICS[name](), METRICS[name]()
+    full.update(*random_batch(0))
+    bare.update(*without(random_batch(0), field))
+    if field in NEEDS[name]:
+        assert set(bare.compute().values()) == {None}
+        assert bare.per_image() == [None] * 5
+    else:
+        assert bare.compute() == full.compute()
 
 
 def test_merging_two_processes_is_the_same_as_all_at_once(make):
@@ -109,16 +113,6 @@ def test_merging_two_processes_is_the_same_as_all_at_once(make):
     first.merge(pickle.loads(pickle.dumps(second)))
     assert first.compute() == pytest.approx(whole.compute(), rel=1e-6)
     assert first.per_image() == [value and pytest.approx(value, rel=1e-6) for value in whole.per_image()]
-
-
-def test_reset_forgets(make):
-    used, new = make(), make()
-    used.update(*random_batch(2))
-    used.reset()
-    assert used == new
-    for metric in (used, new):
-        metric.update(*random_batch(3))
-    assert used.compute() == new.compute()
 
 
 def test_batch_of_one_without_objects_and_with_one_slot_is_never_nan(make):

@@ -2,23 +2,21 @@
 
 A metric sees batch after batch (`update`), then says its numbers (`compute`). It is its own state: plain lists that
 pickle, so several processes send their metrics to one another (`torch.distributed.all_gather_object`) and `merge` them
-in the order of the ranks. A metric without the fields that it `needs` is not applicable, and answers None: never NaN,
-never -1.
+in the order of the ranks. Where the scene or the decomposition lacks a field that a metric needs, the metric is not
+applicable and answers None: never NaN, never -1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import fsum
-from typing import ClassVar, Protocol, Self
+from typing import Protocol, Self
 
 from unscene.scene import Decomposition, Scene
 
 
 class Metric(Protocol):
-    """One metric. `needs` names the fields without which it is not applicable, for instance `scene.labels`."""
-
-    needs: ClassVar[tuple[str, ...]]
+    """One metric."""
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
         """Take in a batch.
@@ -37,9 +35,6 @@ class Metric(Protocol):
     def merge(self, other: Self) -> None:
         """Take in all that another one, of the same settings, has taken in."""
 
-    def reset(self) -> None:
-        """Forget everything taken in."""
-
 
 def mean_of_counted(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are not None, or None without any; exact, so the order of merging is of no matter."""
@@ -53,13 +48,19 @@ def mean_of_counted(values: Iterable[float | None]) -> float | None:
 def _foreground_ari() -> Metric:
     from unscene.metrics.ari import AdjustedRandIndex
 
-    return AdjustedRandIndex(foreground=True)
+    return AdjustedRandIndex("ari_fg")
+
+
+def _foreground_ari_of_objects() -> Metric:
+    from unscene.metrics.ari import AdjustedRandIndex
+
+    return AdjustedRandIndex("ari_fg_objects")
 
 
 def _ari() -> Metric:
     from unscene.metrics.ari import AdjustedRandIndex
 
-    return AdjustedRandIndex(foreground=False)
+    return AdjustedRandIndex("ari")
 
 
 def _foreground_ami() -> Metric:
@@ -100,6 +101,7 @@ def _object_locations() -> Metric:
 
 METRICS: dict[str, Callable[[], Metric]] = {
     "ari_fg": _foreground_ari,
+    "ari_fg_objects": _foreground_ari_of_objects,
     "ari": _ari,
     "ami_fg": _foreground_ami,
     "box_ap": _box_ap,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +45,6 @@ class AdjustedMutualInformation:
         ami_fg_arithmetic: by the mean of the two entropies, scikit-learn's default since 0.22.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("scene.labels",)
-
     scores: list[float | None] = field(default_factory=list, init=False)
     arithmetic: list[float | None] = field(default_factory=list, init=False)
 
@@ -74,9 +71,6 @@ class AdjustedMutualInformation:
     def merge(self, other: AdjustedMutualInformation) -> None:
         self.scores += other.scores
         self.arithmetic += other.arithmetic
-
-    def reset(self) -> None:
-        self.scores, self.arithmetic = [], []
 
 
 def _labels(labels: Tensor, decomposition: Decomposition) -> Tensor:

@@ -7,14 +7,14 @@ pixels of true objects alone, so what a model does to the background's pixels is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unscene.errors import RecipeError, check_shape
 from unscene.metrics import mean_of_counted
-from unscene.metrics.contingency import contingency_table, decomposition_table
+from unscene.metrics.contingency import check_masks, contingency_table, decomposition_table
 from unscene.scene import Decomposition, Scene
 
 
@@ -70,70 +70,60 @@ def deepmind_formula_is_nan(table: Tensor) -> Tensor:
     return (true_pairs == predicted_pairs) & all_or_none
 
 
+Variant = Literal["ari_fg", "ari_fg_objects", "ari"]
+
+
 @dataclass
 class AdjustedRandIndex:
-    """Mean adjusted Rand index over images; the predicted label is the argmax over all K slots, background included.
+    """Mean adjusted Rand index over images.
 
-    With `foreground`, only pixels of true objects; an image without any is not counted. Then `compute` gives
-        ari_fg: the mean over the counted images.
-        ari_fg_images: how many are counted.
-        ari_fg_deepmind_nan: for how many of all images, counted or not, DeepMind's formula is NaN.
-        ari_fg_without_background: the same mean, if only the foreground's slots compete for a pixel (ties to the first
-            slot). Far above `ari_fg`, masks are soft: objects are found, but lose their pixels to the background.
-    Without, `ari`: the mean over all images, of all pixels.
+    The variant is also the name of the mean in `compute`:
+        ari_fg: the pixels of true objects; the predicted label is the argmax over all K slots, background included.
+            `ari_fg_images` is the number of counted images (an image without an object is not counted), and
+            `ari_fg_deepmind_nan` the number of all images for which DeepMind's formula is NaN.
+        ari_fg_objects: the same pixels, but only the objects' slots compete (ties to the first slot). Far above
+            `ari_fg`, the masks are soft: objects are found, but lose their pixels to the background.
+        ari: all pixels, the background being one object, and all K slots.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("scene.labels",)
-
-    foreground: bool = True
+    variant: Variant = "ari_fg"
     scores: list[float | None] = field(default_factory=list, init=False)
-    scores_without_background: list[float | None] = field(default_factory=list, init=False)
     labelled_images: int = field(default=0, init=False)
     deepmind_nan: int = field(default=0, init=False)
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
-        if scene.labels is None:
+        if scene.labels is None or (self.variant == "ari_fg_objects" and not decomposition.foreground):
             self.scores += [None] * len(scene)
             return
-        table = decomposition_table(scene.labels, decomposition)
+        if self.variant == "ari_fg_objects":
+            table = _table_of_objects(scene.labels, decomposition)
+        else:
+            table = decomposition_table(scene.labels, decomposition)
+        if self.variant != "ari":
+            table = table[:, 1:]  # the pixels of true objects
+            self.deepmind_nan += int(deepmind_formula_is_nan(table).sum())
         self.labelled_images += len(table)
-        if not self.foreground:
-            self.scores += _scores(table)
-            return
-        table = table[:, 1:]  # the pixels of true objects
         self.scores += _scores(table)
-        self.deepmind_nan += int(deepmind_formula_is_nan(table).sum())
-        if decomposition.foreground:
-            self.scores_without_background += _scores(_table_without_background(scene.labels, decomposition)[:, 1:])
 
     def compute(self) -> dict[str, float | int | None]:
-        mean = mean_of_counted(self.scores)
-        if not self.foreground:
-            return {"ari": mean}
-        seen = self.labelled_images > 0
-        return {
-            "ari_fg": mean,
-            "ari_fg_images": sum(score is not None for score in self.scores) if seen else None,
-            "ari_fg_deepmind_nan": self.deepmind_nan if seen else None,
-            "ari_fg_without_background": mean_of_counted(self.scores_without_background),
-        }
+        values: dict[str, float | int | None] = {self.variant: mean_of_counted(self.scores)}
+        if self.variant == "ari_fg":
+            labelled = self.labelled_images > 0
+            values["ari_fg_images"] = sum(score is not None for score in self.scores) if labelled else None
+            values["ari_fg_deepmind_nan"] = self.deepmind_nan if labelled else None
+        return values
 
     def per_image(self) -> list[float | None]:
         return list(self.scores)
 
     def merge(self, other: AdjustedRandIndex) -> None:
-        if other.foreground != self.foreground:
+        if other.variant != self.variant:
             raise RecipeError(
-                "ARI on foreground pixels cannot be merged with ARI on all pixels. Merge each with its own."
+                f"{other.variant} cannot be merged with {self.variant}. Merge a metric with its own kind."
             )
         self.scores += other.scores
-        self.scores_without_background += other.scores_without_background
         self.labelled_images += other.labelled_images
         self.deepmind_nan += other.deepmind_nan
-
-    def reset(self) -> None:
-        self.scores, self.scores_without_background = [], []
-        self.labelled_images = self.deepmind_nan = 0
 
 
 def _scores(table: Tensor) -> list[float | None]:
@@ -143,8 +133,9 @@ def _scores(table: Tensor) -> list[float | None]:
     return [score if count else None for score, count in zip(index, counted, strict=True)]
 
 
-def _table_without_background(labels: Tensor, decomposition: Decomposition) -> Tensor:
-    """[B, M+1, K-1] the contingency table where only the foreground's slots compete."""
+def _table_of_objects(labels: Tensor, decomposition: Decomposition) -> Tensor:
+    """[B, M+1, K-1] the contingency table where only the objects' slots compete."""
+    check_masks(decomposition)
     slots = torch.tensor(decomposition.foreground, device=decomposition.log_masks.device)
     winner = decomposition.log_masks.index_select(1, slots).squeeze(2).max(dim=1).indices  # argmax, 7 times faster
     return contingency_table(labels, winner, num_predicted=len(slots)).cpu()

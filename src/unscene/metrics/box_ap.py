@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,6 @@ class BoxAveragePrecision:
     Boxes of exactly equal score are ranked in the order of the images, as in COCO.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("scene.boxes", "decomposition.boxes")
-
     images: list[ImageBoxes | None] = field(default_factory=list, init=False)  # None: not applicable
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
@@ -76,9 +74,6 @@ class BoxAveragePrecision:
 
     def merge(self, other: BoxAveragePrecision) -> None:
         self.images += other.images
-
-    def reset(self) -> None:
-        self.images = []
 
 
 def coco_precision_and_recall(images: list[ImageBoxes]) -> tuple[float, float, float, float]:

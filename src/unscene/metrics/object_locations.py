@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import median
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -81,8 +80,6 @@ class ObjectLocations:
         location_error: mean distance of the located ones, in shares of the frame.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("scene.labels", "decomposition.locations")
-
     objects: list[dict[int, float]] = field(default_factory=list, init=False)  # label -> distance, image by image
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
@@ -117,6 +114,3 @@ class ObjectLocations:
 
     def merge(self, other: ObjectLocations) -> None:
         self.objects += other.objects
-
-    def reset(self) -> None:
-        self.objects = []

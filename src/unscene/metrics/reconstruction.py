@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import log10
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -52,8 +51,6 @@ class ReconstructionError:
     reconstruction_psnr: -10 log10 of it, in dB, for a peak of 1; at most 100 for an image. `per_image` gives this one.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("scene.images", "decomposition.components")
-
     errors: list[float] = field(default_factory=list, init=False)
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
@@ -70,6 +67,3 @@ class ReconstructionError:
 
     def merge(self, other: ReconstructionError) -> None:
         self.errors += other.errors
-
-    def reset(self) -> None:
-        self.errors = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +60,6 @@ class MaskIoU:
         mask_iou_objects: the mean over all objects, so that a crowded image weighs more.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("scene.labels",)
-
     objects: list[list[float]] = field(default_factory=list, init=False)  # the IoU of every object, image by image
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
@@ -87,9 +84,6 @@ class MaskIoU:
     def merge(self, other: MaskIoU) -> None:
         self.objects += other.objects
 
-    def reset(self) -> None:
-        self.objects = []
-
 
 @dataclass
 class PolarityIoU:
@@ -103,8 +97,6 @@ class PolarityIoU:
         iou_polarity: the mean over images.
         iou_foreground: the same without the choice; not applicable to a model that states no background.
     """
-
-    needs: ClassVar[tuple[str, ...]] = ("scene.labels",)
 
     either: list[float | None] = field(default_factory=list, init=False)
     stated: list[float | None] = field(default_factory=list, init=False)
@@ -134,6 +126,3 @@ class PolarityIoU:
     def merge(self, other: PolarityIoU) -> None:
         self.either += other.either
         self.stated += other.stated
-
-    def reset(self) -> None:
-        self.either, self.stated = [], []

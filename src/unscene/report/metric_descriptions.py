@@ -37,9 +37,9 @@ DESCRIPTIONS: dict[str, Description] = {
     "ari_fg_deepmind_nan": Description(
         "ARI, images others leave out", "Images for which DeepMind's formula gives NaN; ours counts them.", 0, better=""
     ),
-    "ari_fg_without_background": Description(
-        "ARI, foreground slots only",
-        "The same, if the background's slot may win no pixel; far above the first, masks are soft.",
+    "ari_fg_objects": Description(
+        "ARI, objects' slots",
+        "The foreground ARI if the background's slot may win no pixel; far above it, masks are soft.",
     ),
     "ari": Description("ARI, all pixels", "Adjusted Rand index over the whole image, the background being one object."),
     "ami_fg": Description(
@@ -107,7 +107,9 @@ HEALTH: dict[str, str] = {
     "largest_slot": "Share of the foreground that its largest slot holds; near 1, all objects are in one slot.",
     "slots_used": "Slots of the foreground that hold more than half a percent of the image.",
     "foreground": "Share of the image that the foreground's slots hold.",
+    "foreground_won": "Share of the pixels in which an object's slot is the largest; near 0, no object is found.",
     "background": "Share of the image that the background's slot holds; near 1, no object is found.",
+    "decided": "Share of a pixel that its largest slot holds, mean over the pixels; near 1, masks are sharp.",
     "boxes": "Valid boxes an image.",
 }
 

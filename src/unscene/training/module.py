@@ -26,7 +26,7 @@ OPTIMIZERS: dict[OptimizerName, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
 }
 Value = TypeVar("Value")
-_VALIDATION = ("ari_fg", "ari", "box_ap", "reconstruction")
+_VALIDATION = ("ari_fg", "ari_fg_objects", "ari", "box_ap", "reconstruction")
 _METRIC_OF = {"map_50": "box_ap", "located": "object_locations"}  # of a score with another name
 
 

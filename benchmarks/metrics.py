@@ -33,7 +33,7 @@ SCIKIT_LEARN, COCO = "scikit-learn, image by image", "pycocotools as it is"
 def scenes_and_answers(count: int, seed: int = 0) -> tuple[Scene, Decomposition]:
     """Generated scenes, and what a model of middling quality might make of them: masks and boxes near the truth."""
     drawn = MultiDSprites(MultiDSpritesSettings(count=count, seed=11)).batch(range(count))
-    labels, boxes = torch.from_numpy(drawn["mask"]), torch.from_numpy(drawn["boxes"])
+    labels, boxes = torch.from_numpy(drawn["labels"]), torch.from_numpy(drawn["boxes"])
     random = torch.Generator().manual_seed(seed)
     truth = torch.nn.functional.one_hot(labels.long(), SLOTS).permute(0, 3, 1, 2).float().roll(-1, dims=1)
     log_masks = (2 * truth + torch.randn(truth.shape, generator=random)).log_softmax(dim=1).unsqueeze(2)

@@ -35,7 +35,7 @@ def scene_masks(size: int, noise: float, images: int) -> Tensor:
         noise: its greatest value.
         images: number of scenes.
     """
-    labels = MultiDSprites(MultiDSpritesSettings(count=images, size=size, seed=7)).batch(range(images))["mask"]
+    labels = MultiDSprites(MultiDSpritesSettings(count=images, size=size, seed=7)).batch(range(images))["labels"]
     objects = np.stack([labels == label for label in range(1, SLOTS + 1)], axis=1).astype(np.float32)
     masks = 0.95 * gaussian_filter(objects, (0, 0, size / 64, size / 64))
     noisy = masks + noise * np.random.default_rng(0).random(masks.shape, dtype=np.float32)

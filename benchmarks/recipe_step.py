@@ -11,7 +11,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from unscene.data.batches import BatchDataset
 from unscene.errors import RecipeError
 from unscene.recipes import load_recipe, recipe_values
 from unscene.runs.hardware import use_bfloat16
@@ -69,7 +68,7 @@ class RecipeStep:
         self.module = SceneModule(recipe, steps_per_epoch=1).to(self.device)
         self.module.first_step = -getattr(recipe.model, "busiest_step", 0)
         self.optimizer = self.module.configure_optimizers()
-        self.batch = {"images": scenes_of(recipe, self.batch_size).to(self.device)}
+        self.batch = {"image": scenes_of(recipe, self.batch_size).permute(0, 2, 3, 1).to(self.device)}
 
     @property
     def model(self) -> nn.Module:
@@ -110,6 +109,5 @@ class RecipeStep:
 
 
 def scenes_of(recipe: Recipe, count: int) -> Tensor:
-    """The first scenes of a recipe's data, as its loader gives them: [count, 3, H, W] uint8."""
-    images: Tensor = BatchDataset(recipe.source(count=count))[range(count)]["images"]
-    return images
+    """The first scenes of a recipe's data: [count, 3, H, W] uint8."""
+    return torch.from_numpy(recipe.source(count=count).batch(range(count))["image"]).permute(0, 3, 1, 2)

@@ -21,7 +21,7 @@ INK = "#222222"
 
 model = unscene.load(sys.argv[1] if len(sys.argv) > 1 else RECIPE)
 drawn = Montezuma(MontezumaSettings(count=149, policy="recorded")).batch([FRAME])
-image, truth = drawn["image"], torch.from_numpy(drawn["mask"][0].astype(np.int64))
+image, truth = drawn["image"], torch.from_numpy(drawn["labels"][0].astype(np.int64))
 result = model.decompose(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255)
 locations = result.locations[0].double().numpy()
 centres = label_centres(truth)

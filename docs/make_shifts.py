@@ -29,7 +29,7 @@ def column(generator: str, index: int, changes: dict[str, Any]) -> NDArray[np.ui
     source_class, settings_class = source_classes(generator)
     drawn = source_class(settings_class(size=SIZE, **changes)).batch([index])
     between = np.full((GAP // 2, SIZE, 3), 255, np.uint8)
-    return np.concatenate([drawn["image"][0], between, LABEL_COLOURS[drawn["mask"][0]]])
+    return np.concatenate([drawn["image"][0], between, LABEL_COLOURS[drawn["labels"][0]]])
 
 
 def picture(index: int) -> Image.Image:

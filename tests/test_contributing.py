@@ -64,5 +64,5 @@ def test_the_metric_of_the_page_by_hand(examples):
 def test_the_data_of_the_page_by_hand(examples):
     sample = examples.Stripes(examples.StripesSettings(size=4)).batch([1, 5, 2])
     assert sample["image"].shape == (3, 4, 4, 3)
-    assert sample["mask"].sum(axis=2).tolist() == [[0, 4, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0]]
+    assert sample["labels"].sum(axis=2).tolist() == [[0, 4, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0]]
     assert sample["boxes"].tolist() == [[[0, 1, 4, 2]], [[0, 1, 4, 2]], [[0, 2, 4, 3]]]

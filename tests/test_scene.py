@@ -52,6 +52,41 @@ def test_a_scene_refuses_axes_that_do_not_fit(fields, name):
         Scene(**fields)
 
 
+@pytest.mark.parametrize("convert", [lambda array: array, torch.from_numpy], ids=["arrays", "tensors"])
+def test_a_batch_becomes_a_scene_of_float_images(convert):  # by hand: 0, 51, 255 are 0, 1/5, 1
+    image = np.zeros((1, 2, 3, 3), np.uint8)
+    image[0, 1, 2] = 0, 51, 255
+    labels, boxes = np.zeros((1, 2, 3), np.uint8), np.zeros((1, 1, 4), np.float64)
+    labels[0, 1, 2], boxes[0, 0] = 255, (2, 1, 3, 2)
+    batch = {"image": image, "labels": labels, "boxes": boxes, "shape": np.ones((1, 1))}
+    scene = Scene.from_batch({name: convert(values) for name, values in batch.items()})
+    assert scene.images.dtype == scene.boxes.dtype == torch.float32
+    assert scene.labels.dtype == torch.long
+    assert scene.images.shape == (1, 3, 2, 3)
+    assert scene.images[0, :, 1, 2].tolist() == pytest.approx([0, 0.2, 1])
+    assert scene.images.sum().item() == pytest.approx(1.2)
+    assert scene.labels.tolist() == [[[0, 0, 0], [0, 0, 255]]]
+    assert scene.boxes.tolist() == [[[2, 1, 3, 2]]]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_batch_without_the_truth_becomes_a_scene_without(count):
+    scene = Scene.from_batch({"image": np.zeros((count, 4, 4, 3), np.uint8)})
+    assert (len(scene), scene.labels, scene.boxes) == (count, None, None)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), r"image must be uint8 in 0..255, but is torch.float32"),
+        (np.zeros((2, 3, 4, 4), np.uint8), "image"),
+    ],
+)
+def test_a_batch_of_other_images_is_refused(image, message):
+    with pytest.raises(ShapeError, match=message):
+        Scene.from_batch({"image": image})
+
+
 # Decomposition
 
 

@@ -1,15 +1,17 @@
-"""What travels between the rooms: `Scene` is given, `Decomposition` is what a model answers, `Losses` what it costs.
+"""What travels between the rooms: `Scene` is the input, `Decomposition` a model's output, `Losses` its terms.
 
-All hold a batch, are frozen, and check their axes when they are made. Letters: `B` images, `K` slots, `H W` pixels,
-`D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box array is zeros.
+All hold a batch, are frozen, and check their axes when they are constructed. Letters: `B` images, `K` slots,
+`H W` pixels, `D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box
+array is zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
@@ -39,6 +41,31 @@ class Scene:
             check_shape(self.labels, f"{size['B']} {size['H']} {size['W']}", "labels")
         if self.boxes is not None:
             check_shape(self.boxes, f"{size['B']} M 4", "boxes")
+
+    @classmethod
+    def from_batch(cls, batch: Mapping[str, Any]) -> Scene:
+        """Return the scene of a data source's batch: the one way from NumPy arrays to what models and metrics take.
+
+        Args:
+            batch: `image` uint8 [B, H, W, 3]; where the truth is known `labels` [B, H, W] and `boxes` [B, M, 4]. Arrays
+                or tensors; further fields are ignored.
+
+        Returns:
+            Images as float32 in [0, 1] (channels last in memory), labels as int64, boxes as float32.
+
+        Raises:
+            ShapeError: an array has other axes, or `image` is not uint8.
+        """
+        image = torch.as_tensor(batch["image"])
+        check_shape(image, "B H W 3", "image")
+        if image.dtype != torch.uint8:
+            raise ShapeError(f"image must be uint8 in 0..255, but is {image.dtype}.")
+        labels, boxes = batch.get("labels"), batch.get("boxes")
+        return cls(
+            images=image.permute(0, 3, 1, 2).float() / 255,
+            labels=None if labels is None else torch.as_tensor(labels).long(),
+            boxes=None if boxes is None else torch.as_tensor(boxes).float(),
+        )
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

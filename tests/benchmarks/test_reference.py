@@ -148,7 +148,7 @@ def test_the_reference_refuses_what_it_does_not_know():
 
 def soft_masks(size: int, noise: float) -> Tensor:
     """[6, 5, size, size] masks of generated scenes, blurred; noise scatters bits everywhere."""
-    labels = scenes(6, size)["mask"]
+    labels = scenes(6, size)["labels"]
     masks = np.stack([gaussian_filter((labels == m + 1).astype(np.float32), (0, 1, 1)) for m in range(5)], axis=1)
     random = np.random.default_rng(0)
     masks *= random.uniform(0.2, 1, (6, 5, 1, 1))
@@ -186,7 +186,7 @@ def test_the_old_multi_otsu_leaves_out_bin_0_and_the_highest_bound():
 
 def test_foreground_ari_is_that_of_scikit_learn():
     random = np.random.default_rng(5)
-    labels = scenes(64)["mask"]
+    labels = scenes(64)["labels"]
     labels[3] = 0
     log_masks = torch.from_numpy(random.normal(size=(64, 6, 1, 64, 64)).astype(np.float32))
     log_masks += 2 * torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 6).permute(0, 3, 1, 2).unsqueeze(2)

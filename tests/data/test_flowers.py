@@ -47,15 +47,15 @@ def test_redo_trains_on_the_part_that_is_called_test(root):
 def test_an_image_has_its_mask_and_box(root, rule):
     batch = source(root, mask=rule).batch([1, 0, 1])  # number 4: the disc's middle is column 29 of 60
     assert batch["image"].shape == (3, 32, 32, 3)
-    assert batch["mask"].dtype == np.uint8
-    assert np.array_equal(batch["mask"][0], batch["mask"][2])
-    rows, columns = np.nonzero(batch["mask"][0])
+    assert batch["labels"].dtype == np.uint8
+    assert np.array_equal(batch["labels"][0], batch["labels"][2])
+    rows, columns = np.nonzero(batch["labels"][0])
     assert rows.mean() + 0.5 == pytest.approx(16, abs=0.5)
     assert columns.mean() + 0.5 == pytest.approx((29.5 - 10) * 0.8, abs=0.5)  # 10 columns are cut off on the left
-    assert batch["mask"][0].sum() == pytest.approx(np.pi * 64, rel=0.1)
+    assert batch["labels"][0].sum() == pytest.approx(np.pi * 64, rel=0.1)
     x1, y1, x2, y2 = batch["boxes"][0, 0]
     assert (x2 - x1, y2 - y1) == pytest.approx((16, 16), abs=1.5 if rule == "distance" else 3)  # JPEG blurs the blue
-    flower = batch["image"][0][batch["mask"][0] == 1]
+    flower = batch["image"][0][batch["labels"][0] == 1]
     assert np.median(flower, axis=0) == pytest.approx((230, 120, 90), abs=5)
 
 

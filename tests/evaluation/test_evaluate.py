@@ -103,7 +103,7 @@ def test_locations_stand_with_the_names_of_the_objects(make_loaded, make_model, 
     loaded = make_loaded(model=make_model(locations=True))
     result = evaluate(loaded, Named(scenes), tmp_path, count=8, description_of_data=DATA, progress=False)
     assert result.metrics["located"] > 0.9  # but for objects that others hide in part, all are where the model says
-    showing = int((scenes.batch(range(8))["mask"] == 1).any(axis=(1, 2)).sum())
+    showing = int((scenes.batch(range(8))["labels"] == 1).any(axis=(1, 2)).sum())
     assert result.located["first"].images == showing
     assert 0 < result.as_json()["located_objects"]["first"]["located"] <= showing
     named = {place.name for scene in result.scenes for place in scene.picture.places}

@@ -365,7 +365,7 @@ def test_every_model_has_a_recipe_for_clevr_like_scenes():
 
 def test_a_collapse_of_redo_on_clevr_like_scenes_is_more_than_their_ground():
     scenes = packaged("redo/clevr_scenes")
-    ground = (scenes.source("validation").batch(range(16))["mask"] == 0).mean()
+    ground = (scenes.source("validation").batch(range(16))["labels"] == 0).mean()
     assert ground < scenes.trainer.restart.largest_slot
 
 

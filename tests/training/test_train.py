@@ -401,7 +401,7 @@ def test_validation_looks_at_so_many_images(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
         train_module.SceneModule,
         "validation_step",
-        lambda self, batch, i: (seen.append(len(batch["images"])), update(self, batch, i)),
+        lambda self, batch, i: (seen.append(len(batch["image"])), update(self, batch, i)),
     )
     train(tiny({"trainer.validate_images": 5, "trainer.max_steps": 1}), tmp_path / "run")
     assert seen == [4, 1]

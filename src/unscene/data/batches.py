@@ -56,7 +56,7 @@ class StepSampler(Sampler[NDArray[np.int64]]):
 
 
 class BatchDataset(Dataset[dict[str, Any]]):
-    """A source whose items are whole batches, as tensors: images [B, 3, H, W] uint8, labels, boxes."""
+    """A source whose items are whole batches as tensors: `image`, `labels` and `boxes`, for `Scene.from_batch`."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -71,12 +71,7 @@ class BatchDataset(Dataset[dict[str, Any]]):
             if get_worker_info() is None:
                 raise
             return {"error": error}  # raised here, PyTorch would put the traceback into its message
-        batch = {"images": torch.from_numpy(sample["image"]).permute(0, 3, 1, 2)}
-        if "mask" in sample:
-            batch["labels"] = torch.from_numpy(sample["mask"])
-        if "boxes" in sample:
-            batch["boxes"] = torch.from_numpy(sample["boxes"])
-        return batch
+        return {name: torch.from_numpy(sample[name]) for name in ("image", "labels", "boxes") if name in sample}
 
 
 class Batches:
@@ -130,8 +125,3 @@ def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, 
     mine = np.arange(rank, count, world)
     slices = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
     return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))
-
-
-def images_of(batch: dict[str, Tensor]) -> Tensor:
-    """The batch's images as the models take them: float32 in 0..1."""
-    return batch["images"].float() / 255

@@ -99,17 +99,17 @@ class Flowers:
         return {**self.__dict__, "_remembered": {}}  # a spawned worker fills its own
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
-        """Return image uint8 [B, size, size, 3], mask uint8 [B, size, size] and boxes float32 [B, 1, 4].
+        """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 1, 4].
 
         Raises:
             DataError: an image or segmentation is missing or damaged, or an index is outside of the split.
         """
         wanted = checked_indices(indices, len(self))
         size = self.settings.size
-        image, mask = np.empty((len(wanted), size, size, 3), np.uint8), np.empty((len(wanted), size, size), np.uint8)
+        image, labels = np.empty((len(wanted), size, size, 3), np.uint8), np.empty((len(wanted), size, size), np.uint8)
         for row, index in enumerate(wanted.tolist()):
-            image[row], mask[row] = self._pair(int(self.ids[index]))
-        return {"image": image, "mask": mask, "boxes": boxes_of_labels(mask, 1)}
+            image[row], labels[row] = self._pair(int(self.ids[index]))
+        return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, 1)}
 
     def _pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if number in self._remembered:

@@ -10,29 +10,29 @@ from unscene.errors import ShapeError, check_shape
 _LABELS_A_PASS = 8  # one bit of a byte for each label
 
 
-def boxes_of_labels(mask: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
+def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
     """Return the box around each label's pixels, for a batch of label maps.
 
     A label becomes one bit, so that a single OR along the columns (and one along the rows) answers for eight
     labels at once in which rows and columns they occur.
 
     Args:
-        mask: [B, H, W] uint8 label map, 0 is the background.
+        labels: [B, H, W] uint8 label map, 0 is the background.
         num_objects: M; label `m + 1` goes to row `m`, labels above M are left out.
 
     Returns:
         [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive; a zero row for a label without a pixel.
 
     Raises:
-        ShapeError: `mask` has not three axes, or is not uint8.
+        ShapeError: `labels` has not three axes, or is not uint8.
     """
-    batch = check_shape(mask, "B H W", "mask")["B"]
-    if mask.dtype != np.uint8:
-        raise ShapeError(f"mask must be uint8, but is {mask.dtype}. Convert it with mask.astype(np.uint8).")
+    batch = check_shape(labels, "B H W", "labels")["B"]
+    if labels.dtype != np.uint8:
+        raise ShapeError(f"labels must be uint8, but are {labels.dtype}. Convert them with labels.astype(np.uint8).")
     boxes = np.zeros((batch, num_objects, 4), np.float32)
     for first in range(0, num_objects, _LABELS_A_PASS):
         rows = boxes[:, first : first + _LABELS_A_PASS]
-        bits = _bit_of_label(first)[mask]  # [B, H, W]
+        bits = _bit_of_label(first)[labels]  # [B, H, W]
         x1, x2, seen = _extent(np.bitwise_or.reduce(bits, axis=1), rows.shape[1])
         y1, y2, _ = _extent(np.bitwise_or.reduce(bits, axis=2), rows.shape[1])
         rows[seen] = np.stack([x1, y1, x2, y2], axis=-1)[seen]

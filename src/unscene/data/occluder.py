@@ -30,7 +30,7 @@ def check_view(source: str, crop: float, occluder: float) -> None:
 
 
 def occlude(
-    images: NDArray[np.uint8], masks: NDArray[np.uint8], seed: int, indices: NDArray[np.int64], share: float, grey: int
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], seed: int, indices: NDArray[np.int64], share: float, grey: int
 ) -> None:
     """Paint a square into images and label maps, in place; it is background there (label 0).
 
@@ -39,20 +39,20 @@ def occlude(
 
     Args:
         images: [B, size, size, 3].
-        masks: [B, size, size].
+        labels: [B, size, size].
         seed: of the data set, 0 .. 2**63 - 1.
         indices: [B] the samples.
         share: side of the square as a share of the image's side, 0 .. 1; 0 is none.
         grey: 0..255.
     """
-    size = masks.shape[1]
+    size = labels.shape[1]
     side = round(share * size)
     corner = (uniform_draws(seed ^ _STREAM, indices, 2) * (size - side + 1)).astype(np.int64)  # [B, 2] x and y
     along = np.arange(size) - corner[..., None]  # [B, 2, size] from the square's first column, and row
     within = (along >= 0) & (along < side)
     hidden = within[:, 1, :, None] & within[:, 0, None, :]  # [B, size, size], rows first
     images[hidden] = grey
-    masks[hidden] = 0
+    labels[hidden] = 0
 
 
 def centred(view: tuple[float, float, float, float], share: float) -> tuple[float, float, float, float]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from unscene.data import Source, object_names
 from unscene.errors import DataError
@@ -35,12 +34,7 @@ def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
             f"the scenes are {width} x {height} pixels, but the model takes {size} x {size}. "
             f"Set --data.size {size}, or convert the data to that size."
         )
-    labels, boxes = sample.get("mask"), sample.get("boxes")
-    return Scene(
-        images=torch.from_numpy(sample["image"]).permute(0, 3, 1, 2).float() / 255,
-        labels=None if labels is None else torch.from_numpy(labels).long(),
-        boxes=None if boxes is None else torch.from_numpy(np.asarray(boxes, np.float32)),
-    )
+    return Scene.from_batch(sample)
 
 
 def scores_to_rank_by(metrics: dict[str, Metric]) -> tuple[str, list[float | None]]:

@@ -10,7 +10,6 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from unscene.data.batches import images_of
 from unscene.distributed.processes import mean_over_processes
 from unscene.errors import RecipeError, TrainingError, did_you_mean
 from unscene.metrics import METRICS
@@ -86,7 +85,7 @@ class SceneModule(lightning.LightningModule):
         Raises:
             TrainingError: a term is not finite; the message names it and the step.
         """
-        losses, _ = self.model.loss(images_of(batch), self.attempt_step)
+        losses, _ = self.model.loss(Scene.from_batch(batch).images, self.attempt_step)
         total: Tensor = losses.total.mean()
         if not torch.isfinite(mean_over_processes(total.detach())):  # alike in all, lest one waits for another
             raise TrainingError(_not_finite(losses, self.global_step))
@@ -101,7 +100,7 @@ class SceneModule(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Decompose a batch and count."""
-        scene = Scene(images_of(batch), batch.get("labels"), batch.get("boxes"))
+        scene = Scene.from_batch(batch)
         decomposition = self.model(scene.images)
         for score in self.scores:
             score.update(scene, decomposition)

@@ -29,7 +29,7 @@ def test_the_arrays_have_their_shapes_and_types(scenes):
     rows = (COUNT, 6)
     assert found == {
         "image": ((COUNT, 64, 64, 3), "uint8"),
-        "mask": ((COUNT, 64, 64), "uint8"),
+        "labels": ((COUNT, 64, 64), "uint8"),
         "boxes": ((*rows, 4), "float32"),
         **dict.fromkeys(("shape", "material", "color", "size"), (rows, "uint8")),
         **dict.fromkeys(("x", "y", "z", "rotation"), (rows, "float32")),
@@ -79,13 +79,13 @@ def test_the_default_is_the_papers_clevr6(scenes):
 def test_rows_without_an_object_are_zero_and_labels_have_a_row(scenes):
     absent = scenes["shape"] == 0
     assert absent.any()
-    assert not any(scenes[name][absent].any() for name in scenes if name not in ("image", "mask"))
-    for mask, shape in zip(scenes["mask"], scenes["shape"], strict=True):
+    assert not any(scenes[name][absent].any() for name in scenes if name not in ("image", "labels"))
+    for mask, shape in zip(scenes["labels"], scenes["shape"], strict=True):
         assert (shape[np.unique(mask[mask > 0]) - 1] > 0).all()
 
 
 def test_boxes_are_those_of_the_visible_pixels(scenes):
-    for mask, boxes in zip(scenes["mask"], scenes["boxes"], strict=True):
+    for mask, boxes in zip(scenes["labels"], scenes["boxes"], strict=True):
         for label, box in enumerate(boxes, start=1):
             rows, columns = np.nonzero(mask == label)
             tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
@@ -128,7 +128,7 @@ def test_shifted_scenes_agree_with_themselves(shift):
     drawn = source.batch(range(12))
     for name, values in source.batch([7, 2]).items():
         assert np.array_equal(values, drawn[name][[7, 2]]), name
-    for mask, boxes, shape in zip(drawn["mask"], drawn["boxes"], drawn["shape"], strict=True):
+    for mask, boxes, shape in zip(drawn["labels"], drawn["boxes"], drawn["shape"], strict=True):
         assert (shape[np.unique(mask[mask > 0]) - 1] > 0).all()
         for label, box in enumerate(boxes, start=1):
             rows, columns = np.nonzero(mask == label)
@@ -157,13 +157,13 @@ def test_colours_of_ours_are_far_from_clevrs():
 
 def test_an_occluder_hides_and_changes_nothing_else(scenes):
     drawn = ClevrScenes(ClevrScenesSettings(count=COUNT, size=64, occluder=0.4)).batch(range(COUNT))
-    for name in drawn.keys() - {"image", "mask", "boxes"}:
+    for name in drawn.keys() - {"image", "labels", "boxes"}:
         assert np.array_equal(drawn[name], scenes[name]), name
     differs = (drawn["image"] != scenes["image"]).any(axis=-1)
     assert (drawn["image"][differs] == 51).all()
-    assert (drawn["mask"][differs] == 0).all()
+    assert (drawn["labels"][differs] == 0).all()
     elsewhere = ~differs & (drawn["image"] != 51).any(axis=-1)  # what is hidden may have had that grey
-    assert np.array_equal(drawn["mask"][elsewhere], scenes["mask"][elsewhere])
+    assert np.array_equal(drawn["labels"][elsewhere], scenes["labels"][elsewhere])
     assert 24**2 < differs.sum(axis=(1, 2)).min() <= differs.sum(axis=(1, 2)).max() == 26**2
     gone = scenes["boxes"].any(-1) & ~drawn["boxes"].any(-1)
     assert gone.any()
@@ -173,7 +173,7 @@ def test_a_crop_is_traced_anew_in_the_middle():
     whole, cropped = (
         ClevrScenes(ClevrScenesSettings(size=size, crop=crop)).batch(range(6)) for size, crop in ((96, 1.0), (48, 0.5))
     )
-    assert np.array_equal(cropped["mask"], whole["mask"][:, 24:72, 24:72])
+    assert np.array_equal(cropped["labels"], whole["labels"][:, 24:72, 24:72])
     apart = np.abs(cropped["image"].astype(int) - whole["image"][:, 24:72, 24:72]).mean()
     assert 0 < apart < 6  # the same rays, but for chance in shadows and mirrors
     for name in ("shape", "x", "visible_pixels"):
@@ -185,7 +185,7 @@ def test_objects_have_their_colours():
     drawn = source.batch(range(40))
     colours = np.array(list(COLOURS.values()), float)
     right = total = 0
-    for image, mask, color in zip(drawn["image"], drawn["mask"], drawn["color"], strict=True):
+    for image, mask, color in zip(drawn["image"], drawn["labels"], drawn["color"], strict=True):
         for label, named in enumerate(color, start=1):
             if (mask == label).sum() < 30:
                 continue

@@ -59,13 +59,13 @@ def test_images_are_in_the_order_of_their_ids(coco_root):
     batch = images.batch([3, 0, 3])
     assert (batch["image"].shape, batch["image"].dtype) == ((3, 20, 20, 3), np.uint8)
     assert batch["image"][:, 10, 10, 0].tolist() == pytest.approx([240, 56, 240], abs=4)
-    assert [len(images.batch([])[name]) for name in ("image", "mask", "boxes", "category")] == [0] * 4
+    assert [len(images.batch([])[name]) for name in ("image", "labels", "boxes", "category")] == [0] * 4
 
 
 def test_labels_boxes_and_categories_by_hand(coco_root):
     """The middle 40 x 40 of 60 x 40 at half size: column x becomes (x - 10) / 2, row y becomes y / 2."""
     batch = source(coco_root, overlaps="smaller_in_front").batch([0])
-    assert_array_equal(batch["mask"][0], painted(20, (1, 5, 5, 15, 15), (2, 10, 10, 14, 14)))
+    assert_array_equal(batch["labels"][0], painted(20, (1, 5, 5, 15, 15), (2, 10, 10, 14, 14)))
     assert batch["boxes"].tolist() == [[[5, 5, 15, 15], [10, 10, 14, 14], [0, 0, 0, 0]]]  # the third is cropped away
     assert (batch["boxes"].dtype, batch["category"].tolist()) == (np.float32, [[18, 3, 90]])  # a crowd is no instance
 
@@ -74,7 +74,7 @@ def test_pixels_of_several_instances_are_left_out_of_the_label_map_alone(coco_ro
     images = source(coco_root)
     assert images.settings.overlaps == "left_out"
     batch = images.batch([0])
-    assert_array_equal(batch["mask"][0], painted(20, (1, 5, 5, 15, 15), (0, 10, 10, 14, 14)))
+    assert_array_equal(batch["labels"][0], painted(20, (1, 5, 5, 15, 15), (0, 10, 10, 14, 14)))
     assert batch["boxes"][0, :2].tolist() == [[5, 5, 15, 15], [10, 10, 14, 14]]
 
 
@@ -82,21 +82,21 @@ def test_a_padded_image_has_all_of_its_instances(coco_root):
     """60 x 40 at half size, five rows of margin above and below."""
     batch = source(coco_root, size=30, fit="pad", overlaps="smaller_in_front").batch([0, 1])
     first = ((1, 10, 10, 20, 20), (2, 15, 15, 19, 19), (3, 0, 5, 2, 7), (3, 25, 20, 28, 23))
-    assert_array_equal(batch["mask"][0], painted(30, *first))
+    assert_array_equal(batch["labels"][0], painted(30, *first))
     assert batch["boxes"][0, 2].tolist() == [0, 5, 28, 23]  # one instance in two pieces
-    assert_array_equal(batch["mask"][1], painted(30, (1, 5, 0, 25, 10)))
+    assert_array_equal(batch["labels"][1], painted(30, (1, 5, 0, 25, 10)))
     assert batch["boxes"][1].tolist() == [[5, 0, 25, 10], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def test_run_lengths_are_instances_and_crowds_are_background(coco_root):
     batch = source(coco_root, fit="stretch", size=60).batch([3])  # columns 30 to 39 of 60; a crowd at 0 to 11
-    assert_array_equal(batch["mask"][0], painted(60, (1, 30, 0, 40, 60)))
+    assert_array_equal(batch["labels"][0], painted(60, (1, 30, 0, 40, 60)))
     assert batch["category"].tolist() == [[2, 0, 0]]
 
 
 def test_an_image_without_instances_stays(coco_root):
     batch = source(coco_root).batch([2])
-    assert not batch["mask"].any()
+    assert not batch["labels"].any()
     assert not batch["boxes"].any()
     assert source(coco_root, first=2, count=1).batch([0])["boxes"].shape == (1, 0, 4)
 
@@ -171,7 +171,7 @@ def test_workers_and_a_pickled_copy_read_the_same(coco_root):
     loader = DataLoader(BatchDataset(images), sampler=[[0, 1], [3, 2]], batch_size=None, num_workers=1)
     for indices, batch in zip([[0, 1], [3, 2]], loader, strict=True):
         expected = copy.batch(indices)
-        assert_array_equal(batch["labels"].numpy(), expected["mask"])
+        assert_array_equal(batch["labels"].numpy(), expected["labels"])
         assert_array_equal(batch["boxes"].numpy(), expected["boxes"])
 
 
@@ -235,7 +235,7 @@ def test_a_damaged_instance_is_named_or_left_out(coco_root, caplog, segmentation
         source(coco_root)
     batch = source(coco_root, skip_damaged=True).batch([0])
     assert batch["category"].tolist() == [[3, 90]]
-    assert batch["mask"].max() == 1
+    assert batch["labels"].max() == 1
     assert "1 of 5 instances of" in caplog.text
     assert len(source(coco_root, first=1)) == 3  # of images that are not asked for nothing is read
 

@@ -81,8 +81,8 @@ class TestRoundTrip:
 
     def test_an_image_is_one_compressed_chunk(self, written):
         with h5py.File(written) as file:
-            for name in ("image", "mask"):
-                assert file[name].chunks == (1, *SCENES[name].shape[1:])
+            for name, values in (("image", SCENES["image"]), ("mask", SCENES["labels"])):  # the field's name in a file
+                assert file[name].chunks == (1, *values.shape[1:])
                 assert (file[name].compression, file[name].compression_opts) == ("gzip", 3)
 
     @pytest.mark.parametrize("index", [-1, COUNT])
@@ -123,7 +123,7 @@ class TestProcesses:
         store = SceneStore(written)
         store.batch([0])
         store.close()
-        assert np.array_equal(store.batch([1])["mask"], SCENES["mask"][[1]])
+        assert np.array_equal(store.batch([1])["labels"], SCENES["labels"][[1]])
 
 
 class TestForeignFiles:
@@ -136,28 +136,28 @@ class TestForeignFiles:
 
     @pytest.mark.parametrize("kind", [np.uint8, np.int64])
     def test_published_masks_are_read_and_give_boxes(self, path, kind):
-        masks = SCENES["mask"][..., None].astype(kind)
+        masks = SCENES["labels"][..., None].astype(kind)
         store = SceneStore(foreign(path, image=SCENES["image"], mask=masks))
         found = store.batch([5, 1])
-        assert store.num_objects == SCENES["mask"].max()
-        assert found["mask"].dtype == np.uint8
-        assert np.array_equal(found["mask"], SCENES["mask"][[5, 1]])
+        assert store.num_objects == SCENES["labels"].max()
+        assert found["labels"].dtype == np.uint8
+        assert np.array_equal(found["labels"], SCENES["labels"][[5, 1]])
         assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1], : store.num_objects])
 
     @pytest.mark.parametrize(("on", "order"), [(255, (0, 3, 1, 2)), (1, (0, 1, 2, 3))])
     def test_a_mask_for_each_entry_is_read_and_gives_boxes(self, path, on, order):
         """As converters of DeepMind's files leave them: [N, K, H, W, 1] or [N, H, W, K, 1], the background first."""
-        entries = (SCENES["mask"][..., None] == np.arange(6)).astype(np.uint8) * on  # [N, H, W, K]
+        entries = (SCENES["labels"][..., None] == np.arange(6)).astype(np.uint8) * on  # [N, H, W, K]
         store = SceneStore(foreign(path, image=SCENES["image"], mask=entries.transpose(order)[..., None]))
         found = store.batch([5, 1])
         assert store.num_objects == 5
-        assert found["mask"].dtype == np.uint8
-        assert np.array_equal(found["mask"], SCENES["mask"][[5, 1]])
+        assert found["labels"].dtype == np.uint8
+        assert np.array_equal(found["labels"], SCENES["labels"][[5, 1]])
         assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1]])
 
     def test_a_pixel_of_no_entry_is_background(self, path):
         store = SceneStore(foreign(path, image=np.zeros((1, 4, 6, 3), np.uint8), mask=np.zeros((1, 3, 4, 6, 1), int)))
-        assert not store.batch([0])["mask"].any()
+        assert not store.batch([0])["labels"].any()
         assert store.batch([0])["boxes"].shape == (1, 2, 4)
 
     def test_boxes_have_the_same_rows_in_every_batch(self, path):

@@ -38,20 +38,20 @@ def middle(labels: np.ndarray, name: str) -> tuple[float, float]:
 def test_frames_of_a_seed_are_the_same_in_any_order():
     frames = Montezuma(FEW).batch(range(40))
     again = Montezuma(FEW).batch([30, 2, 30])
-    for key in ("image", "mask", "boxes"):
+    for key in ("image", "labels", "boxes"):
         assert np.array_equal(again[key], frames[key][[30, 2, 30]])
     other = Montezuma(MontezumaSettings(count=40, seed=4)).batch(range(40))
     assert not np.array_equal(other["image"], frames["image"])
     assert frames["image"].shape == (40, 64, 64, 3)
-    assert frames["image"].dtype == frames["mask"].dtype == np.uint8
-    assert np.array_equal(frames["boxes"], boxes_of_labels(frames["mask"], 9))
+    assert frames["image"].dtype == frames["labels"].dtype == np.uint8
+    assert np.array_equal(frames["boxes"], boxes_of_labels(frames["labels"], 9))
 
 
 def test_the_record_holds_every_kind_of_room():
     frames = Montezuma(MontezumaSettings(count=recorded_frames(), policy="recorded")).batch(range(recorded_frames()))
     assert recorded_frames() >= 100
     assert len({image.tobytes() for image in frames["image"]}) == recorded_frames()  # no two alike
-    seen = {name: (frames["mask"] == label(name)).any(axis=(1, 2)) for name in OBJECTS}
+    seen = {name: (frames["labels"] == label(name)).any(axis=(1, 2)) for name in OBJECTS}
     for name in ("key", "left door", "right door", "skull", "agent"):
         assert seen[name].any(), name
     for name in ("key", "left door", "right door"):
@@ -106,7 +106,7 @@ def test_the_memory_by_hand():
 def test_filled_boxes_are_labels_too():
     boxes = Montezuma(MontezumaSettings(count=3, labels="boxes")).batch([2])
     pixels = Montezuma(MontezumaSettings(count=3)).batch([2])
-    assert (boxes["mask"] > 0).sum() > (pixels["mask"] > 0).sum()
+    assert (boxes["labels"] > 0).sum() > (pixels["labels"] > 0).sum()
     assert np.array_equal(boxes["boxes"], pixels["boxes"])
     by_hand = filled(np.array([[[1, 0, 3, 2], [2, 1, 4, 2], [0, 0, 0, 0]]], np.float32), 4)
     assert by_hand[0].tolist() == [[0, 1, 1, 0], [0, 1, 2, 2], [0, 0, 0, 0], [0, 0, 0, 0]]

@@ -27,7 +27,7 @@ def test_the_arrays_have_their_shapes_and_types(scenes):
     rows = (COUNT, 5)
     assert found == {
         "image": ((COUNT, 64, 64, 3), "uint8"),
-        "mask": ((COUNT, 64, 64), "uint8"),
+        "labels": ((COUNT, 64, 64), "uint8"),
         "boxes": ((*rows, 4), "float32"),
         "shape": (rows, "uint8"),
         "color": ((*rows, 3), "float32"),
@@ -85,7 +85,7 @@ def test_without_sprites_there_is_only_background():
 def test_rows_without_a_sprite_are_zero(scenes):
     absent = scenes["shape"] == 0
     assert absent.any()
-    assert not any(scenes[name][absent].any() for name in scenes if name not in ("image", "mask"))
+    assert not any(scenes[name][absent].any() for name in scenes if name not in ("image", "labels"))
 
 
 def test_factors_fill_the_ranges_of_the_paper(scenes):
@@ -110,7 +110,7 @@ def test_centres_are_16_to_48_pixels_from_the_corner():
 
 
 def test_boxes_are_those_of_the_visible_pixels(scenes):
-    for mask, boxes in zip(scenes["mask"][:200], scenes["boxes"][:200], strict=True):
+    for mask, boxes in zip(scenes["labels"][:200], scenes["boxes"][:200], strict=True):
         for label, box in enumerate(boxes, start=1):
             rows, columns = np.nonzero(mask == label)
             tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
@@ -124,7 +124,7 @@ def test_a_later_sprite_covers_an_earlier_one(scenes):
         painted = np.zeros((64, 64), np.uint8)
         for label, (window, (x, y)) in enumerate(zip(covered, corner, strict=True), start=1):
             painted[y : y + len(window), x : x + len(window)][window] = label
-        assert np.array_equal(scenes["mask"][scene], painted)
+        assert np.array_equal(scenes["labels"][scene], painted)
         shown = [(painted == label).sum() / covered[label - 1].sum() for label in range(1, number + 1)]
         assert scenes["visibility"][scene, :number] == pytest.approx(shown)
 
@@ -133,7 +133,7 @@ def test_hidden_sprites_have_neither_label_nor_box(scenes):
     hidden = (scenes["shape"] > 0) & (scenes["visibility"] == 0)
     assert hidden.any()
     for scene, sprite in np.argwhere(hidden):
-        assert not (scenes["mask"][scene] == sprite + 1).any()
+        assert not (scenes["labels"][scene] == sprite + 1).any()
         assert not scenes["boxes"][scene, sprite].any()
     seen = scenes["visibility"] > 0
     assert (scenes["boxes"][seen][:, 2:] > scenes["boxes"][seen][:, :2]).all()
@@ -146,7 +146,7 @@ def test_as_many_sprites_are_hidden_as_measured(scenes):
 
 
 def test_each_label_has_the_colour_of_its_sprite(scenes):
-    for image, mask, colours in zip(scenes["image"][:300], scenes["mask"], scenes["color"], strict=False):
+    for image, mask, colours in zip(scenes["image"][:300], scenes["labels"], scenes["color"], strict=False):
         palette = np.concatenate([image[:1, 0], np.rint(colours * 255)])  # no sprite reaches the image's corner
         assert np.array_equal(palette[mask], image)
 
@@ -181,7 +181,7 @@ def test_a_coloured_background_is_not_grey():
 def test_the_sprites_grow_with_the_image():
     small, large = (MultiDSprites(MultiDSpritesSettings(count=50, size=size)).batch(range(50)) for size in (64, 128))
     assert np.array_equal(small["x"], large["x"])
-    areas = [(drawn["mask"] > 0).sum(axis=(1, 2)) for drawn in (small, large)]
+    areas = [(drawn["labels"] > 0).sum(axis=(1, 2)) for drawn in (small, large)]
     assert areas[1] / areas[0] == pytest.approx(4, rel=0.06)
     both = (small["visibility"] > 0.3) & (large["visibility"] > 0.3)
     assert np.abs(2 * small["boxes"] - large["boxes"])[both].max() <= 8
@@ -201,7 +201,7 @@ def test_sprites_are_turned_as_far_as_is_asked_for(scenes):
     alone = upright["visibility"] == 1
     assert alone.any()
     sides = upright["boxes"][..., 2:] - upright["boxes"][..., :2]
-    areas = np.stack([(upright["mask"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    areas = np.stack([(upright["labels"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
     assert np.array_equal(sides.prod(axis=-1)[alone], areas[alone])  # a square that stands upright fills its box
     quarter = MultiDSprites(MultiDSpritesSettings(count=40, max_orientation=90)).batch(range(40))
     assert quarter["orientation"] == pytest.approx(scenes["orientation"][:40] / 4, rel=1e-6)
@@ -215,14 +215,14 @@ def test_triangles_are_drawn_when_they_are_asked_for(scenes):
     assert set(drawn["shape"][present]) == {ALL_SHAPES.index("triangle") + 1}
     for name in ("x", "y", "scale", "orientation", "color"):
         assert np.array_equal(drawn[name], scenes[name][:40])
-    assert not np.array_equal(drawn["mask"], scenes["mask"][:40])
+    assert not np.array_equal(drawn["labels"], scenes["labels"][:40])
 
 
 @pytest.mark.parametrize("background", ["grey", "colour"])
 def test_grey_sprites_are_told_from_the_ground_by_brightness(background, scenes):
     settings = MultiDSpritesSettings(count=400, colours="grey", background=background)
     drawn = MultiDSprites(settings).batch(range(400))
-    assert np.array_equal(drawn["mask"], scenes["mask"][:400])
+    assert np.array_equal(drawn["labels"], scenes["labels"][:400])
     greys = np.rint(255 * drawn["color"])
     assert (greys == greys[..., :1]).all()
     away = np.abs(greys[..., 0] - drawn["image"][:, :1, 0, 0])[drawn["shape"] > 0]  # no sprite is in the corner
@@ -235,7 +235,7 @@ def test_grey_sprites_are_told_from_the_ground_by_brightness(background, scenes)
 def test_a_crop_is_the_middle_of_a_larger_image_drawn_anew():
     whole = MultiDSprites(MultiDSpritesSettings(count=80, size=128)).batch(range(80))
     cropped = MultiDSprites(MultiDSpritesSettings(count=80, crop=0.5)).batch(range(80))
-    assert np.array_equal(cropped["mask"], whole["mask"][:, 32:96, 32:96])
+    assert np.array_equal(cropped["labels"], whole["labels"][:, 32:96, 32:96])
     assert np.array_equal(cropped["image"], whole["image"][:, 32:96, 32:96])
     for name in ("shape", "scale", "orientation", "x", "y", "color"):
         assert np.array_equal(cropped[name], whole[name])
@@ -253,7 +253,7 @@ def test_visibility_counts_what_the_crop_cuts_off():
     alone = {"count": 60, "min_objects": 1, "max_objects": 1}
     whole = MultiDSprites(MultiDSpritesSettings(**alone, size=128)).batch(range(60))
     cropped = MultiDSprites(MultiDSpritesSettings(**alone, crop=0.5)).batch(range(60))
-    kept = (cropped["mask"] > 0).sum(axis=(1, 2)) / (whole["mask"] > 0).sum(axis=(1, 2))
+    kept = (cropped["labels"] > 0).sum(axis=(1, 2)) / (whole["labels"] > 0).sum(axis=(1, 2))
     assert cropped["visibility"][:, 0] == pytest.approx(kept)
     assert 0 < kept.min() < 0.6
     assert kept.max() == 1
@@ -265,11 +265,11 @@ def test_an_occluder_hides_and_changes_nothing_else(scenes):
         assert np.array_equal(drawn[name], scenes[name][:150])
     differs = (drawn["image"] != scenes["image"][:150]).any(axis=-1)
     assert (drawn["image"][differs] == 128).all()
-    assert (drawn["mask"][differs] == 0).all()
-    assert np.array_equal(drawn["mask"][~differs], scenes["mask"][:150][~differs])
+    assert (drawn["labels"][differs] == 0).all()
+    assert np.array_equal(drawn["labels"][~differs], scenes["labels"][:150][~differs])
     assert differs.sum(axis=(1, 2)).max() <= 26**2
-    shown = np.stack([(drawn["mask"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
-    before = np.stack([(scenes["mask"][:150] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    shown = np.stack([(drawn["labels"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    before = np.stack([(scenes["labels"][:150] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
     seen = before > 0
     assert drawn["visibility"][seen] == pytest.approx(
         (scenes["visibility"][:150] * shown / np.maximum(before, 1))[seen]
@@ -289,7 +289,7 @@ def test_shifted_scenes_are_whole(shift, seed, size):
         assert np.array_equal(values[0], drawn[name][1]), name
         assert np.array_equal(drawn[name][0], drawn[name][2]), name
     for row in range(3):
-        mask, number = drawn["mask"][row], (drawn["shape"][row] > 0).sum()
+        mask, number = drawn["labels"][row], (drawn["shape"][row] > 0).sum()
         assert mask.max() <= number
         for label, box in enumerate(drawn["boxes"][row], start=1):
             rows, columns = np.nonzero(mask == label)

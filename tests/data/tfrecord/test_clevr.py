@@ -87,7 +87,7 @@ class TestConversion:
         store = SceneStore(out)
         assert (store.image_size, store.num_objects) == ((128, 128), 10)
         sample = store.batch([0])
-        image, mask = sample["image"][0], sample["mask"][0]
+        image, mask = sample["image"][0], sample["labels"][0]
         assert image[:2, :3].reshape(-1, 3).tolist() == [[250, 0, 9]] * 6
         assert image[2, 0].tolist() == [10, 10, 10]  # beginning with the fourth row, nothing of the object
         assert image[0, 4].tolist() == [10, 10, 10]
@@ -327,8 +327,9 @@ class TestGoingOn:
 # Converts, a part for every two scenes, and stops for good before record 8.
 STOPS_HALFWAY = """
 import sys, time
-from unscene.data import clevr_records, multi_object, store_parts
-multi_object._BATCH, store_parts._BATCHES_A_PART = 1, 2
+from unscene.data.hdf5 import resumable_writer
+from unscene.data.tfrecord import clevr, multi_object
+multi_object._BATCH, resumable_writer._BATCHES_A_PART = 1, 2
 read = multi_object.read_records
 def halfway(*arguments):
     for record in read(*arguments):
@@ -337,7 +338,7 @@ def halfway(*arguments):
             time.sleep(60)
         yield record
 multi_object.read_records = halfway
-clevr_records.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
+clevr.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
 """
 
 
@@ -363,10 +364,11 @@ def test_a_killed_conversion_is_gone_on_with(tmp_path, records, small_parts):
 # Converts, a part for every scene, on a disk on which no file can be larger than so many bytes.
 FULL_DISK = """
 import resource, sys
-from unscene.data import clevr_records, multi_object, store_parts
-multi_object._BATCH, store_parts._BATCHES_A_PART = 1, 1
+from unscene.data.hdf5 import resumable_writer
+from unscene.data.tfrecord import clevr, multi_object
+multi_object._BATCH, resumable_writer._BATCHES_A_PART = 1, 1
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-clevr_records.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
+clevr.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
 """
 
 

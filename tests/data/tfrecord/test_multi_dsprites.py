@@ -29,7 +29,7 @@ def scene_of(sample: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]
     """A generated scene in DeepMind's schema: six entries, the background first, and masks in the last axis but one."""
     scene = empty_scene()
     scene["image"] = sample["image"][index]
-    scene["mask"] = (sample["mask"][index][..., None] == np.arange(6)).astype(np.uint8)[..., None] * 255
+    scene["mask"] = (sample["labels"][index][..., None] == np.arange(6)).astype(np.uint8)[..., None] * 255
     for name in FLOATS:
         scene[name][1:] = sample["shape"][index] > 0 if name == "visibility" else sample[name][index]
     return scene
@@ -91,7 +91,7 @@ class TestConversion:
         labels = np.zeros((64, 64), np.uint8)
         labels[10:12, 20:23] = 1
         labels[40:, :5] = 3
-        np.testing.assert_array_equal(sample["mask"][0], labels)
+        np.testing.assert_array_equal(sample["labels"][0], labels)
         assert sample["boxes"][0].tolist() == [[20, 10, 23, 12], [0] * 4, [0, 40, 5, 64], [0] * 4, [0] * 4]
         assert sample["shape"][0].tolist() == [3, 1, 2, 0, 0]
         assert sample["x"][0].tolist() == [0.25, 0.5, 0.75, 0, 0]
@@ -102,13 +102,15 @@ class TestConversion:
         out = tmp_path / "scenes.h5"
         assert convert_multi_dsprites(written(tmp_path, [framed(example(empty_scene()))]), out, progress=False) == 1
         sample = SceneStore(out).batch([0])
-        assert not sample["mask"].any()
+        assert not sample["labels"].any()
         assert not sample["boxes"].any()
 
     def test_bytes_may_be_one_entry(self, tmp_path, generated, framed, example):
         part = framed(example(scene_of(generated, 5), one_blob=True))
         convert_multi_dsprites(written(tmp_path, [part]), tmp_path / "scenes.h5", progress=False)
-        np.testing.assert_array_equal(SceneStore(tmp_path / "scenes.h5").batch([0])["mask"][0], generated["mask"][5])
+        np.testing.assert_array_equal(
+            SceneStore(tmp_path / "scenes.h5").batch([0])["labels"][0], generated["labels"][5]
+        )
 
     def test_count_takes_the_first_ones(self, tmp_path, generated, records):
         out = tmp_path / "scenes.h5"
@@ -242,7 +244,7 @@ class TestDamage:
 # Converts, and stops for good before record 66, when a batch of 64 has been written.
 STOPS_HALFWAY = """
 import sys, time
-from unscene.data import multi_dsprites_records, multi_object
+from unscene.data.tfrecord import multi_dsprites, multi_object
 read = multi_object.read_records
 def halfway(*arguments):
     for record in read(*arguments):
@@ -251,7 +253,7 @@ def halfway(*arguments):
             time.sleep(60)
         yield record
 multi_object.read_records = halfway
-multi_dsprites_records.convert_multi_dsprites(sys.argv[1], sys.argv[2], progress=False)
+multi_dsprites.convert_multi_dsprites(sys.argv[1], sys.argv[2], progress=False)
 """
 
 

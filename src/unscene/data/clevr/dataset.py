@@ -118,7 +118,7 @@ class ClevrScenes:
 
         Returns:
             image: [B, size, size, 3] uint8.
-            mask: [B, size, size] uint8 label map: what the ray through the pixel's middle meets, 0 is the background
+            labels: [B, size, size] uint8 label map: what the ray through the pixel's middle meets, 0 is the background
                 and the occluder.
             boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
                 `m + 1`, a zero row where there is no object, or it is outside of the crop or behind the occluder.
@@ -149,13 +149,13 @@ class ClevrScenes:
                 "in which each of them is seen. Lower max_objects, or allow other sizes."
             )
         view = centred(rendering.CROP, settings.crop)
-        image, mask = rendering.render(scenes, settings.size, settings.size, view)
-        occlude(image, mask, settings.seed, wanted, settings.occluder, _OCCLUDER)
+        image, labels = rendering.render(scenes, settings.size, settings.size, view)
+        occlude(image, labels, settings.seed, wanted, settings.occluder, _OCCLUDER)
         radius = np.array([0, *SIZES.values()])[scenes.size]
         return {
             "image": image,
-            "mask": mask,
-            "boxes": boxes_of_labels(mask, settings.max_objects),
+            "labels": labels,
+            "boxes": boxes_of_labels(labels, settings.max_objects),
             **{name: getattr(scenes, name).astype(np.uint8) for name in ("shape", "material", "color", "size")},
             "x": scenes.place[..., 0].astype(np.float32),
             "y": scenes.place[..., 1].astype(np.float32),

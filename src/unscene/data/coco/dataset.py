@@ -116,7 +116,7 @@ class Coco:
             indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
 
         Returns:
-            `image` uint8 [B, size, size, 3]; with `labels` also `mask` uint8 [B, size, size], `boxes` float32
+            `image` uint8 [B, size, size, 3]; with `labels` also `labels` uint8 [B, size, size], `boxes` float32
             [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance. M is the most instances of
             an image; they are in the file's order.
 
@@ -131,14 +131,14 @@ class Coco:
             for row, index in enumerate(wanted.tolist()):
                 image[row], _ = fit_image(read_image(self.paths[index]), size, self.settings.fit)
             return {"image": image}
-        mask, in_front = np.empty((2, len(wanted), size, size), np.uint8)
+        labels, in_front = np.empty((2, len(wanted), size, size), np.uint8)
         category = np.zeros((len(wanted), instances.most), np.int64)
         for row, index in enumerate(wanted.tolist()):
-            image[row], mask[row], in_front[row] = self._labelled(index, instances)
+            image[row], labels[row], in_front[row] = self._labelled(index, instances)
             found = instances.categories(index)
             category[row, : len(found)] = found
         boxes = boxes_of_labels(in_front, instances.most)
-        return {"image": image, "mask": mask, "boxes": boxes, "category": category}
+        return {"image": image, "labels": labels, "boxes": boxes, "category": category}
 
     def _labelled(self, index: int, instances: CocoInstances) -> tuple[NDArray[np.uint8], ...]:
         """An image, its label map, and the one in which the smaller instance is in front; all fitted."""

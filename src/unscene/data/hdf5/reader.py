@@ -84,7 +84,7 @@ class SceneStore:
             indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
 
         Returns:
-            `image` [B, H, W, 3] uint8; if the file has masks, `mask` [B, H, W] uint8 and `boxes` [B, M, 4] float32
+            `image` [B, H, W, 3] uint8; if the file has masks, `labels` [B, H, W] uint8 and `boxes` [B, M, 4] float32
             (computed from the masks if the file has none); the factors [B, ...].
 
         Raises:
@@ -94,10 +94,10 @@ class SceneStore:
         wanted = checked_indices(indices, len(self))
         sample = {"image": self._read("image", wanted)}
         if self._has_mask:
-            sample["mask"] = self._as_labels(self._read("mask", wanted))
+            sample["labels"] = self._as_labels(self._read("mask", wanted))
         sample.update({name: rows[wanted] for name, rows in self._rows.items()})
         if self._has_mask and "boxes" not in sample and self.num_objects is not None:
-            sample["boxes"] = boxes_of_labels(sample["mask"], self.num_objects)
+            sample["boxes"] = boxes_of_labels(sample["labels"], self.num_objects)
         return sample
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ def _row_names(file: h5py.File) -> set[str]:
         name
         for name, dataset in file.items()
         if isinstance(dataset, h5py.Dataset)
-        and name not in ("image", "mask")
+        and name not in ("image", "mask", "labels")
         and dataset.shape[:1] == (count,)
         and dataset.dtype.kind in "biuf"
         and dataset.nbytes <= count * _LARGEST_FACTOR

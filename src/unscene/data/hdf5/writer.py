@@ -45,7 +45,8 @@ def write_scenes(
 
     Args:
         path: of the new file; missing folders are made.
-        batches: any number of them, `count` samples in all, each with the same arrays [B, ...], `image` among them.
+        batches: any number of them, `count` samples in all, each with the same arrays [B, ...], `image` among them;
+            `labels` is stored as `mask`, the name that published files have for it.
         count: N; None when only the end of `batches` tells.
         attributes: of the file, read after the last batch; a mapping or list (`settings`) is stored as JSON.
             `unscene_version` and `complete` are added.
@@ -171,11 +172,12 @@ def _write_batches(file: h5py.File, batches: Iterable[Mapping[str, NDArray]], co
         if count is not None and done > count:
             raise DataError(f"{count} scenes were announced, but the source gives more. Set count to what it holds.")
         with _interrupt_waits():
+            stored = {"mask" if name == "labels" else name: values for name, values in batch.items()}
             if start == 0:
-                _create_datasets(file, batch, count)
-            if set(batch) != set(file):
-                raise DataError(f"a batch has the arrays {sorted(batch)}, but the first one had {sorted(file)}.")
-            for name, values in batch.items():
+                _create_datasets(file, stored, count)
+            if set(stored) != set(file):
+                raise DataError(f"a batch has the arrays {sorted(stored)}, but the first one had {sorted(file)}.")
+            for name, values in stored.items():
                 if count is None:
                     file[name].resize(done, axis=0)
                 _write_rows(file[name], start, values)

@@ -91,22 +91,22 @@ class Montezuma:
         return self.settings.count
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
-        """Return image uint8 [B, size, size, 3], mask uint8 [B, size, size] and boxes float32 [B, 9, 4]."""
+        """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 9, 4]."""
         wanted = checked_indices(indices, len(self))
         found: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
         for index in np.unique(wanted):
             found[int(index)] = self._frame(int(index))
         size = self.settings.size
         image = np.empty((len(wanted), size, size, 3), np.uint8)
-        mask = np.empty((len(wanted), size, size), np.uint8)
+        labels = np.empty((len(wanted), size, size), np.uint8)
         for row, index in enumerate(wanted):
             screen, ram = found[int(index)]
             image[row] = resized(screen, size)
-            mask[row] = resized_labels(label_frame(screen, ram), size)
-        boxes = boxes_of_labels(mask, len(OBJECTS))
+            labels[row] = resized_labels(label_frame(screen, ram), size)
+        boxes = boxes_of_labels(labels, len(OBJECTS))
         if self.settings.labels == "boxes":
-            mask = filled(boxes, size)
-        return {"image": image, "mask": mask, "boxes": boxes}
+            labels = filled(boxes, size)
+        return {"image": image, "labels": labels, "boxes": boxes}
 
     def _frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if self._played is None or index < self._next:

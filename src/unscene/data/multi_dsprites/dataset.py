@@ -134,7 +134,7 @@ class MultiDSprites:
 
         Returns:
             image: [B, size, size, 3] uint8.
-            mask: [B, size, size] uint8 label map, 0 is the background and the occluder.
+            labels: [B, size, size] uint8 label map, 0 is the background and the occluder.
             boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
                 `m + 1`, a zero row where there is no sprite, or it is hidden or outside of the crop.
             shape: [B, M] uint8, 1.. as in `ALL_SHAPES`, 0 where there is no sprite; all other factors are 0 there too.
@@ -154,7 +154,7 @@ class MultiDSprites:
         B, M, size = len(wanted), settings.max_objects, settings.size
         palette, sample = _draw_factors(settings, wanted)
         sample["image"] = np.empty((B, size, size, 3), np.uint8)
-        sample["mask"] = np.zeros((B, size, size), np.uint8)
+        sample["labels"] = np.zeros((B, size, size), np.uint8)
         sample["boxes"] = np.empty((B, M, 4), np.float32)
         sample["visibility"] = np.empty((B, M), np.float32)
         for start in range(0, B, _CHUNK):
@@ -218,11 +218,11 @@ def _paint(
     scenes: dict[str, NDArray],
     palette: NDArray[np.uint8],
 ) -> None:
-    """Fill image, mask, boxes and visibility of the scenes from their factors, in place."""
-    mask, (B, M) = scenes["mask"], scenes["shape"].shape
+    """Fill image, labels, boxes and visibility of the scenes from their factors, in place."""
+    labels, (B, M) = scenes["labels"], scenes["shape"].shape
     scene, sprite = np.nonzero(scenes["shape"])  # in painter's order within a scene
     geometry = {key: scenes[key][scene, sprite] for key in ("shape", "scale", "orientation", "x", "y")}
-    size = mask.shape[1]
+    size = labels.shape[1]
     covered, corner = covered_windows(geometry, size, settings.crop)  # [S, w, w], [S, 2]
     area = np.count_nonzero(covered, axis=(1, 2))
     within = np.arange(covered.shape[1])
@@ -232,14 +232,14 @@ def _paint(
     first = (scene * size + corner[:, 1]) * size + corner[:, 0]
     pixels = (first[:, None, None] + within[:, None] * size + within)[covered]
     painted = np.count_nonzero(covered, axis=(1, 2))
-    mask.reshape(-1)[pixels] = np.repeat((sprite + 1).astype(np.uint8), painted)  # of equal indices the last one wins
+    labels.reshape(-1)[pixels] = np.repeat((sprite + 1).astype(np.uint8), painted)  # of equal indices the last one wins
 
-    entry = mask + (np.arange(B) * (M + 1))[:, None, None]  # into the palettes of all scenes, one after another
+    entry = labels + (np.arange(B) * (M + 1))[:, None, None]  # into the palettes of all scenes, one after another
     scenes["image"][...] = palette.reshape(-1, 4).view(np.uint32)[:, 0].take(entry)[..., None].view(np.uint8)[..., :3]
     if settings.occluder:
-        occlude(scenes["image"], mask, settings.seed, indices, settings.occluder, _OCCLUDER)
-        entry = mask + (np.arange(B) * (M + 1))[:, None, None]
-    scenes["boxes"][...] = boxes_of_labels(mask, M)
+        occlude(scenes["image"], labels, settings.seed, indices, settings.occluder, _OCCLUDER)
+        entry = labels + (np.arange(B) * (M + 1))[:, None, None]
+    scenes["boxes"][...] = boxes_of_labels(labels, M)
     shown = np.bincount(entry.ravel(), minlength=B * (M + 1)).reshape(B, M + 1)[:, 1:]
     scenes["visibility"][...] = 0
     scenes["visibility"][scene, sprite] = shown[scene, sprite] / np.maximum(area, 1)

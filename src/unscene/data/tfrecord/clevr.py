@@ -129,7 +129,7 @@ def cropped_scene(scene: Mapping[str, NDArray]) -> dict[str, NDArray]:
     masks = two_thirds_nearest(scene["mask"][:, ROWS, COLUMNS, 0])  # [11, 128, 128], one-hot, 0 or 255
     return {
         "image": two_thirds_bilinear(scene["image"][ROWS, COLUMNS]),
-        "mask": masks.argmax(axis=0).astype(np.uint8),
+        "labels": masks.argmax(axis=0).astype(np.uint8),
         **{name: np.where(present, scene[name][1:], 0) for name in (*_INTEGERS, *_REALS)},
         "pixel_coords": np.where(present[:, None], scene["pixel_coords"][1:], 0),
         "visibility": present.astype(np.float32),
@@ -137,7 +137,7 @@ def cropped_scene(scene: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
 
 def _with_boxes(batch: dict[str, NDArray]) -> dict[str, NDArray]:
-    return batch | {"boxes": boxes_of_labels(batch["mask"], _ENTRIES - 1)}
+    return batch | {"boxes": boxes_of_labels(batch["labels"], _ENTRIES - 1)}
 
 
 def _num_objects(scene: Mapping[str, NDArray]) -> int:

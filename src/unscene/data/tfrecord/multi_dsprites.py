@@ -73,13 +73,13 @@ def convert_multi_dsprites(
 
 def _as_generated(batch: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """The arrays as `multi_dsprites.MultiDSprites` gives them: a label map, boxes, and factors of the sprites alone."""
-    mask = batch["mask"][..., 0].argmax(axis=3).astype(np.uint8)  # one-hot, 0 or 255; [B, H, W, 6] to [B, H, W]
+    labels = batch["mask"][..., 0].argmax(axis=3).astype(np.uint8)  # one-hot, 0 or 255; [B, H, W, 6] to [B, H, W]
     present = batch["visibility"][:, 1:] > 0  # [B, M]
     factors = {name: np.where(present, batch[name][:, 1:], 0) for name in ("scale", "orientation", "x", "y")}
     return {
         "image": batch["image"],
-        "mask": mask,
-        "boxes": boxes_of_labels(mask, _ENTRIES - 1),
+        "labels": labels,
+        "boxes": boxes_of_labels(labels, _ENTRIES - 1),
         "shape": np.rint(np.where(present, batch["shape"][:, 1:], 0)).astype(np.uint8),
         **factors,
         "color": np.where(present[..., None], batch["color"][:, 1:], 0),

@@ -70,7 +70,7 @@ class MetricsLog(Callback):
         self.steps += 1
         self.speed_steps += 1
         if trainer.global_step % self.every == 0 or trainer.global_step >= trainer.max_steps:
-            self._write_row(trainer, batch["images"].shape[0] * trainer.world_size)
+            self._write_row(trainer, len(batch["image"]) * trainer.world_size)
 
     def _write_row(self, trainer: lightning.Trainer, images: int) -> None:
         sums = torch.stack(list(self._mean_sums().values())).tolist()

@@ -14,10 +14,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from tqdm import tqdm
 
-from unscene.data.batches import images_of
 from unscene.report.slot_colours import slot_colour
 from unscene.runs.run_folder import RunFolder, write_bytes, write_text
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, Scene
 from unscene.training.module import SceneModule
 
 SAMPLES = 8  # images in a figure
@@ -81,7 +80,7 @@ class Samples(Callback):
 
     def __init__(self, run: RunFolder, batch: dict[str, Tensor]) -> None:
         self.run = run
-        self.images = images_of(batch)[:SAMPLES]
+        self.images = Scene.from_batch(batch).images[:SAMPLES]
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw and judge, in the first process."""

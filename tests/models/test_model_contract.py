@@ -143,6 +143,9 @@ TINY: dict[str, dict[str, Any]] = {
     "explicit_localization": {
         "paper": tiny_explicit_localization(quality_variance=0.3),
         "skips": tiny_explicit_localization(skips=True, latent_weight=0.0, quality_variance=0.3),
+        "constant masks": tiny_explicit_localization(
+            quality_variance=0.3, mask_gradient=False, background_input="masked"
+        ),
         "ours": tiny_explicit_localization(
             explained="location",
             residual="norm",

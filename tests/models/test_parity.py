@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models.references.explicit_localization import Numbers, explicit_localization_terms
 from tests.models.references.iodine import IodineNumbers, iodine_terms
 from tests.models.references.monet import monet_terms
 from tests.models.references.space import SpaceNumbers, space_terms
 from unscene.models.common.annealing import Annealed
 from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
+from unscene.models.explicit_localization.location_mask import LocationSettings
+from unscene.models.explicit_localization.model import ExplicitLocalization, ExplicitLocalizationSettings
 from unscene.models.iodine.model import IODINE, IODINESettings
 from unscene.models.iodine.refinement_network import RefinementSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
@@ -199,3 +203,64 @@ def test_space_is_its_papers_bound_and_the_boundary_loss(step, over, enlarged, d
         ]
 
     check_parity(model, images, reference, step)
+
+
+LOCALIZATION_NETWORK = AutoencoderSettings(channels=(5, 6), hidden=9, latent_dim=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "location", "numbers"),
+    [
+        ({}, {}, {}),
+        (
+            {
+                "masked_reconstruction": False,
+                "latent_weight": 0.0,
+                "network": dataclasses.replace(LOCALIZATION_NETWORK, skips=True),
+            },
+            {"learn_shares": True, "remaining_colours": False},
+            {"masked": False, "shares": True, "remaining_colours": False},
+        ),
+        ({"mask_gradient": False}, {}, {"constant_masks": True}),
+        ({"background_input": "masked"}, {}, {"masked_background": True}),
+        ({"masked_reconstruction": False}, {"method": "none"}, {"masked": False, "located": False}),
+    ],
+    ids=["VAE", "auto-encoder with skips", "constant masks", "masked background", "L removed"],
+)
+def test_explicit_localization_is_algorithms_1_and_2_and_equation_1(changes, location, numbers, scenes):
+    mask = LocationSettings(region=3, order=3.0, cutoff=4.0, iterations=4, initial_variance=0.2, coordinates=0.6)
+    settings = ExplicitLocalizationSettings(
+        size=16,
+        num_slots=3,
+        quality_variance=0.3,
+        prior_weight=0.2,
+        latent_weight=0.1,
+        masked_colour=0.4,
+        network=LOCALIZATION_NETWORK,
+        location=dataclasses.replace(mask, **location),
+    )
+    settings = dataclasses.replace(settings, **changes)
+    torch.manual_seed(0)
+    model = perturbed(ExplicitLocalization(settings))
+    images = scenes(2, 32)[:, :, 8:24, 8:24].double()
+    reading = Numbers(3, 0.3, 3, 3.0, 4.0, 4, 0.2, 1e-3, 0.6, 0.4, **numbers)
+
+    def reference(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        codes, starts = [], []
+        for step in range(4 if reading.masked_background else 3):
+            if settings.latent_weight:
+                codes.append(torch.randn(2, 4, dtype=torch.float64))
+            if step in (1, 2):
+                starts.append(torch.rand(2, 1, 5, dtype=torch.float64)[:, 0])
+        return [
+            explicit_localization_terms(
+                image,
+                torch.stack(codes)[:, index] if codes else None,
+                torch.stack(starts)[:, index],
+                weights,
+                reading,
+            )
+            for index, image in enumerate(images)
+        ]
+
+    check_parity(model, images, reference)

@@ -7,6 +7,12 @@ from torch.testing import assert_close
 from unscene.errors import RecipeError
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
 
+
+def decoded_mean(model, images):
+    code = model.encode(images)
+    return model.decode(code.mean, code.maps)
+
+
 SKIPS = pytest.mark.parametrize("skips", [False, True])
 
 
@@ -25,7 +31,6 @@ def test_shapes(skips):
     drawn = model.decode(code.mean, code.maps)
     assert drawn.shape == (2, 3, 32, 32)
     assert ((drawn >= 0) & (drawn <= 1)).all()
-    assert torch.equal(drawn, model(images))
 
 
 @SKIPS
@@ -52,7 +57,7 @@ def test_it_learns_a_batch_by_heart():
     images[:, :, 8:20, 10:24] = torch.rand(3, 4, 1, 1)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(400):
-        error = (model(images) - images[:, :3]).square().mean()
+        error = (decoded_mean(model, images) - images[:, :3]).square().mean()
         optimizer.zero_grad()
         error.backward()
         optimizer.step()

@@ -5,8 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unscene.errors import ShapeError
-from unscene.models.explicit_localization.butterworth import butterworth, butterworth_window, window_reach
+from unscene.models.explicit_localization.butterworth import Window, butterworth
+
+
+def weights_of(window: Window) -> torch.Tensor:
+    return window.paste(window.weights)
 
 
 def test_by_hand():
@@ -15,30 +18,25 @@ def test_by_hand():
     assert butterworth(distance, 2, 2.0).tolist()[-1] == pytest.approx(17**-0.5)
 
 
-def test_a_window_is_the_product_of_its_row_and_column():
-    window = butterworth_window(torch.tensor([[1, 2], [0, 0]]), (4, 6), 3, 1.5)
-    assert window.shape == (2, 1, 4, 6)
-    for image, (row, column) in enumerate([(1, 2), (0, 0)]):
-        for y in range(4):
-            for x in range(6):
-                expected = butterworth(torch.tensor([float(abs(y - row)), float(abs(x - column))]), 3, 1.5).prod()
-                assert float(window[image, 0, y, x]) == pytest.approx(float(expected))
-
-
-@given(st.floats(0.5, 12), st.floats(0.3, 20), st.sampled_from([0.3, 0.5, 0.9]))
-def test_the_reach_is_the_last_pixel_above_the_threshold(order, cutoff, threshold):
-    reach = window_reach(order, cutoff, threshold)
-    here, beyond = butterworth(torch.tensor([float(reach), reach + 1.0]), order, cutoff).tolist()
-    assert here > threshold
-    assert beyond <= threshold
+@given(st.floats(0.5, 12), st.floats(0.3, 6))
+def test_it_holds_every_pixel_whose_product_of_row_and_column_is_above_a_half(order, cutoff):
+    weights = weights_of(Window.around(torch.tensor([[1, 7], [5, 0]]), (9, 12), order, cutoff))
+    assert weights.shape == (2, 1, 9, 12)
+    for image, (row, column) in enumerate([(1, 7), (5, 0)]):
+        rows = butterworth((torch.arange(9) - row).abs().float(), order, cutoff)
+        columns = butterworth((torch.arange(12) - column).abs().float(), order, cutoff)
+        assert torch.equal(weights[image, 0] > 0, rows[:, None] * columns[None, :] > 0.5)
 
 
 def test_a_steep_window_is_a_square_of_the_cutoff():
-    above = butterworth_window(torch.tensor([[8, 8]]), (17, 17), 50, 4.5) > 0.5
-    assert above[0, 0].nonzero().aminmax().min == 4
-    assert int(above.sum()) == 9 * 9
+    weights = weights_of(Window.around(torch.tensor([[8, 8]]), (17, 17), 50, 4.5))
+    assert weights[0, 0].nonzero().aminmax().min == 4
+    assert int(weights.sum()) == 9 * 9
 
 
-def test_other_axes_are_refused():
-    with pytest.raises(ShapeError, match="centres"):
-        butterworth_window(torch.zeros(2, 3), (4, 4), 1, 1.0)
+def test_what_is_cropped_is_pasted_where_it_was():
+    image = torch.rand(1, 1, 6, 8)
+    window = Window.around(torch.tensor([[0, 7]]), (6, 8), 4, 3)  # a corner: beyond the border the weights are 0
+    pasted = window.paste(window.crop(image)[:, 0] * window.weights)
+    assert torch.equal(pasted, image * weights_of(window))
+    assert int((pasted > 0).sum()) == int(window.weights.sum())

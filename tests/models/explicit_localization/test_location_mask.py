@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError, ShapeError
-from unscene.models.explicit_localization.butterworth import butterworth_window
+from unscene.models.explicit_localization.butterworth import butterworth
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
 
 SETTINGS = LocationSettings(region=3, order=4, cutoff=6, iterations=8, initial_variance=0.1, variance_floor=1e-3)
@@ -26,38 +26,39 @@ def scene(size: int = 32):
 
 def located(images, remaining, row, column, **changes):
     settings = dataclasses.replace(SETTINGS, **changes)
-    start = torch.full((len(images), settings.components - 1, 5), 0.5)
-    return location_mask(images, remaining, torch.tensor([[row, column]] * len(images)), start, settings)
+    means = torch.full((len(images), settings.components - 1, 5), 0.5)
+    return location_mask(images, remaining, torch.tensor([[row, column]] * len(images)), means, settings)
 
 
 @pytest.mark.parametrize("seeds", ["random", "centre"])
-def test_an_object_on_what_is_explained_is_found_with_its_place(seeds):
+def test_an_object_on_what_is_explained_is_found_with_its_location(seeds):
     images, remaining, red = scene()
-    mask, place = located(images, remaining, 8, 10, seeds=seeds)
+    mask, location = located(images, remaining, 8, 10, seeds=seeds)
     assert_close(mask[0, 0], red.float(), rtol=0, atol=1e-3)
-    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=2e-3)  # rows 6..10, columns 8..13
+    assert_close(location, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=2e-3)  # rows 6..10, columns 8..13
 
 
 def test_nothing_outside_of_the_window_is_masked():
     images, remaining, _ = scene()
     mask, _ = located(images, torch.ones_like(remaining), 8, 10)
-    window = butterworth_window(torch.tensor([[8, 10]]), (32, 32), 4, 6) > 0.5
-    assert not mask[~window].any()
-    assert mask[window].any()
+    rows, columns = (butterworth((torch.arange(32) - centre).abs().float(), 4, 6) for centre in (8, 10))
+    window = rows[:, None] * columns[None, :] > 0.5
+    assert not mask[0, 0, ~window].any()
+    assert mask[0, 0, window].any()
 
 
 def test_a_window_that_is_moved_sees_all_of_an_object():
     images, remaining, _ = scene()
     cut, at = located(images, remaining, 6, 8, cutoff=3)  # its corner: rows 3..9 and columns 5..11, less their corners
-    whole, place = located(images, remaining, 6, 8, cutoff=3, recentred=2)
+    whole, location = located(images, remaining, 6, 8, cutoff=3, recentred=2)
     assert float(cut.sum()) == pytest.approx(4 * 4 - 1, abs=0.1)
     assert_close(at, torch.tensor([[8 / 32, 10 / 32]]), rtol=0, atol=5e-3)
     assert_close(whole[0, 0, 6:11, 8:14], torch.ones(5, 6), rtol=0, atol=1e-2)
-    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+    assert_close(location, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
 
 
 def test_explained_pixels_weigh_nothing_where_what_remains_weighs():
-    """A faint rest around the object is seen at full weight, and draws the object's place towards it."""
+    """A faint rest around the object is seen at full weight, and draws the object's location towards it."""
     images, remaining, _ = scene()
     images[0, :, 11:14, 8:14], remaining[0, 0, 11:14, 8:14] = RED[:, None, None], 0.02
     _, seen = located(images, remaining, 8, 10, remaining_colours=False, seeds="centre")
@@ -70,54 +71,52 @@ def test_three_components_part_touching_objects():
     images, remaining, red = scene()
     images[0, :, 6:11, 14:18], remaining[0, 0, 6:11, 14:18] = GREEN[:, None, None], 1.0
     both, _ = located(images, remaining, 8, 10)
-    alone, place = located(images, remaining, 8, 10, components=3, seeds="centre")
+    alone, location = located(images, remaining, 8, 10, components=3, seeds="centre")
     assert both[0, 0, 6:11, 14:16].min() > 0.9  # two components take both
     assert_close(alone[0, 0], red.float(), rtol=0, atol=1e-2)
-    assert_close(place, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+    assert_close(location, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
 
 
 def test_at_a_corner_the_window_is_cut():
     images, remaining = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
     images[0, :, :3, :3], remaining[0, 0, :3, :3] = RED[:, None, None], 1.0
-    mask, place = located(images, remaining, 0, 0)
+    mask, location = located(images, remaining, 0, 0)
     assert_close(mask[0, 0, :3, :3], torch.ones(3, 3), rtol=0, atol=1e-3)
     assert float(mask.sum()) == pytest.approx(9, abs=1e-2)
-    assert_close(place, torch.full((1, 2), 1.5 / 16), rtol=0, atol=2e-3)
+    assert_close(location, torch.full((1, 2), 1.5 / 16), rtol=0, atol=2e-3)
 
 
-def test_the_ablations():
+def test_without_the_location_mask_every_pixel_counts_and_the_centre_is_the_location():
     images, remaining, _ = scene()
-    window, place = located(images, remaining, 8, 10, method="window")
-    assert torch.equal(window > 0, butterworth_window(torch.tensor([[8, 10]]), (32, 32), 4, 6) > 0.5)
-    assert_close(place, torch.tensor([[8.5 / 32, 10.5 / 32]]))
-    everything, _ = located(images, remaining, 8, 10, method="none")
-    assert torch.equal(everything, torch.ones_like(remaining))
+    mask, location = located(images, remaining, 8, 10, method="none")
+    assert torch.equal(mask, torch.ones_like(remaining))
+    assert_close(location, torch.tensor([[8.5 / 32, 10.5 / 32]]))
 
 
 def test_images_do_not_see_one_another():
     images, remaining, _ = scene()
     other = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
-    together, places = located(torch.cat([images, other]), torch.cat([remaining, torch.ones_like(remaining)]), 8, 10)
-    alone, place = located(images, remaining, 8, 10)
+    together, locations = located(torch.cat([images, other]), torch.cat([remaining, torch.ones_like(remaining)]), 8, 10)
+    alone, location = located(images, remaining, 8, 10)
     assert_close(together[:1], alone)
-    assert_close(places[:1], place)
+    assert_close(locations[:1], location)
 
 
 @pytest.mark.parametrize("remains", [0.0, 1.0])
 @pytest.mark.parametrize("seeds", ["random", "centre"])
 def test_flat_images_stay_finite(remains, seeds):
     images = torch.full((2, 3, 16, 16), 0.3)
-    mask, place = located(images, torch.full((2, 1, 16, 16), remains), 8, 8, components=3, seeds=seeds)
+    mask, location = located(images, torch.full((2, 1, 16, 16), remains), 8, 8, components=3, seeds=seeds)
     assert mask.isfinite().all()
     assert ((mask >= 0) & (mask <= 1)).all()
-    assert ((place >= 0) & (place <= 1)).all()
+    assert ((location >= 0) & (location <= 1)).all()
 
 
 def test_no_gradient_flows():
     images, remaining, _ = scene()
-    mask, place = located(images.requires_grad_(), remaining.requires_grad_(), 8, 10)
+    mask, location = located(images.requires_grad_(), remaining.requires_grad_(), 8, 10)
     assert not mask.requires_grad
-    assert not place.requires_grad
+    assert not location.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -137,5 +136,5 @@ def test_impossible_settings_are_refused(changes, message):
 
 def test_other_axes_are_refused():
     images, remaining, _ = scene()
-    with pytest.raises(ShapeError, match="seeds"):
+    with pytest.raises(ShapeError, match="initial_means"):
         location_mask(images, remaining, torch.tensor([[1, 1]]), torch.zeros(1, 2, 5), SETTINGS)

@@ -1,4 +1,4 @@
-"""Image to code and back by convolutions: halving encoder, doubling decoder, with or without skip connections."""
+"""A convolutional auto-encoder, variational or not, with or without skips (Liu et al., 2019, Section 2.6)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class AutoencoderSettings:
 
     Attributes:
         channels: of the encoder's 3x3 convolutions of stride 2, from the image down; the decoder mirrors them.
-        hidden: units between the smallest map and the code, on both sides.
+        hidden: units between the smallest map and the code, in encoder and decoder.
         latent_dim: D.
-        skips: the decoder's levels see the encoder's maps of their size ("auto-encoder with skip-connection").
+        skips: each level of the decoder sees the encoder's map of its size ("auto-encoder with skip-connection").
     """
 
     channels: tuple[int, ...] = field(default=(32, 64, 64, 64))
@@ -37,7 +37,7 @@ class AutoencoderSettings:
 
 @dataclass(frozen=True)
 class Code:
-    """What the encoder says of a batch of images.
+    """The encoder's output.
 
     Attributes:
         mean: [B, D].
@@ -50,40 +50,40 @@ class Code:
     maps: tuple[Tensor, ...]
 
     def sample(self) -> Tensor:
-        """[B, D] a sample of the diagonal Gaussian."""
+        """[B, D], a sample of the diagonal Gaussian."""
         return sample_gaussian(self.mean, self.log_variance)
 
 
 class ConvolutionalAutoencoder(nn.Module):
     """`encode` images to a diagonal Gaussian over codes, `decode` a code to an image in 0..1.
 
-    A level of the decoder doubles its map by repeating cells and convolves it: transposed convolutions with strides
-    that do not divide their kernel would leave a checkerboard, which a quality of single pixels would see.
+    A level of the decoder repeats each cell of its map twice in both directions, then convolves. Transposed
+    convolutions whose kernel is no multiple of their stride would leave a checkerboard in the quality of single pixels.
 
     Args:
         settings: see `AutoencoderSettings`.
-        in_channels: of what is encoded.
-        out_channels: of what is decoded.
+        c_in: channels of the images to encode.
+        c_out: channels of the decoded images.
         size: height and width of the images.
 
     Raises:
-        RecipeError: a size that the levels do not halve evenly.
+        RecipeError: the levels cannot halve the size evenly.
     """
 
-    def __init__(self, settings: AutoencoderSettings, in_channels: int, out_channels: int, size: int) -> None:
+    def __init__(self, settings: AutoencoderSettings, c_in: int, c_out: int, size: int) -> None:
         super().__init__()
-        levels = len(settings.channels)
+        channels, levels = settings.channels, len(settings.channels)
         if size % 2**levels:
             raise RecipeError(
                 f"images of {size} pixels cannot be halved {levels} times: choose a size that is a multiple of "
-                f"{2**levels}, or fewer model.network.channels."
+                f"{2**levels}, or fewer channels."
             )
         self.settings = settings
-        self.smallest = (settings.channels[-1], size // 2**levels, size // 2**levels)
-        units = settings.channels[-1] * (size // 2**levels) ** 2
-        before = (in_channels, *settings.channels[:-1])
+        self.smallest = (channels[-1], size // 2**levels, size // 2**levels)
+        units = channels[-1] * (size // 2**levels) ** 2
         self.down = nn.ModuleList(
-            nn.Conv2d(one, other, 3, stride=2, padding=1) for one, other in zip(before, settings.channels, strict=True)
+            nn.Conv2d(before, after, 3, stride=2, padding=1)
+            for before, after in zip((c_in, *channels), channels, strict=False)
         )
         self.to_code = nn.Sequential(
             nn.Flatten(),
@@ -94,14 +94,15 @@ class ConvolutionalAutoencoder(nn.Module):
         self.from_code = nn.Sequential(
             nn.Linear(settings.latent_dim, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, units), nn.ReLU()
         )
-        after = (*settings.channels[-2::-1], settings.channels[0])
-        skips = [2 * each if settings.skips else each for each in settings.channels[::-1]]
-        self.up = nn.ModuleList(nn.Conv2d(one, other, 3) for one, other in zip(skips, after, strict=True))
-        self.to_image = nn.Conv2d(settings.channels[0], out_channels, 3, padding=1)
+        self.up = nn.ModuleList(
+            nn.Conv2d(before * (2 if settings.skips else 1), after, 3)
+            for before, after in zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
+        )
+        self.to_image = nn.Conv2d(channels[0], c_out, 3, padding=1)
         keep_variance(*self.down, *self.up, *list(self.to_code)[:-1], *self.from_code)
 
     def encode(self, images: Tensor) -> Code:
-        """[B, in_channels, H, W] -> Code."""
+        """[B, c_in, H, W] -> Code."""
         check_shape(images, "B C H W", "images")
         maps = []
         features = images.contiguous(memory_format=torch.channels_last)
@@ -112,17 +113,12 @@ class ConvolutionalAutoencoder(nn.Module):
         return Code(mean, log_variance, tuple(maps))
 
     def decode(self, latents: Tensor, maps: tuple[Tensor, ...] = ()) -> Tensor:
-        """Latents [B, D], and the encoder's maps where there are skips -> [B, out_channels, H, W] in 0..1."""
+        """Latents [B, D], and the encoder's maps for the skips -> [B, c_out, H, W] in 0..1."""
         features = self.from_code(latents).unflatten(1, self.smallest).contiguous(memory_format=torch.channels_last)
-        for level, beside in zip(self.up, maps[::-1] if self.settings.skips else [None] * len(self.up), strict=True):
-            if beside is not None:
-                features = torch.cat([features, beside], dim=1)
+        for index, level in enumerate(self.up):
+            if self.settings.skips:
+                features = torch.cat([features, maps[-1 - index]], dim=1)
             assert isinstance(level, nn.Conv2d)
             features = convolve_doubled(features, level.weight, level.bias).relu_()
         image: Tensor = at_least_float32(self.to_image(features)).sigmoid()
         return image
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode, and decode the mean."""
-        code = self.encode(images)
-        return self.decode(code.mean, code.maps)

@@ -1,4 +1,4 @@
-"""The location mask L: the pixels around a centre that belong to one object (explicit localization, Section 2.4)."""
+"""The location mask L: the pixels of a window that belong to one object (Liu et al., 2019, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.explicit_localization.butterworth import butterworth, butterworth_window, window_reach
+from unscene.models.common.precision import at_least_float32
+from unscene.models.explicit_localization.butterworth import Window
 from unscene.models.explicit_localization.pixel_gmm import pixel_mixture
-
-WEIGHT_FROM = 0.5  # of the window: w = 1 where G > .5
 
 
 @dataclass(frozen=True)
@@ -21,34 +21,34 @@ class LocationSettings:
     """Settings of the location mask. The paper states none of the numbers.
 
     Attributes:
-        region: side of the square whose quality is summed to find the centre, in pixels, odd.
+        region: side in pixels, odd, of the square filter that finds the centre (the convolution with weights 1).
         order: n of the Butterworth window.
         cutoff: f of the Butterworth window, in pixels.
-        method: `mixture` is the paper's; `window` leaves the mixture out: L is the window where it is above a half;
-            `none` leaves the window out as well: L is 1 ("the whole location mask L is removed").
-        iterations: L of Algorithm 1, of expectation maximisation.
-        components: 2 is the paper's. With more the first is still "what is explained", and the object is the one of the
-            others that has most of the pixels near the centre.
-        initial_variance: sigma_2, of every component before the first iteration. Algorithm 1 names no use for its
-            sigma_2; a mixture needs a variance to start with.
+        method: `mixture` is the paper's. `none`: L is 1 everywhere, the paper's ablation ("the whole location mask L is
+            removed and only the reconstruction quality Q remains").
+        iterations: L of Algorithm 1, iterations of expectation maximisation.
+        components: 2 is the paper's. With more, the first is still "what is explained", and the object is the one of
+            the others with the most pixels near the centre.
+        initial_variance: sigma_2, of every component before the first iteration. Algorithm 2 passes sigma_2 to
+            Algorithm 1, which does not use it; a mixture needs a variance to start with.
         variance_floor: added to every variance.
-        seeds: how the components but the first begin. `random` is the paper's: uniform in 0..1. `centre` (ours): the
-            second at the mean colour and place of what remains in the region around the centre, each further one at
-            the remaining pixel whose colour is farthest from those before.
-        recentred: how often the window is moved to the object's place and the mixture fitted on from there (ours). The
-            centre is where something was drawn best, often at an object's rim, and the window cuts off the rest.
-        weigh_remaining: a pixel of the window weighs by what of it remains (ours): w s in place of w, so that pixels
-            that are explained have no say, as Section 2.4 wants.
+        seeds: initial means of all components but the first. `random` is the paper's: uniform in 0..1. `centre` (ours):
+            the second starts at the mean colour and position of the unexplained pixels in the region around the centre,
+            each further one at the unexplained pixel whose colour is farthest from those before.
+        recentred: how often the window moves to the object's mean and the mixture is fitted again from there (ours).
+            The centre often lies at an object's border, and the window then cuts off the rest.
+        weigh_remaining: the weights are w s in place of w (ours): explained pixels have no influence, as the text of
+            Section 2.4 asks for.
         learn_shares: see `pixel_mixture`.
-        remaining_colours: the mixture sees s x: what is explained is black, and so belongs to the first component,
-            whose mean begins at 0. False: it sees x, as Algorithm 2's line 8 is printed.
-        coordinates: how much a pixel's place counts: y and x are in 0..1 times this.
+        remaining_colours: the mixture sees s x: explained pixels are black and belong to the first component, whose
+            mean starts at 0. False: it sees x, as line 8 of Algorithm 2 is printed.
+        coordinates: scale of the positions: y and x are in 0..1 times this.
     """
 
     region: int = 7
     order: float = 4.0
     cutoff: float = 9.0
-    method: Literal["mixture", "window", "none"] = "mixture"
+    method: Literal["mixture", "none"] = "mixture"
     iterations: int = 5
     components: int = 2
     initial_variance: float = 0.1
@@ -79,22 +79,20 @@ class LocationSettings:
 
 @torch.no_grad()
 def location_mask(
-    images: Tensor, remaining: Tensor, centres: Tensor, seeds: Tensor, settings: LocationSettings
+    images: Tensor, remaining: Tensor, centres: Tensor, initial_means: Tensor, settings: LocationSettings
 ) -> tuple[Tensor, Tensor]:
-    """Return L around each centre, and where the object is: L_GMM of Algorithm 1. No gradient flows through it.
-
-    Only the pixels of the window have a weight, so the mixture sees no others, and L is 0 outside of it.
+    """Return L around each centre and the object's location: L_GMM of Algorithm 1. No gradient flows through it.
 
     Args:
         images: [B, 3, H, W].
         remaining: [B, 1, H, W], s before this step.
         centres: [B, 2] row and column.
-        seeds: [B, components - 1, 5] in [0, 1], the initial means of all components but the first.
+        initial_means: [B, components - 1, 5] in [0, 1], of all components but the first (mu_2 of line 2): colour, y, x.
         settings: see `LocationSettings`.
 
     Returns:
-        mask [B, 1, H, W] in [0, 1]; place [B, 2], y and x in 0..1 from the top left: the mean of the object's
-        component, or of the window without a mixture.
+        mask [B, 1, H, W] in [0, 1], 0 outside the window; location [B, 2], y and x in 0..1 from the top left: the mean
+        of the object's component, or the centre where `method` is `none`.
 
     Raises:
         ShapeError: axes that do not fit together.
@@ -102,122 +100,69 @@ def location_mask(
     size = check_shape(images, "B 3 H W", "images")
     check_shape(remaining, f"{size['B']} 1 {size['H']} {size['W']}", "remaining")
     check_shape(centres, f"{size['B']} 2", "centres")
-    check_shape(seeds, f"{size['B']} {settings.components - 1} 5", "seeds")
-    height, width = size["H"], size["W"]
-    middle = (centres + 0.5) / torch.tensor([height, width], device=centres.device)
+    check_shape(initial_means, f"{size['B']} {settings.components - 1} 5", "initial_means")
+    lengths = torch.tensor([size["H"], size["W"]], device=centres.device)
     if settings.method == "none":
-        return torch.ones_like(remaining), middle
-    if settings.method == "window":
-        window = butterworth_window(centres, (height, width), settings.order, settings.cutoff)
-        return (window > WEIGHT_FROM).float(), middle
+        return torch.ones_like(remaining), (centres + 0.5) / lengths
     for turn in range(settings.recentred + 1):
-        square = _Square.around(centres, (height, width), settings)
-        left = square.of(remaining)  # [B, 1, P]
-        weights = square.weights * left.squeeze(1) if settings.weigh_remaining else square.weights
-        colours = square.of(images) * left if settings.remaining_colours else square.of(images)
-        points = _points(colours, square, settings.coordinates)
-        if turn == 0:
-            means = _first_means(points, left.squeeze(1) * square.weights, seeds, settings)
+        window = Window.around(centres, (size["H"], size["W"]), settings.order, settings.cutoff)  # lines 4 and 5
+        s, x = window.crop(remaining), window.crop(images)  # [B, 1, P], [B, 3, P]
+        unexplained = window.weights * s.squeeze(1)
+        w = unexplained if settings.weigh_remaining else window.weights
+        y = _pixel_vectors(x * s if settings.remaining_colours else x, window, settings.coordinates)  # line 3
+        if turn == 0:  # line 2
+            means = initial_means * initial_means.new_tensor([1, 1, 1, settings.coordinates, settings.coordinates])
+            if settings.seeds == "centre":
+                means = _means_at_the_centre(y, unexplained, settings.components - 1, settings.region)
+            means = torch.cat([torch.zeros_like(means[:, :1]), means], dim=1)
             variances = torch.full_like(means, settings.initial_variance)
-        mixture = pixel_mixture(
-            points,
-            weights,
-            means,
-            variances,
-            settings.iterations,
-            settings.variance_floor,
-            settings.learn_shares,
+        mixture = pixel_mixture(  # lines 6 to 10
+            y, w, means, variances, settings.iterations, settings.variance_floor, settings.learn_shares
         )
-        if turn == 0:  # [B, C-1] 1 for the object's component
-            of_object = _at_the_centre(mixture.responsibilities[:, 1:] * weights.unsqueeze(1), settings.region)
         means, variances = mixture.means, mixture.variances
-        place = (means[:, 1:, 3:] * of_object.unsqueeze(-1)).sum(dim=1) / settings.coordinates
-        centres = _pixels_at(place, (height, width))
-    chosen = (mixture.responsibilities[:, 1:] * of_object.unsqueeze(-1)).sum(dim=1) * square.weights
-    mask = torch.zeros_like(remaining).flatten(1).scatter_add_(1, square.pixels, chosen).view_as(remaining)
-    return mask.clamp_(0, 1), place
+        z = mixture.responsibilities[:, 1:]  # [B, C-1, P]
+        if turn == 0:
+            chosen = _component_at_the_centre(z * w.unsqueeze(1), settings.region)  # [B, C-1, 1], one-hot
+        location = (means[:, 1:, 3:] * chosen).sum(dim=1) / settings.coordinates
+        centres = (location * lengths).floor().long().clamp_min(0).minimum(lengths - 1)
+    mask = window.paste((z * chosen).sum(dim=1) * window.weights)  # line 11
+    return mask.clamp_(0, 1), location
 
 
-@dataclass(frozen=True)
-class _Square:
-    """The square of P pixels that a window can reach, and what of it the window holds.
-
-    Attributes:
-        pixels: [B, P] their numbers as one reads the image; those outside of it have the nearest one's.
-        weights: [B, P] w of Algorithm 1; 0 outside of the image.
-        size: of the image.
-    """
-
-    pixels: Tensor
-    weights: Tensor
-    size: tuple[int, int]
-
-    @staticmethod
-    def around(centres: Tensor, size: tuple[int, int], settings: LocationSettings) -> _Square:
-        height, width = size
-        reach = window_reach(settings.order, settings.cutoff, WEIGHT_FROM)
-        around = torch.arange(-reach, reach + 1, device=centres.device)
-        falls = butterworth(around.abs().float(), settings.order, settings.cutoff)
-        window = (falls[:, None] * falls[None, :] > WEIGHT_FROM).flatten()  # the same around every centre
-        rows, columns = centres[:, :1] + around, centres[:, 1:] + around  # [B, side]
-        within = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        pixels = (rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]).flatten(1)
-        return _Square(pixels, (within.flatten(1) & window).float(), size)
-
-    def of(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, P]."""
-        return maps.flatten(2).gather(2, self.pixels.unsqueeze(1).expand(-1, maps.shape[1], -1))
+def _pixel_vectors(colours: Tensor, window: Window, scale: float) -> Tensor:
+    """[B, 3, P] -> [B, P, 5], the vectors y_ij = (x_ij, i, j)."""
+    height, width = window.size
+    dtype = at_least_float32(colours).dtype
+    i = ((window.pixels // width).to(dtype) + 0.5) / height * scale
+    j = ((window.pixels % width).to(dtype) + 0.5) / width * scale
+    return torch.cat([colours, i.unsqueeze(1), j.unsqueeze(1)], dim=1).transpose(1, 2)
 
 
-def _points(colours: Tensor, square: _Square, scale: float) -> Tensor:
-    """[B, P, 5] colour and place of a square's pixels, of their colours [B, 3, P]."""
-    height, width = square.size
-    y = (square.pixels // width + 0.5) / height * scale
-    x = (square.pixels % width + 0.5) / width * scale
-    return torch.cat([colours, y.unsqueeze(1), x.unsqueeze(1)], dim=1).transpose(1, 2)
-
-
-def _first_means(points: Tensor, left: Tensor, seeds: Tensor, settings: LocationSettings) -> Tensor:
-    """[B, C, 5]: 0 for what is explained (Algorithm 1, line 2), then the others', of points of which `left` remains."""
-    if settings.seeds == "centre":
-        seeds = _seeds_at_the_centre(points, left, settings.components - 1, settings.region)
-    else:
-        seeds = torch.cat([seeds[..., :3], seeds[..., 3:] * settings.coordinates], dim=-1)
-    return torch.cat([torch.zeros_like(seeds[:, :1]), seeds], dim=1)
-
-
-def _pixels_at(place: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, 2] row and column of the pixel at a place [B, 2] in 0..1, the nearest where it is outside of the image."""
-    lengths = torch.tensor(size, device=place.device)
-    return (place * lengths).floor().long().clamp_min(0).minimum(lengths - 1)
-
-
-def _seeds_at_the_centre(points: Tensor, left: Tensor, count: int, region: int) -> Tensor:
-    """[B, count, 5] first means, of points [B, P, 5] of a square of which `left` [B, P] remains."""
-    side, near = _near_the_centre(left.shape[1], region)
-    inside = torch.zeros_like(left).unflatten(1, (side, side))
-    inside[:, near, near] = 1e-6  # where nothing remains, all of the region
+def _means_at_the_centre(points: Tensor, unexplained: Tensor, count: int, region: int) -> Tensor:
+    """[B, count, 5]: the mean of the unexplained points near the centre, then the points of the farthest colours."""
+    side, near = _central_square(unexplained.shape[1], region)
+    inside = torch.zeros_like(unexplained).unflatten(1, (side, side))
+    inside[:, near, near] = 1e-6  # where everything is explained, the mean of the whole region
     inside = inside.flatten(1)
-    inside = inside + left * (inside > 0)
-    seeds = [(inside.unsqueeze(-1) * points).sum(dim=1) / inside.sum(dim=1, keepdim=True)]
+    inside = inside + unexplained * (inside > 0)
+    means = [(inside.unsqueeze(-1) * points).sum(dim=1) / inside.sum(dim=1, keepdim=True)]
     for _ in range(count - 1):
-        colours = torch.stack(seeds, dim=1)[:, None, :, :3]  # [B, 1, n, 3]
-        distance = (points[:, :, None, :3] - colours).square().sum(dim=-1).amin(dim=2) * left
-        farthest = distance.argmax(dim=1)
-        seeds.append(points[torch.arange(len(points), device=points.device), farthest])
-    return torch.stack(seeds, dim=1)
+        colours = torch.stack(means, dim=1)[:, None, :, :3]  # [B, 1, n, 3]
+        distance = (points[:, :, None, :3] - colours).square().sum(dim=-1).amin(dim=2) * unexplained
+        means.append(points[torch.arange(len(points), device=points.device), distance.argmax(dim=1)])
+    return torch.stack(means, dim=1)
 
 
-def _at_the_centre(shares: Tensor, region: int) -> Tensor:
-    """[B, C] 1 for the component that has most of the pixels in the region around the centre, of shares [B, C, P]."""
-    side, near = _near_the_centre(shares.shape[2], region)
-    most = shares.unflatten(2, (side, side))[:, :, near, near].sum(dim=(2, 3)).argmax(dim=1)
-    return torch.nn.functional.one_hot(most, shares.shape[1]).to(shares.dtype)
+def _component_at_the_centre(shares: Tensor, region: int) -> Tensor:
+    """[B, C, P] -> [B, C, 1], 1 for the component with the largest share of the region around the centre."""
+    side, near = _central_square(shares.shape[2], region)
+    largest = shares.unflatten(2, (side, side))[:, :, near, near].sum(dim=(2, 3)).argmax(dim=1)
+    return F.one_hot(largest, shares.shape[1]).to(shares.dtype).unsqueeze(-1)
 
 
-def _near_the_centre(pixels: int, region: int) -> tuple[int, slice]:
-    """Side of a square of so many pixels, and which of its rows (and columns) the region around its centre has."""
-    side = math.isqrt(pixels)
+def _central_square(num_pixels: int, region: int) -> tuple[int, slice]:
+    """Side of a square of so many pixels, and the rows (and columns) of the region around its centre."""
+    side = math.isqrt(num_pixels)
     reach = side // 2
     half = min(region // 2, reach)
     return side, slice(reach - half, reach + half + 1)

@@ -1,8 +1,12 @@
 """Unsupervised object segmentation with an explicit localization module (Liu, Wei, Sharpnack & Owens, 2019).
 
-There is no attention network. An auto-encoder draws, step by step, what is left of the image; where it draws well is
-where it looks: a window is laid around the place that is drawn best, and the pixels in it are parted by a Gaussian
-mixture over colour and place into what was explained before and the object. Only the auto-encoder has weights.
+There is no attention network. In each step an auto-encoder g(x, s) reconstructs what is not yet explained of the image.
+The region with the best reconstruction quality Q becomes the centre of a window G, and a Gaussian mixture over colour
+and position splits the pixels of the window into an object (the location mask L) and the rest. The object's mask is
+m = s Q L. Only the auto-encoder has weights.
+
+Symbols of the paper: x image, x_re reconstruction, s remaining mask, Q quality, L location mask, m mask of a step,
+sigma_1 `quality_variance`, beta `prior_weight`, gamma `latent_weight`, zeta `masked_colour`.
 """
 
 from __future__ import annotations
@@ -23,36 +27,40 @@ from unscene.models.explicit_localization.location_mask import LocationSettings,
 from unscene.models.explicit_localization.reconstruction_quality import best_region, reconstruction_quality
 from unscene.scene import Decomposition, Losses
 
-_SMALL_ERROR = 0.01  # below it the norm of an error is smoothed to a square, so that it has a gradient at 0
+_SMOOTHING = 0.01  # of the norm of an error, which then has a gradient at 0
 
 
 @dataclass(frozen=True)
 class ExplicitLocalizationSettings:
-    """Every setting of the model. The paper gives K and the kinds of network, and none of the other numbers.
+    """Settings of the model. The paper states K and the kinds of network, and none of the other numbers.
 
     Attributes:
         size: height and width of the images.
-        num_slots: K, the background included; it is the first slot.
+        num_slots: K, the background included; the background is the first slot.
         quality_variance: sigma_1 of the reconstruction quality, for images in 0..1.
-        object_quality_variance: sigma_1 of the objects' steps; None: the same, as in the paper. A larger one (ours)
-            lets them look where most is left, though nothing is drawn well there yet.
+        object_quality_variance: sigma_1 in the objects' steps; None: the same, as in the paper. A larger value (ours)
+            finds objects that are not yet reconstructed well.
         prior_weight: beta of Eq. 1.
-        latent_weight: gamma of Eq. 1; 0 makes an auto-encoder of the variational one, which then draws no noise.
-        masked_colour: zeta of Eq. 1, what the network is to draw where a step's mask is not.
-        masked_reconstruction: Eq. 1 compares m x_re with m x ("redefining x_re := m x_re helps"), so that a pixel
-            counts m^3 (x_re - x)^2; False: m (x_re - x)^2, as the equation is printed.
-        residual: how a pixel's error counts in Eq. 1. `squared` is the paper's, its squared distance in colour; `norm`
-            (ours) the distance itself, whose best background is the colour that most of it has, not a mean that every
-            object tinges. Training then leaves objects out of the background for longer.
-        explained: what an object's step explains. `quality` is the paper's Q L: what is drawn badly stays with the
-            background, which then learns it, and with the steps after it. `location` (ours): L, all of what was
-            looked at; the quality then finds the background and the objects' centres, and no object's border.
-        background_steps: for so many steps of a training only the background is learnt: the others' masks are 0. Ours;
-            without it objects settle on the smooth background that is drawn well first.
-        stop_below: a step whose window would hold less than so many pixels that remain is left empty ("as an
-            alternative, we can use stick-breaking process to find just the right number of K"). 0: every step is taken.
-        network: of g.
-        location: of L.
+        latent_weight: gamma of Eq. 1. With 0 the network is an auto-encoder: it samples no noise.
+        masked_colour: zeta of Eq. 1, the target colour where a step's mask is 0.
+        masked_reconstruction: Eq. 1 compares m x_re with m x ("redefining x_re := m x_re helps"), so a pixel counts
+            m^3 (x_re - x)^2. False: m (x_re - x)^2, as the equation is printed.
+        residual: `squared` is the squared distance in colour of Eq. 1. `norm` (ours) is the distance itself: the best
+            background is then close to the median colour, which the objects change less than the mean.
+        explained: what an object's step explains. `quality` is the paper's Q L: badly reconstructed pixels of an object
+            stay with the background or a later step. `location` (ours): L, all pixels of the object; Q then only finds
+            the background and the centres.
+        mask_gradient: the loss has a gradient by m and s, through Q (Section 2.6: "this allows mask Q to contribute to
+            the loss"). False: m and s are constants, as lines 9 and 10 stand in Algorithm 2's no-gradient block.
+        background_input: `image`: the background's step sees the whole image, as line 3 of Algorithm 2. `masked`: after
+            the objects' steps the background is reconstructed again from m^(1) x, one reading of Section 2.5 ("derived
+            from the input image masked by this background mask"); Q^(1) still comes from the whole image.
+        background_steps: number of training steps in which only the background is learnt and the objects' masks are 0.
+            Ours; without it objects first settle on the smooth background.
+        stop_below: an object's step is left empty if its location mask holds fewer unexplained pixels (Section 2.6:
+            "find just the right number of K"). 0: no step is left empty.
+        network: settings of g.
+        location: settings of L.
 
     Raises:
         RecipeError: a value that cannot be.
@@ -68,6 +76,8 @@ class ExplicitLocalizationSettings:
     masked_reconstruction: bool = True
     residual: Literal["squared", "norm"] = "squared"
     explained: Literal["quality", "location"] = "quality"
+    mask_gradient: bool = True
+    background_input: Literal["image", "masked"] = "image"
     background_steps: int = 0
     stop_below: float = 0.0
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
@@ -75,7 +85,7 @@ class ExplicitLocalizationSettings:
 
     @property
     def busiest_step(self) -> int:
-        """The first step of a training in which every slot is computed: what a benchmark is to measure."""
+        """The first training step that computes every slot; benchmarks measure this one."""
         return self.background_steps
 
     def __post_init__(self) -> None:
@@ -96,29 +106,29 @@ class ExplicitLocalizationSettings:
 
 @dataclass(frozen=True)
 class Step:
-    """What one of the K steps gives.
+    """Result of one of the K steps of Algorithm 2.
 
     Attributes:
         reconstruction: [B, 3, H, W], x_re.
-        error: [B, 1, H, W], the squared distance in colour of x_re and x.
-        mask: [B, 1, H, W], m; that of the first step is what the others leave.
-        place: [B, 2], y and x in 0..1.
-        latents: [B, D], of the code's mean.
-        divergence: [B] of the code from the prior.
-        taken: [B] bool, whether the step found anything to look at.
+        error: [B, 1, H, W], sum_c (x_re - x)^2.
+        mask: [B, 1, H, W], m.
+        location: [B, 2], y and x of the object in 0..1.
+        latents: [B, D], the mean of the code.
+        latent_kl: [B], KL of the code from the unit Gaussian, in nats.
+        found: [B] bool, False where `stop_below` left the step empty.
     """
 
     reconstruction: Tensor
     error: Tensor
     mask: Tensor
-    place: Tensor
+    location: Tensor
     latents: Tensor
-    divergence: Tensor
-    taken: Tensor
+    latent_kl: Tensor
+    found: Tensor
 
 
 class ExplicitLocalization(nn.Module):
-    """The model of Algorithm 2. The background is the first slot.
+    """Algorithm 2 of the paper. Slot 0 is the background.
 
     Args:
         settings: see `ExplicitLocalizationSettings`.
@@ -130,120 +140,118 @@ class ExplicitLocalization(nn.Module):
     def __init__(self, settings: ExplicitLocalizationSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.network = ConvolutionalAutoencoder(settings.network, 4, 3, settings.size)  # reads x and s
+        self.network = ConvolutionalAutoencoder(settings.network, 4, 3, settings.size)  # input: x and s
 
     def forward(self, images: Tensor) -> Decomposition:
-        """Decompose images [B, 3, size, size] in 0..1: codes at their means, mixtures started at one half."""
+        """Decompose images [B, 3, size, size] in 0..1, with the codes' means and initial means mu_2 of 0.5."""
         return self._decomposition(self.steps(images, sample=False))
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
-        """Eq. 1 for images [B, 3, size, size]: its three terms, each [B], and the decomposition they are of."""
+        """Eq. 1 for images [B, 3, size, size]: its three terms, each [B], and the decomposition."""
         settings = self.settings
-        objects = settings.num_slots - 1 if step >= settings.background_steps else 0
-        steps = self.steps(images, sample=True, objects=objects)
+        num_objects = settings.num_slots - 1 if step >= settings.background_steps else 0
+        steps = self.steps(images, sample=True, num_objects=num_objects)
         terms = {
-            "reconstruction": torch.stack([self._reconstruction(each) for each in steps]).sum(dim=0),
-            "masked_prior": torch.stack([self._masked_prior(each) for each in steps]).sum(dim=0),
-            "latent_kl": torch.stack([each.divergence for each in steps]).sum(dim=0),
+            "reconstruction": torch.stack([self._reconstruction_error(result) for result in steps]).sum(dim=0),
+            "masked_prior": torch.stack([self._masked_prior(result) for result in steps]).sum(dim=0),
+            "latent_kl": torch.stack([result.latent_kl for result in steps]).sum(dim=0),
         }
-        weights = {
-            "reconstruction": 1.0,
-            "masked_prior": settings.prior_weight,
-            "latent_kl": settings.latent_weight,
-        }
+        weights = {"reconstruction": 1.0, "masked_prior": settings.prior_weight, "latent_kl": settings.latent_weight}
         return Losses(terms, weights), self._decomposition(steps)
 
-    def _reconstruction(self, step: Step) -> Tensor:
-        """[B] the first term of Eq. 1 for one step. That of m x_re and m x is m^2 times the error of x_re and x."""
+    def _reconstruction_error(self, step: Step) -> Tensor:
+        """[B] sum of m (x_re - x)^2; with m x_re and m x in place of x_re and x, of m^3 (x_re - x)^2."""
         error = step.error * step.mask.square() if self.settings.masked_reconstruction else step.error
         if self.settings.residual == "norm":
-            error = (error + _SMALL_ERROR**2).sqrt()
+            error = (error + _SMOOTHING**2).sqrt()
         return (step.mask * error).sum(dim=(1, 2, 3))
 
     def _masked_prior(self, step: Step) -> Tensor:
-        """[B] the second term for one step; without a gradient where it has no weight."""
-        settings = self.settings
-        drawn = step.reconstruction if settings.prior_weight > 0 else step.reconstruction.detach()
-        mask = step.mask if settings.prior_weight > 0 else step.mask.detach()
-        if settings.masked_reconstruction:
-            drawn = mask * drawn
-        distance = (drawn - settings.masked_colour).square().sum(dim=1, keepdim=True)
-        return ((1 - mask) * distance).sum(dim=(1, 2, 3))
+        """[B] sum of (1 - m) (x_re - zeta)^2. Without a gradient where beta is 0."""
+        x_re, m = step.reconstruction, step.mask
+        if self.settings.prior_weight == 0:
+            x_re, m = x_re.detach(), m.detach()
+        if self.settings.masked_reconstruction:
+            x_re = m * x_re
+        distance = (x_re - self.settings.masked_colour).square().sum(dim=1, keepdim=True)
+        return ((1 - m) * distance).sum(dim=(1, 2, 3))
 
-    def steps(self, images: Tensor, sample: bool, objects: int | None = None) -> list[Step]:
-        """Algorithm 2: the background, then the objects one by one.
+    def steps(self, images: Tensor, sample: bool, num_objects: int | None = None) -> list[Step]:
+        """Algorithm 2: the background's step, then the objects' steps.
 
         Args:
             images: [B, 3, size, size].
-            sample: draw codes and the mixtures' first means at random, as a training does.
-            objects: how many objects are looked for; None: K-1.
-
-        Returns:
-            The background's step and the objects'.
+            sample: sample the codes and the mixtures' initial means, as training does.
+            num_objects: number of objects' steps; None: K-1.
 
         Raises:
             ShapeError: images of another size than the model's.
         """
         settings = self.settings
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
-        objects = settings.num_slots - 1 if objects is None else objects
-        everything = torch.ones_like(images[:, :1])
-        background = self._drawn(images, everything, sample)
-        quality = reconstruction_quality(background.error, everything, settings.quality_variance)
-        remaining = 1 - quality  # s^(1); L is 1 for the background
-        found = []
-        for _ in range(objects):
-            step, remaining = self._object(images, remaining, sample)
-            found.append(step)
-        mask = everything
-        for step in found:  # Section 2.5
-            mask = mask - step.mask
-        return [replace(background, mask=mask), *found]
+        ones = torch.ones_like(images[:, :1])  # s^(0)
+        background = self._reconstruct(images, ones, images, sample)
+        s = 1 - self._quality(background.error, ones, settings.quality_variance)  # line 9, with L^(1) = 1
+        objects = []
+        for _ in range(settings.num_slots - 1 if num_objects is None else num_objects):
+            step, s = self._object_step(images, s, sample)
+            objects.append(step)
+        m = ones
+        for step in objects:
+            m = m - step.mask  # Section 2.5
+        if settings.background_input == "masked":
+            background = self._reconstruct(m * images, ones, images, sample)
+        return [replace(background, mask=m), *objects]
 
-    def _object(self, images: Tensor, remaining: Tensor, sample: bool) -> tuple[Step, Tensor]:
-        """Lines 3 to 10 of Algorithm 2 for what remains, s; and the s that is left then."""
+    def _object_step(self, images: Tensor, s: Tensor, sample: bool) -> tuple[Step, Tensor]:
+        """Lines 3 to 10 of Algorithm 2: s^(k-1) -> the step and s^(k)."""
         settings = self.settings
-        step = self._drawn(images, remaining, sample)
-        variance = settings.object_quality_variance or settings.quality_variance
-        quality = reconstruction_quality(step.error, remaining, variance)
-        centres = best_region((remaining * quality).detach(), settings.location.region)
+        step = self._reconstruct(images, s, images, sample)  # line 3
+        q = self._quality(step.error, s, settings.object_quality_variance or settings.quality_variance)  # line 4
+        centres = best_region((s * q).detach(), settings.location.region)  # lines 6 and 7
         shape = (len(images), settings.location.components - 1, 5)
-        seeds = shared_noise(torch.rand, shape, device=images.device) if sample else images.new_full(shape, 0.5)
-        mask, place = location_mask(images, remaining.detach(), centres, seeds, settings.location)
-        taken = (mask * remaining.detach()).sum(dim=(1, 2, 3)) >= settings.stop_below
-        explained = mask * taken.view(-1, 1, 1, 1)
+        mu = (
+            shared_noise(torch.rand, shape, dtype=images.dtype, device=images.device)
+            if sample
+            else images.new_full(shape, 0.5)
+        )
+        mask, location = location_mask(images, s.detach(), centres, mu, settings.location)  # line 8
+        found = (mask * s.detach()).sum(dim=(1, 2, 3)) >= settings.stop_below
+        explained = mask * found.view(-1, 1, 1, 1)
         if settings.explained == "quality":
-            explained = quality * explained
-        step = replace(step, mask=remaining * explained, place=place, taken=taken)
-        return step, remaining * (1 - explained)
+            explained = q * explained
+        return replace(step, mask=s * explained, location=location, found=found), s * (1 - explained)  # lines 10, 9
 
-    def _drawn(self, images: Tensor, remaining: Tensor, sample: bool) -> Step:
-        """g(x, s), with neither mask nor place yet."""
-        code = self.network.encode(torch.cat([images, remaining], dim=1))
+    def _quality(self, error: Tensor, s: Tensor, variance: float) -> Tensor:
+        q = reconstruction_quality(error, s, variance)
+        return q if self.settings.mask_gradient else q.detach()
+
+    def _reconstruct(self, x: Tensor, s: Tensor, images: Tensor, sample: bool) -> Step:
+        """g(x, s), and its error against the images. Mask and location are not known yet."""
+        code = self.network.encode(torch.cat([x, s], dim=1))
         noisy = sample and self.settings.latent_weight > 0
         reconstruction = self.network.decode(code.sample() if noisy else code.mean, code.maps)
-        divergence = unit_gaussian_kl(code.mean, code.log_variance)
-        nowhere = code.mean.new_full((len(images), 2), 0.5)
-        taken = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        error = (reconstruction - images).square().sum(dim=1, keepdim=True)
-        return Step(reconstruction, error, remaining, nowhere, code.mean, divergence, taken)
+        return Step(
+            reconstruction=reconstruction,
+            error=(reconstruction - images).square().sum(dim=1, keepdim=True),
+            mask=s,
+            location=code.mean.new_full((len(x), 2), 0.5),
+            latents=code.mean,
+            latent_kl=unit_gaussian_kl(code.mean, code.log_variance),
+            found=torch.ones(len(x), dtype=torch.bool, device=x.device),
+        )
 
     def _decomposition(self, steps: list[Step]) -> Decomposition:
-        """The K slots; those of steps that were not taken are empty."""
-        missing = self.settings.num_slots - len(steps)
-
-        def slots(tensors: list[Tensor], fill: float = 0.0) -> Tensor:
-            stacked = torch.stack(tensors, dim=1)
-            if not missing:
-                return stacked
-            empty = stacked[:, :1].detach().new_full((1,), fill).expand(len(stacked), missing, *stacked.shape[2:])
-            return torch.cat([stacked, empty], dim=1)
-
-        masks = slots([each.mask for each in steps])
+        """Stack the steps into K slots; slots without a step are empty."""
+        if missing := self.settings.num_slots - len(steps):
+            empty = Step(**{name: torch.zeros_like(value) for name, value in vars(steps[0]).items()})
+            steps = steps + [empty] * missing
+        masks = torch.stack([step.mask for step in steps], dim=1)
+        locations = [step.location * step.found.unsqueeze(1) for step in steps[1:]]
         return Decomposition(
             log_masks=masks.clamp_min(math.exp(LOG_ZERO)).log(),
-            components=slots([each.reconstruction for each in steps]),
+            components=torch.stack([step.reconstruction for step in steps], dim=1),
             background=self.background,
-            latents=slots([each.latents for each in steps]),
-            locations=slots([each.place * each.taken.unsqueeze(1) for each in steps])[:, 1:],
+            latents=torch.stack([step.latents for step in steps], dim=1),
+            locations=torch.stack(locations, dim=1),
         )

@@ -1,4 +1,4 @@
-"""A Gaussian mixture over weighted points, many sets at once (explicit localization, Section 2.4)."""
+"""A Gaussian mixture over weighted points, for a batch of sets (Liu et al., 2019, Section 2.4)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from unscene.errors import check_shape
+from unscene.models.common.precision import at_least_float32
 
 _TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
 class PixelMixture:
-    """What expectation maximisation ends with.
+    """The mixture after expectation maximisation.
 
     Attributes:
-        responsibilities: [B, C, P] share of each component in each point; they sum to 1 over C.
+        responsibilities: [B, C, P], z: the share of each component in each point; they sum to 1 over C.
         means: [B, C, D].
         variances: [B, C, D], of each coordinate.
     """
@@ -39,22 +40,21 @@ def pixel_mixture(
 ) -> PixelMixture:
     """Fit diagonal Gaussians to weighted points: Algorithm 1, lines 6 to 11, for a batch. No gradient flows through it.
 
-    Algorithm 1 starts with z = .5 for both components; their first means would then be the same for ever. So the
-    responsibilities are first taken from the initial means. Each iteration is
-    line 7 (means), 8 (variances) and 9 (responsibilities).
+    Algorithm 1 starts with z = .5 for both components, and line 7 would then make their means equal for ever. So the
+    first z is computed from the initial means. Each iteration is line 7 (means), 8 (variances) and 9 (z).
 
     Args:
         points: [B, P, D].
-        weights: [B, P], 0 or more; a point of weight 0 is given its responsibilities but has no say.
-        means: [B, C, D] initial ones.
-        variances: [B, C, D] initial ones.
-        iterations: L; 0 leaves what the initial means say.
+        weights: [B, P], 0 or more; a point of weight 0 has responsibilities but no influence.
+        means: [B, C, D], the initial ones.
+        variances: [B, C, D], the initial ones.
+        iterations: L; with 0 the responsibilities are those of the initial means.
         variance_floor: added to every variance, so that a component of equal points keeps a density.
-        learn_shares: components have shares of the points as factors in line 9, as mixtures usually do; the paper's
-            line has none.
+        learn_shares: line 9 multiplies each density by the component's share of the points, as mixtures usually do;
+            the paper's line has no such factor.
 
     Returns:
-        The mixture. A component that no weighted point belongs to keeps its mean and variance.
+        The mixture. A component without any weighted point keeps its mean and variance.
 
     Raises:
         ShapeError: axes that do not fit together.
@@ -63,42 +63,28 @@ def pixel_mixture(
     check_shape(weights, f"{size['B']} {size['P']}", "weights")
     components = check_shape(means, f"{size['B']} C {size['D']}", "means")["C"]
     check_shape(variances, f"{size['B']} {components} {size['D']}", "variances")
-    points, weights, means, variances = points.float(), weights.float(), means.float(), variances.float()
-    with torch.autocast(points.device.type, enabled=False):  # eight bits would not tell a small variance from none
-        return _expectation_maximisation(points, weights, means, variances, iterations, variance_floor, learn_shares)
-
-
-def _expectation_maximisation(
-    points: Tensor,
-    weights: Tensor,
-    means: Tensor,
-    variances: Tensor,
-    iterations: int,
-    variance_floor: float,
-    learn_shares: bool,
-) -> PixelMixture:
-    """`pixel_mixture` in float32."""
-    # about the points' middle: squares of small numbers lose less of a small variance
-    middle = (weights.unsqueeze(2) * points).sum(dim=1, keepdim=True) / weights.sum(dim=1).clamp_min(_TINY).view(
-        -1, 1, 1
-    )
-    points, means = points - middle, means - middle
-    powers = torch.cat([points, points.square()], dim=2)  # [B, P, 2D]; all sums over points are products with these
-    log_shares = torch.zeros_like(means[..., :1])  # [B, C, 1]
-    responsibilities = _responsibilities(powers, means, variances, log_shares)
-    for _ in range(iterations):
-        counted = responsibilities * weights.unsqueeze(1)  # [B, C, P]
-        total = counted.sum(dim=2, keepdim=True)  # [B, C, 1]
-        moments = torch.bmm(counted, powers) / total.clamp_min(_TINY)
-        new_means, mean_squares = moments.chunk(2, dim=2)
-        new_variances = (mean_squares - new_means.square()).clamp_min(0) + variance_floor
-        belongs = total > _TINY
-        means = torch.where(belongs, new_means, means)
-        variances = torch.where(belongs, new_variances, variances)
-        if learn_shares:
-            log_shares = (total / total.sum(dim=1, keepdim=True).clamp_min(1e-30)).clamp_min(1e-30).log()
-        responsibilities = _responsibilities(powers, means, variances, log_shares)
-    return PixelMixture(responsibilities, means + middle, variances)
+    points = at_least_float32(points)
+    weights, means, variances = (tensor.to(points.dtype) for tensor in (weights, means, variances))
+    with torch.autocast(points.device.type, enabled=False):  # bfloat16 cannot tell a small variance from 0
+        # around the points' mean: the squares of small numbers keep more digits of a small variance
+        total = weights.sum(dim=1).clamp_min(_TINY).view(-1, 1, 1)
+        origin = (weights.unsqueeze(2) * points).sum(dim=1, keepdim=True) / total
+        points, means = points - origin, means - origin
+        powers = torch.cat([points, points.square()], dim=2)  # [B, P, 2D]; all sums over points are products with these
+        log_shares = torch.zeros_like(means[..., :1])  # [B, C, 1]
+        z = _responsibilities(powers, means, variances, log_shares)
+        for _ in range(iterations):
+            zw = z * weights.unsqueeze(1)  # [B, C, P]
+            counts = zw.sum(dim=2, keepdim=True)  # [B, C, 1]
+            new_means, mean_squares = (torch.bmm(zw, powers) / counts.clamp_min(_TINY)).chunk(2, dim=2)
+            new_variances = (mean_squares - new_means.square()).clamp_min(0) + variance_floor
+            has_points = counts > _TINY
+            means = torch.where(has_points, new_means, means)
+            variances = torch.where(has_points, new_variances, variances)
+            if learn_shares:
+                log_shares = (counts / counts.sum(dim=1, keepdim=True).clamp_min(1e-30)).clamp_min(1e-30).log()
+            z = _responsibilities(powers, means, variances, log_shares)
+        return PixelMixture(z, means + origin, variances)
 
 
 def _responsibilities(powers: Tensor, means: Tensor, variances: Tensor, log_shares: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How well pixels are reconstructed, and the region that is reconstructed best (explicit localization, Section 2.3)."""
+"""Reconstruction quality of each pixel, and the region of the best quality (Liu et al., 2019, Section 2.3)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from unscene.errors import RecipeError, check_shape
 def reconstruction_quality(error: Tensor, remaining: Tensor, variance: float) -> Tensor:
     """Return Q = exp(-s sum_c (x_re - x)^2 / (2 sigma_1)) of every pixel (Algorithm 2, line 4).
 
-    Section 2.3 writes sigma^2 for Algorithm 2's sigma_1, which its text calls a variance. Where nothing remains to be
-    explained the quality is 1.
+    Section 2.3 writes sigma^2 for Algorithm 2's sigma_1, which the text calls a variance. Q is 1 where s is 0.
 
     Args:
         error: [B, 1, H, W], sum_c (x_re - x)^2.
@@ -33,17 +32,17 @@ def reconstruction_quality(error: Tensor, remaining: Tensor, variance: float) ->
 
 @torch.no_grad()
 def best_region(quality: Tensor, side: int) -> Tensor:
-    """Return the centre of the square that holds the most quality (Section 2.3: a convolution with ones, then argmax).
+    """Return the centre of the square with the largest sum (Section 2.3: a convolution with weights 1, then argmax).
 
-    Algorithm 2, line 7, prints the argmax of Q itself; the text says of the filtered one, which is what "region" needs.
-    What lies outside of the image counts 0 ("SAME padding").
+    Line 7 of Algorithm 2 prints the argmax of Q itself; Section 2.3 takes that of the filtered map, as here. Pixels
+    outside the image count 0 ("SAME padding").
 
     Args:
-        quality: [B, 1, H, W], in Algorithm 2 (line 6) s Q.
+        quality: [B, 1, H, W]; s Q in Algorithm 2, line 6.
         side: of the square in pixels, odd.
 
     Returns:
-        [B, 2] int64, row and column; of equal squares the first as one reads.
+        [B, 2] int64, row and column; of equal squares the first in reading order.
 
     Raises:
         ShapeError: other axes.
@@ -51,15 +50,15 @@ def best_region(quality: Tensor, side: int) -> Tensor:
     """
     check_shape(quality, "B 1 H W", "quality")
     if side < 1 or side % 2 == 0:
-        raise RecipeError(f"the side of the region that is searched must be odd, so that it has a centre, not {side}.")
+        raise RecipeError(f"side must be odd, so that the square has a centre, not {side}.")
     sums = _sums_along(_sums_along(quality.float(), side, axis=2), side, axis=3)
-    place = sums.flatten(1).argmax(dim=1)
+    best = sums.flatten(1).argmax(dim=1)
     width = quality.shape[3]
-    return torch.stack([place // width, place % width], dim=1)
+    return torch.stack([best // width, best % width], dim=1)
 
 
 def _sums_along(maps: Tensor, side: int, axis: int) -> Tensor:
-    """Sums of `side` neighbours along an axis, 0 beyond the ends: twice that takes an eighth of `avg_pool2d`'s time."""
+    """Sums of `side` neighbours along an axis, 0 beyond the ends. Twice this takes an eighth of `avg_pool2d`'s time."""
     reach, length = side // 2, maps.shape[axis]
     padded = F.pad(maps, (reach, reach) if axis == 3 else (0, 0, reach, reach))
     total = padded.narrow(axis, 0, length).clone()

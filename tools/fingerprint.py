@@ -75,7 +75,7 @@ def scores(model: str) -> str:
             data = ["--data", f"{folder}/frames.h5"]
             command("generate", "montezuma", "--data.policy", "recorded", "--count", "149", "--out", data[1])
         command("evaluate", model, *data, "--out", str(out))
-        metrics = json.loads((out / "metrics.json").read_text())["metrics"]
+        metrics = json.loads((out / "metrics.json").read_text())
     return " ".join(f"{name}={value:.4f}" for name, value in sorted(metrics.items()) if isinstance(value, float))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unscene.models.iodine.gradient_mode import ordinary, outside_inference_mode
+from unscene.models.iodine.gradient_mode import outside_inference_mode, without_inference_mode
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ def test_what_was_made_in_any_mode_can_be_differentiated(mode):
         made = torch.full((3,), 2.0)
         with outside_inference_mode(), torch.enable_grad():
             weight = torch.ones(3, requires_grad=True)
-            (gradient,) = torch.autograd.grad((ordinary(made) * weight).sum(), weight)
+            (gradient,) = torch.autograd.grad((without_inference_mode(made) * weight).sum(), weight)
         assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
     assert gradient.tolist() == [2, 2, 2]
 
 
-def test_an_ordinary_tensor_is_not_copied():
+def test_an_without_inference_mode_tensor_is_not_copied():
     tensor = torch.ones(3)
-    assert ordinary(tensor) is tensor
+    assert without_inference_mode(tensor) is tensor

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
-from unscene.models.iodine.leave_one_out import leave_one_out_log_likelihood, logsumexp_of_others
+from unscene.models.iodine.leave_one_out import leave_one_out_log_likelihood, logsumexp_without_each
 
 
 def one_after_another(log_densities: torch.Tensor, log_masks: torch.Tensor) -> torch.Tensor:
@@ -55,13 +55,13 @@ def test_of_two_slots_the_other_ones_density_is_left_whatever_its_mask():
 def test_no_digit_is_lost_in_float32_where_one_slot_is_all_there_is(slots):
     values = torch.full((1, slots), -50.0)
     values[0, 1] = 3.0
-    without = logsumexp_of_others(values)[0]
+    without = logsumexp_without_each(values)[0]
     assert without[1].item() == pytest.approx(-50 + math.log(slots - 1), rel=1e-6)
     assert without[0].item() == pytest.approx(3, rel=1e-6)
 
 
 def test_equal_values_are_one_less():
-    assert_close(logsumexp_of_others(torch.zeros(2, 5, 3)), torch.full((2, 5, 3), math.log(4)))
+    assert_close(logsumexp_without_each(torch.zeros(2, 5, 3)), torch.full((2, 5, 3), math.log(4)))
 
 
 def test_gaussians_far_from_the_image_stay_finite():

@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError
-from unscene.models.iodine.model import IODINE, Drawn, IODINESettings
+from unscene.models.iodine.model import IODINE, IODINESettings, Sample
 from unscene.models.iodine.refinement_network import RefinementSettings
 
 TINY = IODINESettings(
@@ -34,16 +34,16 @@ def tiny(seed: int = 0, **changes: Any) -> IODINE:
     return model
 
 
-def drawn_by(model: IODINE, monkeypatch: pytest.MonkeyPatch) -> list[Drawn]:
+def samples_of(model: IODINE, monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
     """A list that every sample that the model decodes is put into."""
-    seen: list[Drawn] = []
-    original = model._drawn
+    seen: list[Sample] = []
+    original = model._sample
 
-    def listening(*arguments: Any) -> Drawn:
+    def listening(*arguments: Any) -> Sample:
         seen.append(original(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(model, "_drawn", listening)
+    monkeypatch.setattr(model, "_sample", listening)
     return seen
 
 
@@ -65,7 +65,7 @@ def read_by(model: IODINE, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor
 
 def test_the_terms_weigh_a_step_by_its_place(scenes, monkeypatch):
     model, images = tiny(latent_weight=0.7), scenes(2, size=24)
-    drawn = drawn_by(model, monkeypatch)
+    drawn = samples_of(model, monkeypatch)
     losses, answer = model.loss(images)
     assert len(drawn) == 4  # lambda_0 .. lambda_3
     for name, values in {
@@ -85,7 +85,7 @@ def test_a_step_costs_its_likelihood_and_its_divergence(over, scenes):
     model, images = tiny(mixture_over=over).double(), scenes(2, size=24).double()
     posterior = torch.randn(2, 3, 10, dtype=torch.float64)
     with torch.no_grad():
-        drawn = model._drawn(images, posterior, torch.zeros(3, 5, dtype=torch.float64))
+        drawn = model._sample(images, posterior, torch.zeros(3, 5, dtype=torch.float64))
     density = norm.pdf(images[:, None].numpy(), drawn.components.numpy(), 0.3)
     if over == "pixel":
         density = density.prod(axis=2, keepdims=True)
@@ -116,7 +116,7 @@ def test_every_step_draws_the_noise_of_the_whole_batch_once(scenes):
 def test_inputs_are_those_of_the_papers_list(over, inputs, scenes, monkeypatch):
     model = tiny(mixture_over=over, likelihood_inputs=inputs, latent_weight=0.5).double()
     images = scenes(2, size=24).double()
-    drawn, read = drawn_by(model, monkeypatch), read_by(model, monkeypatch)
+    drawn, read = samples_of(model, monkeypatch), read_by(model, monkeypatch)
     model.loss(images)
     (shared, own, posterior, gradient, _), sample = read[1], drawn[1]
     likelihoods, means, masks = likelihoods_of(images, sample, over)
@@ -140,7 +140,7 @@ def test_inputs_are_those_of_the_papers_list(over, inputs, scenes, monkeypatch):
     assert_close(gradient, standard(of_posterior), rtol=0, atol=1e-4)
 
 
-def likelihoods_of(images: Tensor, drawn: Drawn, over: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def likelihoods_of(images: Tensor, drawn: Sample, over: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """p(x | z) [B, 1, H, W], N_k and p(x | z_j, j != k) [B, K, 1, H, W] at every pixel; means and masks, as leaves."""
     means, masks = (each.detach().requires_grad_() for each in (drawn.components, drawn.log_masks.exp()))
     each = Normal(means, 0.3).log_prob(images[:, None]).exp()
@@ -174,15 +174,15 @@ def test_a_mask_that_explains_a_pixel_alone_is_its_posterior(scenes, monkeypatch
     components = torch.stack([images, images + 3, images - 3], dim=1)
     mask_logits = torch.randn(1, 3, 1, 24, 24)
     nothing = torch.zeros(1)
-    drawn = Drawn(components, mask_logits, mask_logits.log_softmax(dim=1), nothing, nothing)
-    _, own = model._inputs(images, drawn, torch.zeros_like(components), torch.zeros_like(mask_logits))
+    drawn = Sample(components, mask_logits, mask_logits.log_softmax(dim=1), nothing, nothing)
+    _, own = model._refinement_inputs(images, drawn, torch.zeros_like(components), torch.zeros_like(mask_logits))
     assert own[:, 0, 5].min() == 1
     assert own[:, 1:, 5].max() == 0
 
 
 def test_gradients_and_likelihoods_are_constants_for_the_training(scenes, monkeypatch):
     model = tiny()
-    read, drawn = read_by(model, monkeypatch), drawn_by(model, monkeypatch)
+    read, drawn = read_by(model, monkeypatch), samples_of(model, monkeypatch)
     model.loss(scenes(2, size=24))
     shared, own, posterior, gradient, _ = read[1]
     assert not gradient.requires_grad
@@ -226,11 +226,11 @@ def test_a_model_answers_and_goes_on_learning_afterwards(scenes):
     assert all(each.grad is not None for each in model.parameters())
 
 
-def test_the_answer_is_the_last_posteriors_mean_decoded(scenes):
+def test_the_answer_is_the_last_posteriors_mean_decode(scenes):
     model, images = tiny(), scenes(2, size=24)
     with torch.no_grad():
         answer = model(images)
-        components, mask_logits = model._decoded(answer.latents)
+        components, mask_logits = model._decode(answer.latents)
     assert torch.equal(answer.components, components)
     assert torch.equal(answer.log_masks, mask_logits.log_softmax(dim=1))
     assert answer.background is None
@@ -363,3 +363,11 @@ def test_impossible_settings_are_refused(wrong):
 def test_a_stride_must_divide_the_size():
     with pytest.raises(RecipeError, match="stride 5"):
         tiny(decoder_stride=5)
+
+
+def test_latent_weight_rises_over_its_warmup(scenes):
+    settings = dataclasses.replace(TINY, latent_weight=0.5, latent_warmup=10)
+    assert [settings.latent_weight_at(step) for step in (0, 5, 10, 99)] == [0.0, 0.25, 0.5, 0.5]
+    assert dataclasses.replace(TINY, latent_weight=0.5).latent_weight_at(0) == 0.5
+    losses, _ = tiny(latent_weight=0.5, latent_warmup=10).loss(scenes(2, TINY.size), step=5)
+    assert losses.weights["latent_kl"] == 0.25

@@ -91,11 +91,11 @@ def test_impossible_settings_are_refused(wrong):
 
 
 def test_averaging_must_divide_the_size():
-    with pytest.raises(RecipeError, match=r"model\.refinement\.averaged that divides data\.size"):
+    with pytest.raises(RecipeError, match=r"refinement\.averaged that divides data\.size"):
         network(size=8, averaged=3)
 
 
-@pytest.mark.parametrize(("wrong", "name"), [(0, "shared"), (1, "own"), (2, "posterior"), (3, "gradient")])
+@pytest.mark.parametrize(("wrong", "name"), [(0, "shared"), (1, "own"), (2, "posterior"), (3, "grad_posterior")])
 def test_axes_that_do_not_fit_are_refused(wrong, name):
     given = inputs()
     given[wrong] = given[wrong][:, :, :1] if wrong != 1 else given[1][:, :, :2]

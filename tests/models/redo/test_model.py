@@ -85,7 +85,7 @@ def test_each_term_moves_its_own_networks():
 
 def test_an_error_within_leaves_the_discriminator_learning(monkeypatch):
     model = model_of()
-    monkeypatch.setattr(model, "_judged", lambda images: (_ for _ in ()).throw(ValueError("broken")))
+    monkeypatch.setattr(model, "_judge", lambda images: (_ for _ in ()).throw(ValueError("broken")))
     with pytest.raises(ValueError, match="broken"):
         model.loss(images_of())
     assert all(weight.requires_grad for weight in model.discriminator.parameters())

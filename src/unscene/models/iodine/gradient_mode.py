@@ -1,4 +1,4 @@
-"""Gradients within a model that must be had in use too, whatever mode its caller is in."""
+"""Gradients inside a model that inference needs too, whatever gradient mode the caller is in."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 @contextmanager
 def outside_inference_mode() -> Iterator[None]:
-    """Leave `torch.inference_mode`, in which nothing can be differentiated; gradients are on only if they were before.
+    """Leave `torch.inference_mode`, which forbids all differentiation. Gradients stay on or off as they were.
 
-    Within, `torch.enable_grad` gives gradients as under `torch.no_grad`. Tensors made before the block may still be
-    inference tensors: see `ordinary`.
+    Inside, `torch.enable_grad` works as it does under `torch.no_grad`. Tensors created before may still be inference
+    tensors: see `without_inference_mode`.
     """
-    wanted = torch.is_grad_enabled()  # False in inference mode, which turns them on where it is left
-    with torch.inference_mode(False), torch.set_grad_enabled(wanted):
+    enabled = torch.is_grad_enabled()  # False in inference mode; leaving that mode would turn gradients on
+    with torch.inference_mode(False), torch.set_grad_enabled(enabled):
         yield
 
 
-def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of one made in inference mode, which autograd would refuse to keep."""
+def without_inference_mode(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy if it was created in inference mode: autograd cannot save such a tensor."""
     return tensor.clone() if tensor.is_inference() else tensor

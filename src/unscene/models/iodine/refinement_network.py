@@ -1,4 +1,4 @@
-"""The refinement network (IODINE, Greff et al., 2019): from what a slot explains to a better posterior."""
+"""The refinement network f_phi (IODINE, Greff et al., 2019): from the maps of a slot to an update of its posterior."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RefinementSettings:
     """Settings of the refinement network; the defaults are R-MONet's for IODINE on Multi-dSprites.
 
     Attributes:
-        channels: of the convolutions, one each.
-        kernel: their kernel's side, odd.
-        stride: of each.
-        averaged: the maps are averaged over squares of this side before anything else (1: the paper's).
-        pooling: what is read of the last map: its `average` (the paper's), by which a place is known only from the
-            coordinates that were read; or all of it, `flatten` (ours).
+        channels: of the convolutions.
+        kernel: side of their kernels, odd.
+        stride: of every convolution.
+        averaged: the maps are first averaged over squares of this side; 1 (the paper's) leaves them.
+        pooling: `average` (the paper's) averages the last map over its pixels, so that only the coordinate inputs carry
+            locations; `flatten` (ours) keeps all of it.
         hidden: units of the fully connected layer.
         lstm: units of the LSTM.
     """
@@ -49,14 +49,14 @@ class RefinementSettings:
 
 
 class RefinementNetwork(nn.Module):
-    """f_phi: convolutions and a fully connected layer on maps, joined by vectors, an LSTM, and the update of lambda_k.
+    """Convolutions and a fully connected layer on maps, concatenated with vectors, an LSTM, and the update of lambda_k.
 
-    Every slot is refined by itself, with the same weights. What all slots of an image read alike is given once: the
-    first convolution is linear, so its answer to those maps is computed once an image and added.
+    Every slot is refined separately, with the same weights. Maps that all slots of an image read are given once: the
+    first convolution is linear, so its response to them is computed once an image and added.
 
     Args:
         settings: see `RefinementSettings`.
-        shared_channels: of the maps that the slots of an image read alike.
+        shared_channels: of the maps that all slots of an image read.
         slot_channels: of each slot's own maps.
         latent_dim: D.
         size: height and width of the maps.
@@ -72,15 +72,15 @@ class RefinementNetwork(nn.Module):
         self.settings = settings
         if size % settings.averaged:
             raise RecipeError(
-                f"images of {size} pixels cannot be averaged over squares of {settings.averaged}: choose a "
-                "model.refinement.averaged that divides data.size."
+                f"maps of {size} pixels cannot be averaged over squares of {settings.averaged}: choose a value of "
+                "refinement.averaged that divides data.size."
             )
         self.channels = [shared_channels, slot_channels]
         self.latent_dim = latent_dim
-        before = (shared_channels + slot_channels, *settings.channels[:-1])
+        c_in = (shared_channels + slot_channels, *settings.channels[:-1])
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(one, other, settings.kernel, settings.stride, padding=settings.kernel // 2)
-            for one, other in zip(before, settings.channels, strict=True)
+            nn.Conv2d(*channels, settings.kernel, settings.stride, padding=settings.kernel // 2)
+            for channels in zip(c_in, settings.channels, strict=True)
         )
         size //= settings.averaged
         for _ in settings.channels:
@@ -92,15 +92,15 @@ class RefinementNetwork(nn.Module):
         keep_variance(*self.convolutions, self.hidden)
 
     def forward(
-        self, shared: Tensor, own: Tensor, posterior: Tensor, gradient: Tensor, state: State | None
+        self, shared: Tensor, own: Tensor, posterior: Tensor, grad_posterior: Tensor, state: State | None
     ) -> tuple[Tensor, State]:
-        """Return what is to be added to lambda, [B, K, 2 D] float32 or better, and the LSTM's next state.
+        """Return the update of lambda, [B, K, 2 D] in float32 or better, and the next state of the LSTM.
 
         Args:
             shared: [B, shared_channels, H, W], for all slots of an image.
             own: [B, K, slot_channels, H, W].
             posterior: [B, K, 2 D], lambda: means and log variances.
-            gradient: [B, K, 2 D], of the loss by lambda.
+            grad_posterior: [B, K, 2 D], of the loss.
             state: of the LSTM after the step before; None at the first.
 
         Raises:
@@ -109,15 +109,15 @@ class RefinementNetwork(nn.Module):
         size = check_shape(own, f"B K {self.channels[1]} H W", "own")
         check_shape(shared, f"{size['B']} {self.channels[0]} {size['H']} {size['W']}", "shared")
         check_shape(posterior, f"{size['B']} {size['K']} {2 * self.latent_dim}", "posterior")
-        check_shape(gradient, " ".join(map(str, posterior.shape)), "gradient")
+        check_shape(grad_posterior, " ".join(map(str, posterior.shape)), "grad_posterior")
         features = self._first_map(shared, own)
         for layer in list(self.convolutions)[1:]:
             features = F.elu_(layer(features))
         pooled = features.mean(dim=(2, 3)) if self.settings.pooling == "average" else features.flatten(1)
-        seen = F.elu(self.hidden(pooled))
-        with torch.autocast(seen.device.type, enabled=False):  # the state is carried through T steps
-            read = torch.cat([at_least_float32(seen), posterior.flatten(0, 1), gradient.flatten(0, 1)], dim=1)
-            state = self.lstm(read, state)
+        hidden = F.elu(self.hidden(pooled))
+        with torch.autocast(hidden.device.type, enabled=False):  # the state is carried through T steps
+            vectors = [at_least_float32(hidden), posterior.flatten(0, 1), grad_posterior.flatten(0, 1)]
+            state = self.lstm(torch.cat(vectors, dim=1), state)
             update = self.update(state[0])
         return update.unflatten(0, own.shape[:2]), state
 
@@ -126,11 +126,11 @@ class RefinementNetwork(nn.Module):
         first = self.convolutions[0]
         assert isinstance(first, nn.Conv2d)
         stride, padding = self.settings.stride, self.settings.kernel // 2
-        of_shared, of_own = first.weight.split(self.channels, dim=1)
+        weight_shared, weight_own = first.weight.split(self.channels, dim=1)
         slots = own.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         images = shared.contiguous(memory_format=torch.channels_last)
         if self.settings.averaged > 1:
-            slots, images = (F.avg_pool2d(each, self.settings.averaged) for each in (slots, images))
-        once = F.conv2d(images, of_shared, first.bias, stride, padding).permute(0, 2, 3, 1)
-        each = F.conv2d(slots, of_own, None, stride, padding).permute(0, 2, 3, 1).unflatten(0, own.shape[:2])
-        return F.elu_(each + once.unsqueeze(1)).flatten(0, 1).permute(0, 3, 1, 2)
+            slots, images = (F.avg_pool2d(maps, self.settings.averaged) for maps in (slots, images))
+        from_images = F.conv2d(images, weight_shared, first.bias, stride, padding).permute(0, 2, 3, 1)
+        from_slots = F.conv2d(slots, weight_own, None, stride, padding).permute(0, 2, 3, 1).unflatten(0, own.shape[:2])
+        return F.elu_(from_slots + from_images.unsqueeze(1)).flatten(0, 1).permute(0, 3, 1, 2)

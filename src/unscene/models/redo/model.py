@@ -1,8 +1,8 @@
 """ReDO: unsupervised object segmentation by redrawing (Chen, Artieres & Denoyer, NeurIPS 2019).
 
-Masks share the image among K regions. If a region may be drawn anew, with other colours and textures, and the image
-still looks real, the region was an object: a generator for each region redraws it within its mask, one at a time, and a
-discriminator judges. So that the drawing cannot be the image again, another network must read the code from it.
+Masks divide the image among K regions. If a region gets other colours and textures and the image still looks real, the
+region is an object. A generator for each region redraws it inside its mask, one region at a time, and a discriminator
+judges the image. A further network must read the code from the drawing, so that the generator cannot ignore the code.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ReDOSettings:
         mask_blocks: residual blocks of the mask network.
         generator_channels: of each generator's largest map.
         discriminator_channels: of the discriminator's first block.
-        code_channels: of the first block of the network that reads codes.
-        attention: self-attention in generators and discriminator.
+        code_channels: of the first block of the code network.
+        attention: self-attention in the generators and the discriminator.
         temperature: of the masks.
         code_weight: lambda_z, of the codes' reconstruction.
 
@@ -69,11 +69,11 @@ class ReDOSettings:
 
 
 class ReDO(nn.Module):
-    """The four networks. Which region is the object it does not say: `background` is None.
+    """Mask network, generators, code network and discriminator. No region is known to be the background.
 
-    Generators, masks, code reader and discriminator are learnt in one step, by one loss whose parts see one another's
-    weights as constants; the authors' program takes the discriminator's step after the others', on images drawn again.
-    They learn at rates of their own: `optimizer.groups` of the recipe.
+    One step trains all of them by one loss. The generators' term treats the discriminator's weights as constants, the
+    discriminator's term treats the drawing as constant. (The authors' program makes the discriminator's step after the
+    others', on new drawings.) Each network has its own learning rate in the recipe.
 
     Args:
         settings: see `ReDOSettings`.
@@ -95,46 +95,46 @@ class ReDO(nn.Module):
         self.discriminator = ResidualEncoder(size, settings.discriminator_channels, 1, settings.attention)
 
     def forward(self, images: Tensor) -> Decomposition:
-        """Decompose images [B, 3, size, size] in 0..1; the components are drawn from the codes that are read there."""
-        real = self._checked(images)
+        """Decompose images [B, 3, size, size] in 0..1; the components are drawn from the codes read from the images."""
+        real = self._normalise(images)
         log_masks = self.masks(real)
         codes = self._read(real)
-        return self._decomposition(log_masks, self._drawn(log_masks.exp(), codes), codes)
+        return self._decomposition(log_masks, self._draw(log_masks.exp(), codes), codes)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
-        """The three terms for images [B, 3, size, size], and the decomposition with the regions as they were redrawn.
+        """The three terms for images [B, 3, size, size], and the decomposition with the redrawn regions.
 
-        redrawing: - D of the image with one region redrawn, the mean over the regions.
-        code_reconstruction: squared error of the codes that are read from the image with all regions redrawn, a number.
-        discriminator: the hinge loss of D, real images against redrawn ones.
+        redrawing: -D of the image with one region redrawn, mean over the regions.
+        code_reconstruction: mean squared error of the codes read from the image with all regions redrawn.
+        discriminator: hinge loss of D, real images against redrawn ones.
         """
-        real = self._checked(images)
+        real = self._normalise(images)
         batch, slots, size = len(images), self.settings.num_slots, self.settings.size
         log_masks = self.masks(real)
         masks = log_masks.exp()
         codes = shared_noise(
             torch.randn, (batch, slots, self.settings.latent_dim), dtype=images.dtype, device=images.device
         )
-        drawn = self._drawn(masks, codes)  # [B, K, 3, H, W]
-        redrawn = (masks * drawn + (1 - masks) * real.unsqueeze(1)).view(-1, 3, size, size)  # one region each
+        drawings = self._draw(masks, codes)  # [B, K, 3, H, W]
+        redrawn = (masks * drawings + (1 - masks) * real.unsqueeze(1)).view(-1, 3, size, size)  # one region each
         with _constant(self.discriminator):
-            judged = self._judged(redrawn)
-        read = self._read((masks * drawn).sum(dim=1))
-        of_real, of_redrawn = self._judged(real), self._judged(redrawn.detach()).view(batch, slots)
+            scores = self._judge(redrawn)
+        decoded_codes = self._read((masks * drawings).sum(dim=1))
+        real_score, redrawn_scores = self._judge(real), self._judge(redrawn.detach()).view(batch, slots)
         terms = {
-            "redrawing": -judged.view(batch, slots).mean(dim=1),
-            "code_reconstruction": (codes - read).square().mean(dim=(1, 2)),
-            "discriminator": F.relu(1 - of_real).squeeze(1) + F.relu(1 + of_redrawn).mean(dim=1),
+            "redrawing": -scores.view(batch, slots).mean(dim=1),
+            "code_reconstruction": (codes - decoded_codes).square().mean(dim=(1, 2)),
+            "discriminator": F.relu(1 - real_score).squeeze(1) + F.relu(1 + redrawn_scores).mean(dim=1),
         }
         weights = {"redrawing": 1.0, "code_reconstruction": self.settings.code_weight, "discriminator": 1.0}
-        return Losses(terms, weights), self._decomposition(log_masks, drawn, codes)
+        return Losses(terms, weights), self._decomposition(log_masks, drawings, codes)
 
-    def _checked(self, images: Tensor) -> Tensor:
+    def _normalise(self, images: Tensor) -> Tensor:
         """The images in -1..1."""
         check_shape(images, f"B 3 {self.settings.size} {self.settings.size}", "images")
         return images * 2 - 1
 
-    def _drawn(self, masks: Tensor, codes: Tensor) -> Tensor:
+    def _draw(self, masks: Tensor, codes: Tensor) -> Tensor:
         """[B, K, 3, H, W] in -1..1, each region drawn from its mask [B, K, 1, H, W] and code [B, K, D]."""
         regions = [generator(masks[:, k], codes[:, k]) for k, generator in enumerate(self.generators)]
         return at_least_float32(torch.stack(regions, dim=1))
@@ -144,22 +144,22 @@ class ReDO(nn.Module):
         codes: Tensor = self.codes(images)
         return at_least_float32(codes.unflatten(1, (self.settings.num_slots, -1)))
 
-    def _judged(self, images: Tensor) -> Tensor:
-        """[N, 1] the discriminator's opinion of images [N, 3, H, W] in -1..1."""
+    def _judge(self, images: Tensor) -> Tensor:
+        """[N, 1] the discriminator's score of images [N, 3, H, W] in -1..1."""
         return at_least_float32(self.discriminator(images))
 
-    def _decomposition(self, log_masks: Tensor, drawn: Tensor, codes: Tensor) -> Decomposition:
-        return Decomposition(log_masks=log_masks, components=(drawn + 1) / 2, background=None, latents=codes)
+    def _decomposition(self, log_masks: Tensor, drawings: Tensor, codes: Tensor) -> Decomposition:
+        return Decomposition(log_masks=log_masks, components=(drawings + 1) / 2, background=None, latents=codes)
 
 
 @contextmanager
 def _constant(network: nn.Module) -> Iterator[None]:
-    """The weights of a network get no gradient of what is computed within; its inputs do."""
-    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in learnt:
+    """Inside, the weights of a network are constants; gradients still reach its inputs."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learnt:
+        for parameter in trainable:
             parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A region drawn from a code, within a mask: ReDO's generator of one region (Chen, Artieres & Denoyer, 2019)."""
+"""ReDO's generator of one region: a drawing from a code and a mask (Chen, Artieres & Denoyer, 2019)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unscene.models.redo.spectral_convolution import orthogonal, spectral_convol
 
 
 class ConditionalNorm(nn.Module):
-    """Instance normalisation whose gain and shift a code says, then ReLU.
+    """Instance normalisation with gain and shift predicted from a code, then ReLU.
 
     Args:
         channels: of the map.
@@ -31,7 +31,7 @@ class ConditionalNorm(nn.Module):
 
 
 class DrawingBlock(nn.Module):
-    """Doubles a map: two convolutions, normalised by the code, the first one seeing the mask, beside a skip."""
+    """Double a map: two convolutions with conditional normalisation, the first one reading the mask, and a skip."""
 
     def __init__(self, in_channels: int, out_channels: int, code: int) -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class DrawingBlock(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor, code: Tensor) -> Tensor:
         smaller = F.avg_pool2d(mask, mask.shape[3] // features.shape[3])
-        inside = torch.cat([self.norms[0](features, code), smaller.to(features.dtype)], dim=1)
-        inside = self.first(F.interpolate(inside, scale_factor=2.0))
-        inside = self.second(self.norms[1](inside, code))
-        drawn: Tensor = inside + self.skip(F.interpolate(features, scale_factor=2.0))
-        return drawn
+        residual = torch.cat([self.norms[0](features, code), smaller.to(features.dtype)], dim=1)
+        residual = self.first(F.interpolate(residual, scale_factor=2.0))
+        residual = self.second(self.norms[1](residual, code))
+        doubled: Tensor = residual + self.skip(F.interpolate(features, scale_factor=2.0))
+        return doubled
 
 
 class RegionGenerator(nn.Module):
-    """Draw a region in -1..1 from its code and mask, from 4x4 up.
+    """Draw a region in -1..1 from its code and mask, doubling a 4x4 map up to the image.
 
     Args:
         size: of the images, 4 times a power of 2.
@@ -65,19 +65,19 @@ class RegionGenerator(nn.Module):
         widths = [channels << max(0, levels - 1 - level) for level in range(levels)]  # after each doubling
         self.smallest = channels << (levels - 1)
         self.start = orthogonal(nn.Linear(code, 16 * self.smallest))
-        before = [self.smallest, *widths[:-1]]
-        self.blocks = nn.ModuleList(DrawingBlock(one, other, code) for one, other in zip(before, widths, strict=True))
-        self.attention = SpatialAttention(before[-1]) if attention else nn.Identity()
+        c_in = [self.smallest, *widths[:-1]]
+        self.blocks = nn.ModuleList(DrawingBlock(*channels, code) for channels in zip(c_in, widths, strict=True))
+        self.attention = SpatialAttention(c_in[-1]) if attention else nn.Identity()
         self.norm = ConditionalNorm(channels, code)
         self.to_image = spectral_convolution(channels + 1, 3, 3)
 
     def forward(self, mask: Tensor, code: Tensor) -> Tensor:
-        """Mask [B, 1, size, size] and code [B, code] -> [B, 3, size, size], drawn all over: the mask is yet to cut."""
+        """Mask [B, 1, size, size] and code [B, code] -> [B, 3, size, size], not yet multiplied by the mask."""
         features = self.start(code).unflatten(1, (self.smallest, 4, 4))
         for level, block in enumerate(self.blocks):
             if level == len(self.blocks) - 1:
                 features = self.attention(features)
             features = block(features, mask, code)
-        whole = torch.cat([self.norm(features, code), mask.to(features.dtype)], dim=1)
-        drawn: Tensor = self.to_image(whole).tanh()
-        return drawn
+        features = torch.cat([self.norm(features, code), mask.to(features.dtype)], dim=1)
+        drawing: Tensor = self.to_image(features).tanh()
+        return drawing

@@ -31,7 +31,7 @@ class _Residual(nn.Module):
 
 
 class RegionMasks(nn.Module):
-    """Return the log masks of K regions; they share every pixel.
+    """Log masks of K regions; their masks sum to 1 at every pixel.
 
     Args:
         num_slots: K; for 2 there is one logit a pixel and the second region is its complement.

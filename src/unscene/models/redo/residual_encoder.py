@@ -1,4 +1,4 @@
-"""Images to vectors by residual blocks of bounded gain: ReDO's discriminator and its reader of codes."""
+"""From images to vectors by residual blocks with spectral normalisation: ReDO's discriminator and code network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from unscene.models.redo.spectral_convolution import orthogonal, spectral_convol
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a skip; halves the map if it is to.
+    """Two 3x3 convolutions and a skip; optionally halves the map.
 
     Args:
         in_channels: of the input.
         out_channels: of the output; the skip is a 1x1 convolution where they differ.
-        halve: average 2x2 cells.
-        begins_with_relu: not in the first block, which sees an image.
+        halve: average over 2x2 pixels.
+        begins_with_relu: False in the first block, which reads an image.
     """
 
     def __init__(self, in_channels: int, out_channels: int, halve: bool, begins_with_relu: bool = True) -> None:
@@ -29,14 +29,14 @@ class ResidualBlock(nn.Module):
         self.skip = spectral_convolution(in_channels, out_channels, 1) if differ else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        inside: Tensor = self.first(features.relu() if self.begins_with_relu else features)
-        inside = self.second(inside.relu())
-        beside: Tensor = self.skip(F.avg_pool2d(features, 2) if self.halve else features)
-        return (F.avg_pool2d(inside, 2) if self.halve else inside) + beside
+        residual: Tensor = self.first(features.relu() if self.begins_with_relu else features)
+        residual = self.second(residual.relu())
+        skip: Tensor = self.skip(F.avg_pool2d(features, 2) if self.halve else features)
+        return (F.avg_pool2d(residual, 2) if self.halve else residual) + skip
 
 
 class ResidualEncoder(nn.Module):
-    """An image down to 4x4, summed over its places, and a linear layer.
+    """Residual blocks from an image down to 4x4, a sum over the pixels, and a linear layer.
 
     Args:
         size: of the images, 4 times a power of 2, at least 16.
@@ -68,10 +68,10 @@ class ResidualEncoder(nn.Module):
 
 
 def halvings(size: int) -> int:
-    """How often a side is halved down to 4.
+    """Number of halvings from a side of `size` to 4.
 
     Raises:
-        RecipeError: it cannot be.
+        RecipeError: not 4 times a power of 2, or below 16.
     """
     levels = (size // 4).bit_length() - 1
     if size < 16 or 4 << levels != size:

@@ -1,4 +1,4 @@
-"""Self-attention over the places of a map (Zhang et al., SAGAN, 2019), with keys and values at half the resolution."""
+"""Self-attention over the pixels of a map (Zhang et al., SAGAN, 2019), with keys and values at half the resolution."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unscene.models.redo.spectral_convolution import spectral_convolution
 
 
 class SpatialAttention(nn.Module):
-    """x + gamma * attention(x); gamma begins at 0.
+    """x + gamma * attention(x); gamma starts at 0.
 
     Args:
-        channels: C, 8 or more are of use: queries and keys have an eighth of it, values a half.
+        channels: C, 8 or more; queries and keys have C / 8 channels, values C / 2.
     """
 
     def __init__(self, channels: int) -> None:
@@ -30,6 +30,6 @@ class SpatialAttention(nn.Module):
         query = self.query(features).flatten(2).transpose(1, 2)  # [B, HW, c]
         key = F.max_pool2d(self.key(features), 2).flatten(2).transpose(1, 2)
         value = F.max_pool2d(self.value(features), 2).flatten(2).transpose(1, 2)
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN does not scale
-        answer: Tensor = features + self.gamma * self.out(seen.transpose(1, 2).unflatten(2, features.shape[2:]))
-        return answer
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN does not scale
+        result: Tensor = features + self.gamma * self.out(attended.transpose(1, 2).unflatten(2, features.shape[2:]))
+        return result

@@ -16,10 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unscene.models import model_class
-from unscene.models.rmonet import multi_otsu
+from unscene.models.rmonet import multi_otsu, proposals
 from unscene.models.rmonet.proposals import ProposalSettings, RegionProposals
 from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
-from unscene.ops import topk_per_level as top_anchors
+from unscene.ops import components, nms
 from unscene.ops.nms import batched_nms
 
 WAITS = {
@@ -56,14 +56,14 @@ class NoHostReads(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def _no_kept_tables() -> Iterator[None]:
     """Tables that are kept for each device must not come from, nor stay for, another test's kind of tensors."""
-    for table in (multi_otsu._last_bins, top_anchors._first_anchors):
+    for table in (multi_otsu._last_bins, proposals._first_anchors):
         table.cache_clear()
     yield
-    for table in (multi_otsu._last_bins, top_anchors._first_anchors):
+    for table in (multi_otsu._last_bins, proposals._first_anchors):
         table.cache_clear()
 
 
-def region_stage(device: str, host_reads: bool | None) -> Callable[[], tuple[Tensor, ...]]:
+def region_stage(device: str) -> Callable[[], tuple[Tensor, ...]]:
     """A training step's region stage for two images of 64 px: boxes of the image, pseudo boxes, and their loss."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -73,24 +73,23 @@ def region_stage(device: str, host_reads: bool | None) -> Callable[[], tuple[Ten
 
     def run() -> tuple[Tensor, ...]:
         predicted = rpn(pyramid, (64, 64))
-        proposals = rpn.propose(predicted, (64, 64), 5, 0.1, host_reads=host_reads)
-        found = pseudo_boxes(masks, PseudoBoxSettings(min_score=0.2, floor=1e-4), host_reads=host_reads)
-        return *rpn.loss(predicted, found[0], found[2]), proposals.boxes, found[0]
+        boxes = rpn.propose(predicted, (64, 64), 5, 0.1).boxes
+        found = pseudo_boxes(masks, PseudoBoxSettings(min_score=0.2, floor=1e-4))
+        return *rpn.loss(predicted, found[0], found[2]), boxes, found[0]
 
     return run
 
 
-def test_a_gpus_way_reads_nothing_and_gives_what_a_cpus_way_gives():
-    run = region_stage("cpu", host_reads=False)
-    run()  # what is made once may be copied
+def test_a_gpus_way_reads_nothing_and_gives_what_a_cpus_way_gives(monkeypatch):
+    run = region_stage("cpu")
+    torch.manual_seed(1)
+    read = run()
+    for module in (components, nms):
+        monkeypatch.setattr(module, "host_may_read", lambda _: False)
     torch.manual_seed(1)
     with NoHostReads():
         unread = run()
-    torch.manual_seed(1)
-    read = region_stage("cpu", host_reads=True)
-    read()
-    torch.manual_seed(1)
-    for expected, found in zip(read(), unread, strict=True):
+    for expected, found in zip(read, unread, strict=True):
         assert torch.equal(expected, found)
     assert unread[2].any()
     assert unread[3].any()
@@ -98,7 +97,7 @@ def test_a_gpus_way_reads_nothing_and_gives_what_a_cpus_way_gives():
 
 def test_a_gpus_way_is_taken_on_a_gpu_and_no_shape_depends_on_values():
     with FakeTensorMode():  # it has shapes and no values, so what needs a value fails
-        run = region_stage("cuda", host_reads=None)
+        run = region_stage("cuda")
         run()
         with NoHostReads():
             shapes = [(tuple(each.shape), each.device.type) for each in run()]
@@ -137,7 +136,7 @@ def test_the_guard_notices_what_waits():
         lambda: values.nonzero(),
         lambda: torch.equal(values, values),
         lambda: torch.tensor([1.0, 2.0]),
-        lambda: batched_nms(boxes, scores, valid, 0.5, host_reads=True),
+        lambda: batched_nms(boxes, scores, valid, 0.5),
     ):
         with pytest.raises(AssertionError, match="aten"), NoHostReads():
             waits()

@@ -15,6 +15,8 @@ from torchvision.ops import nms
 from unscene.errors import RecipeError, ShapeError
 from unscene.models.rmonet.multi_otsu import multi_otsu
 from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, exact_addends, pseudo_boxes
+from unscene.ops import components
+from unscene.ops import nms as nms_module
 
 
 def mask_with(*rectangles: tuple[int, int, int, int, float], size: int = 32) -> torch.Tensor:
@@ -96,6 +98,20 @@ def test_blank_and_constant_masks_propose_nothing():
     assert not valid.any()
     assert not boxes.any()
     assert not scores.any()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.0, -1.0, math.nan])
+def test_other_constant_masks_propose_nothing(value):
+    assert not pseudo_boxes(torch.full((1, 2, 6, 6), value), PseudoBoxSettings(min_side=1))[2].any()
+
+
+def test_the_plain_bodies_give_the_same_boxes(monkeypatch):
+    masks = smooth_masks(1, images=2, slots=3, size=40)
+    expected = pseudo_boxes(masks)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    for found, fast in zip(pseudo_boxes(masks), expected, strict=True):
+        assert torch.equal(found, fast)
+    assert expected[2].any()
 
 
 def test_the_floor_keeps_faint_structure_out():
@@ -184,12 +200,23 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch():
 # the way of a GPU, where the host reads nothing
 
 
+def unread_pseudo_boxes(
+    masks: torch.Tensor, settings: PseudoBoxSettings | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (components, nms_module):
+            patch.setattr(module, "host_may_read", lambda _: False)
+        return pseudo_boxes(masks, settings)
+
+
+WAYS = pytest.mark.parametrize("found_by", [pseudo_boxes, unread_pseudo_boxes])
+
+
 def assert_both_ways_agree(masks: torch.Tensor, settings: PseudoBoxSettings | None = None) -> None:
-    read, unread = (pseudo_boxes(masks, settings, host_reads=reads) for reads in (True, False))
-    for expected, found in zip(read, unread, strict=True):
+    read = pseudo_boxes(masks, settings)
+    for expected, found in zip(read, unread_pseudo_boxes(masks, settings), strict=True):
         assert torch.equal(expected, found)
-    for every in read, unread:  # and in the order that is promised
-        assert (every[1].diff(dim=1) <= 0).all()
+    assert (read[1].diff(dim=1) <= 0).all()  # in the order that is promised
 
 
 CHANGES = st.sampled_from(
@@ -253,16 +280,16 @@ def test_sums_of_the_addends_do_not_depend_on_their_order(floor):
     assert (flat - masks.masked_fill(masks < floor, 0)).abs().max() <= 2**-34
 
 
-@pytest.mark.parametrize("host_reads", [True, False])
-def test_of_equal_scores_the_earlier_slot_and_the_upper_part_come_first(host_reads):
+@WAYS
+def test_of_equal_scores_the_earlier_slot_and_the_upper_part_come_first(found_by):
     first = mask_with((20, 20, 26, 26, 1.0), (2, 8, 8, 14, 1.0), (12, 2, 18, 8, 1.0))
     second = mask_with((10, 24, 16, 30, 1.0))
-    boxes, _, valid = pseudo_boxes(torch.cat([first, second], dim=1), host_reads=host_reads)
+    boxes, _, valid = found_by(torch.cat([first, second], dim=1))
     assert boxes[0, valid[0], :2].tolist() == [[12, 2], [2, 8], [20, 20], [10, 24]]
 
 
-@pytest.mark.parametrize("host_reads", [True, False])
-def test_the_best_are_found_among_more_candidates_than_are_looked_at_first(host_reads):
+@WAYS
+def test_the_best_are_found_among_many_candidates(found_by):
     size = 128  # 75 nested boxes of the best scores, which one of them suppresses, then 40 that stay
     nested = torch.zeros(1, 75, size, size)
     for n in range(75):
@@ -271,7 +298,7 @@ def test_the_best_are_found_among_more_candidates_than_are_looked_at_first(host_
     for n in range(40):
         y, x = divmod(n, 20)
         rest[..., 6 * y : 6 * y + 4, 6 * x : 6 * x + 4] = 0.5
-    boxes, scores, valid = pseudo_boxes(torch.cat([nested, rest], dim=1), host_reads=host_reads)
+    boxes, scores, valid = found_by(torch.cat([nested, rest], dim=1))
     assert valid.all()
     assert boxes[0, 0].tolist() == [40, 40, 100, 100]
     assert scores[0, :2].tolist() == pytest.approx([0.974, 0.5])

@@ -50,33 +50,13 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant
         RecipeError: too few classes or bins, or an unknown variant.
     """
     size = check_shape(values, "G P", "values")
-    _divisions(classes, bins, variant)  # what cannot be is said before any work
+    _divisions(classes, bins, variant)  # an error comes before any work
     if size["P"] == 0:
         raise ShapeError("values must have at least one pixel a row, but its shape is [G, 0].")
     least, greatest = values.amin(dim=1).double(), values.amax(dim=1).double()
-    counts = _histograms(values, _bin_edges(least, greatest, bins))
-    return thresholds_of_histograms(counts, least, greatest, classes, variant)
-
-
-def thresholds_of_histograms(counts: Tensor, least: Tensor, greatest: Tensor, classes: int, variant: Variant) -> Tensor:
-    """Return the thresholds of `multi_otsu` where the values have been counted already.
-
-    Args:
-        counts: [G, bins] float64, of equally wide bins from `least` to `greatest`.
-        least: [G] float64.
-        greatest: [G] float64.
-        classes: how many classes to form.
-        variant: whose rule.
-
-    Returns:
-        thresholds: [G, classes - 1] float64, see `multi_otsu`.
-
-    Raises:
-        RecipeError: too few classes or bins, or an unknown variant.
-    """
-    bins = counts.shape[1]
-    last_bins = _last_bins(classes, bins, variant, counts.device)
     edges = _bin_edges(least, greatest, bins)
+    counts = _histograms(values, edges)
+    last_bins = _last_bins(classes, bins, variant, counts.device)
     chosen = last_bins[_class_variances(counts, last_bins, variant).argmax(dim=1)]
     splittable = least < greatest  # false for NaN, too
     if variant == "skimage":

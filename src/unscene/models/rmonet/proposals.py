@@ -4,6 +4,7 @@ with pseudo boxes. Anchors and head are torchvision's; everything after them run
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -16,7 +17,6 @@ from unscene.distributed.noise import shared_noise
 from unscene.errors import RecipeError
 from unscene.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
 from unscene.ops.nms import batched_nms
-from unscene.ops.topk_per_level import top_of_all_levels, top_of_each_level
 
 
 @dataclass(frozen=True)
@@ -141,63 +141,33 @@ class RegionProposals(nn.Module):
 
     @torch.no_grad()
     def propose(
-        self,
-        predicted: AnchorPredictions,
-        size: tuple[int, int],
-        num_boxes: int,
-        score_threshold: float | None = None,
-        host_reads: bool | None = None,
+        self, predicted: AnchorPredictions, size: tuple[int, int], num_boxes: int, score_threshold: float | None = None
     ) -> Proposals:
         """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
+
+        The host reads no value, so it does not wait for a GPU.
 
         Args:
             predicted: of `forward`.
             size: height and width of the images.
             num_boxes: N, boxes an image; K-1 in R-MONet.
             score_threshold: instead of the settings', during a warm-up.
-            host_reads: whether the host may read values on the way, which makes it wait for a GPU; None: on a CPU only.
-                Where it may not, all levels are suppressed in one call, each filled up to the longest.
         """
         settings = self.settings
         threshold = settings.score_threshold if score_threshold is None else score_threshold
-        if host_reads is None:
-            host_reads = predicted.objectness.device.type == "cpu"
-        tops_of = top_of_each_level if host_reads else top_of_all_levels
-        tops = tops_of(predicted.objectness, predicted.levels, settings.top_n_before)
-        kept = [self._kept(predicted, *top, size, threshold, host_reads) for top in tops]
-        boxes, scores, keep = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
-        first = self._best(boxes, scores, keep, settings.top_n_after)
-        keep = batched_nms(first.boxes, first.scores, first.valid, settings.final_nms_threshold, host_reads)
-        return self._best(first.boxes, first.scores, keep, num_boxes)
-
-    def _kept(
-        self,
-        predicted: AnchorPredictions,
-        logits: Tensor,
-        order: Tensor,
-        size: tuple[int, int],
-        threshold: float,
-        host_reads: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode the anchors `order` [B, L, n] of L levels and suppress within each level.
-
-        Returns:
-            boxes [B, L * n, 4], scores [B, L * n] and which are kept [B, L * n].
-        """
-        flat = order.flatten(1)
-        boxes = clip_boxes(decode_boxes(_take(predicted.deltas, flat), predicted.anchors[flat]), *size)
+        logits, order = _top_of_each_level(predicted.objectness, predicted.levels, settings.top_n_before)  # [B, L, n]
+        anchors = order.flatten(1)
+        boxes = clip_boxes(decode_boxes(_take(predicted.deltas, anchors), predicted.anchors[anchors]), *size)
         scores = logits.sigmoid().flatten(1)
         sides = boxes[..., 2:] - boxes[..., :2]
         valid = (sides >= 1e-3).all(dim=-1) & (scores > threshold) & (logits.flatten(1) > -torch.inf)
-        groups = (logits.shape[0] * logits.shape[1], logits.shape[2])
+        levels = logits.flatten(0, 1).shape  # each level of each image is a group of its own
         keep = batched_nms(
-            boxes.view(*groups, 4),
-            scores.view(groups),
-            valid.view(groups),
-            self.settings.level_nms_threshold,
-            host_reads,
+            boxes.view(*levels, 4), scores.view(levels), valid.view(levels), settings.level_nms_threshold
         )
-        return boxes, scores, keep.view_as(valid)
+        best = self._best(boxes, scores, keep.view_as(valid), settings.top_n_after)
+        keep = batched_nms(best.boxes, best.scores, best.valid, settings.final_nms_threshold)
+        return self._best(best.boxes, best.scores, keep, num_boxes)
 
     @staticmethod
     def _best(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Proposals:
@@ -294,6 +264,23 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
     of_positive = torch.full((len(labels),), int(batch_size * positive_fraction), device=labels.device)
     positive = draw(labels == 1, of_positive)
     return positive, draw(labels == 0, batch_size - positive.sum(dim=1))
+
+
+def _top_of_each_level(objectness: Tensor, levels: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
+    """The logits [B, L, n], falling, and indices of the `count` surest anchors of each level of objectness [B, A].
+
+    A level with fewer anchors is filled up with the logit -inf and the index of some anchor.
+    """
+    most = max(levels)
+    padded = [F.pad(level, (0, most - level.shape[1]), value=-torch.inf) for level in objectness.split(levels, dim=1)]
+    logits, order = torch.stack(padded, dim=1).topk(min(count, most), dim=2)
+    return logits, (order + _first_anchors(levels, logits.device)).clamp_(max=objectness.shape[1] - 1)
+
+
+@lru_cache
+def _first_anchors(levels: tuple[int, ...], device: torch.device) -> Tensor:
+    """[L, 1] the first anchor of each level; kept on the device, since the host waits for a copy to a GPU."""
+    return torch.tensor([sum(levels[:index]) for index in range(len(levels))], device=device).unsqueeze(1)
 
 
 def _by_anchor(level: Tensor, values: int) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unscene.errors import ShapeError
-from unscene.ops.components_numpy import connected_boxes
-from unscene.ops.components_torch import component_boxes, connected_nodes
+from unscene.ops import components
+from unscene.ops.components import (
+    ComponentBoxes,
+    by_blocks,
+    by_propagation,
+    by_runs,
+    component_boxes,
+    connected_nodes,
+)
 
+BODIES = pytest.mark.parametrize("body", [by_propagation, by_runs, by_blocks])
 Parts = list[tuple[int, ...]]
 
 
@@ -28,17 +38,13 @@ def scipy_parts(planes: NDArray[np.bool_]) -> Parts:
     return found
 
 
-def parts_by_blocks(planes: NDArray[np.bool_]) -> Parts:
-    parts = component_boxes(torch.from_numpy(planes))
+def parts_by(body: Callable[[torch.Tensor], ComponentBoxes], planes: NDArray[np.bool_]) -> Parts:
+    """The same of a body of ours."""
+    parts = body(torch.from_numpy(planes))
     assert not parts.boxes[~parts.found].any()
-    plane, place = parts.found.nonzero(as_tuple=True)
-    order = np.lexsort((parts.first[plane, place], plane))
-    return [(int(plane[n]), *parts.boxes[plane[n], place[n]].tolist()) for n in order]
-
-
-def parts_by_runs(planes: NDArray[np.bool_]) -> Parts:
-    plane, boxes = connected_boxes(planes)
-    return [(index, *box) for index, box in zip(plane.tolist(), boxes.tolist(), strict=True)]
+    plane, entry = parts.found.nonzero(as_tuple=True)
+    order = np.lexsort((parts.first[plane, entry], plane))
+    return [(int(plane[n]), *parts.boxes[plane[n], entry[n]].tolist()) for n in order]
 
 
 def spiral(height: int, width: int) -> NDArray[np.bool_]:
@@ -101,18 +107,24 @@ def test_a_spiral_is_one_long_line():
     assert wound[:3].astype(int).tolist() == [[1] * 9, [0] * 8 + [1], [1] * 7 + [0, 1]]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 8), (7, 1), (2, 2), (5, 7), (6, 9), (31, 33), (64, 64), (128, 128)])
-@pytest.mark.parametrize("parts_by", [parts_by_blocks, parts_by_runs])
-def test_parts_of_adversaries_are_scipys(parts_by, size):
+@pytest.mark.parametrize("size", [(1, 1), (1, 8), (7, 1), (2, 2), (5, 7), (6, 9), (31, 33), (64, 64)])
+@BODIES
+def test_parts_of_adversaries_are_scipys(body, size):
     planes = adversaries(*size)
-    assert parts_by(planes) == scipy_parts(planes)
+    assert parts_by(body, planes) == scipy_parts(planes)
+
+
+def test_parts_of_large_adversaries_are_scipys():
+    planes = adversaries(128, 128)
+    assert parts_by(by_runs, planes) == parts_by(by_blocks, planes) == scipy_parts(planes)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 100_000), st.tuples(st.integers(1, 13), st.integers(1, 13)), st.floats(0, 1))
 def test_parts_of_noise_are_scipys(seed, size, density):
     planes = np.random.default_rng(seed).random((3, *size)) < density
-    assert parts_by_blocks(planes) == parts_by_runs(planes) == scipy_parts(planes)
+    found = [parts_by(body, planes) for body in (by_propagation, by_runs, by_blocks)]
+    assert found == [scipy_parts(planes)] * 3
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128)])
@@ -120,7 +132,7 @@ def test_parts_of_noise_are_scipys(seed, size, density):
 def test_parts_of_blobs_are_scipys(smoothness, size):
     field = gaussian_filter(np.random.default_rng(0).normal(size=(2, *size)), (0, smoothness, smoothness))
     planes = np.concatenate([field > np.quantile(field, share) for share in (0.3, 0.6, 0.8)])
-    assert parts_by_blocks(planes) == scipy_parts(planes)
+    assert parts_by(by_blocks, planes) == scipy_parts(planes)
 
 
 def random_touching(noise: np.random.Generator, shape: tuple[int, int, int], share: float) -> NDArray[np.bool_]:
@@ -150,8 +162,36 @@ def test_nodes_of_any_graph_on_the_grid_are_joined_in_the_fixed_rounds(seed, sha
     assert len({*zip(root.tolist(), expected.tolist(), strict=True)}) == len({*root.tolist()}) == expected.max() + 1
 
 
-def test_no_plane_has_no_part():
-    assert component_boxes(torch.zeros(0, 4, 6, dtype=torch.bool)).boxes.shape == (0, 6, 4)
+@BODIES
+def test_parts_by_hand(body):
+    """A part that closes only further down is one; a corner joins; ends are exclusive."""
+    planes = np.array(
+        [[[1, 0, 1, 0, 1], [1, 0, 1, 0, 0], [1, 1, 1, 0, 1]], [[0, 1, 0, 0, 0], [1, 0, 0, 0, 1], [0] * 5]]
+    )
+    assert parts_by(body, planes.astype(bool)) == [
+        (0, 0, 0, 3, 3), (0, 4, 0, 5, 1), (0, 4, 2, 5, 3), (1, 0, 0, 2, 2), (1, 4, 1, 5, 2),
+    ]  # fmt: skip
+    assert by_runs(torch.from_numpy(planes.astype(bool))).first[1, :2].tolist() == [1, 9]
+
+
+@BODIES
+@pytest.mark.parametrize("shape", [(0, 4, 6), (2, 4, 6)])
+def test_no_plane_and_an_empty_plane_have_no_part(body, shape):
+    parts = body(torch.zeros(shape, dtype=torch.bool))
+    assert parts.boxes.shape[0] == parts.found.shape[0] == shape[0]
+    assert not parts.found.any()
+
+
+@pytest.mark.parametrize(
+    ("plain", "may_read", "expected"),
+    [("1", True, "plain"), ("1", False, "plain"), ("0", True, "runs"), ("0", False, "blocks")],
+)
+def test_the_switch_and_the_device_choose_the_body(monkeypatch, plain, may_read, expected):
+    monkeypatch.setenv("UNSCENE_PLAIN", plain)
+    monkeypatch.setattr(components, "host_may_read", lambda _: may_read)
+    for name, word in {"by_propagation": "plain", "by_runs": "runs", "by_blocks": "blocks"}.items():
+        monkeypatch.setattr(components, name, lambda _, word=word: word)
+    assert component_boxes(torch.zeros(1, 4, 4, dtype=torch.bool)) == expected
 
 
 def test_other_axes_are_refused():

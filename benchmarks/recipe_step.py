@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError
 from unscene.recipes import load_recipe, recipe_values
 from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
+from unscene.settings import Word
 from unscene.training.module import SceneModule
 
 
@@ -40,7 +40,7 @@ def recipe_to_measure(name: str, changes: Sequence[str] = ()) -> Recipe:
         setting, equals, value = change.partition("=")
         if not equals:
             raise RecipeError(f"--set needs NAME=VALUE, for instance model.num_slots=7, not '{change}'.")
-        changed[setting] = yaml.safe_load(value)
+        changed[setting] = Word(value)
     data = recipe_values(name).get("data")
     if isinstance(data, dict) and data.get("name") != "multi_dsprites":
         changed = {"data.name": "multi_dsprites", **changed}

@@ -25,6 +25,7 @@ import yaml
 import unscene
 from unscene.errors import UnsceneError
 from unscene.evaluation.evaluate import measure
+from unscene.plain_yaml import read_yaml
 from unscene.recipes import load_recipe
 from unscene.runs.hardware import describe_machine
 from unscene.training.train import train
@@ -78,7 +79,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for every trial")
     given = parser.parse_args(words)
     space = yaml.safe_load(given.space.read_text(encoding="utf-8"))
-    fixed = {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in given.set)}
+    fixed = {name: read_yaml(value, name) for name, _, value in (each.partition("=") for each in given.set)}
     named = {name: value for name, value in fixed.items() if not name.startswith("trainer.")}
     fixed |= {"trainer.max_steps": given.steps, "trainer.validate_minutes": 1e6}
     lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []

@@ -1,135 +1,299 @@
-"""Plain values, as YAML or the command line gives them, checked against a dataclass of settings and made one."""
+"""Typed settings: a frozen dataclass declares what each setting allows; recipes and the command line are read by it.
+
+A settings class is written with `@settings_dataclass`, and its annotations hold its constraints:
+
+    @settings_dataclass
+    class VAESettings:
+        latent_dim: PositiveInt = 16                      # of pydantic, as NonNegativeFloat and its kind
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+They hold in Python (`VAESettings(latent_dim=0)`) and in a recipe (`typed_settings`). Nothing is converted silently:
+`"3"`, `True` and `1.5` are no whole numbers. Relations between settings are checked in `__post_init__`, by a
+RecipeError that names the class's own settings; the reader of the recipe adds the dotted name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
+import functools
+import json
+import os
 import types
 import typing
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
-import jsonargparse
-import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
 
 from unscene.errors import RecipeError, did_you_mean
+from unscene.plain_yaml import read_number, read_yaml
 
 Values = dict[str, Any]
-EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")  # 1e-4: a number to us, a word to YAML
-WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "dict": "a mapping",
-    "tuple": "a list",
+T = TypeVar("T")
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping"}
+_WORDS |= dict.fromkeys((tuple, list), "a list")
+_LIMITS = {
+    "multiple_of": "a multiple of {}",
+    "gt": "above {}",
+    "ge": "{} or more",
+    "lt": "below {}",
+    "le": "at most {}",
+    "min_length": "a list of {} or more",
+    "max_length": "a list of at most {}",
 }
+_LONGEST_SHOWN = 80
 
 
-def typed_settings(settings_class: Any, values: Any, section: str, recipe: str) -> Any:
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings_dataclass(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass that checks its values; see the module.
+
+    Raises:
+        RecipeError: when an object is made of values that are not allowed.
+    """
+    checked: Any = pydantic_dataclass(frozen=True, config=_CONFIG)(cls)
+    init = checked.__init__
+
+    @functools.wraps(init)
+    def checked_init(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            init(self, *args, **values)
+        except ValidationError as error:
+            raise RecipeError(_message(error, checked, "")) from None
+
+    checked.__init__ = checked_init
+    return typing.cast(type[T], checked)
+
+
+class Word(str):
+    """A value of the command line: text whose meaning depends on the type of its setting, see `read_words`."""
+
+    __slots__ = ()
+
+
+def typed_settings(settings_class: Any, values: Any, section: str, where: str, names_hint: str = "") -> Any:
     """Make a settings dataclass of plain values.
 
     Args:
-        settings_class: the dataclass.
-        values: by name; what is left out is the default.
-        section: of the recipe, for the message.
-        recipe: its name, for the message.
+        settings_class: a dataclass, of `settings_dataclass` or any other.
+        values: by name; what is left out is the default. A `Word` is read by the type of its setting.
+        section: of the recipe; dotted names in messages begin with it.
+        where: what the values belong to, for the message: `recipe 'monet/clevr'`.
+        names_hint: what the message of an unknown name adds.
 
     Raises:
         RecipeError: an unknown name (with the nearest known one), or a value of another type or range.
     """
-    check_names(settings_class, values, section, recipe)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--settings", type=settings_class)
     try:
-        settings = parser.instantiate_classes(parser.parse_object({"settings": values})).settings
-    except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise RecipeError(f"recipe '{recipe}': {_reason(error, section, values)}") from None
-    _check_finite(plain(settings), section, recipe)
-    return settings
+        values = read_words(settings_class, values)
+        check_names(settings_class, values, section, where, names_hint)
+        return _adapter(settings_class).validate_json(json.dumps(values, default=_path_text), strict=True)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_message(error, settings_class, section)}") from None
+    except (TypeError, RecursionError) as error:
+        raise RecipeError(f"{where}: '{section}' holds a value that no setting can have ({error}).") from None
 
 
-def read_value(text: str) -> Any:
-    """What a value on the command line means, as YAML reads it, and 1e-4 as the number that it is."""
-    if EXPONENT.fullmatch(text):
-        number = float(text)
-        return int(number) if number.is_integer() else number
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def check_names(settings_class: Any, values: Any, prefix: str, recipe: str) -> None:
+def check_names(settings_class: Any, values: Any, section: str, where: str, names_hint: str = "") -> None:
     """Check that a dataclass, and those in it, have every setting that is named.
 
     Raises:
         RecipeError: one does not exist; the message names the nearest that does.
     """
     if not isinstance(values, dict):
-        raise RecipeError(f"recipe '{recipe}': '{prefix}' holds settings, it cannot be {values!r} itself.")
-    hints = typing.get_type_hints(settings_class)
+        raise RecipeError(f"{where}: '{section}' holds settings, it cannot be {_shown(values)} itself.")
+    hints = _hints(settings_class)
     for key, value in values.items():
+        name = f"{section}.{key}"
         if key not in hints:
-            named = ["name"] if prefix in ("model", "data") else []
-            known = [f"{prefix}.{each}" for each in (*named, *_dotted_names(settings_class))]
-            raise RecipeError(
-                f"recipe '{recipe}' has no setting '{prefix}.{key}'.{did_you_mean(f'{prefix}.{key}', known)} "
-                f"`unscene recipes {recipe} --all` shows every setting."
-            )
-        if dataclasses.is_dataclass(hints[key]):
-            check_names(hints[key], value, f"{prefix}.{key}", recipe)
+            own = ["name"] if section in ("model", "data") else []
+            known = [f"{section}.{other}" for other in (*own, *_dotted_names(settings_class))]
+            raise RecipeError(f"{where} has no setting '{name}'.{did_you_mean(name, known)} {names_hint}".rstrip())
+        inner = _bare(hints[key])
+        if _is_settings(inner) and not (value is None and types.NoneType in _kinds(hints[key])):
+            check_names(inner, value, name, where, names_hint)
+
+
+def read_words(hint: Any, value: Any) -> Any:
+    """Replace every `Word` in a value by what it means as that type.
+
+    YAML where a list or a mapping can stand, a number where one can, `1e3` as a whole one; else the word as it stands,
+    so that a path may be `photos #2`, `trip: 2024` or `007`.
+
+    Raises:
+        RecipeError: a word that is no YAML, or too large a number.
+    """
+    bare = _bare(hint)
+    if isinstance(value, Word):
+        return _word_value(hint, str(value))
+    if isinstance(value, dict) and _is_settings(bare):
+        return {key: read_words(_hints(bare).get(key, str), inner) for key, inner in value.items()}
+    if isinstance(value, dict) and typing.get_origin(bare) is dict:
+        return {key: read_words(typing.get_args(bare)[1], inner) for key, inner in value.items()}
+    return value
 
 
 def plain(value: Any) -> Any:
     """Dataclasses, tuples and their like as dictionaries and lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, dict | types.MappingProxyType):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _path_text(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
+    raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
+
+
+@functools.cache
+def _adapter(settings_class: Any) -> TypeAdapter:
+    if "__pydantic_config__" not in vars(settings_class):
+        settings_class.__pydantic_config__ = _CONFIG  # reads a dataclass of the standard library as strictly
+    return TypeAdapter(settings_class)
+
+
+def _is_settings(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
+@functools.cache
+def _hints(settings_class: Any) -> dict[str, Any]:
+    return typing.get_type_hints(settings_class, include_extras=True)
 
 
 def _dotted_names(settings_class: Any) -> list[str]:
     names = []
-    for key, hint in typing.get_type_hints(settings_class).items():
-        names += [f"{key}.{each}" for each in _dotted_names(hint)] if dataclasses.is_dataclass(hint) else [key]
+    for key, hint in _hints(settings_class).items():
+        inner = _bare(hint)
+        names += [f"{key}.{name}" for name in _dotted_names(inner)] if _is_settings(inner) else [key]
     return names
 
 
-def _check_finite(values: Any, name: str, recipe: str) -> None:
-    if isinstance(values, float) and not math.isfinite(values):
-        raise RecipeError(f"recipe '{recipe}': {name} must be a finite number, not {values}.")
-    if isinstance(values, list):
-        values = dict(enumerate(values))
-    for key, value in values.items() if isinstance(values, dict) else ():
-        _check_finite(value, f"{name}.{key}", recipe)
+def _options(hint: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The members of a union (or the one type), each with what Annotated says of it."""
+    if typing.get_origin(hint) is Annotated:
+        inner, *limits = typing.get_args(hint)
+        return [(member, (*others, *limits)) for member, others in _options(inner)]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [option for member in typing.get_args(hint) for option in _options(member)]
+    return [(hint, ())]
 
 
-def _reason(error: BaseException, section: str, values: Values) -> str:
-    """What was wrong: the settings' own words where one of them refused, else jsonargparse's, in ours."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RecipeError):
-            return f"{section}: {cause}" if section in ("data", "validation", "test") else str(cause)
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split())
-    missing = re.search(r"required: settings\.([\w.]+)", text)
-    if missing:
-        return f"{section}.{missing[1]} must be given."
-    key = re.search(r'Parser key "settings\.?([^"]*)"', text)
-    if key is None:
-        empty = [name for name, value in values.items() if value is None]
-        return f"{section}.{empty[0]} is empty. Give it a value, or leave it out." if empty else f"{section}: {text}"
-    name = f"{section}.{key[1]}".rstrip(".")
-    found = text.rpartition("value: ")[2]
-    choices = re.search(r"Literal\[(.*?)\]", text)
-    if choices:
-        known = [each.strip(" '\"") for each in choices[1].split(",")]
-        other = next((f"{WORDS[each]} or " for each in ("int", "bool") if f"Expected a <class '{each}'>" in text), "")
-        return f"{name} must be {other}one of {', '.join(known)}, not {found}.{did_you_mean(found, known)}"
-    expected = [WORDS.get(each, each) for each in re.findall(r"Expected a <class '(\w+)'>", text)]
-    hint = f" As a path it is written ./{found}." if expected == ["text"] and key[1] in ("path", "folder") else ""
-    return (
-        f"{name} must be {' or '.join(dict.fromkeys(expected))}, not {found}.{hint}" if expected else f"{name}: {text}"
-    )
+def _bare(hint: Any) -> Any:
+    """A type without Annotated and without None."""
+    members: list[Any] = [member for member, _ in _options(hint) if member is not types.NoneType]
+    return members[0] if len(members) == 1 else hint
+
+
+def _choices(hint: Any) -> list[Any]:
+    """What the Literals of a type allow."""
+    literals = [member for member, _ in _options(hint) if typing.get_origin(member) is Literal]
+    return [choice for literal in literals for choice in typing.get_args(literal)]
+
+
+def _kinds(hint: Any) -> list[Any]:
+    return [typing.get_origin(member) or member for member, _ in _options(hint)] + [*map(type, _choices(hint))]
+
+
+def _word_value(hint: Any, text: str) -> Any:
+    kinds = _kinds(hint)
+    if any(kind in (tuple, list, dict) or _is_settings(kind) for kind in kinds):
+        return read_yaml(text, f"'{_shown(text)}'")
+    if (text == "null" and types.NoneType in kinds) or (not text and str not in kinds):
+        return None
+    if text in ("true", "false") and bool in kinds:
+        return text == "true"
+    number = None
+    if int in kinds or float in kinds:
+        try:
+            number = read_number(text)
+        except ValueError as error:
+            raise RecipeError(f"{error}.") from None
+    return text if number is None else number
+
+
+def _message(error: ValidationError, settings_class: Any, section: str) -> str:
+    """What pydantic says of the first setting that it refuses, in our words."""
+    details = error.errors(include_url=False)
+    located = [_locate(settings_class, detail["loc"], section) for detail in details]
+    name, hint = located[0]
+    of_it = [detail for detail, (other, _) in zip(details, located, strict=True) if other == name]
+    kinds, value = {detail["type"] for detail in of_it}, of_it[0]["input"]
+    if "value_error" in kinds:
+        reason = str(of_it[0]["ctx"]["error"])
+        if not name or reason.startswith(f"{section}."):
+            return reason
+        return f"{name}{'.' if reason.split()[0] in _hints(_bare(hint)) else ': '}{reason}"
+    if kinds & {"missing", "missing_argument"}:
+        return f"{name} must be given."
+    if "unexpected_keyword_argument" in kinds:
+        known = did_you_mean(name, _dotted_names(settings_class))
+        return f"{settings_class.__name__} has no setting '{name}'.{known}"
+    if "json_invalid" in kinds:
+        return f"'{section}' holds text that is not Unicode."
+    if value is None:
+        return f"{name} is empty. Give it a value, or leave it out."
+    if "finite_number" in kinds and int not in _kinds(hint):
+        return f"{name} must be a finite number, not {value}."
+    outside = any(kind.startswith(("greater_", "less_", "multiple_", "too_")) for kind in kinds)
+    expected = (_range(hint) if outside else "") or _type(hint)
+    mend = did_you_mean(value, map(str, _choices(hint))) if isinstance(value, str) else ""
+    if str in _kinds(hint) and not _choices(hint):
+        mend = f" In quotes it is text: '{_shown(value)}'."
+    return f"{name} must be {expected}, not {_shown(value)}.{mend}"
+
+
+def _locate(settings_class: Any, location: Iterable[int | str], section: str) -> tuple[str, Any]:
+    """The dotted name of a setting and its type, from where pydantic found an error."""
+    names, hint = [section] if section else [], settings_class
+    for part in location:
+        inner = _bare(hint)
+        kind = typing.get_origin(inner)
+        if _is_settings(inner):
+            hints = _hints(inner)
+            names.append(list(hints)[part] if isinstance(part, int) else part)  # a number: of an argument without name
+            hint = hints.get(names[-1], Any)
+        elif kind is dict:
+            names.append(str(part))
+            hint = typing.get_args(inner)[1]
+        elif kind in (tuple, list) and isinstance(part, int):
+            hint = typing.get_args(inner)[0]
+            names += [str(part)] if _is_settings(hint) else []
+        # any other part names the member of a union that was tried
+    return ".".join(names), hint
+
+
+def _type(hint: Any) -> str:
+    words = [_WORDS.get(kind) for kind in (typing.get_origin(member) or member for member, _ in _options(hint))]
+    choices = [f"one of {', '.join(map(str, _choices(hint)))}"] if _choices(hint) else []
+    items = [item for item in typing.get_args(_bare(hint)) if item is not Ellipsis]
+    if typing.get_origin(_bare(hint)) is tuple and Ellipsis not in typing.get_args(_bare(hint)):
+        return f"a list of {len(items)}"
+    return " or ".join([word for word in dict.fromkeys(words) if word] + choices) or "another value"
+
+
+def _range(hint: Any) -> str:
+    """The limits that a type declares, in words."""
+    limits: dict[str, Any] = {}
+    for _, declared in _options(hint):
+        for limit in (part for item in declared for part in (item.metadata if isinstance(item, FieldInfo) else [item])):
+            limits |= {key: getattr(limit, key) for key in _LIMITS if getattr(limit, key, None) is not None}
+    if int in _kinds(hint):  # above 0 is 1 or more
+        limits |= {"ge": limits.pop("gt") + 1} if "gt" in limits else {}
+        limits |= {"le": limits.pop("lt") - 1} if "lt" in limits else {}
+    if "ge" in limits and limits.keys() & {"le", "lt"}:
+        return f"from {limits['ge']} to {limits['le'] if 'le' in limits else 'below ' + str(limits['lt'])}"
+    return " and ".join(text.format(limits[key]) for key, text in _LIMITS.items() if key in limits)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

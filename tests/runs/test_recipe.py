@@ -91,11 +91,11 @@ def test_a_misspelt_setting_names_the_nearest(changes, message):
         ({"trainer.strategy": "dpp"}, r"trainer\.strategy must be one of auto, ddp, not dpp\. Did you mean 'ddp'\?"),
         ({"model": 3}, r"must say 'model\.name'"),
         ({"model.name": ["rmonet"]}, r"must say 'model\.name'"),
-        ({"seed": -1}, r"seed must be a whole number from 0"),
-        ({"seed": 2**32}, r"seed must be a whole number from 0"),
-        ({"seed": True}, r"seed must be a whole number from 0"),
+        ({"seed": -1}, r": seed must be from 0 to 4294967295, not -1"),
+        ({"seed": 2**32}, r": seed must be from 0 to 4294967295"),
+        ({"seed": True}, r": seed must be a whole number, not True"),
         ({"seed.x": 1}, r"'seed' of 'seed\.x' is a value"),
-        ({"data.name": "images", "data.folder": 2024}, r"data\.folder must be text, not 2024\. As a path .* \./2024"),
+        ({"data.name": "images", "data.folder": 2024}, r"data\.folder must be text, not 2024\. In quotes .* '2024'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(changes, message):

@@ -60,9 +60,9 @@ def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> 
             f"`unscene {known.command}` takes no settings, so '--{settings[0][0]}' means nothing to it. "
             f"`unscene {known.command} --help` shows what it takes."
         )
-    from unscene.settings import read_value
+    from unscene.settings import Word
 
-    return {name: read_value(text) for name, text in settings}
+    return {name: Word(text) for name, text in settings}
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

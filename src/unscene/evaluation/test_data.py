@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unscene.data import Source
 from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
-from unscene.settings import typed_settings
+from unscene.settings import plain, typed_settings
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
@@ -26,11 +26,11 @@ def scenes_to_score(loaded: LoadedModel, file: Path | None, changes: dict[str, A
         DataError: the data cannot be used.
     """
     if file:
-        settings = {"path": str(file), "size": loaded.size} | changes
-        described = {"source": "hdf5"} | settings
-        source: Source = SceneFile(typed_settings(SceneFileSettings, settings, "data", loaded.name))
+        values = {"path": str(file), "size": loaded.size} | changes
+        settings = typed_settings(SceneFileSettings, values, "data", f"recipe '{loaded.name}'")
+        source: Source = SceneFile(settings)
+        described = {"source": "hdf5"} | plain(settings)
     else:
-        described = loaded.recipe["data"] | loaded.recipe["test"] | changes
-        described["source"] = described.pop("name")
         source = loaded.settings.source("test", **changes)
+        described = plain(loaded.settings.data_settings("test", **changes)) | {"source": loaded.settings.data_name}
     return source, described | {"count": len(source)}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from unscene.errors import RecipeError, did_you_mean
+from unscene.plain_yaml import read_yaml
 
 if TYPE_CHECKING:
     from unscene.runs.recipe import Recipe
@@ -50,10 +49,7 @@ def recipe_values(name: str) -> dict[str, Any]:
     Raises:
         RecipeError: no such recipe, or no YAML of settings.
     """
-    try:
-        values = yaml.safe_load(recipe_text(name))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe '{name}' is not valid YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(recipe_text(name), f"recipe '{name}'")
     if not isinstance(values, dict):
         raise RecipeError(f"recipe '{name}' holds no settings.")
     return values

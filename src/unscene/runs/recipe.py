@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field
 
 from unscene.data import source_classes
 from unscene.errors import RecipeError, did_you_mean
 from unscene.models import model_class
+from unscene.plain_yaml import to_yaml
 from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings
-from unscene.settings import Values, check_names, plain, typed_settings
+from unscene.settings import Values, check_names, plain, read_words, settings_dataclass, typed_settings
+
+Part = typing.Literal["data", "validation", "test"]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class About:
     """What a recipe is.
 
@@ -38,6 +43,11 @@ class About:
     status: str = "not trained here yet"
 
 
+@settings_dataclass
+class _Seed:
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe.
@@ -51,7 +61,8 @@ class Recipe:
         validation: settings that differ from `data` for validation, by name.
         test: settings that differ from `data` for evaluation.
         optimizer, schedule, trainer: see `unscene.runs.trainer_settings`.
-        values: all of it as plain values, nothing left to a default: what `recipe.yaml` of a run holds.
+        parts: the typed settings of the data for each part.
+        values: the recipe as plain values, nothing left to a default: what `recipe.yaml` of a run holds.
     """
 
     name: str
@@ -66,14 +77,15 @@ class Recipe:
     optimizer: OptimizerSettings
     schedule: ScheduleSettings
     trainer: TrainerSettings
+    parts: Mapping[Part, Any]
     values: Values
 
     def build_model(self, pretrained: bool = True) -> Any:
         """Return the model, with fresh weights.
 
         Args:
-            pretrained: False for a model whose own weights are put in next: the ImageNet weights, which its recipe may
-                begin with, are neither needed nor downloaded.
+            pretrained: False for a model whose own weights are loaded next: it neither needs nor downloads the ImageNet
+                weights that its recipe may begin with.
 
         Raises:
             CheckpointError: the ImageNet weights cannot be had.
@@ -83,22 +95,29 @@ class Recipe:
             settings = dataclasses.replace(settings, backbone=dataclasses.replace(settings.backbone, pretrained=False))
         return model_class(self.model_name)(settings)
 
-    def source(self, part: typing.Literal["data", "validation", "test"] = "data", **changes: Any) -> Any:
+    def data_settings(self, part: Part = "data", **changes: Any) -> Any:
+        """Return the typed settings of a part of the data, some of them changed by name.
+
+        Raises:
+            RecipeError: a setting that the source does not have, or an impossible value.
+        """
+        settings = self.parts[part]
+        if not changes:
+            return settings
+        return typed_settings(type(settings), plain(settings) | changes, "data", f"recipe '{self.name}'")
+
+    def source(self, part: Part = "data", **changes: Any) -> Any:
         """Return the data source of a part, with settings changed by name.
 
         Raises:
-            RecipeError: a setting that the source does not have.
+            RecipeError: a setting that the source does not have, or an impossible value.
             DataError: the data cannot be used.
         """
-        settings = copy.deepcopy(self.values["data"])
-        settings |= {} if part == "data" else copy.deepcopy(self.values[part])
-        settings |= changes
-        source, settings_class = source_classes(settings.pop("name"))
-        return source(typed_settings(settings_class, settings, "data", self.name))
+        return source_classes(self.data_name)[0](self.data_settings(part, **changes))
 
     def text(self) -> str:
         """The whole recipe as YAML."""
-        return yaml.safe_dump({"name": self.name, **self.values}, sort_keys=False, allow_unicode=True, width=110)
+        return to_yaml({"name": self.name, **self.values})
 
 
 SECTIONS = ("about", "seed", "model", "data", "validation", "test", "optimizer", "schedule", "trainer")
@@ -115,33 +134,44 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     Raises:
         RecipeError: a section, a setting or a value that cannot be; the message names the nearest that can.
     """
+    where, hint = f"recipe '{name}'", f"`unscene recipes {name} --all` shows every setting."
+    typed = functools.partial(typed_settings, where=where, names_hint=hint)
     values = copy.deepcopy(values)
     values.pop("name", None)
     _change(values, changes or {})
     for section in values:
         if section not in SECTIONS:
-            raise RecipeError(f"recipe '{name}' has no section '{section}'.{did_you_mean(str(section), SECTIONS)}")
-    model_name, model = _named(values, "model", name)
-    data_name, data = _named(values, "data", name)
+            raise RecipeError(f"{where} has no section '{section}'.{did_you_mean(str(section), SECTIONS)}")
+    model_name, model_values = _named(values, "model", where)
+    data_name, data_values = _named(values, "data", where)
     model_settings, data_settings = model_class(model_name).Settings, source_classes(data_name)[1]
-    typed_data = typed_settings(data_settings, data, "data", name)
-    _follow_size(model, model_settings, typed_data, name)
-    parts = {part: values.get(part) or {} for part in ("validation", "test")}
-    for part, differing in parts.items():
-        check_names(data_settings, differing, part, name)
-        typed_settings(data_settings, {**data, **differing}, part, name)
+    parts: dict[Part, Any] = {"data": typed(data_settings, data_values, "data")}
+    differing: dict[Any, Values] = {part: values.get(part) or {} for part in ("validation", "test")}
+    for part, own in differing.items():
+        check_names(data_settings, own, part, where, hint)
+        parts[part] = typed(data_settings, {**data_values, **own}, part)
+        differing[part] = {key: plain(getattr(parts[part], key)) for key in own}
+    size = getattr(parts["data"], "size", None)
+    if size is not None and "size" in {item.name for item in dataclasses.fields(model_settings)}:
+        model_values.setdefault("size", size)
+    model = typed(model_settings, model_values, "model")
+    if size is not None and getattr(model, "size", size) != size:
+        raise RecipeError(
+            f"{where}: model.size is {model.size} but data.size is {size}. Set --data.size only; the model follows."
+        )
     recipe = Recipe(
         name=name,
-        about=typed_settings(About, values.get("about", {}), "about", name),
-        seed=_checked_seed(values.get("seed", 0), name),
+        about=typed(About, values.get("about", {}), "about"),
+        seed=typed(_Seed, {"seed": values.get("seed", 0)}, "").seed,
         model_name=model_name,
-        model=typed_settings(model_settings, model, "model", name),
+        model=model,
         data_name=data_name,
-        data=typed_data,
-        **parts,
-        optimizer=typed_settings(OptimizerSettings, values.get("optimizer", {}), "optimizer", name),
-        schedule=typed_settings(ScheduleSettings, values.get("schedule", {}), "schedule", name),
-        trainer=typed_settings(TrainerSettings, values.get("trainer", {}), "trainer", name),
+        data=parts["data"],
+        **differing,
+        optimizer=typed(OptimizerSettings, values.get("optimizer", {}), "optimizer"),
+        schedule=typed(ScheduleSettings, values.get("schedule", {}), "schedule"),
+        trainer=typed(TrainerSettings, values.get("trainer", {}), "trainer"),
+        parts=parts,
         values={},
     )
     resolved = {section: plain(getattr(recipe, section)) for section in SECTIONS}
@@ -150,30 +180,13 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     return dataclasses.replace(recipe, values=resolved)
 
 
-def _follow_size(model: Values, model_settings: Any, data: Any, recipe: str) -> None:
-    """Give the model the size of the data's images, in place."""
-    if "size" not in {each.name for each in dataclasses.fields(model_settings)} or not hasattr(data, "size"):
-        return
-    if model.setdefault("size", data.size) != data.size:
-        raise RecipeError(
-            f"recipe '{recipe}': model.size is {model['size']} but data.size is {data.size}. "
-            "Set --data.size only; the model follows."
-        )
-
-
-def _checked_seed(seed: Any, recipe: str) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise RecipeError(f"recipe '{recipe}': seed must be a whole number from 0 to 2**32 - 1, not {seed!r}.")
-    return seed
-
-
-def _named(values: Values, section: str, recipe: str) -> tuple[str, Values]:
+def _named(values: Values, section: str, where: str) -> tuple[str, Values]:
     """The name that a section says, and its other values."""
     rest = dict(_mapping(values, section))
     named = rest.pop("name", None)
     if not isinstance(named, str):
-        raise RecipeError(f"recipe '{recipe}' must say '{section}.name'.")
-    return named, rest
+        raise RecipeError(f"{where} must say '{section}.name'.")
+    return str(named), rest
 
 
 def _change(values: Values, changes: Values) -> None:
@@ -181,7 +194,7 @@ def _change(values: Values, changes: Values) -> None:
     before, source = values.get("data"), changes.get("data.name")
     if isinstance(before, dict) and source not in (None, before.get("name")):
         counts = {part: _count(values, changes, part) for part in ("validation", "test")}
-        known = {each.name for each in dataclasses.fields(source_classes(str(source))[1])}
+        known = {item.name for item in dataclasses.fields(source_classes(str(source))[1])}
         for part in ("data", "validation", "test"):
             values[part] = {key: value for key, value in _mapping(values, part).items() if key in known}
         if {"first", "count"} <= known:
@@ -191,7 +204,7 @@ def _change(values: Values, changes: Values) -> None:
 
 
 def _count(values: Values, changes: Values, part: str) -> int:
-    count = changes.get(f"{part}.count", _mapping(values, part).get("count", 0))
+    count = read_words(int, changes.get(f"{part}.count", _mapping(values, part).get("count", 0)))
     return count if isinstance(count, int) else 0
 
 

@@ -21,9 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from unscene.errors import CheckpointError, RunError
+from unscene.errors import CheckpointError, RecipeError, RunError
+from unscene.plain_yaml import read_yaml
 
 try:
     import fcntl
@@ -119,9 +118,9 @@ class RunFolder:
             CheckpointError: recipe.yaml is damaged.
         """
         try:
-            values = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{self.recipe} is damaged: {' '.join(str(error).split())}.") from None
+            values = read_yaml(self.recipe.read_text(encoding="utf-8"), "its text")
+        except (OSError, UnicodeDecodeError, RecipeError) as error:
+            raise CheckpointError(f"{self.recipe} is damaged: {error}") from None
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.recipe} is damaged: it holds no settings.")
         return values

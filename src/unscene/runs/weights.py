@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from unscene.errors import CheckpointError
+from unscene.plain_yaml import read_yaml
 from unscene.runs.run_folder import RunFolder, write_bytes
 
 FORMAT = "unscene-1"
@@ -132,8 +132,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[st
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by unscene: its metadata lack format '{FORMAT}' and the recipe.")
     try:
-        recipe, provenance = yaml.safe_load(metadata["recipe"]), dict(json.loads(metadata["provenance"]))
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        recipe, provenance = read_yaml(metadata["recipe"], "the recipe"), dict(json.loads(metadata["provenance"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its recipe or provenance is damaged ({_first_line(error)}).") from error
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{path}: its recipe holds no settings.")

@@ -1,0 +1,84 @@
+"""plain_yaml: what scalars mean, what is refused, and that both directions agree."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from unscene.errors import RecipeError
+from unscene.plain_yaml import read_yaml, to_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7", 7),
+        ("-7", -7),
+        ("+1_000", 1000),
+        ("0.5", 0.5),
+        ("1e-4", 1e-4),
+        (".5E+2", 50),
+        ("-2.5e-3", -0.0025),
+        ("1e5", 100_000),
+        ("1.0", 1.0),
+        (".inf", float("inf")),
+        ("-.inf", float("-inf")),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("yes", "yes"),
+        ("007", "007"),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("0x10", "0x10"),
+        ("e4", "e4"),
+        ("'7'", "7"),
+        ("[1, 2e1]", [1, 20]),
+        ("{vae: 0.001}", {"vae": 0.001}),
+        ("a: &x [1]\nb: *x", {"a": [1], "b": [1]}),
+    ],
+)
+def test_scalars_of_yaml_1_2(text, value):
+    assert read_yaml(text, "it") == value
+    assert type(read_yaml(text, "it")) is type(value)
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1", "is not valid YAML"),
+        ("a: 1\na: 2", "'a' stands twice"),
+        ("!!python/object:os.system x", "could not determine a constructor"),
+        ("!!binary aGVsbG8=", "a bytes is neither text"),
+        ("!!int x", "is not valid YAML"),
+        ("9" * 5000, "too large a number"),
+        ("[" * 3000, "is not valid YAML"),
+        (BOMB, "more than 20,000 values"),
+        ("a: &a [*a]", "more than 20,000 values"),
+        ("x" * 300_000, "300,000 characters"),
+    ],
+    ids=["open", "twice", "object", "binary", "int", "huge", "deep", "bomb", "circle", "long"],
+)
+def test_what_is_refused(text, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_yaml(text, "it")
+    assert str(caught.value).startswith("it is not valid YAML")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["7", "1e5", "1e-4", "yes", "true", "null", "", "a: b", "007", "1:30", "2024-01-01", "~", ".5", "#", "é"]
+)
+def test_text_stays_text_for_every_reader(value):
+    assert read_yaml(to_yaml({"path": value}), "it") == {"path": value}
+    assert yaml.safe_load(to_yaml({"path": value})) == {"path": value}
+
+
+def test_numbers_come_back():
+    values = {"a": 1e-5, "b": 3, "c": True, "d": None, "e": [0.1, 1e22]}
+    assert read_yaml(to_yaml(values), "it") == values

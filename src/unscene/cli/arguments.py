@@ -167,14 +167,14 @@ def _add_data(commands: Any) -> None:
     convert.add_argument("--max-objects", type=int, metavar="N", help="clevr: and of more (default 6; 10 at most)")
 
 
-def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
     """Part the settings from the rest: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` (true).
 
     Returns:
-        The other words; the settings as (dotted name, text).
+        The other words; the settings as (dotted name, text), None where no text follows.
     """
     rest: list[str] = []
-    settings: list[tuple[str, str]] = []
+    settings: list[tuple[str, str | None]] = []
     words = list(arguments)
     while words:
         word = words.pop(0)
@@ -185,7 +185,6 @@ def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str,
         if not word.startswith("--") or "." not in name:
             rest.append(word)
             continue
-        if not equals:
-            text = words.pop(0) if words and not words[0].startswith("--") else "true"
-        settings.append((name.replace("-", "_"), text))
+        follows = bool(words) and not words[0].startswith("--")
+        settings.append((name.replace("-", "_"), text if equals else words.pop(0) if follows else None))
     return rest, settings

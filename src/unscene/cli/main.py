@@ -47,7 +47,7 @@ def set_process_up() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages
 
 
-def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> dict[str, Any]:
+def read_changes(settings: list[tuple[str, str | None]], known: argparse.Namespace) -> dict[str, Any]:
     """The settings as values by dotted name.
 
     Raises:
@@ -62,7 +62,7 @@ def read_changes(settings: list[tuple[str, str]], known: argparse.Namespace) -> 
         )
     from unscene.settings import Word
 
-    return {name: Word(text) for name, text in settings}
+    return {name: True if text is None else Word(text) for name, text in settings}
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

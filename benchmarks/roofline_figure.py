@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.machine_rates import MachineRates, dtype_name
+from benchmarks.part_work import PartWork
 from unscene.runs.run_folder import write_bytes
-
-if TYPE_CHECKING:
-    from benchmarks.roofline import PartWork
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#a6761d", "#66419c")
 _INK, _FAINT = "#333333", "#b0b0b0"

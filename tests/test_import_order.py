@@ -111,7 +111,7 @@ HEAVY = {
     "pydantic",
     "pycocotools",
 }
-COMMANDS = ("recipes", "train", "evaluate", "compare", "decompose", "generate", "convert", "demo")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "reproduce", "decompose", "generate", "convert", "demo")
 
 
 def test_importing_the_package_waits_for_nothing():

@@ -10,7 +10,8 @@ import torch
 from benchmarks import machine_rates, roofline
 from benchmarks.machine_rates import MachineRates
 from benchmarks.operation_counter import Operation
-from benchmarks.roofline import PartWork, table, work_of_parts
+from benchmarks.part_work import PartWork, work_of_parts
+from benchmarks.roofline import table
 from unscene.errors import RecipeError, RunError
 
 # 100 FLOP/s in bfloat16, 10 in float32; 50 bytes a second within the cache, 5 beyond

@@ -36,6 +36,13 @@ Scores all on the same scenes: those of the first one's recipe, changed by --dat
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
 Prints one table, and writes it to DIR/compare.json and compare.csv; DIR/index.html adds the validation curves of the
 trainings and the first scenes as every model sees them (curves.png, scenes.png)."""
+REPRODUCE_HELP = """\
+Tables: rmonet_table1, rmonet_table2, rmonet_fig17 to rmonet_fig20, elm_table1, elm_table2; or a YAML file of that form.
+  unscene reproduce rmonet_table1 --rows monet,space --seeds 0,1,2 --minutes 90 --threads 1 --out results/
+Killed, interrupted or stopped by a full disk, the same command continues. Every training has one JSON file,
+RESULTS/TABLE/ROW/seed-N.json; RESULTS/summary.json holds the means over the seeds beside the paper's numbers.
+  unscene reproduce elm_table1 --adopt runs/NAME
+enters a training that was made by `unscene train`, if its settings are those of a row."""
 DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
 and one objects.json in COCO format for all."""
@@ -68,7 +75,7 @@ def build_parser() -> Parser:
     parser = Parser("unscene", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"unscene {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_training, _add_scoring, _add_decompose, _add_data):
+    for add in (_add_training, _add_scoring, _add_reproduce, _add_decompose, _add_data):
         add(commands)
     return parser
 
@@ -134,6 +141,27 @@ def _add_scoring(commands: Any) -> None:
     compare.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
     compare.add_argument("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
     compare.add_argument("--overwrite", action="store_true", help="replace a comparison that is there")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(word) for word in _words(text)]
+
+
+def _add_reproduce(commands: Any) -> None:
+    reproduce = _command(commands, "reproduce", "train and score the rows of a paper's table", REPRODUCE_HELP)
+    reproduce.add_argument("table", metavar="TABLE", help="a table's name, or a YAML file")
+    reproduce.add_argument("--out", type=Path, metavar="RESULTS", default=Path("results"), help="default results/")
+    reproduce.add_argument("--runs", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints (default runs/)")
+    reproduce.add_argument("--rows", type=_words, default=[], metavar="ROW,ROW", help="these rows only")
+    reproduce.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="these seeds instead of each row's own number")
+    reproduce.add_argument("--minutes", type=float, help="of each training, instead of each row's own")
+    reproduce.add_argument("--threads", type=int, default=0, help="of the CPU (default: PyTorch's choice)")
+    reproduce.add_argument("--full", action="store_true", help="the papers' recipes, made for a GPU")
+    reproduce.add_argument("--adopt", type=Path, metavar="RUN", help="enter this training and train nothing")
 
 
 def _add_decompose(commands: Any) -> None:

@@ -218,6 +218,28 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
+def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Train and score the rows of a paper's table."""
+    from unscene.evaluation.paper_tables import choose_rows, find_table
+    from unscene.evaluation.reproduce import Queue, adopt, reproduce
+
+    table = find_table(arguments.table, arguments.full)
+    queue = Queue(
+        table,
+        choose_rows(table, arguments.rows),
+        arguments.out,
+        arguments.runs,
+        seeds=arguments.seeds,
+        minutes=arguments.minutes,
+        threads=arguments.threads,
+    )
+    if arguments.adopt:
+        print(adopt(queue, arguments.adopt))
+        return
+    print("\n".join(reproduce(queue).lines()))
+    print(f"\n{arguments.out / 'summary.json'}")
+
+
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Decompose a person's images."""
     import unscene
@@ -294,6 +316,7 @@ COMMANDS = {
     "train": run_train,
     "evaluate": run_evaluate,
     "compare": run_compare,
+    "reproduce": run_reproduce,
     "decompose": run_decompose,
     "generate": run_generate,
     "convert": run_convert,

@@ -10,6 +10,13 @@ from torch import Tensor
 from unscene.errors import TrainingError
 from unscene.scene import Decomposition
 
+DECOMPOSING = "decomposing"
+
+
+def is_decomposing(verdict: str) -> bool:
+    """Whether a verdict of `Health` says that the model decomposes; every other finding is a collapse."""
+    return verdict.startswith(DECOMPOSING)
+
 
 class Health:
     """Running means over the images of a validation: `update`, `compute`, `verdict`, `merge`."""
@@ -75,7 +82,7 @@ class Health:
             finding = "undecided: the slots share every pixel, none of them takes one"
         else:
             what = "foreground" if "background" in numbers else "image"
-            finding = f"decomposing: several slots share the {what}"
+            finding = f"{DECOMPOSING}: several slots share the {what}"
         return f"{finding} ({shown})"
 
 

@@ -38,7 +38,7 @@ def holds_run_of(recipe: Recipe, out: Path) -> bool:
         return False
     values = run.recipe_values()
     there = read_recipe(values, str(values.get("name", "")))
-    before, now = dict(_settings(there)), dict(_settings(recipe))
+    before, now = settings_of(there), settings_of(recipe)
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differing:
         name = differing[0]
@@ -49,12 +49,11 @@ def holds_run_of(recipe: Recipe, out: Path) -> bool:
     return True
 
 
-def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """The settings that make a run what it is, by dotted name."""
-    for section in ("seed", "model", "data", "validation", "test", "optimizer"):
-        for name, value in _leaves(section, recipe.values[section]):
-            if not name.startswith(RESUMABLE):
-                yield name, value
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """The settings that make a run what it is, by dotted name; what `RESUMABLE` names is left out."""
+    sections = ("seed", "model", "data", "validation", "test", "optimizer")
+    leaves = (leaf for section in sections for leaf in _leaves(section, recipe.values[section]))
+    return {name: value for name, value in leaves if not name.startswith(RESUMABLE)}
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

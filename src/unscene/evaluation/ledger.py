@@ -1,0 +1,143 @@
+"""The ledger: one small JSON file for each training of a paper's row, and the means over their seeds.
+
+RESULTS/TABLE/ROW/seed-N.json   one training: its recipe, commit, hardware, length, curve, health and scores
+RESULTS/summary.json            all rows: mean and standard deviation over the seeds, beside the paper's numbers
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from unscene.errors import DataError
+from unscene.evaluation.paper_tables import PaperRow, PaperTable
+from unscene.report.table import Row, Table
+from unscene.runs.run_folder import RunFolder, write_text, writing
+
+SCHEMA = 1  # of the entries; raised whenever a name in them changes its meaning
+
+
+def entry_path(results: Path, row: PaperRow, seed: int) -> Path:
+    """Where the entry of a row and a seed lies."""
+    return results.joinpath(*row.home, f"seed-{seed}.json")
+
+
+def stage_checkpoint(run: RunFolder, number: int) -> Path:
+    """Where a training keeps the checkpoint of a stage, from 1."""
+    return run.checkpoints / f"stage-{number}.ckpt"
+
+
+def read_entry(path: Path) -> dict[str, Any] | None:
+    """An entry, or None where there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}). Remove it; the same command makes it again.") from None
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        raise DataError(f"{path} is no entry of schema {SCHEMA}. Remove it; the same command makes it again.")
+    return entry
+
+
+def write_entry(path: Path, entry: Mapping[str, Any]) -> None:
+    """Write an entry, whole or not at all."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"schema": SCHEMA, **entry}, indent=1, ensure_ascii=False) + "\n")
+
+
+def scored_entries(results: Path, row: PaperRow) -> list[dict[str, Any]]:
+    """The finished trainings of a row, those that failed included, by seed."""
+    paths = sorted(results.joinpath(*row.home).glob("seed-*.json"), key=lambda path: (len(path.name), path.name))
+    entries = [entry for path in paths if (entry := read_entry(path))]
+    return [entry for entry in entries if entry["metrics"] or entry.get("failed")]
+
+
+def results_table(results: Path, table: PaperTable) -> Table:
+    """The means over the seeds, a row for each of the paper's and, where a training has stages, for each stage."""
+    rows: list[Row] = []
+    several = len({row.data for row in table.rows.values()}) > 1
+    for row in table.rows.values():
+        name = f"{row.title}, {row.data}" if several else row.title
+        entries = scored_entries(results, row)
+        for number in range(len(row.stages) - 1):
+            stages = [entry["stages"][number] for entry in entries if len(entry.get("stages", [])) > number]
+            if stages:
+                steps = round(fmean(stage["step"] for stage in stages))
+                rows.append(_row(f"{name}, step {steps:,}", stages, {}))
+        rows.append(_row(name, entries, row.paper))
+    note = (
+        "mean ± standard deviation over the seeds, collapsed trainings included; foreground ARI of all K slots, and of "
+    )
+    return Table(
+        "row",
+        ("seeds", "share_decomposing", "training_minutes", *table.metrics),
+        tuple(rows),
+        unranked=frozenset(("seeds", "share_decomposing", "training_minutes", *table.metrics)),
+        notes=(f"{table.title}: {note}the objects' slots alone (ARI objects).",),
+    )
+
+
+def _row(name: str, entries: list[dict[str, Any]], paper: Mapping[str, float]) -> Row:
+    metrics = mean_metrics(entries)
+    values: dict[str, Any] = {"seeds": len(entries) or None}
+    if entries:
+        values["share_decomposing"] = fmean(not entry["collapsed"] for entry in entries)
+        values["training_minutes"] = fmean(entry["minutes"] for entry in entries)
+    return Row(
+        name,
+        values | {metric: value["mean"] for metric, value in metrics.items()},
+        paper,
+        {metric: value["sd"] for metric, value in metrics.items() if value["sd"] is not None},
+    )
+
+
+def mean_metrics(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation (of the sample; None for one value) of every metric that applies."""
+    values: dict[str, list[float]] = {}
+    for entry in entries:
+        for name, value in entry["metrics"].items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return {name: {"mean": fmean(each), "sd": stdev(each) if len(each) > 1 else None} for name, each in values.items()}
+
+
+def summary(results: Path, tables: Iterable[PaperTable]) -> list[dict[str, Any]]:
+    """Every row that has a finished training, ready for JSON."""
+    rows = []
+    for table in tables:
+        for name, row in table.rows.items():
+            entries = scored_entries(results, row)
+            if not entries:
+                continue
+            rows.append(
+                {
+                    "table": table.name,
+                    "row": name,
+                    "data": row.data,
+                    "recipe": row.recipe,
+                    "seeds": [entry["seed"] for entry in entries],
+                    "collapsed": sum(entry["collapsed"] for entry in entries),
+                    "minutes": fmean(entry["minutes"] for entry in entries),
+                    "steps": fmean(entry["steps"] for entry in entries),
+                    "commits": sorted({commit for entry in entries for commit in entry["commits"]}),
+                    "metrics": mean_metrics(entries),
+                    "paper": row.paper,
+                }
+            )
+    return rows
+
+
+def write_summary(results: Path, tables: Iterable[PaperTable]) -> None:
+    """Write `summary.json`."""
+    with writing(results):
+        results.mkdir(parents=True, exist_ok=True)
+    write_text(results / "summary.json", json.dumps(summary(results, tables), indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,319 @@
+"""Reproduce a table of the papers: a queue of trainings that can be killed at any time and started again.
+
+For each seed and row: train, or resume the training that was broken off; score it on its recipe's test scenes; write
+one entry of the ledger (`unscene.evaluation.ledger`). The entry is written first when the training has ended, without
+scores, and again with them. So whatever stops the queue, the same command continues with what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from unscene.data.generate import generate
+from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError, UnsceneError
+from unscene.evaluation.evaluate import measure
+from unscene.evaluation.ledger import (
+    entry_path,
+    read_entry,
+    results_table,
+    stage_checkpoint,
+    write_entry,
+    write_summary,
+)
+from unscene.evaluation.ledger_figure import draw_figure
+from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
+from unscene.evaluation.test_data import scenes_to_score
+from unscene.metrics.health import is_decomposing
+from unscene.report.table import Table
+from unscene.runs.loading import load
+from unscene.runs.metrics_csv import MetricsTable, read_columns
+from unscene.runs.recipe import Recipe, read_recipe
+from unscene.runs.resuming import holds_run_of, settings_of
+from unscene.runs.run_folder import RunFolder, write_bytes
+from unscene.runs.training_record import read_training
+from unscene.runs.weights import read_checkpoint
+from unscene.training.train import train
+
+CURVE = ("ari_fg", "ari_fg_objects", "ami_fg", "map_50", "located", "iou_polarity", "reconstruction_mse")
+HARDWARE = ("cpu", "cores", "threads", "gpu", "torch")
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What is trained, and where it goes.
+
+    Attributes:
+        table: of a paper.
+        rows: of it that are trained and shown.
+        results: folder of the ledger.
+        runs: folder of the trainings, which are large: checkpoints, curves, samples.
+        seeds: of every row; None for as many as each row has.
+        minutes: of training for every row instead of its own; None leaves those.
+        threads: of the CPU; 0 leaves PyTorch's choice.
+        progress: show bars and lines on stderr.
+    """
+
+    table: PaperTable
+    rows: dict[str, PaperRow]
+    results: Path
+    runs: Path
+    seeds: Sequence[int] | None = None
+    minutes: float | None = None
+    threads: int = 0
+    progress: bool = True
+
+    def jobs(self) -> Iterator[tuple[PaperRow, int]]:
+        """The rows and seeds, first every row with its first seed."""
+        seeds = {name: list(self.seeds or range(row.seeds)) for name, row in self.rows.items()}
+        for turn in range(max(map(len, seeds.values()), default=0)):
+            for name, row in self.rows.items():
+                if turn < len(seeds[name]):
+                    yield row, seeds[name][turn]
+
+
+def reproduce(queue: Queue) -> Table:
+    """Train and score whatever is missing, and return the table.
+
+    Raises:
+        RunError: a disk is full, a run is in use, or at the end: some trainings failed. All others are in the ledger.
+        KeyboardInterrupt: Ctrl-C; the training that ran has a checkpoint.
+    """
+    failures = []
+    for row, seed in queue.jobs():
+        name = f"{'/'.join(row.home)}, seed {seed}"
+        try:
+            _finish(queue, row, seed, name)
+        except RunError:
+            raise
+        except UnsceneError as error:
+            failures.append(f"{name}: {error}")
+            _say(queue, f"{name} failed: {error}")
+        _write_summary(queue)
+    if failures:
+        raise RunError(f"{len(failures)} of the trainings failed; the same command tries them again. {failures[0]}")
+    figure = draw_figure(queue.results, queue.runs, queue.table)
+    if figure:
+        write_bytes(queue.results / f"{queue.table.name}.png", figure)
+    return results_table(queue.results, replace(queue.table, rows=queue.rows))
+
+
+def adopt(queue: Queue, folder: Path) -> Path:
+    """Enter a training that was made by other means, if it is one of the table's; return its entry's file.
+
+    Raises:
+        RunError: its recipe is none of the rows'; the message names a setting that differs.
+        CheckpointError: it is no run's folder, or has no weights.
+    """
+    run = RunFolder.open(folder)
+    values = run.recipe_values()
+    recipe = read_recipe(values, str(values.get("name", "")))
+    differing = f"no row has the model {recipe.model_name}."
+    for row in queue.rows.values():
+        wanted = row.resolved(recipe.seed)
+        try:
+            holds_run_of(wanted, folder)
+        except RunError as error:
+            differing = str(error) if wanted.model_name == recipe.model_name else differing
+            continue
+        entry = _entry_of_training(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True}
+        path = entry_path(queue.results, row, recipe.seed)
+        _score(queue, path, row, run, entry)
+        _write_summary(queue)
+        return path
+    raise RunError(f"{folder} was trained by other settings than the rows of {queue.table.name}: {differing}")
+
+
+def _write_summary(queue: Queue) -> None:
+    write_summary(queue.results, {**paper_tables(), queue.table.name: queue.table}.values())
+
+
+def _finish(queue: Queue, row: PaperRow, seed: int, name: str) -> None:
+    """Bring one training to its end and into the ledger, from wherever it stands."""
+    minutes = row.minutes if queue.minutes is None else queue.minutes
+    path = entry_path(queue.results, row, seed)
+    recipe = _with_paths(row, queue.runs).resolved(seed)
+    if queue.threads:
+        recipe = _with_trainer(recipe, threads=queue.threads)
+    if minutes:  # a short training has checkpoints to resume from, too
+        recipe = _with_trainer(recipe, checkpoint_minutes=min(recipe.trainer.checkpoint_minutes, minutes / 5))
+    folder, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
+    run, entry = RunFolder(folder), read_entry(path)
+    if entry is not None and _is_enough(entry, recipe, minutes):
+        if entry["metrics"]:
+            return
+        if resume:
+            return _score(queue, path, row, run, entry)
+    _say(queue, f"{name}: {'resumes' if resume else 'trains'} in {folder}")
+    _draw_files(row, queue.runs)
+    try:
+        _train(row, recipe, run, resume, minutes)
+    except TrainingError as error:
+        write_entry(path, _entry_of_training(row, recipe, run, minutes) | {"failed": str(error), "collapsed": True})
+        raise
+    entry = _entry_of_training(row, recipe, run, minutes)
+    write_entry(path, entry)
+    _score(queue, path, row, run, entry)
+
+
+def _run_folder(base: Path, recipe: Recipe) -> tuple[Path, bool]:
+    """The folder that holds this training, to resume it, or the first one that is free."""
+    for number in count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not path.exists() or not any(path.iterdir()):
+            return path, False
+        try:
+            if holds_run_of(recipe, path):
+                return path, True
+        except (RunError, RecipeError, CheckpointError):  # other settings, or those of another version
+            continue
+    raise AssertionError
+
+
+def _is_enough(entry: dict[str, Any], recipe: Recipe, minutes: float) -> bool:
+    """Whether an entry is of a training of this recipe that is long enough."""
+    try:
+        if settings_of(read_recipe(entry["recipe"], recipe.name)) != settings_of(recipe):
+            return False
+    except RecipeError:  # it has settings of another version
+        return False
+    planned = entry["planned_minutes"]
+    long_enough = entry["steps"] >= recipe.trainer.max_steps or (minutes > 0 and planned >= minutes)
+    return not entry.get("failed") and (bool(entry.get("adopted")) or long_enough)
+
+
+def _train(row: PaperRow, recipe: Recipe, run: RunFolder, resume: bool, minutes: float) -> None:
+    """Train to the end of each stage; the checkpoint at the end of a stage is kept."""
+    for number, share in enumerate(row.stages, start=1):
+        kept = stage_checkpoint(run, number)
+        if kept.is_file():
+            continue
+        trainer: dict[str, Any] = {"max_steps": max(1, round(share * recipe.trainer.max_steps))}
+        if minutes:
+            trainer["max_minutes"] = share * minutes - (_minutes_so_far(run) if resume else 0.0)
+        if trainer.get("max_minutes", 1.0) > 0:
+            train(_with_trainer(recipe, **trainer), run.path, resume)
+        resume = True
+        if len(row.stages) > 1:
+            write_bytes(kept, run.last.read_bytes())
+
+
+def _with_trainer(recipe: Recipe, **settings: Any) -> Recipe:
+    """The recipe with other settings of the trainer."""
+    return read_recipe(recipe.values, recipe.name, {f"trainer.{name}": value for name, value in settings.items()})
+
+
+def _minutes_so_far(run: RunFolder) -> float:
+    """Minutes of training in the last checkpoint; what came after it is trained again."""
+    if not run.last.is_file():
+        return 0.0
+    table = MetricsTable(run.metrics)
+    table.keep_until(int(read_checkpoint(run.last)["global_step"]))
+    return table.last_seconds() / 60
+
+
+def _entry_of_training(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dict[str, Any]:
+    """What the ledger says of a training, before its scores."""
+    training, starts = read_training(run), run.starts()
+    steps = training.steps if training else 0
+    machines = [{name: start.get(name) for name in HARDWARE} for start in starts]
+    return {
+        "table": row.home[0],
+        "row": row.home[1],
+        "seed": recipe.seed,
+        "recipe": {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}},
+        "commits": list(dict.fromkeys(str(start.get("commit")) for start in starts)),
+        "hardware": [machine for index, machine in enumerate(machines) if machine not in machines[:index]],
+        "steps": steps,
+        "images": steps * recipe.trainer.batch_size,
+        "minutes": round(training.minutes, 2) if training else 0.0,
+        "planned_minutes": minutes,
+        "images_per_second": _rounded(training.images_per_second) if training else None,
+        "restarts": len(run.restarts.read_text(encoding="utf-8").splitlines()) if run.restarts.is_file() else 0,
+        "curve": _curve(run),
+        "collapsed": False,
+        "metrics": {},
+    }
+
+
+def _curve(run: RunFolder) -> dict[str, list[float | None]]:
+    """Step, minutes and scores of every validation, as columns."""
+    if not run.metrics.is_file():
+        return {}
+    columns, clock = read_columns(run.metrics)
+    scores = {name: columns[f"val/{name}"] for name in CURVE if f"val/{name}" in columns}
+    steps = sorted({float(step) for points in scores.values() for step in points[:, 0]})
+    minutes = {float(step): float(seconds) / 60 for step, seconds in clock}
+    curve: dict[str, list[float | None]] = {"step": [*steps], "minutes": [round(minutes[step], 2) for step in steps]}
+    for name, points in scores.items():
+        at = {float(step): float(value) for step, _, value in points}
+        curve[name] = [_rounded(at.get(step)) for step in steps]
+    return curve
+
+
+def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[str, Any]) -> None:
+    """Score a training, and each of its stages, on its test scenes, and complete its entry."""
+    if queue.threads:
+        torch.set_num_threads(queue.threads)
+    scores = _scores_of(run.path, queue.progress)
+    stages = []
+    for number in range(1, len(row.stages)):
+        loaded = load(stage_checkpoint(run, number))
+        kept = {"step": loaded.provenance["step"], **_scores_of(stage_checkpoint(run, number), queue.progress)}
+        stages.append(kept | {"minutes": round(entry["minutes"] * row.stages[number - 1], 2)})
+    write_entry(path, entry | scores | ({"stages": stages} if stages else {}))
+
+
+def _scores_of(weights: Path, progress: bool) -> dict[str, Any]:
+    """Health and scores of a run's best weights, or of a checkpoint, on its recipe's test scenes."""
+    loaded = load(weights)
+    source, described = scenes_to_score(loaded, None, {})
+    result = measure(
+        loaded, source, count=len(source), description_of_data=described, progress=progress, examples=False
+    )
+    ran = result.provenance["evaluation"]
+    return {
+        "collapsed": not is_decomposing(result.verdict),
+        "verdict": result.verdict,
+        "health": {name: _rounded(value) for name, value in result.health.items()},
+        "metrics": {name: _rounded(value) for name, value in result.metrics.items()},
+        "located_objects": {name: asdict(each) for name, each in result.located.items()},
+        "scored": {
+            "scenes": len(source),
+            "data": {name: value for name, value in described.items() if name in ("source", "seed", "count", "size")},
+            "weights_step": result.provenance["weights"].get("step"),
+            **{name: ran[name] for name in ("commit", "date", "precision", "cpu", "threads")},
+        },
+    }
+
+
+def _with_paths(row: PaperRow, runs: Path) -> PaperRow:
+    """The row whose recipe reads its files of scenes in the folder of the trainings."""
+    paths = {setting: str(runs / "data" / values["file"]) for setting, values in row.files.items()}
+    return replace(row, changes={**row.changes, **paths})
+
+
+def _draw_files(row: PaperRow, runs: Path) -> None:
+    """Draw the row's files of scenes where they are missing."""
+    for values in row.files.values():
+        path = runs / "data" / values["file"]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            settings = {name: value for name, value in values.items() if name not in ("file", "source")}
+            generate(values["source"], path, settings)
+
+
+def _rounded(value: float | int | None) -> float | int | None:
+    """Six significant digits: as much as can be measured again."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _say(queue: Queue, line: str) -> None:
+    if queue.progress:
+        tqdm.write(line)

@@ -1,0 +1,270 @@
+"""reproduce: whatever stops the queue, the same command finishes it, and every number of the table is in the ledger."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from unscene.cli.main import main
+from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError
+from unscene.evaluation import reproduce as module
+from unscene.evaluation.ledger import mean_metrics, read_entry, results_table, summary, write_entry
+from unscene.evaluation.paper_tables import choose_rows, find_table, paper_tables
+from unscene.evaluation.reproduce import Queue, adopt, reproduce
+from unscene.recipes import recipe_names, recipe_values
+
+
+@pytest.fixture
+def table_file(tiny, tmp_path):
+    """A table of the tiny recipe: `a` as it is, `b` with another rate, `c` shows `a` again."""
+    recipe = tmp_path / "tiny.yaml"
+    values = {name: value for name, value in tiny().values.items() if name != "about"}
+    recipe.write_text(yaml.safe_dump(values))
+    row = {"title": "A", "data": "sprites", "recipe": str(recipe), "paper": {"ari_fg": 0.9}}
+    rows = {
+        "a": row,
+        "b": {**row, "title": "B", "changes": {"optimizer.weight_decay": 0.01}, "seeds": 2},
+        "c": {"like": "tiny/a", "title": "C", "paper": {"map_50": 0.5}},
+    }
+    table = tmp_path / "tables.yaml"
+    table.write_text(yaml.safe_dump({"tiny": {"title": "Tiny", "metrics": ["ari_fg", "map_50"], "rows": rows}}))
+    return table
+
+
+@pytest.fixture
+def make_queue(table_file, tmp_path):
+    def make(*rows, **more):
+        table = find_table(str(table_file))
+        options = {"threads": 1, "progress": False} | more
+        return Queue(table, choose_rows(table, rows), tmp_path / "results", tmp_path / "runs", **options)
+
+    return make
+
+
+@pytest.fixture
+def at_its_place(trained, tmp_path):
+    """The trained run, where the queue expects the run of row `a`, seed 0."""
+    folder = tmp_path / "runs" / "tiny" / "a" / "seed-0"
+    shutil.copytree(trained.path, folder)
+    return folder
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("nothing is to be trained")
+
+    monkeypatch.setattr(module, "train", refuse)
+
+
+def entry(tmp_path, row="a", seed=0):
+    return read_entry(tmp_path / "results" / "tiny" / row / f"seed-{seed}.json")
+
+
+def test_a_training_at_its_place_is_scored_and_a_finished_one_is_left_alone(
+    make_queue, at_its_place, tmp_path, monkeypatch
+):
+    table = reproduce(make_queue("a", "c"))
+    first = entry(tmp_path)
+    assert (first["seed"], first["steps"], first["images"]) == (0, 6, 24)
+    assert first["scored"]["scenes"] == 4
+    assert first["metrics"].keys() >= {"ari_fg", "ari_fg_objects", "map_50_95", "map_50", "map_75"}
+    assert first["recipe"]["model"]["name"] == "rmonet"
+    assert first["hardware"][0]["cpu"]
+    assert len(first["commits"]) == 1
+    assert first["curve"]["step"] == [6]
+    assert first["verdict"]
+    rows = {row.name: row for row in table.rows}
+    assert rows["A"].values["ari_fg"] == rows["C"].values["ari_fg"] == first["metrics"]["ari_fg"]
+    assert (rows["A"].paper, rows["C"].paper) == ({"ari_fg": 0.9}, {"map_50": 0.5})
+    monkeypatch.setattr(module, "train", None)
+    monkeypatch.setattr(module, "measure", None)
+    assert reproduce(make_queue("a", "c")) == table
+
+
+def test_a_queue_killed_before_the_scores_only_scores(make_queue, at_its_place, no_training, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_train", lambda *arguments: None)
+    reproduce(make_queue("a"))
+    scored = entry(tmp_path)
+    write_entry(tmp_path / "results" / "tiny" / "a" / "seed-0.json", {**scored, "metrics": {}})
+    assert results_table(tmp_path / "results", make_queue("a").table).rows[0].values == {"seeds": None}
+    reproduce(make_queue("a"))
+    assert entry(tmp_path)["metrics"]["ari_fg"] == scored["metrics"]["ari_fg"]
+
+
+def test_a_killed_queue_is_finished_by_the_same_command(table_file, tmp_path, capsys):
+    values = yaml.safe_load(table_file.read_text())
+    settings = {"trainer.max_steps": 30, "trainer.checkpoint_minutes": 0.002}
+    values["tiny"]["rows"] = {"a": {**values["tiny"]["rows"]["a"], "changes": settings}}
+    table_file.write_text(yaml.safe_dump(values))
+    words = ["reproduce", str(table_file), "--out", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    words += ["--threads", "1"]
+    checkpoint = tmp_path / "runs" / "tiny" / "a" / "seed-0" / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen([sys.executable, "-m", "unscene", *words], stderr=subprocess.DEVNULL)
+    while not checkpoint.is_file() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert entry(tmp_path) is None
+    assert main(words) == 0
+    finished = entry(tmp_path)
+    assert finished["steps"] == 30
+    starts = json.loads((checkpoint.parent.parent / "environment.json").read_text())
+    assert [start["first_step"] > 0 for start in starts] == [False, True]
+    assert "0.900" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert (row["table"], row["row"], row["data"], row["seeds"]) == ("tiny", "a", "sprites", [0])
+    assert row["metrics"]["ari_fg"] == {"mean": finished["metrics"]["ari_fg"], "sd": None}
+    assert row["paper"] == {"ari_fg": 0.9}
+
+
+def test_a_longer_training_resumes_the_shorter_one(make_queue, at_its_place, table_file, tmp_path, monkeypatch):
+    reproduce(make_queue("a"))
+    values = yaml.safe_load(table_file.read_text())
+    values["tiny"]["rows"]["a"]["changes"] = {"trainer.max_steps": 8}
+    table_file.write_text(yaml.safe_dump(values))
+    reproduce(make_queue("a"))
+    assert entry(tmp_path)["steps"] == 8
+    starts = json.loads((at_its_place / "environment.json").read_text())
+    assert [start["first_step"] for start in starts][-1] == 6
+
+
+def test_a_run_of_other_settings_is_never_touched(make_queue, at_its_place, tmp_path, monkeypatch):
+    other = tmp_path / "runs" / "tiny" / "b" / "seed-1"  # row b has another weight decay
+    shutil.copytree(at_its_place, other)
+    before = sorted((path, path.stat().st_mtime_ns) for path in other.rglob("*"))
+    trained = []
+
+    def note(row, recipe, run, resume, minutes):
+        trained.append((run.path, resume))
+        raise TrainingError("stop here")
+
+    monkeypatch.setattr(module, "_train", note)
+    with pytest.raises(RunError):
+        reproduce(make_queue("b", seeds=[1]))
+    assert trained == [(other.with_name("seed-1-2"), False)]
+    assert sorted((path, path.stat().st_mtime_ns) for path in other.rglob("*")) == before
+
+
+def test_a_failed_training_is_counted_the_others_go_on_and_the_next_call_tries_again(
+    make_queue, at_its_place, tmp_path, monkeypatch
+):
+    real = module._train
+
+    def fails_for_b(row, recipe, run, resume, minutes):
+        if row.title == "B":
+            raise TrainingError("the loss is not finite.")
+        real(row, recipe, run, resume, minutes)
+
+    monkeypatch.setattr(module, "_train", fails_for_b)
+    queue = make_queue("b", "a", seeds=[0])
+    with pytest.raises(RunError, match=r"1 of the trainings failed.*tiny/b, seed 0: the loss is not finite"):
+        reproduce(queue)
+    assert entry(tmp_path)["metrics"]
+    failed = entry(tmp_path, "b")
+    assert (failed["collapsed"], failed["failed"], failed["metrics"]) == (True, "the loss is not finite.", {})
+    by_row = {row["row"]: row for row in summary(tmp_path / "results", [queue.table])}
+    assert (by_row["b"]["collapsed"], by_row["b"]["seeds"], by_row["b"]["metrics"]) == (1, [0], {})
+    tried = []
+    monkeypatch.setattr(module, "_train", lambda row, *others: tried.append(row.title))
+    monkeypatch.setattr(module, "_score", lambda *arguments: None)
+    reproduce(queue)
+    assert tried == ["B"]
+
+
+def test_a_full_disk_stops_the_queue_and_leaves_no_entry(make_queue, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise RunError("the disk is full.")
+
+    monkeypatch.setattr(module, "_train", full)
+    with pytest.raises(RunError, match="disk is full"):
+        reproduce(make_queue())
+    assert not list((tmp_path / "results").rglob("seed-*.json"))
+
+
+def test_a_training_made_elsewhere_is_adopted_only_where_its_settings_are_a_rows(make_queue, trained, tmp_path):
+    path = adopt(make_queue(), trained.path)
+    assert path == tmp_path / "results" / "tiny" / "a" / "seed-0.json"
+    assert entry(tmp_path)["adopted"] is True
+    assert entry(tmp_path)["commits"] == [str(trained.starts()[0]["commit"])]
+    with pytest.raises(RunError, match=r"other settings than the rows of tiny: .*weight_decay"):
+        adopt(make_queue("b"), trained.path)
+    with pytest.raises(CheckpointError):
+        adopt(make_queue(), tmp_path)
+
+
+def test_stages_are_scored_and_drawn(make_queue, table_file, tmp_path):
+    values = yaml.safe_load(table_file.read_text())
+    values["tiny"]["rows"] = {"a": {**values["tiny"]["rows"]["a"], "stages": [0.5, 1.0]}}
+    values["tiny"]["figure"] = "scenes"
+    table_file.write_text(yaml.safe_dump(values))
+    table = reproduce(make_queue())
+    stages = entry(tmp_path)["stages"]
+    assert [stage["step"] for stage in stages] == [3]
+    assert [row.name for row in table.rows] == ["A, step 3", "A"]
+    assert table.rows[0].values["ari_fg"] == stages[0]["metrics"]["ari_fg"]
+    assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, at_its_place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "train", lambda recipe, _, resume: asked.append((recipe.trainer.max_minutes, resume)))
+    reproduce(make_queue("a", minutes=2.0))
+    ((minutes, resume),) = asked
+    assert resume
+    assert 1 < minutes < 2
+    monkeypatch.setattr(module, "_minutes_so_far", lambda run: 2.0)
+    reproduce(make_queue("a", minutes=2.0))
+    assert len(asked) == 1
+
+
+def test_means_by_hand():
+    entries = [{"metrics": {"ari_fg": 0.5, "map_50": None}}, {"metrics": {"ari_fg": 0.7, "map_50": 0.1}}]
+    means = mean_metrics(entries)
+    assert means["ari_fg"] == {"mean": pytest.approx(0.6), "sd": pytest.approx(0.02**0.5)}
+    assert means["map_50"] == {"mean": 0.1, "sd": None}
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", paper_tables())
+def test_every_row_names_a_recipe_that_can_be_read(name, full):
+    table = find_table(name, full)
+    for row in table.rows.values():
+        assert row.resolved(7).seed == 7
+        assert sorted(row.stages) == list(row.stages)
+        assert row.stages[-1] == 1
+
+
+def test_the_papers_numbers_are_those_of_its_recipes():
+    compared = 0
+    for name in paper_tables():
+        table = find_table(name)
+        for row in table.rows.values():
+            known = row.full if row.full in recipe_names() else row.recipe
+            reported = recipe_values(known.replace("/clevr_scenes", "/clevr"))["about"].get("reported", {})
+            for metric in row.paper.keys() & reported.keys():
+                compared += 1
+                assert row.paper[metric] == reported[metric], (name, row.title, metric)
+    assert compared > 25
+
+
+def test_wrong_words_name_the_nearest():
+    with pytest.raises(RecipeError, match=r"no table 'rmonet_tabel1'.* Did you mean 'rmonet_table1'\?"):
+        find_table("rmonet_tabel1")
+    with pytest.raises(RecipeError, match=r"no row 'monnet'.* Did you mean 'monet'\?"):
+        choose_rows(find_table("rmonet_table1"), ["monnet"])
+
+
+def test_a_damaged_entry_is_named(tmp_path):
+    path = tmp_path / "seed-0.json"
+    path.write_text("{")
+    with pytest.raises(Exception, match=r"seed-0\.json is damaged.*Remove it"):
+        read_entry(path)
+    assert read_entry(tmp_path / "none.json") is None

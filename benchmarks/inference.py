@@ -30,7 +30,7 @@ def model_to_measure(recipe: Recipe, device: torch.device | str) -> nn.Module:
     model: nn.Module = recipe.build_model()
     if recipe.name in shipped_weights():
         loaded = load(recipe.name)
-        if loaded.settings.model == recipe.model:
+        if loaded.recipe.model == recipe.model:
             model = loaded.model
     model.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

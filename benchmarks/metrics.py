@@ -21,7 +21,7 @@ from benchmarks.reference.box_ap import plain_box_ap
 from benchmarks.timing import Comparison, Subject, measure
 from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import TrainingError
-from unscene.metrics import METRICS
+from unscene.metrics import new_metric
 from unscene.metrics.ari import adjusted_rand_index
 from unscene.metrics.contingency import contingency_table
 from unscene.scene import Decomposition, Scene
@@ -55,7 +55,7 @@ def by_metric(name: str, scene: Scene, made: Decomposition, batch: int) -> Calla
     ]
 
     def computed() -> dict[str, float | int | None]:
-        metric = METRICS[name]()
+        metric = new_metric(name)
         for part, answer in batches:
             metric.update(part, answer)
         return metric.compute()

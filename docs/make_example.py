@@ -24,7 +24,7 @@ def decomposed(name: str) -> np.ndarray:
     """The three rows of a model, [H, W, 3], with a gap below and to the right of each picture."""
     model = unscene.load(name)
     zoom = max(1, SIDE // model.size)
-    drawn = model.settings.source("test", seed=SEED, count=SCENES).batch(np.arange(SCENES))["image"]
+    drawn = model.recipe.source("test", seed=SEED, count=SCENES).batch(np.arange(SCENES))["image"]
     result = model.decompose(torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255)
     labels = result.labels() + (result.background is None)  # 0 is left untinted
     reconstruction = (result.reconstruction().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from unscene.data import shifts_of, source_classes
+from unscene.data import shifts_of, source_class
 from unscene.data.clevr.objects import COLOURS
 from unscene.report.overlay import bold_font
 
@@ -26,8 +26,8 @@ LABEL_COLOURS = np.array([(0, 0, 0), *COLOURS.values(), (255, 255, 255), (255, 1
 
 def column(generator: str, index: int, changes: dict[str, Any]) -> NDArray[np.uint8]:
     """One scene and its label map below it, [height, width, 3]."""
-    source_class, settings_class = source_classes(generator)
-    drawn = source_class(settings_class(size=SIZE, **changes)).batch([index])
+    source = source_class(generator)
+    drawn = source(source.Settings(size=SIZE, **changes)).batch([index])
     between = np.full((GAP // 2, SIZE, 3), 255, np.uint8)
     return np.concatenate([drawn["image"][0], between, LABEL_COLOURS[drawn["labels"][0]]])
 

@@ -188,7 +188,7 @@ class FakeLoaded:
     data: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         return {
             "about": {"title": "colours are objects", "reported": self.reported},
             "model": {"name": "colour", "num_slots": self.model.num_slots},

@@ -29,8 +29,8 @@ def examples(monkeypatch, tmp_path) -> ModuleType:
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, str(PAGE), "exec"), module.__dict__)
     monkeypatch.setitem(MODELS, "greys", "examples_of_the_page:Greys")
-    monkeypatch.setitem(SOURCES, "stripes", "examples_of_the_page:Stripes,StripesSettings")
-    monkeypatch.setitem(METRICS, "sharpness", module.Sharpness)
+    monkeypatch.setitem(SOURCES, "stripes", "examples_of_the_page:Stripes")
+    monkeypatch.setitem(METRICS, "sharpness", "examples_of_the_page:Sharpness")
     (recipe,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "greys.yaml").write_text(recipe)
     return module

@@ -28,15 +28,15 @@ def loaded(make_loaded, make_model):
     @dataclass
     class Shifting(make_loaded):
         @property
-        def recipe(self) -> dict[str, Any]:
-            return super().recipe | {"test": {"count": 8, "seed": 3}}
+        def config(self) -> dict[str, Any]:
+            return super().config | {"test": {"count": 8, "seed": 3}}
 
         @property
-        def settings(self):
-            def source(part, **changes):
-                return MultiDSprites(MultiDSpritesSettings(**{"count": 8, "seed": 3, **changes}))
+        def recipe(self):
+            def data_settings(part, **changes):
+                return MultiDSpritesSettings(**{"count": 8, "seed": 3, **changes})
 
-            return SimpleNamespace(source=source)
+            return SimpleNamespace(data_settings=data_settings, data_name="multi_dsprites")
 
         def with_slots(self, num_slots):
             if num_slots == 12:

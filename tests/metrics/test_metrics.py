@@ -6,13 +6,14 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 
 import pytest
 import torch
 from torch import Tensor
 
-from unscene.metrics import METRICS, default_metrics, mean_of_counted
+from unscene.metrics import METRICS, default_metrics, mean_of_counted, new_metric
 from unscene.scene import Decomposition, Scene
 
 BOXES = ("boxes", "box_scores", "box_valid")
@@ -50,7 +51,7 @@ def part(batch: tuple[Scene, Decomposition], rows: slice) -> tuple[Scene, Decomp
 
 @pytest.fixture(params=METRICS)
 def make(request):
-    return METRICS[request.param]
+    return partial(new_metric, request.param)
 
 
 def test_numbers_and_values_of_images(make):
@@ -93,7 +94,7 @@ def without(batch: tuple[Scene, Decomposition], field: str) -> tuple[Scene, Deco
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("field", [LABELS, "true boxes", OWN_BOXES, LOCATIONS])
 def test_without_a_field_that_it_needs_it_is_not_applicable_and_others_are_of_no_matter(name, field):
-    full, bare = METRICS[name](), METRICS[name]()
+    full, bare = new_metric(name), new_metric(name)
     full.update(*random_batch(0))
     bare.update(*without(random_batch(0), field))
     if field in NEEDS[name]:

@@ -43,7 +43,7 @@ def test_a_loaded_model_knows_itself(trained):
     assert (loaded.name, loaded.size, loaded.run.path) == ("rmonet_unet/multi_dsprites_cpu", 32, trained.path)
     assert (loaded.provenance["step"], loaded.provenance["weights"]) == (6, "weights.safetensors")
     assert not loaded.model.training
-    assert loaded.recipe["data"]["count"] == 40
+    assert loaded.config["data"]["count"] == 40
 
 
 def test_decomposing_in_parts_changes_nothing(trained, images):
@@ -60,7 +60,7 @@ def test_more_slots_have_the_same_weights(trained, images):
     more = loaded.with_slots(11)
     found = more.decompose(images)
     assert found.log_masks.shape[:2] == (5, 11)
-    assert (more.recipe["model"]["num_slots"], loaded.recipe["model"]["num_slots"]) == (11, 6)
+    assert (more.config["model"]["num_slots"], loaded.config["model"]["num_slots"]) == (11, 6)
     assert (more.name, more.provenance, more.run) == (loaded.name, loaded.provenance, loaded.run)
     assert not more.model.training
     for name, weights in loaded.model.state_dict().items():

@@ -78,7 +78,7 @@ def _titles(minutes: float) -> tuple[str, str]:
 
 def _scored(model: LoadedModel, title: str) -> ModelResult:
     curves = model.run.metrics if model.run else None
-    source = model.settings.source("test", seed=SEED, count=SCENES)
+    source = model.recipe.source("test", seed=SEED, count=SCENES)
     data = {"source": "multi_dsprites", "seed": SEED, "count": SCENES}
     return replace(measure(model, source, count=SCENES, description_of_data=data, metrics_csv=curves), name=title)
 
@@ -86,7 +86,7 @@ def _scored(model: LoadedModel, title: str) -> ModelResult:
 def _draw_images(model: LoadedModel, folder: Path) -> Path:
     """Some scenes as PNG files, larger than the model's size, as a person's own images would be."""
     folder.mkdir()
-    drawn = model.settings.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
+    drawn = model.recipe.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
     for index, pixels in enumerate(drawn):
         Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"scene_{index}.png")
     return folder

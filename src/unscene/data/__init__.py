@@ -9,22 +9,21 @@ that can draw scenes of other kinds than those of training has `shifts`: by a sh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.errors import RecipeError, did_you_mean
+from unscene.registry import registered_class
 
 SOURCES = {
-    "multi_dsprites": "unscene.data.multi_dsprites.dataset:MultiDSprites,MultiDSpritesSettings",
-    "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes,ClevrScenesSettings",
-    "hdf5": "unscene.data.hdf5.dataset:SceneFile,SceneFileSettings",
-    "montezuma": "unscene.data.montezuma.dataset:Montezuma,MontezumaSettings",
-    "flowers": "unscene.data.flowers:Flowers,FlowersSettings",
-    "coco": "unscene.data.coco.dataset:Coco,CocoSettings",
-    "images": "unscene.data.image_folder:ImageFolder,ImageFolderSettings",
+    "multi_dsprites": "unscene.data.multi_dsprites.dataset:MultiDSprites",
+    "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes",
+    "hdf5": "unscene.data.hdf5.dataset:SceneFile",
+    "montezuma": "unscene.data.montezuma.dataset:Montezuma",
+    "flowers": "unscene.data.flowers:Flowers",
+    "coco": "unscene.data.coco.dataset:Coco",
+    "images": "unscene.data.image_folder:ImageFolder",
 }
 
 
@@ -47,20 +46,13 @@ def shifts_of(name: str) -> dict[str, Mapping[str, Any]]:
     Raises:
         RecipeError: no source of this name.
     """
-    return dict(getattr(source_classes(name)[0], "shifts", {}))
+    return dict(getattr(source_class(name), "shifts", {}))
 
 
-def source_classes(name: str) -> tuple[Any, Any]:
-    """Return the class of a registered source and the class of its settings.
+def source_class(name: str) -> Any:
+    """Return the class of a registered source; it has `Settings`.
 
     Raises:
         RecipeError: no source of this name.
     """
-    if name not in SOURCES:
-        raise RecipeError(
-            f"there is no data source '{name}'.{did_you_mean(name, SOURCES)} "
-            f"The sources are: {', '.join(sorted(SOURCES))}."
-        )
-    module, _, names = SOURCES[name].partition(":")
-    source, settings = names.split(",")
-    return getattr(import_module(module), source), getattr(import_module(module), settings)
+    return registered_class(SOURCES, name, "data source")

@@ -76,6 +76,8 @@ class Flowers:
         DataError: files are missing (the message says how to get them), damaged, or too few.
     """
 
+    Settings = FlowersSettings
+
     object_names = ("flower",)
 
     def __init__(self, settings: FlowersSettings) -> None:

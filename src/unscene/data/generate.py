@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data import object_names, source_classes
+from unscene.data import object_names, source_class
 from unscene.data.hdf5.writer import write_scenes
 from unscene.settings import typed_settings
 
@@ -34,10 +34,10 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
         RecipeError: a setting that the source does not have, or an impossible value.
         DataError: the file exists or cannot be written.
     """
-    source_class, settings_class = source_classes(source_name)
-    known = ", ".join(item.name for item in dataclasses.fields(settings_class))
-    chosen = typed_settings(settings_class, settings, "data", source_name, f"It has: {known}.")
-    source = source_class(chosen)
+    drawing = source_class(source_name)
+    known = ", ".join(item.name for item in dataclasses.fields(drawing.Settings))
+    chosen = typed_settings(drawing.Settings, settings, "data", source_name, f"It has: {known}.")
+    source = drawing(chosen)
 
     def batches() -> Iterator[dict[str, NDArray[Any]]]:
         for first in range(0, len(source), BATCH):
@@ -46,7 +46,7 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
     attributes = {
         "source": source_name,
         "seed": chosen.seed,
-        "generator_version": sys.modules[source_class.__module__].VERSION,
+        "generator_version": sys.modules[drawing.__module__].VERSION,
         "settings": dataclasses.asdict(chosen),
     }
     if object_names(source):

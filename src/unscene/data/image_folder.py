@@ -72,6 +72,8 @@ class ImageFolder:
         DataError: the folder is missing, is a file, or has no image (that can be read).
     """
 
+    Settings = ImageFolderSettings
+
     def __init__(self, settings: ImageFolderSettings) -> None:
         self.settings = settings
         self.paths = _find_images(Path(settings.folder).expanduser())

@@ -207,15 +207,15 @@ def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | Non
 def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
     """What models were trained on, where that is not what the first one was, or where it is what they are scored on."""
     (first, model), *others = models.items()
-    reference = model.recipe["data"]
+    reference = model.config["data"]
     notes = [
         f"{name} was trained on scenes that it is scored on here: its scores say little of others. Another --data.seed "
         "or file draws fresh ones."
         for name, each in models.items()
-        if _overlap(each.recipe["data"], scored)
+        if _overlap(each.config["data"], scored)
     ]
     for name, other in others:
-        data = other.recipe["data"]
+        data = other.config["data"]
         if data["name"] != reference["name"]:
             notes.append(f"{name} was trained on {data['name']}, {first} on {reference['name']}.")
             continue

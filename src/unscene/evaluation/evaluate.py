@@ -123,7 +123,7 @@ def measure(
         health={name.removeprefix("health/"): value for name, value in health.compute().items()},
         verdict=health.verdict(),
         provenance=provenance,
-        recipe=loaded.recipe,
+        recipe=loaded.config,
         ranked_by=ranked_by,
         scenes=tuple(example_scenes(loaded, source, scores)) if examples else (),
         curves=curves,
@@ -177,7 +177,7 @@ def _provenance(
     loaded: LoadedModel, description_of_data: dict[str, Any], count: int, batch_size: int
 ) -> dict[str, dict[str, Any]]:
     device = next(loaded.model.parameters()).device
-    setting = loaded.recipe.get("trainer", {}).get("precision", "auto")
+    setting = loaded.config.get("trainer", {}).get("precision", "auto")
     computed = {
         "recipe": loaded.name,
         "device": str(device),

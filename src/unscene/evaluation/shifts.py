@@ -44,7 +44,7 @@ def chosen_shifts(loaded: LoadedModel, word: str) -> dict[str, Mapping[str, Any]
     Raises:
         RecipeError: the source has no shifts, or none of that name, or `all` stands beside names.
     """
-    source = loaded.recipe["data"]["name"]
+    source = loaded.config["data"]["name"]
     known = shifts_of(source)
     if not known:
         drawing = " or ".join(name for name in SOURCES if shifts_of(name))
@@ -153,7 +153,7 @@ def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedMod
 
 
 def _slots(loaded: LoadedModel) -> int | None:
-    slots = loaded.recipe["model"].get("num_slots")
+    slots = loaded.config["model"].get("num_slots")
     return slots if isinstance(slots, int) else None
 
 

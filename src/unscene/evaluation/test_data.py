@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unscene.data import Source
+from unscene.data import Source, source_class
 from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
 from unscene.settings import plain, typed_settings
 
@@ -31,6 +31,7 @@ def scenes_to_score(loaded: LoadedModel, file: Path | None, changes: dict[str, A
         source: Source = SceneFile(settings)
         described = {"source": "hdf5"} | plain(settings)
     else:
-        source = loaded.settings.source("test", **changes)
-        described = plain(loaded.settings.data_settings("test", **changes)) | {"source": loaded.settings.data_name}
+        settings = loaded.recipe.data_settings("test", **changes)
+        source = source_class(loaded.recipe.data_name)(settings)
+        described = plain(settings) | {"source": loaded.recipe.data_name}
     return source, described | {"count": len(source)}

@@ -8,10 +8,11 @@ applicable and answers None: never NaN, never -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import fsum
 from typing import Protocol, Self
 
+from unscene.registry import registered_class
 from unscene.scene import Decomposition, Scene
 
 
@@ -42,76 +43,29 @@ def mean_of_counted(values: Iterable[float | None]) -> float | None:
     return fsum(counted) / len(counted) if counted else None
 
 
-# The modules are imported when a metric is made: pycocotools and SciPy are not for those who only list the names.
-
-
-def _foreground_ari() -> Metric:
-    from unscene.metrics.ari import AdjustedRandIndex
-
-    return AdjustedRandIndex("ari_fg")
-
-
-def _foreground_ari_of_objects() -> Metric:
-    from unscene.metrics.ari import AdjustedRandIndex
-
-    return AdjustedRandIndex("ari_fg_objects")
-
-
-def _ari() -> Metric:
-    from unscene.metrics.ari import AdjustedRandIndex
-
-    return AdjustedRandIndex("ari")
-
-
-def _foreground_ami() -> Metric:
-    from unscene.metrics.ami import AdjustedMutualInformation
-
-    return AdjustedMutualInformation()
-
-
-def _box_ap() -> Metric:
-    from unscene.metrics.box_ap import BoxAveragePrecision
-
-    return BoxAveragePrecision()
-
-
-def _mask_iou() -> Metric:
-    from unscene.metrics.region_iou import MaskIoU
-
-    return MaskIoU()
-
-
-def _polarity_iou() -> Metric:
-    from unscene.metrics.region_iou import PolarityIoU
-
-    return PolarityIoU()
-
-
-def _reconstruction() -> Metric:
-    from unscene.metrics.reconstruction import ReconstructionError
-
-    return ReconstructionError()
-
-
-def _object_locations() -> Metric:
-    from unscene.metrics.object_locations import ObjectLocations
-
-    return ObjectLocations()
-
-
-METRICS: dict[str, Callable[[], Metric]] = {
-    "ari_fg": _foreground_ari,
-    "ari_fg_objects": _foreground_ari_of_objects,
-    "ari": _ari,
-    "ami_fg": _foreground_ami,
-    "box_ap": _box_ap,
-    "mask_iou": _mask_iou,
-    "iou_polarity": _polarity_iou,
-    "object_locations": _object_locations,
-    "reconstruction": _reconstruction,
+METRICS = {  # their modules are imported when a metric is asked for: pycocotools and SciPy take long
+    "ari_fg": "unscene.metrics.ari:ari_fg",
+    "ari_fg_objects": "unscene.metrics.ari:ari_fg_objects",
+    "ari": "unscene.metrics.ari:ari",
+    "ami_fg": "unscene.metrics.ami:AdjustedMutualInformation",
+    "box_ap": "unscene.metrics.box_ap:BoxAveragePrecision",
+    "mask_iou": "unscene.metrics.region_iou:MaskIoU",
+    "iou_polarity": "unscene.metrics.region_iou:PolarityIoU",
+    "object_locations": "unscene.metrics.object_locations:ObjectLocations",
+    "reconstruction": "unscene.metrics.reconstruction:ReconstructionError",
 }
+
+
+def new_metric(name: str) -> Metric:
+    """Return a registered metric that has seen nothing.
+
+    Raises:
+        RecipeError: no metric of this name.
+    """
+    metric: Metric = registered_class(METRICS, name, "metric")()
+    return metric
 
 
 def default_metrics() -> list[Metric]:
     """New metrics for an evaluation: one of each in `METRICS`, in its order."""
-    return [make() for make in METRICS.values()]
+    return [new_metric(name) for name in METRICS]

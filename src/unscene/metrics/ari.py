@@ -7,6 +7,7 @@ pixels of true objects alone, so what a model does to the background's pixels is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -124,6 +125,11 @@ class AdjustedRandIndex:
         self.scores += other.scores
         self.labelled_images += other.labelled_images
         self.deepmind_nan += other.deepmind_nan
+
+
+ari_fg = partial(AdjustedRandIndex, "ari_fg")
+ari_fg_objects = partial(AdjustedRandIndex, "ari_fg_objects")
+ari = partial(AdjustedRandIndex, "ari")
 
 
 def _scores(table: Tensor) -> list[float | None]:

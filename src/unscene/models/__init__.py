@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from unscene.errors import RecipeError, did_you_mean
+from unscene.registry import registered_class
 
 MODELS = {
     "explicit_localization": "unscene.models.explicit_localization.model:ExplicitLocalization",
@@ -23,9 +22,4 @@ def model_class(name: str) -> Any:
     Raises:
         RecipeError: no model of this name.
     """
-    if name not in MODELS:
-        raise RecipeError(
-            f"there is no model '{name}'.{did_you_mean(name, MODELS)} The models are: {', '.join(sorted(MODELS))}."
-        )
-    module, _, attribute = MODELS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return registered_class(MODELS, name, "model")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw
 
 from unscene.errors import check_shape
-from unscene.metrics import METRICS
+from unscene.metrics import new_metric
 from unscene.report.figures import INK, enlarged, image_bytes, matched_labels, valid_boxes
 from unscene.report.metric_descriptions import shown
 from unscene.report.overlay import bold_font, overlay
@@ -115,7 +115,7 @@ def _reduced(panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _scores(scene: Scene, decomposition: Decomposition) -> tuple[str, ...]:
-    metric = METRICS["ari_fg"]()
+    metric = new_metric("ari_fg")
     metric.update(scene, decomposition)
     scores = metric.per_image()
     if all(score is None for score in scores):

@@ -25,30 +25,30 @@ class LoadedModel:
 
     Attributes:
         model: in evaluation mode; `model(images)` returns a Decomposition.
-        settings: the checked recipe.
+        recipe: the checked recipe.
         provenance: where the weights come from, ready for JSON.
         run: the run's folder, if it was one.
     """
 
     model: nn.Module
-    settings: Recipe
+    recipe: Recipe
     provenance: dict[str, Any]
     run: RunFolder | None = None
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """The recipe as plain values."""
-        return self.settings.values
+        return self.recipe.values
 
     @property
     def name(self) -> str:
         """The recipe's name."""
-        return self.settings.name
+        return self.recipe.name
 
     @property
     def size(self) -> int:
         """Side of the images that the model takes, in pixels."""
-        return int(self.settings.values["data"]["size"])
+        return int(self.recipe.values["data"]["size"])
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +72,7 @@ class LoadedModel:
         check_shape(images, f"B 3 {self.size} {self.size}", "images")
         parts = []
         autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=use_bfloat16(self.settings.trainer.precision, self.device)
+            self.device.type, torch.bfloat16, enabled=use_bfloat16(self.recipe.trainer.precision, self.device)
         )
         with torch.inference_mode(False), torch.no_grad(), autocast:
             for part in images.split(batch_size):
@@ -93,16 +93,16 @@ class LoadedModel:
         Raises:
             RecipeError: the model cannot have so many, or its weights are for its own number.
         """
-        recipe = read_recipe(self.recipe, self.name, {"model.num_slots": num_slots})
+        recipe = read_recipe(self.config, self.name, {"model.num_slots": num_slots})
         model, weights = recipe.build_model(pretrained=False), self.model.state_dict()
         if {name: tensor.shape for name, tensor in model.state_dict().items()} != {
             name: tensor.shape for name, tensor in weights.items()
         }:
-            own = self.recipe["model"]["num_slots"]
+            own = self.config["model"]["num_slots"]
             raise RecipeError(f"the weights of '{self.name}' are for {own} slots, and cannot be used with {num_slots}.")
         model.load_state_dict(weights)
         model.eval().to(self.device, memory_format=torch.channels_last)
-        return replace(self, model=model, settings=recipe)
+        return replace(self, model=model, recipe=recipe)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from unscene.data import source_classes
+from unscene.data import source_class
 from unscene.errors import RecipeError, did_you_mean
 from unscene.models import model_class
 from unscene.plain_yaml import to_yaml
@@ -113,7 +113,7 @@ class Recipe:
             RecipeError: a setting that the source does not have, or an impossible value.
             DataError: the data cannot be used.
         """
-        return source_classes(self.data_name)[0](self.data_settings(part, **changes))
+        return source_class(self.data_name)(self.data_settings(part, **changes))
 
     def text(self) -> str:
         """The whole recipe as YAML."""
@@ -144,7 +144,7 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
             raise RecipeError(f"{where} has no section '{section}'.{did_you_mean(str(section), SECTIONS)}")
     model_name, model_values = _named(values, "model", where)
     data_name, data_values = _named(values, "data", where)
-    model_settings, data_settings = model_class(model_name).Settings, source_classes(data_name)[1]
+    model_settings, data_settings = model_class(model_name).Settings, source_class(data_name).Settings
     parts: dict[Part, Any] = {"data": typed(data_settings, data_values, "data")}
     differing: dict[Any, Values] = {part: values.get(part) or {} for part in ("validation", "test")}
     for part, own in differing.items():
@@ -194,7 +194,7 @@ def _change(values: Values, changes: Values) -> None:
     before, source = values.get("data"), changes.get("data.name")
     if isinstance(before, dict) and source not in (None, before.get("name")):
         counts = {part: _count(values, changes, part) for part in ("validation", "test")}
-        known = {item.name for item in dataclasses.fields(source_classes(str(source))[1])}
+        known = {item.name for item in dataclasses.fields(source_class(str(source)).Settings)}
         for part in ("data", "validation", "test"):
             values[part] = {key: value for key, value in _mapping(values, part).items() if key in known}
         if {"first", "count"} <= known:

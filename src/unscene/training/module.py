@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unscene.distributed.processes import mean_over_processes
 from unscene.errors import RecipeError, TrainingError, did_you_mean
-from unscene.metrics import METRICS
+from unscene.metrics import new_metric
 from unscene.metrics.health import Health
 from unscene.runs.recipe import Recipe
 from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings
@@ -95,7 +95,7 @@ class SceneModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Fresh metrics: boxes, masks and reconstruction against the truth where it is known, and the health."""
         by = self.recipe.trainer.keep_best_by
-        self.scores = [METRICS[name]() for name in dict.fromkeys([*_VALIDATION, _METRIC_OF.get(by, by)])]
+        self.scores = [new_metric(name) for name in dict.fromkeys([*_VALIDATION, _METRIC_OF.get(by, by)])]
         self.health = Health()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

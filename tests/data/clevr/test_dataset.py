@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from unscene.data import source_classes
+from unscene.data import source_class
 from unscene.data.clevr.dataset import SHIFTS, ClevrScenes, ClevrScenesSettings
 from unscene.data.clevr.objects import ALL_COLOURS, ALL_SHAPES, COLOURS, MATERIALS, SHAPES, SIZES, UNSEEN_COLOURS
 from unscene.data.generate import generate
@@ -261,7 +261,7 @@ def test_no_room_is_an_error(monkeypatch):
 
 
 def test_it_is_registered_and_generates_a_file(tmp_path):
-    assert source_classes("clevr_scenes") == (ClevrScenes, ClevrScenesSettings)
+    assert source_class("clevr_scenes") is ClevrScenes
     settings = {"count": 5, "seed": 9, "size": 32, "colours": ["red", "cyan"]}
     assert generate("clevr_scenes", tmp_path / "clevr.h5", settings, progress=False) == 5
     store = SceneStore(tmp_path / "clevr.h5")

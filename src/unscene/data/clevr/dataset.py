@@ -102,6 +102,7 @@ class ClevrScenesSettings:
 class ClevrScenes:
     """CLEVR-like scenes, traced when they are asked for."""
 
+    Settings = ClevrScenesSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
 
     def __init__(self, settings: ClevrScenesSettings | None = None) -> None:

@@ -85,6 +85,8 @@ class Coco:
             short, or an instance is damaged; or there are `labels` to read and the file has no annotation at all.
     """
 
+    Settings = CocoSettings
+
     def __init__(self, settings: CocoSettings) -> None:
         self.settings = settings
         root = Path(settings.folder).expanduser()

@@ -47,6 +47,8 @@ class SceneFile:
         DataError: the file is unusable, has too few scenes, or images of another size.
     """
 
+    Settings = SceneFileSettings
+
     def __init__(self, settings: SceneFileSettings) -> None:
         self.settings = settings
         self.store = SceneStore(settings.path)

@@ -74,6 +74,8 @@ class Montezuma:
         DataError: ale-py is not installed, or more recorded frames are asked for than there are.
     """
 
+    Settings = MontezumaSettings
+
     object_names = OBJECTS
 
     def __init__(self, settings: MontezumaSettings) -> None:

@@ -118,6 +118,7 @@ class MultiDSpritesSettings:
 class MultiDSprites:
     """Multi-dSprites scenes, drawn when they are asked for."""
 
+    Settings = MultiDSpritesSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
 
     def __init__(self, settings: MultiDSpritesSettings | None = None) -> None:

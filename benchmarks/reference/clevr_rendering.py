@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.reference.clevr_solids import Array, Solid, dot, quadratic, solid_of, unit
-from unscene.data.clevr import lights as clevr_lamps
-from unscene.data.clevr import shading as clevr_shading
-from unscene.data.clevr import stage as clevr_stage
+from unscene.data.clevr import lights, shading, stage
 from unscene.data.clevr.placement import PlacedScenes
 from unscene.data.hashed_random import splitmix64
 
@@ -49,7 +47,7 @@ class Tracer:
     def mirror(self, origin: Array, direction: Array, bounces: int, with_lamps: bool) -> Array:
         """[R, 3] what a mirror shows, with so many bounces left."""
         if bounces == 0:
-            return np.full(origin.shape, clevr_shading.FLOOR_GLOW)
+            return np.full(origin.shape, shading.FLOOR_GLOW)
 
         def deeper(tracer: Tracer, solid: Solid, point: Array, flat: Array, normal: Array, direction: Array) -> Array:
             return solid.colour * tracer.mirror(point, _reflection(direction, normal, flat), bounces - 1, with_lamps)
@@ -66,34 +64,34 @@ class Tracer:
             if not rays.any():
                 continue
             flat, normal = solid.normals(origin[rays] + distance[rays, None] * direction[rays])
-            point = origin[rays] + distance[rays, None] * direction[rays] + clevr_shading.SKIN * flat
+            point = origin[rays] + distance[rays, None] * direction[rays] + shading.SKIN * flat
             shade = metal if solid.metal else Tracer.rubber
             seen[rays] = shade(self.of(rays), solid, point, flat, normal, direction[rays])
         return seen
 
     def metal(self, solid: Solid, point: Array, flat: Array, normal: Array, direction: Array) -> Array:
-        _, shine = self.light(point, normal, -direction, clevr_shading.METAL_ALPHA)
-        clear = self.mirror(point, _reflection(direction, normal, flat), clevr_shading.BOUNCES, solid.shape == "sphere")
+        _, shine = self.light(point, normal, -direction, shading.METAL_ALPHA)
+        clear = self.mirror(point, _reflection(direction, normal, flat), shading.BOUNCES, solid.shape == "sphere")
         blurred = [
-            self.mirror(point, _reflection(direction, facet, flat), clevr_shading.BOUNCES, False)
+            self.mirror(point, _reflection(direction, facet, flat), shading.BOUNCES, False)
             for facet in self._facets(normal)
         ]
-        share = clevr_shading.CLEAR
+        share = shading.CLEAR
         mixed = solid.colour * (share * clear + (1 - share) * (np.mean(blurred, axis=0) + shine))
-        return np.asarray(np.minimum(mixed, clevr_shading.BRIGHTEST))
+        return np.asarray(np.minimum(mixed, shading.BRIGHTEST))
 
     def rubber(self, solid: Solid, point: Array, flat: Array, normal: Array, direction: Array) -> Array:
-        lamps, shine = self.light(point, normal, -direction, clevr_shading.RUBBER_ALPHA)
-        straight = clevr_shading.RUBBER_SHEEN
+        lamps, shine = self.light(point, normal, -direction, shading.RUBBER_ALPHA)
+        straight = shading.RUBBER_SHEEN
         sheen = straight + (1 - straight) * (1 - np.maximum(dot(normal, -direction), 0)) ** 5
-        around = clevr_shading.GLOW_BELOW * (1 - normal[:, 2:]) / 2 + clevr_shading.GLOW_AROUND
+        around = shading.GLOW_BELOW * (1 - normal[:, 2:]) / 2 + shading.GLOW_AROUND
         return (1 - sheen) * solid.colour * (lamps / np.pi + around) + sheen * (shine + around)
 
     def backdrop(self, origin: Array, direction: Array) -> Array:
         """Floor, sweep or wall: the nearest of those that are met within their bounds."""
-        axis = np.array([*clevr_stage.AXIS, 0])
+        axis = np.array([*stage.AXIS, 0])
         o, d, upward = origin @ axis, direction @ axis, direction[:, 2]
-        ends, radius = clevr_stage.FLOOR_ENDS, clevr_stage.SWEEP_RADIUS
+        ends, radius = stage.FLOOR_ENDS, stage.SWEEP_RADIUS
         with np.errstate(all="ignore"):
             floor, wall = -origin[:, 2] / upward, (ends + radius - o) / d
             sweep = quadratic(
@@ -103,9 +101,9 @@ class Tracer:
                 far=True,
             )
             place = o + floor * d
-            on_floor = (upward < 0) & (floor > 0) & (place <= ends) & (place >= clevr_stage.FLOOR_STARTS)
+            on_floor = (upward < 0) & (floor > 0) & (place <= ends) & (place >= stage.FLOOR_STARTS)
             height = origin[:, 2] + wall * upward
-            on_wall = (d > 0) & (height >= radius) & (height <= clevr_stage.WALL_HEIGHT)
+            on_wall = (d > 0) & (height >= radius) & (height <= stage.WALL_HEIGHT)
             towards = np.stack([ends - o - sweep * d, radius - origin[:, 2] - sweep * upward], 1) / radius
             in_sweep = ~on_floor & (sweep > 0) & (sweep < np.inf) & (towards[:, 0] < 0) & (towards[:, 1] > 0)
         seen = np.zeros(origin.shape)
@@ -117,16 +115,16 @@ class Tracer:
             point = origin[rays] + distance[rays, None] * direction[rays]
             place = point @ axis
             normal = bend[rays, :1] * axis + bend[rays, 1:] * [0, 0, 1]
-            lamps, _ = self.of(rays).light(point + clevr_shading.SKIN * normal, normal, normal, 0)
-            glow = clevr_shading.FLOOR_GLOW + clevr_shading.SWEEP_GLOW * place.clip(0, ends)
-            seen[rays] = clevr_shading.FLOOR * (lamps / np.pi + self._tint(point)) + glow[:, None]
+            lamps, _ = self.of(rays).light(point + shading.SKIN * normal, normal, normal, 0)
+            glow = shading.FLOOR_GLOW + shading.SWEEP_GLOW * place.clip(0, ends)
+            seen[rays] = shading.FLOOR * (lamps / np.pi + self._tint(point)) + glow[:, None]
         return seen
 
     def _tint(self, point: Array) -> Array:
         tint = np.zeros(point.shape)
         for solid in self.solids:
             away = np.linalg.norm(solid.centre - point * [1, 1, 0], axis=1, keepdims=True)
-            tint += clevr_shading.SOLID_GLOW * solid.radius**2 * solid.centre[2] / away**3 * solid.colour
+            tint += shading.SOLID_GLOW * solid.radius**2 * solid.centre[2] / away**3 * solid.colour
         return tint
 
     def light(self, point: Array, normal: Array, back: Array, alpha: float) -> tuple[Array, Array]:
@@ -138,7 +136,7 @@ class Tracer:
                 _in_part(stratum >> np.uint64(axis), self.bits >> np.uint64(16 * which + 8 * axis)) * lamp["half"]
                 for axis in range(2)
             )
-            ray = _vector(lamp, "place") + u * _vector(lamp, "right") + v * _vector(lamp, "up") - point
+            ray = _vector(lamp, "position") + u * _vector(lamp, "right") + v * _vector(lamp, "up") - point
             length = np.linalg.norm(ray, axis=1, keepdims=True)
             ray = ray / length
             cosines = np.maximum(dot(normal, ray), 0) * np.maximum(-dot(_vector(lamp, "axis"), ray), 0)
@@ -155,8 +153,8 @@ class Tracer:
         for lamp in self.lamps[::-1]:  # of two lamps in a row the compiled way takes the first
             facing = -dot(_vector(lamp, "axis"), direction)[:, 0]
             with np.errstate(all="ignore"):
-                distance = dot(_vector(lamp, "axis"), origin - _vector(lamp, "place"))[:, 0] / facing
-                met = origin + distance[:, None] * direction - _vector(lamp, "place")
+                distance = dot(_vector(lamp, "axis"), origin - _vector(lamp, "position"))[:, 0] / facing
+                met = origin + distance[:, None] * direction - _vector(lamp, "position")
             inside = [np.abs(met @ _vector(lamp, side)) <= lamp["half"] for side in ("right", "up")]
             rays = (facing > 0) & (distance > 0) & (distance < nearest) & inside[0] & inside[1]
             shown[rays] = np.array([lamp["red"], lamp["green"], lamp["blue"]]) / (2 * lamp["half"]) ** 2
@@ -166,7 +164,7 @@ class Tracer:
         bits = splitmix64(self.bits)
         u = ((self.strata >> np.uint64(8)) & np.uint64(3)) + ((bits & np.uint64(255)) + 0.5) / 256
         turn = (2 * np.pi * (((bits >> np.uint64(8)) & np.uint64(255)) + 0.5) / 256)[:, None]
-        steep = clevr_shading.METAL_ALPHA * np.sqrt(u / (4 - u))[:, None]
+        steep = shading.METAL_ALPHA * np.sqrt(u / (4 - u))[:, None]
         helper = np.where(np.abs(normal[:, 2:]) < 0.9, [0, 0, 1], [1, 0, 0])
         first = unit(np.cross(normal, helper))
         lean = steep * (np.cos(turn) * first + np.sin(turn) * np.cross(normal, first))
@@ -177,21 +175,21 @@ def traced(
     scenes: PlacedScenes, scene: int, height: int, width: int, view: tuple[float, float, float, float]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the picture [height, width, 3] and the label map [height, width] of one scene, as `render` does."""
-    forward, right, up = clevr_stage.facing_origin(scenes.camera[scene])
+    forward, right, up = stage.facing_origin(scenes.camera[scene])
     solids = [solid_of(scenes, scene, m) for m in range(scenes.number[scene])]
-    lamps = clevr_lamps.lamps_at(scenes.lamps[scene : scene + 1])[0]
+    lamps = lights.lamps_at(scenes.lamps[scene : scene + 1])[0]
     rows, columns = (each.ravel() for each in np.mgrid[:height, :width])
     pixel = (rows * width + columns).astype(np.uint64)
     bits = splitmix64(splitmix64(scenes.key[scene : scene + 1] ^ _PIXELS) + pixel * _GOLDEN)
 
     def through(x: Array, y: Array) -> Array:
-        x = view[0] + x * (view[2] - view[0]) / width - clevr_stage.WIDTH / 2
-        y = view[1] + y * (view[3] - view[1]) / height - clevr_stage.HEIGHT / 2
-        return unit(clevr_stage.FOCAL_LENGTH * forward + x[:, None] * right - y[:, None] * up)
+        x = view[0] + x * (view[2] - view[0]) / width - stage.WIDTH / 2
+        y = view[1] + y * (view[3] - view[1]) / height - stage.HEIGHT / 2
+        return unit(stage.FOCAL_LENGTH * forward + x[:, None] * right - y[:, None] * up)
 
     eye = np.broadcast_to(scenes.camera[scene], (len(pixel), 3))
     mixed = np.zeros((len(pixel), 3))
-    for sample in range(clevr_lamps.STRATA):
+    for sample in range(lights.STRATA):
         tracer = Tracer(
             solids,
             lamps,
@@ -199,7 +197,7 @@ def traced(
             splitmix64(bits + np.array([sample], np.uint64) * _GOLDEN),
         )
         towards = through(columns + 0.25 + sample % 2 / 2, rows + 0.25 + sample // 2 / 2)
-        mixed += tracer.radiance(eye, towards) / clevr_lamps.STRATA
+        mixed += tracer.radiance(eye, towards) / lights.STRATA
     label = tracer.first_hit(eye, through(columns + 0.5, rows + 0.5))[1] + 1
     curve = np.where(mixed <= 0.0031308, 12.92 * mixed, 1.055 * mixed.clip(0, 1) ** (1 / 2.4) - 0.055)
     image = np.floor(255 * curve.clip(0, 1) + 0.5).astype(np.uint8)

@@ -101,7 +101,7 @@ def solid_of(scenes: PlacedScenes, scene: int, m: int) -> Solid:
         ALL_SHAPES[scenes.shape[scene, m] - 1],
         MATERIALS[scenes.material[scene, m] - 1] == "metal",
         np.array(list(ALL_COLOURS.values())[scenes.color[scene, m] - 1]) / 255,
-        np.array([*scenes.place[scene, m], radius]),
+        np.array([*scenes.position[scene, m], radius]),
         radius,
         axes,
     )

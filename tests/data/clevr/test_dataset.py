@@ -253,10 +253,10 @@ except DataError as error:
 
 
 def test_no_room_is_an_error(monkeypatch):
-    from unscene.data.clevr import placement as clevr_placement
+    from unscene.data.clevr import placement
 
-    monkeypatch.setattr(clevr_placement, "placed_scenes", lambda *_: None)
-    with pytest.raises(DataError, match=r"up to 6 objects found no room .* Lower max_objects"):
+    monkeypatch.setattr(placement, "placed_scenes", lambda *_: None)
+    with pytest.raises(DataError, match=r"did not place up to 6 objects .* Lower max_objects"):
         ClevrScenes().batch([0])
 
 

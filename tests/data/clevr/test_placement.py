@@ -1,4 +1,4 @@
-"""clevr_placement: CLEVR's rules hold in every scene, and the visible pixels are those of the label map."""
+"""placement: CLEVR's rules hold in every scene, and the visible pixels are those of the label map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from unscene.data.clevr import placement as clevr_placement
+from unscene.data.clevr import placement
 from unscene.data.clevr.lights import LAMPS
 from unscene.data.clevr.placement import GAP, LEAST_PIXELS, MARGIN, Choices, PlacedScenes, placed_scenes
 from unscene.data.clevr.rendering import WHOLE, render
@@ -32,7 +32,7 @@ def scenes(request) -> PlacedScenes:
 def test_solids_keep_their_distance_and_stay_on_the_stage(scenes):
     for b in range(COUNT):
         n = scenes.number[b]
-        place, radius = scenes.place[b, :n], RADII[scenes.size[b, :n]]
+        place, radius = scenes.position[b, :n], RADII[scenes.size[b, :n]]
         assert np.abs(place).max() <= 3
         for i, j in combinations(range(n), 2):
             apart = place[i] - place[j]
@@ -92,5 +92,5 @@ def test_only_what_is_chosen_is_drawn():
 
 
 def test_no_room_is_told(monkeypatch):
-    monkeypatch.setattr(clevr_placement, "_place", lambda *_: False)
+    monkeypatch.setattr(placement, "_place", lambda *_: False)
     assert placed_scenes(0, np.arange(2), 3, 6, everything()) is None

@@ -1,4 +1,4 @@
-"""clevr_rendering: whole pictures against the NumPy oracle, and outlines against projected ellipses and polygons."""
+"""rendering: whole pictures against the NumPy oracle, and outlines against projected ellipses and polygons."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from scipy.spatial import ConvexHull
 
 from benchmarks.reference.clevr_rendering import traced
-from unscene.data.clevr import placement as clevr_placement
-from unscene.data.clevr import rendering as clevr_rendering
+from unscene.data.clevr import placement, rendering
 from unscene.data.clevr.lights import LAMPS
 from unscene.data.clevr.placement import Choices, PlacedScenes, placed_scenes
 from unscene.data.clevr.rendering import CROP, WHOLE, render
@@ -34,7 +33,7 @@ def one_solid(shape: int, place: tuple[float, float], rotation: float = 0.3, siz
         camera=np.asarray(camera)[None].astype(float),
         lamps=LAMPS[None].copy(),
         **factors,
-        place=np.array([[place]], float),
+        position=np.array([[place]], float),
         rotation=np.full((1, 1), rotation),
         visible_pixels=np.zeros((1, 1), np.int64),
     )
@@ -71,7 +70,7 @@ def test_pictures_and_labels_are_those_of_the_oracle(view, height, width, choice
         assert np.abs(images[b].astype(int) - image).max() <= 1
 
 
-@pytest.mark.parametrize("place", [(0, 0), (2.5, -2.5), (-2.8, 1.0)])
+@pytest.mark.parametrize("position", [(0, 0), (2.5, -2.5), (-2.8, 1.0)])
 @pytest.mark.parametrize("view", [WHOLE, CROP])
 def test_a_spheres_label_is_an_ellipse(place, view):
     # The cone around it, half angle p, about an axis at an angle q to the camera's, cuts the picture in an ellipse:
@@ -115,7 +114,7 @@ def test_a_cylinders_label_is_the_hull_of_its_rims():
 
 def test_the_nearer_of_two_covers_the_farther():
     farther, nearer = one_solid(SPHERE, (-1.0, 0.87)), one_solid(SPHERE, (1.0, -0.87))
-    of_solids = ("shape", "material", "color", "size", "place", "rotation", "visible_pixels")
+    of_solids = ("shape", "material", "color", "size", "position", "rotation", "visible_pixels")
     pair = farther._replace(
         number=np.array([2]),
         **{name: np.concatenate([getattr(farther, name), getattr(nearer, name)], 1) for name in of_solids},
@@ -166,9 +165,9 @@ def test_no_scene_and_no_solid():
     assert image.min() > 90
 
 
-@pytest.mark.parametrize("whole", [clevr_rendering, clevr_placement])
+@pytest.mark.parametrize("whole", [rendering, placement])
 def test_compiled_code_is_made_anew_when_any_of_its_parts_changes(whole):
-    kept = {clevr_rendering: "_render", clevr_placement: "_place"}[whole]
+    kept = {rendering: "_render", placement: "_place"}[whole]
     parts: set[ModuleType] = set()
     waiting = {whole}
     while waiting:

@@ -1,4 +1,4 @@
-"""clevr_shading: floor, rubber and metal along single rays, by hand."""
+"""shading: floor, rubber and metal along single rays, by hand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from unscene.data.clevr import shading as clevr_shading
-from unscene.data.clevr.lights import LAMP, Chance, Scene, lamps_at
+from unscene.data.clevr import shading
+from unscene.data.clevr.lights import LAMP, LitScene, SampleBits, lamps_at
 from unscene.data.clevr.ray_tracing import CUBE, SOLID, SPHERE
 from unscene.data.clevr.shading import FLOOR, FLOOR_GLOW, GLOW_AROUND, GLOW_BELOW, RUBBER_SHEEN, SOLID_GLOW, radiance
 
 DOWN = (0.0, 0.0, -1.0)
-CHANCE = Chance(np.uint64(0), np.uint64(0))
+CHANCE = SampleBits(np.uint64(0), np.uint64(0))
 DARK = np.zeros(0, LAMP)
 
 
@@ -34,24 +34,24 @@ def lamp_above() -> np.ndarray:
 
 def test_the_lit_floor():
     # E = 10, 20, 30 / 36
-    found = radiance(Scene(np.zeros(0, SOLID), lamp_above()), (0.0, 0.0, 5.0), DOWN, CHANCE)
+    found = radiance(LitScene(np.zeros(0, SOLID), lamp_above()), (0.0, 0.0, 5.0), DOWN, CHANCE)
     assert found == pytest.approx([FLOOR / math.pi * power / 36 + FLOOR_GLOW for power in (10, 20, 30)], rel=1e-3)
 
 
 def test_nothing_is_beyond_the_wall():
-    assert radiance(Scene(np.zeros(0, SOLID), lamp_above()), (0.0, 0.0, 5.0), (0.0, 0.0, 1.0), CHANCE) == (0, 0, 0)
+    assert radiance(LitScene(np.zeros(0, SOLID), lamp_above()), (0.0, 0.0, 5.0), (0.0, 0.0, 1.0), CHANCE) == (0, 0, 0)
 
 
 def test_the_floor_beside_a_ball_is_tinted():
     # its centre is 1 up and 3 beside: r^2 z / d^3 = 1 / 10^1.5
-    found = radiance(Scene(block(SPHERE, (1, 0.5, 0), False), DARK), (3.0, 0.0, 5.0), DOWN, CHANCE)
+    found = radiance(LitScene(block(SPHERE, (1, 0.5, 0), False), DARK), (3.0, 0.0, 5.0), DOWN, CHANCE)
     tint = FLOOR * SOLID_GLOW / 10**1.5
     assert found == pytest.approx([FLOOR_GLOW + tint, FLOOR_GLOW + tint / 2, FLOOR_GLOW])
 
 
 def test_the_lid_of_a_rubber_cube_straight_from_above():
     # 4 below the lamp: E = 10, 20, 30 / 16; D G / 4 = 1 / (4 pi .35^2) for its highlight
-    found = radiance(Scene(block(CUBE, (0.5, 1, 0), False), lamp_above()), (0.0, 0.0, 5.0), DOWN, CHANCE)
+    found = radiance(LitScene(block(CUBE, (0.5, 1, 0), False), lamp_above()), (0.0, 0.0, 5.0), DOWN, CHANCE)
     for value, power, colour in zip(found, (10, 20, 30), (0.5, 1, 0), strict=True):
         matt = colour * (power / 16 / math.pi + GLOW_AROUND)
         shine = power / 16 / (4 * math.pi * 0.35**2) + GLOW_AROUND
@@ -59,7 +59,7 @@ def test_the_lid_of_a_rubber_cube_straight_from_above():
 
 
 def test_the_side_of_a_rubber_cube_in_the_dark_has_the_floors_glow():
-    found = radiance(Scene(block(CUBE, (1, 0.5, 0), False), DARK), (5.0, 0.0, 1.0), (-1.0, 0.0, 0.0), CHANCE)
+    found = radiance(LitScene(block(CUBE, (1, 0.5, 0), False), DARK), (5.0, 0.0, 1.0), (-1.0, 0.0, 0.0), CHANCE)
     around = GLOW_BELOW / 2 + GLOW_AROUND
     assert found[1] == pytest.approx((1 - RUBBER_SHEEN) * 0.5 * around + RUBBER_SHEEN * around)
 
@@ -67,7 +67,7 @@ def test_the_side_of_a_rubber_cube_in_the_dark_has_the_floors_glow():
 def test_metal_shows_the_floor_in_its_colour():
     # a ray that falls on the side at 45 degrees sees the floor .8 before it; in the dark that glows alone
     slanted = (-math.sqrt(0.5), 0.0, -math.sqrt(0.5))
-    scene = Scene(block(CUBE, (1, 0.5, 0), True), DARK)
+    scene = LitScene(block(CUBE, (1, 0.5, 0), True), DARK)
     red, green, blue = radiance(scene, (4.0, 0.0, 3.8), slanted, CHANCE)
     least = FLOOR_GLOW  # the floor's, and the cube's tint of it
     assert least < red < 3 * least
@@ -78,10 +78,10 @@ def test_metal_shows_the_floor_in_its_colour():
 def test_metal_shows_its_neighbour():
     # a level ray along x meets the cube's side, returns, and sees the ball behind the camera
     metal, ball = block(CUBE, (1, 1, 1), True), block(SPHERE, (1, 0, 0), False, x=8.0)
-    red, green, _ = radiance(Scene(np.concatenate([metal, ball]), DARK), (4.0, 0.0, 1.0), (-1.0, 0.0, 0.0), CHANCE)
-    alone = radiance(Scene(metal, DARK), (4.0, 0.0, 1.0), (-1.0, 0.0, 0.0), CHANCE)
+    red, green, _ = radiance(LitScene(np.concatenate([metal, ball]), DARK), (4.0, 0.0, 1.0), (-1.0, 0.0, 0.0), CHANCE)
+    alone = radiance(LitScene(metal, DARK), (4.0, 0.0, 1.0), (-1.0, 0.0, 0.0), CHANCE)
     seen = GLOW_BELOW / 2 + GLOW_AROUND  # of the ball, straight on
-    assert red - alone[0] > clevr_shading.CLEAR * seen * 0.9
+    assert red - alone[0] > shading.CLEAR * seen * 0.9
     assert green - alone[1] < 0.05 * seen
 
 
@@ -89,7 +89,7 @@ def test_a_lamp_shows_in_a_metal_ball_and_gives_a_flat_lid_a_highlight():
     wide = lamp_above()
     wide["half"] = 0.5
     from_above = ((0.0, 0.0, 5.0), DOWN, CHANCE)
-    assert radiance(Scene(block(SPHERE, (1, 1, 1), True), wide), *from_above)[0] == clevr_shading.BRIGHTEST
-    lid = radiance(Scene(block(CUBE, (1, 1, 1), True), lamp_above()), *from_above)
+    assert radiance(LitScene(block(SPHERE, (1, 1, 1), True), wide), *from_above)[0] == shading.BRIGHTEST
+    lid = radiance(LitScene(block(CUBE, (1, 1, 1), True), lamp_above()), *from_above)
     by_hand = 0.4 * 10 / 16 / (4 * math.pi * 0.2**2)  # of the blurred mirror: the clear one shows the darkness above
     assert lid[0] == pytest.approx(by_hand, rel=0.01)

@@ -1,4 +1,4 @@
-"""store_parts: finished parts outlive whatever stops the writing, and are gone on with only where they fit."""
+"""resumable_writer: finished parts outlive whatever stops the writing, and are gone on with only where they fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from unscene.data.hdf5 import resumable_writer as store_parts
+from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.hdf5.resumable_writer import SceneParts, scene_parts
 from unscene.errors import DataError
@@ -21,7 +21,7 @@ MADE_FROM = {"file": "a", "bytes": 3}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(store_parts, "_BATCHES_A_PART", 4)  # 8 scenes
+    monkeypatch.setattr(resumable_writer, "_BATCHES_A_PART", 4)  # 8 scenes
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def path(tmp_path: Path) -> Path:
 
 
 class Source:
-    """Batches of two scenes; scene n is all n. The place counts them."""
+    """Batches of two scenes; scene n is all n. Its position counts them."""
 
-    def __init__(self, place: dict[str, int]) -> None:
-        self.place = {"scenes": place.get("scenes", 0)}
+    def __init__(self, position: dict[str, int]) -> None:
+        self.position = {"scenes": position.get("scenes", 0)}
 
     def batches(self, stop: int = COUNT, error: type[BaseException] | None = None) -> Iterator[dict[str, np.ndarray]]:
-        while self.place["scenes"] < stop:
-            first = self.place["scenes"]
-            self.place["scenes"] = first + 2
+        while self.position["scenes"] < stop:
+            first = self.position["scenes"]
+            self.position["scenes"] = first + 2
             yield {"image": np.full((2, 4, 4, 3), [[[[first]]], [[[first + 1]]]], np.uint8)}
         if error:
             raise error("stop")
@@ -47,9 +47,9 @@ class Source:
 def write(path: Path, stop: int = COUNT, error: type[BaseException] | None = None, made_from=MADE_FROM) -> int:
     """Returns where it began."""
     with scene_parts(path, made_from) as parts:
-        began = parts.place.get("scenes", 0)
-        source = Source(parts.place)
-        parts.add(source.batches(stop, error), source.place)
+        began = parts.position.get("scenes", 0)
+        source = Source(parts.position)
+        parts.add(source.batches(stop, error), source.position)
         assert parts.join({"source": "test"}, progress=False) == COUNT
     return began
 
@@ -78,7 +78,7 @@ def test_finished_parts_stay_and_are_gone_on_with(path, error, caplog):
     assert parts_of(path) == ["000000.h5", "000001.h5", "lock"]  # 16 of the 20 scenes; no unfinished file
     said = str(caught.value) if error is KeyboardInterrupt else caplog.text
     assert "16 scenes are kept in" in said
-    assert "the same command goes on with them" in said
+    assert "the same command resumes" in said
     assert write(path) == 16
     assert_whole(path)
 
@@ -103,8 +103,8 @@ def test_without_a_part_no_folder_stays_that_was_not_there_with_one_all_do(path)
 
 def test_a_last_part_that_is_not_full_counts_too(path):
     with pytest.raises(RuntimeError), scene_parts(path, MADE_FROM) as parts:
-        source = Source(parts.place)
-        parts.add(source.batches(20), source.place)
+        source = Source(parts.position)
+        parts.add(source.batches(20), source.position)
         raise RuntimeError
     assert write(path) == 20
     assert_whole(path)
@@ -123,10 +123,10 @@ def test_parts_of_something_else_are_removed(path, caplog):
 def test_what_cannot_be_used_is_written_again(path):
     with pytest.raises(RuntimeError):
         write(path, stop=20, error=RuntimeError)
-    with scene_parts(path, MADE_FROM, lambda place: place["scenes"] <= 8) as parts:
-        assert (len(parts), parts.place) == (8, {"scenes": 8})
-        source = Source(parts.place)
-        parts.add(source.batches(), source.place)
+    with scene_parts(path, MADE_FROM, lambda position: position["scenes"] <= 8) as parts:
+        assert (len(parts), parts.position) == (8, {"scenes": 8})
+        source = Source(parts.position)
+        parts.add(source.batches(), source.position)
         parts.join({"source": "test"}, progress=False)
     assert_whole(path)
 
@@ -159,8 +159,8 @@ def test_two_writers_of_one_file_are_refused(path):
         assert isinstance(parts, SceneParts)
         with pytest.raises(DataError, match="being written by another process"):
             write(path)
-        source = Source(parts.place)
-        parts.add(source.batches(), source.place)
+        source = Source(parts.position)
+        parts.add(source.batches(), source.position)
         parts.join({"source": "test"}, progress=False)
     assert_whole(path)
 

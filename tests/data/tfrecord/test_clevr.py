@@ -1,4 +1,4 @@
-"""clevr_records: crop, size, objects and split by hand; damage, other files, a full disk, a kill and going on."""
+"""clevr: crop, size, objects and split by hand; damage, other files, a full disk, a kill and going on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import h5py
 import numpy as np
 import pytest
 
-from unscene.data.hdf5 import resumable_writer as store_parts
+from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.tfrecord import clevr as clevr_records
-from unscene.data.tfrecord import multi_object
+from unscene.data.tfrecord import clevr, multi_object
 from unscene.data.tfrecord.clevr import convert_clevr, split
 from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
 from unscene.errors import DataError
@@ -71,7 +70,7 @@ def numbers(out: Path) -> list[int]:
 def small_parts(monkeypatch):
     """A part for every two scenes."""
     monkeypatch.setattr(multi_object, "_BATCH", 1)
-    monkeypatch.setattr(store_parts, "_BATCHES_A_PART", 2)
+    monkeypatch.setattr(resumable_writer, "_BATCHES_A_PART", 2)
 
 
 class TestConversion:
@@ -182,8 +181,8 @@ class TestSplit:
         )
 
     def test_it_is_recorded(self, tmp_path, records, monkeypatch):
-        monkeypatch.setattr(clevr_records, "NUM_TRAIN", 4)
-        monkeypatch.setattr(clevr_records, "NUM_TEST", 2)
+        monkeypatch.setattr(clevr, "NUM_TRAIN", 4)
+        monkeypatch.setattr(clevr, "NUM_TEST", 2)
         convert_clevr(written(tmp_path, records), tmp_path / "clevr.h5", progress=False)
         attributes = SceneStore(tmp_path / "clevr.h5").attributes
         recorded = {name: value for name, value in attributes.items() if name.startswith(("train_", "test_"))}

@@ -3,7 +3,7 @@
 Camera, lamps, materials and the rules of placement are those of clevr-dataset-gen. The picture is the crop that the
 R-MONet and MONet papers train on (rows 29 to 221, columns 64 to 256 of 320 x 240), traced at its final size instead of
 scaled down to it. What is simpler than in Blender: the cubes' and cylinders' edges are sharp, and only shaded as
-round; light is followed to its first surface, and further only in mirrors (`clevr_shading`).
+round; light is followed to its first surface, and further only in mirrors (`shading`).
 
 Any sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unscene[render]'`.
 """
@@ -123,7 +123,7 @@ class ClevrScenes:
                 and the occluder.
             boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
                 `m + 1`, a zero row where there is no object, or it is outside of the crop or behind the occluder.
-            shape: [B, M] uint8, 1.. as in `clevr_objects.ALL_SHAPES`, 0 where there is no object; all other factors
+            shape: [B, M] uint8, 1.. as in `objects.ALL_SHAPES`, 0 where there is no object; all other factors
                 are 0 there too.
             material, color, size: [B, M] uint8, likewise as in `MATERIALS`, `ALL_COLOURS` and `SIZES`.
             x, y, z: [B, M] float32, the centre, in CLEVR's units; the floor is at z = 0.
@@ -135,7 +135,7 @@ class ClevrScenes:
             DataError: an index is outside the data set, numba is not installed, or the objects find no room.
             ShapeError: `indices` is not one row of whole numbers.
         """
-        wanted = checked_indices(indices, len(self))
+        indices = checked_indices(indices, len(self))
         settings, (placement, rendering) = self.settings, compiled_tracer()
         choices = placement.Choices(
             _numbers(settings.shapes, ALL_SHAPES),
@@ -143,23 +143,23 @@ class ClevrScenes:
             _numbers(settings.colours, tuple(ALL_COLOURS)),
             _numbers(settings.sizes, tuple(SIZES)),
         )
-        scenes = placement.placed_scenes(settings.seed, wanted, settings.min_objects, settings.max_objects, choices)
+        scenes = placement.placed_scenes(settings.seed, indices, settings.min_objects, settings.max_objects, choices)
         if scenes is None:
             raise DataError(
-                f"clevr_scenes: {placement.SCENES} times in turn, up to {settings.max_objects} objects found no room "
-                "in which each of them is seen. Lower max_objects, or allow other sizes."
+                f"clevr_scenes: {placement.SCENES} attempts did not place up to {settings.max_objects} objects so that "
+                "all are visible. Lower max_objects, or allow other sizes."
             )
         view = centred(rendering.CROP, settings.crop)
         image, labels = rendering.render(scenes, settings.size, settings.size, view)
-        occlude(image, labels, settings.seed, wanted, settings.occluder, _OCCLUDER)
+        occlude(image, labels, settings.seed, indices, settings.occluder, _OCCLUDER)
         radius = np.array([0, *SIZES.values()])[scenes.size]
         return {
             "image": image,
             "labels": labels,
             "boxes": boxes_of_labels(labels, settings.max_objects),
             **{name: getattr(scenes, name).astype(np.uint8) for name in ("shape", "material", "color", "size")},
-            "x": scenes.place[..., 0].astype(np.float32),
-            "y": scenes.place[..., 1].astype(np.float32),
+            "x": scenes.position[..., 0].astype(np.float32),
+            "y": scenes.position[..., 1].astype(np.float32),
             "z": radius.astype(np.float32),
             "rotation": scenes.rotation.astype(np.float32),
             "visible_pixels": scenes.visible_pixels.astype(np.int32),
@@ -167,21 +167,20 @@ class ClevrScenes:
 
 
 def compiled_tracer() -> tuple[ModuleType, ModuleType]:
-    """The modules `clevr_placement` and `clevr_rendering`, which numba compiles.
+    """The modules `placement` and `rendering`, which numba compiles.
 
     Raises:
         DataError: numba is not installed.
     """
     try:
-        from unscene.data.clevr import placement as clevr_placement
-        from unscene.data.clevr import rendering as clevr_rendering
+        from unscene.data.clevr import placement, rendering
     except ImportError as missing:
         if missing.name not in ("numba", "llvmlite"):
             raise
         raise DataError(
             "clevr_scenes traces its scenes with numba, which is not installed: pip install 'unscene[render]'."
         ) from None
-    return clevr_placement, clevr_rendering
+    return placement, rendering
 
 
 def _numbers(chosen: tuple[str, ...], known: tuple[str, ...]) -> NDArray[np.int64]:

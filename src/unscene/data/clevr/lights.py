@@ -1,7 +1,7 @@
 """CLEVR's lamps: what light they give a surface, with soft shadows and highlights, compiled by numba.
 
 Three square lamps (key, fill and back) and a sun, as in the published Blender scene (clevr-dataset-gen,
-`base_scene.blend`). They always face the origin, wherever they are moved to. The sun is one more square, far away.
+`base_scene.blend`). They always face the origin, wherever the jitter moves them. The sun is one more square, far away.
 
 Light is linear RGB. Without numba this module cannot be imported.
 """
@@ -39,12 +39,12 @@ _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
 
 # a lamp of a scene, which is a record array [4]: a square that shines along its axis
 LAMP = np.dtype(
-    [(f"{vector}_{axis}", np.float64) for vector in ("place", "axis", "right", "up") for axis in "xyz"]
+    [(f"{vector}_{axis}", np.float64) for vector in ("position", "axis", "right", "up") for axis in "xyz"]
     + [("red", np.float64), ("green", np.float64), ("blue", np.float64), ("half", np.float64)]
 )
 
 
-class Scene(NamedTuple):
+class LitScene(NamedTuple):
     """What is on the stage.
 
     Attributes:
@@ -56,11 +56,11 @@ class Scene(NamedTuple):
     lamps: Any
 
 
-class Chance(NamedTuple):
-    """The random numbers of one sample of a pixel.
+class SampleBits(NamedTuple):
+    """The random bits of one sample of a pixel.
 
     Attributes:
-        strata: uint64, two bits a lamp: which part of its square is asked; then two for the blurred mirror.
+        strata: uint64, two bits a lamp: which part of its square is sampled; then two for the blurred mirror.
         bits: uint64, two bytes a lamp: where in that part.
     """
 
@@ -68,18 +68,18 @@ class Chance(NamedTuple):
     bits: Any
 
 
-def lamps_at(places: NDArray[np.float64]) -> NDArray[np.void]:
+def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
     """Return scenes' lamps.
 
     Args:
-        places: [B, 4, 3] of their middles.
+        positions: [B, 4, 3] of their centres.
 
     Returns:
-        [B, 4] of `LAMP`: places, directions of length 1 (the axis to the origin, and to the right and up), power and
+        [B, 4] of `LAMP`: positions, directions of length 1 (the axis to the origin, and to the right and up), power and
         half the side.
     """
-    lamps = np.zeros(places.shape[:2], LAMP)
-    for vector, values in zip(("place", "axis", "right", "up"), (places, *facing_origin(places)), strict=True):
+    lamps = np.zeros(positions.shape[:2], LAMP)
+    for vector, values in zip(("position", "axis", "right", "up"), (positions, *facing_origin(positions)), strict=True):
         for position, axis in enumerate("xyz"):
             lamps[f"{vector}_{axis}"] = values[..., position]
     for position, colour in enumerate(("red", "green", "blue")):
@@ -89,23 +89,23 @@ def lamps_at(places: NDArray[np.float64]) -> NDArray[np.void]:
 
 
 @compiled_part
-def light(scene: Scene, point: Any, normal: Any, back: Any, alpha: float, chance: Chance) -> Any:
+def light(scene: LitScene, point: Any, normal: Any, back: Any, alpha: float, sample: SampleBits) -> Any:
     """Return the irradiance that the lamps give a surface, and the light of their highlights towards the viewer.
 
     E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over the lamps that no solid hides from one random point of each.
 
     Args:
-        scene: what may be in between.
+        scene: the solids cast the shadows.
         point: just outside the surface.
         normal: to shade with.
         back: to the viewer.
         alpha: GGX roughness of the highlights; 0 for none.
-        chance: where on the lamps.
+        sample: where on the lamps.
     """
     red = green = blue = shine_red = shine_green = shine_blue = 0.0
     for which in range(len(scene.lamps)):
         lamp = scene.lamps[which]
-        ray = _to_lamp(lamp, which, point, chance)
+        ray = _to_lamp(lamp, which, point, sample)
         square = dot(ray, ray)
         length = math.sqrt(square)
         ray = (ray[0] / length, ray[1] / length, ray[2] / length)
@@ -113,11 +113,7 @@ def light(scene: Scene, point: Any, normal: Any, back: Any, alpha: float, chance
         if facing <= 0 or leaving <= 0 or occluded(scene.solids, point, ray, length):
             continue
         share = facing * leaving / square
-        red, green, blue = (
-            red + share * lamp.red,
-            green + share * lamp.green,
-            blue + share * lamp.blue,
-        )
+        red, green, blue = red + share * lamp.red, green + share * lamp.green, blue + share * lamp.blue
         if alpha > 0:
             share *= _lobe(normal, ray, back, alpha)
             shine_red, shine_green, shine_blue = (
@@ -129,17 +125,17 @@ def light(scene: Scene, point: Any, normal: Any, back: Any, alpha: float, chance
 
 
 @compiled_part
-def _to_lamp(lamp: Any, which: int, point: Any, chance: Chance) -> Any:
-    """The way from a point to a random one in a part of the lamp's square."""
-    stratum = (chance.strata >> np.uint64(2 * which)) & _STRATUM
-    first = (chance.bits >> np.uint64(16 * which)) & _BYTE
-    second = (chance.bits >> np.uint64(16 * which + 8)) & _BYTE
+def _to_lamp(lamp: Any, which: int, point: Any, sample: SampleBits) -> Any:
+    """The vector from a point to a random one in a part of the lamp's square."""
+    stratum = (sample.strata >> np.uint64(2 * which)) & _STRATUM
+    first = (sample.bits >> np.uint64(16 * which)) & _BYTE
+    second = (sample.bits >> np.uint64(16 * which + 8)) & _BYTE
     u = lamp.half * ((np.float64(first) + 0.5) / 256 + np.float64(stratum & np.uint64(1)) - 1)
     v = lamp.half * ((np.float64(second) + 0.5) / 256 + np.float64(stratum >> np.uint64(1)) - 1)
     return (
-        lamp.place_x + u * lamp.right_x + v * lamp.up_x - point[0],
-        lamp.place_y + u * lamp.right_y + v * lamp.up_y - point[1],
-        lamp.place_z + u * lamp.right_z + v * lamp.up_z - point[2],
+        lamp.position_x + u * lamp.right_x + v * lamp.up_x - point[0],
+        lamp.position_y + u * lamp.right_y + v * lamp.up_y - point[1],
+        lamp.position_z + u * lamp.right_z + v * lamp.up_z - point[2],
     )
 
 
@@ -152,7 +148,7 @@ def lamp_ahead(lamps: Any, origin: Any, direction: Any, length: float) -> int:
         leaving = -dot(axis, direction)
         if leaving <= 0:
             continue
-        away = (origin[0] - lamp.place_x, origin[1] - lamp.place_y, origin[2] - lamp.place_z)
+        away = (origin[0] - lamp.position_x, origin[1] - lamp.position_y, origin[2] - lamp.position_z)
         distance = dot(axis, away) / leaving
         met = ahead(away, direction, distance)
         right = abs(dot((lamp.right_x, lamp.right_y, lamp.right_z), met))

@@ -1,9 +1,9 @@
 """Where CLEVR puts its solids: drawn one after another, apart from each other, and none hidden (compiled by numba).
 
-The rules are those of clevr-dataset-gen's `render_images.py`. A solid's place is drawn anew until it is right, 50 times
-at most; then all solids are drawn anew, as they are when one of them shows too few pixels. There is a gap between the
-circles that two solids stand in; and along each axis of the camera, as it is before the jitter, their centres are a
-margin apart. Camera and lamps are jittered uniformly in a cube.
+The rules are those of clevr-dataset-gen's `render_images.py`. A solid's position is drawn again until it fits, 50 times
+at most; then all solids are drawn again, also when one of them shows too few pixels. There is a gap between the circles
+that two solids stand in; and along each axis of the camera, before its jitter, their centres are a margin apart. Camera
+and lamps are jittered uniformly in a cube.
 
 Without numba this module cannot be imported.
 """
@@ -16,10 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.clevr import objects as clevr_objects
-from unscene.data.clevr import random_numba as compiled_random
-from unscene.data.clevr import ray_tracing
-from unscene.data.clevr import stage as clevr_stage
+from unscene.data.clevr import objects, random_numba, ray_tracing, stage
 from unscene.data.clevr.lights import LAMP_JITTER, LAMPS
 from unscene.data.clevr.objects import ALL_COLOURS, MATERIALS, SIZES
 from unscene.data.clevr.random_numba import uniform_draw
@@ -34,14 +31,14 @@ from unscene.data.clevr.stage import (
     through,
 )
 from unscene.data.hashed_random import sample_keys, uniform_draws
-from unscene.ops import numba_jit as compilation
+from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part
 from unscene.ops.threads import on_all_threads
 
 EXTENT = 3.0  # x and y are in -3 .. 3
 GAP, MARGIN = 0.25, 0.4  # between circles on the floor; along the camera's axes
 LEAST_PIXELS = 200  # that a solid shows in CLEVR's whole picture
-TRIES, SCENES = 50, 5000  # places of one solid before all are drawn anew, and how often they are
+TRIES, SCENES = 50, 5000  # positions of one solid before all are drawn again, and how often that may be
 _AXES = facing_origin(CAMERA * [1, 1, 0])[:2]  # behind and right, along the floor
 _BEHIND, _RIGHT = tuple(_AXES[0].tolist()), tuple(_AXES[1].tolist())
 _FIRST_DRAW = 16  # before: the number of solids and the jitters
@@ -59,11 +56,11 @@ class PlacedScenes(NamedTuple):
         number: [B] int64 of solids.
         camera: [B, 3] float64.
         lamps: [B, 4, 3] float64.
-        shape: [B, M] int64, as are the next three, counted from 1 as in `clevr_objects`.
+        shape: [B, M] int64, as are the next three, counted from 1 as in `objects`.
         material: likewise.
         color: likewise.
         size: likewise.
-        place: [B, M, 2] float64, x and y.
+        position: [B, M, 2] float64, x and y.
         rotation: [B, M] float64 in [0, 2 pi), about the vertical axis.
         visible_pixels: [B, M] int64, whose middles show the solid in CLEVR's whole picture of 320 x 240.
     """
@@ -76,16 +73,16 @@ class PlacedScenes(NamedTuple):
     material: NDArray[Any]
     color: NDArray[Any]
     size: NDArray[Any]
-    place: NDArray[Any]
+    position: NDArray[Any]
     rotation: NDArray[Any]
     visible_pixels: NDArray[Any]
 
 
 class Choices(NamedTuple):
-    """What is drawn, each with equal probability.
+    """What is drawn, with equal probabilities.
 
     Attributes:
-        shapes: [S] int64, counted from 1 as in `clevr_objects`, as are the others.
+        shapes: [S] int64, counted from 1 as in `objects`, as are the others.
         materials: likewise.
         colours: likewise.
         sizes: likewise.
@@ -100,7 +97,7 @@ class Choices(NamedTuple):
 def placed_scenes(
     seed: int, indices: NDArray[np.int64], fewest: int, most: int, choices: Choices
 ) -> PlacedScenes | None:
-    """Draw scenes, each from (seed, index) alone.
+    """Draw scenes, every one from (seed, index) alone.
 
     Args:
         seed: 0 .. 2**64 - 1.
@@ -110,26 +107,26 @@ def placed_scenes(
         choices: of what they are.
 
     Returns:
-        B scenes, or None where so many solids found no room.
+        B scenes, or None when a scene has no room for so many solids.
     """
-    drawn = uniform_draws(seed, indices, _FIRST_DRAW)
-    jitter = 2 * drawn - 1
-    number = fewest + (drawn[:, 0] * (most + 1 - fewest)).astype(np.int64)
+    draws = uniform_draws(seed, indices, _FIRST_DRAW)
+    jitter = 2 * draws - 1
+    number = fewest + (draws[:, 0] * (most + 1 - fewest)).astype(np.int64)
     camera = CAMERA + CAMERA_JITTER * jitter[:, 1:4]
     lamps = np.tile(LAMPS, (len(indices), 1, 1))
     lamps[:, :-1] += LAMP_JITTER * jitter[:, 4:13].reshape(-1, 3, 3)  # the sun stays
     shape, material, color, size, pixels = (np.zeros((len(indices), most), np.int64) for _ in range(5))
-    place, rotation = np.zeros((len(indices), most, 2)), np.zeros((len(indices), most))
+    position, rotation = np.zeros((len(indices), most, 2)), np.zeros((len(indices), most))
     key = sample_keys(seed, indices)
-    scenes = PlacedScenes(key, number, camera, lamps, shape, material, color, size, place, rotation, pixels)
+    scenes = PlacedScenes(key, number, camera, lamps, shape, material, color, size, position, rotation, pixels)
     cameras = np.stack([camera, *facing_origin(camera)], axis=1)
 
-    def some(start: int, stop: int) -> bool:
-        here = slice(start, stop)
-        found_room: bool = _place(PlacedScenes(*(each[here] for each in scenes)), cameras[here], choices)
-        return found_room
+    def place_range(start: int, stop: int) -> bool:
+        part = slice(start, stop)
+        fits: bool = _place(PlacedScenes(*(values[part] for values in scenes)), cameras[part], choices)
+        return fits
 
-    return scenes if all(on_all_threads(some, len(indices))) else None
+    return scenes if all(on_all_threads(place_range, len(indices))) else None
 
 
 @compiled_part
@@ -139,7 +136,7 @@ def solids_of(scenes: PlacedScenes, b: int) -> Any:
     for m in range(len(solids)):
         solid, colour = solids[m], scenes.color[b, m]
         solid.kind, solid.radius = scenes.shape[b, m], _RADII[scenes.size[b, m]]
-        solid.x, solid.y, solid.z = scenes.place[b, m, 0], scenes.place[b, m, 1], solid.radius
+        solid.x, solid.y, solid.z = scenes.position[b, m, 0], scenes.position[b, m, 1], solid.radius
         solid.cosine, solid.sine = math.cos(scenes.rotation[b, m]), math.sin(scenes.rotation[b, m])
         solid.metal = scenes.material[b, m] == _METAL
         solid.red, solid.green, solid.blue = _COLOURS[colour, 0], _COLOURS[colour, 1], _COLOURS[colour, 2]
@@ -147,19 +144,19 @@ def solids_of(scenes: PlacedScenes, b: int) -> Any:
 
 
 def _placer(code: str) -> Any:
-    """The compiled loop over scenes, kept for as long as the code of its parts is the same."""
+    """The compiled loop over scenes; its cache on disk is valid for one `code` of its parts."""
 
     @compiled
     def places(scenes: PlacedScenes, cameras: Any, choices: Choices) -> bool:
         assert len(code) > 0
         for b in range(len(scenes.key)):
-            draw, done = _FIRST_DRAW, False
+            draw, complete = _FIRST_DRAW, False
             for _ in range(SCENES):
-                draw, stands = _stand(scenes, b, choices, draw)
-                if stands and _all_show(scenes, b, cameras[b]):
-                    done = True
+                draw, fits = _draw_solids(scenes, b, choices, draw)
+                if fits and _all_show(scenes, b, cameras[b]):
+                    complete = True
                     break
-            if not done:
+            if not complete:
                 return False
         return True
 
@@ -167,16 +164,16 @@ def _placer(code: str) -> Any:
 
 
 @compiled_part
-def _stand(scenes: PlacedScenes, b: int, choices: Choices, draw: int) -> Any:
-    """Draw all solids of a scene; returns the next draw, and whether each has found room."""
+def _draw_solids(scenes: PlacedScenes, b: int, choices: Choices, draw: int) -> Any:
+    """Draw all solids of a scene; returns the next draw, and whether every solid has room."""
     key = scenes.key[b]
     for m in range(scenes.number[b]):
         scenes.size[b, m] = _one_of(choices.sizes, key, draw)
         draw += 1
         room = False
         for _ in range(TRIES):
-            scenes.place[b, m, 0] = EXTENT * (2 * uniform_draw(key, draw) - 1)
-            scenes.place[b, m, 1] = EXTENT * (2 * uniform_draw(key, draw + 1) - 1)
+            scenes.position[b, m, 0] = EXTENT * (2 * uniform_draw(key, draw) - 1)
+            scenes.position[b, m, 1] = EXTENT * (2 * uniform_draw(key, draw + 1) - 1)
             draw += 2
             if _has_room(scenes, b, m):
                 room = True
@@ -200,8 +197,8 @@ def _one_of(choices: Any, key: Any, draw: int) -> Any:
 def _has_room(scenes: PlacedScenes, b: int, m: int) -> bool:
     """Whether a solid keeps its distance from those before it."""
     for other in range(m):
-        x = scenes.place[b, m, 0] - scenes.place[b, other, 0]
-        y = scenes.place[b, m, 1] - scenes.place[b, other, 1]
+        x = scenes.position[b, m, 0] - scenes.position[b, other, 0]
+        y = scenes.position[b, m, 1] - scenes.position[b, other, 1]
         if math.sqrt(x * x + y * y) < _RADII[scenes.size[b, m]] + _RADII[scenes.size[b, other]] + GAP:
             return False
         if abs(x * _BEHIND[0] + y * _BEHIND[1]) < MARGIN or abs(x * _RIGHT[0] + y * _RIGHT[1]) < MARGIN:
@@ -235,7 +232,7 @@ def _pixels_showing(solids: Any, m: int, camera: Any) -> int:
 
 @compiled_part
 def _rectangle_around(solid: Any, camera: Any) -> Any:
-    """Pixels of CLEVR's picture that hold all of a solid: those that its bounding box, turned with it, is seen in."""
+    """Pixels of CLEVR's picture that contain a solid: those of its bounding box, which turns with it."""
     left, top, right, bottom = math.inf, math.inf, -math.inf, -math.inf
     half = solid.radius
     for corner in range(8):
@@ -251,4 +248,4 @@ def _rectangle_around(solid: Any, camera: Any) -> Any:
     return max(int(left), 0), max(int(top), 0), min(int(right) + 1, WIDTH), min(int(bottom) + 1, HEIGHT)
 
 
-_place = _placer(code_of(clevr_objects, clevr_stage, compilation, compiled_random, ray_tracing))
+_place = _placer(code_of(objects, stage, numba_jit, random_numba, ray_tracing))

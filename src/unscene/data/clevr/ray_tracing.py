@@ -2,8 +2,8 @@
 
 Without numba this module cannot be imported.
 
-A point or a direction is a tuple of three numbers; directions have length 1. Rays start outside of every solid. What is
-not met is met at infinity.
+A point or a direction is a tuple of three numbers; directions have length 1. Rays start outside of every solid. A miss
+is an infinite distance.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def occluded(solids: Any, origin: Any, direction: Any, length: float) -> bool:
 
 @compiled_part
 def distance_to(solid: Any, origin: Any, direction: Any) -> Any:
-    """Return the distance to one solid; most rays miss the sphere around it and are told so first."""
+    """Return the distance to one solid; a bounding sphere rejects most rays first."""
     away = (origin[0] - solid.x, origin[1] - solid.y, origin[2] - solid.z)
     along, reach = dot(away, direction), _REACH[solid.kind] * solid.radius
     outside = dot(away, away) - reach * reach
@@ -159,8 +159,8 @@ def _to_cylinder(away: Any, direction: Any, half: float) -> float:
 def _to_cone(away: Any, direction: Any, half: float) -> Any:
     """Distance to the cone x^2 + y^2 <= (half - z)^2 / 4, |z| <= half, whose tip is above: the nearest of its surfaces.
 
-    A ray in the tube of a double cone may leave and enter it again, so this is no matter of one stretch, as it is in a
-    cylinder. Each root of the side's equation counts where it is at the solid's height, and the base where it is round.
+    A ray may enter a double cone twice, so one interval does not do, as it does for a cylinder. Each root of the side's
+    equation counts at the solid's height, and the base within its circle.
     """
     below = half - away[2]  # the tip, at the origin
     a = direction[0] * direction[0] + direction[1] * direction[1] - direction[2] * direction[2] / 4
@@ -205,9 +205,9 @@ def normals(solid: Any, point: Any) -> Any:
 
 
 @compiled_part
-def _lean(place: float) -> float:
-    """How far the normal leans towards an edge, from where on a side one is: 0 inside, as far as it stands at +-1."""
-    return math.copysign(max(abs(place) - (1 - BEVEL), 0.0) / BEVEL, place)
+def _lean(offset: float) -> float:
+    """How far the normal leans towards an edge at an offset from a side's middle: 0 inside, +-1 at the edge."""
+    return math.copysign(max(abs(offset) - (1 - BEVEL), 0.0) / BEVEL, offset)
 
 
 @compiled_part

@@ -13,20 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.clevr import lights as clevr_lamps
-from unscene.data.clevr import objects as clevr_objects
-from unscene.data.clevr import placement as clevr_placement
-from unscene.data.clevr import random_numba as compiled_random
-from unscene.data.clevr import ray_tracing
-from unscene.data.clevr import shading as clevr_shading
-from unscene.data.clevr import stage as clevr_stage
-from unscene.data.clevr.lights import STRATA, Chance, Scene, lamps_at
+from unscene.data.clevr import lights, objects, placement, random_numba, ray_tracing, shading, stage
+from unscene.data.clevr.lights import STRATA, LitScene, SampleBits, lamps_at
 from unscene.data.clevr.placement import PlacedScenes, solids_of
 from unscene.data.clevr.random_numba import bits_of_draw, splitmix64
 from unscene.data.clevr.ray_tracing import first_hit
 from unscene.data.clevr.shading import radiance
 from unscene.data.clevr.stage import HEIGHT, WIDTH, facing_origin, through
-from unscene.ops import numba_jit as compilation
+from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part
 from unscene.ops.threads import on_all_threads
 
@@ -51,52 +45,53 @@ def render(
         images [B, height, width, 3] uint8 and label maps [B, height, width] uint8: solid `m` has label `m + 1`.
     """
     count = len(scenes.key)
-    images, masks = np.empty((count, height, width, 3), np.uint8), np.empty((count, height, width), np.uint8)
+    images = np.empty((count, height, width, 3), np.uint8)
+    labels = np.empty((count, height, width), np.uint8)
     camera = np.stack([scenes.camera, *facing_origin(scenes.camera)], axis=1)  # [B, 4, 3]
     lamps = lamps_at(scenes.lamps)
 
-    def some(start: int, stop: int) -> None:
-        here = slice(start, stop)
-        of_these = PlacedScenes(*(each[here] for each in scenes))
-        _render(of_these, camera[here], lamps[here], view, images[here], masks[here])
+    def render_range(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        chosen = PlacedScenes(*(values[part] for values in scenes))
+        _render(chosen, camera[part], lamps[part], view, images[part], labels[part])
 
-    on_all_threads(some, count)
-    return images, masks
+    on_all_threads(render_range, count)
+    return images, labels
 
 
 def _renderer(code: str) -> Any:
-    """The compiled loop over scenes and pixels, kept for as long as the code of its parts is the same."""
+    """The compiled loop over scenes and pixels; its cache on disk is valid for one `code` of its parts."""
 
     @compiled
     def renders(
-        scenes: PlacedScenes, camera: Any, lamps: Any, view: Any, images: NDArray[Any], masks: NDArray[Any]
+        scenes: PlacedScenes, camera: Any, lamps: Any, view: Any, images: NDArray[Any], labels: NDArray[Any]
     ) -> None:
         assert len(code) > 0
-        height, width = masks.shape[1:]
-        for b in range(len(masks)):
-            scene, eye = Scene(solids_of(scenes, b), lamps[b]), camera[b]
+        height, width = labels.shape[1:]
+        for b in range(len(labels)):
+            scene, eye = LitScene(solids_of(scenes, b), lamps[b]), camera[b]
             key = splitmix64(scenes.key[b] ^ _PIXELS)
             for y in range(height):
                 for x in range(width):
-                    place = (view[0] + x * (view[2] - view[0]) / width, view[1] + y * (view[3] - view[1]) / height)
+                    corner = (view[0] + x * (view[2] - view[0]) / width, view[1] + y * (view[3] - view[1]) / height)
                     side = ((view[2] - view[0]) / width, (view[3] - view[1]) / height)
-                    towards = through(eye, place[0] + side[0] / 2, place[1] + side[1] / 2)
-                    masks[b, y, x] = first_hit(scene.solids, _row(eye, 0), towards)[1] + 1
-                    red, green, blue = _pixel(scene, eye, place, side, bits_of_draw(key, y * width + x))
+                    towards = through(eye, corner[0] + side[0] / 2, corner[1] + side[1] / 2)
+                    labels[b, y, x] = first_hit(scene.solids, _row(eye, 0), towards)[1] + 1
+                    red, green, blue = _pixel(scene, eye, corner, side, bits_of_draw(key, y * width + x))
                     images[b, y, x, 0], images[b, y, x, 1], images[b, y, x, 2] = _srgb(red), _srgb(green), _srgb(blue)
 
     return renders
 
 
 @compiled_part
-def _pixel(scene: Scene, camera: Any, place: Any, side: Any, bits: Any) -> Any:
-    """The mean of the pixel's samples; each asks another part of every lamp, in an order drawn for each lamp."""
+def _pixel(scene: LitScene, camera: Any, corner: Any, side: Any, bits: Any) -> Any:
+    """The mean of the pixel's samples; each takes another part of every lamp, in a random order for each lamp."""
     red = green = blue = 0.0
     for sample in range(STRATA):
         right, down = 0.25 + 0.5 * (sample & 1), 0.25 + 0.5 * (sample >> 1)
-        towards = through(camera, place[0] + right * side[0], place[1] + down * side[1])
+        towards = through(camera, corner[0] + right * side[0], corner[1] + down * side[1])
         strata = bits ^ (np.uint64(sample) * np.uint64(0x5555555555555555))  # two bits each
-        here = radiance(scene, _row(camera, 0), towards, Chance(strata, bits_of_draw(bits, sample)))
+        here = radiance(scene, _row(camera, 0), towards, SampleBits(strata, bits_of_draw(bits, sample)))
         red, green, blue = red + here[0], green + here[1], blue + here[2]
     return red / STRATA, green / STRATA, blue / STRATA
 
@@ -113,15 +108,4 @@ def _srgb(linear: float) -> Any:
     return np.uint8(255 * shown + 0.5)
 
 
-_render = _renderer(
-    code_of(
-        clevr_lamps,
-        clevr_objects,
-        clevr_placement,
-        clevr_shading,
-        clevr_stage,
-        compilation,
-        compiled_random,
-        ray_tracing,
-    )
-)
+_render = _renderer(code_of(lights, objects, placement, shading, stage, numba_jit, random_numba, ray_tracing))

@@ -1,9 +1,9 @@
 """The light that comes back along a ray on CLEVR's stage, compiled by numba.
 
-Rubber and floor are matt and lit by the lamps, with shadows; rubber has a faint sheen besides, which grows towards its
+Rubber and floor are matt and lit by the lamps, with shadows; rubber also has a faint sheen, which grows towards its
 outline. Metal is two mirrors, a clear one (.6) and a blurred one (.4), that show floor, wall, lamps and other solids.
-What light does after its first bounce is not traced but stood for by constants, fitted to CLEVR's published pictures:
-the floor's glow from below, and the tint that solids give to the floor beside them.
+Light after its first bounce is not traced. Constants replace it, fitted to CLEVR's published pictures: the floor's glow
+from below, and the tint that solids give to the floor beside them.
 
 Colours and radiances are linear RGB. Without numba this module cannot be imported.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unscene.data.clevr.lights import STRATA, Chance, Scene, lamp_ahead, light
+from unscene.data.clevr.lights import STRATA, LitScene, SampleBits, lamp_ahead, light
 from unscene.data.clevr.random_numba import splitmix64
 from unscene.data.clevr.ray_tracing import SPHERE, ahead, cross, dot, first_hit, mirrored, normals, unit
 from unscene.data.clevr.stage import AXIS, FLOOR_ENDS, to_backdrop
@@ -35,32 +35,32 @@ _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
 
 
 @compiled_part
-def radiance(scene: Scene, origin: Any, direction: Any, chance: Chance) -> Any:
+def radiance(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -> Any:
     """Return the light that the camera receives along a ray, none where nothing is."""
     distance, index = first_hit(scene.solids, origin, direction)
     if index < 0:
-        return _of_backdrop(scene, origin, direction, chance)
+        return _of_backdrop(scene, origin, direction, sample)
     point = ahead(origin, direction, distance)
     solid = scene.solids[index]
     flat, normal = normals(solid, point)
     point = ahead(point, flat, SKIN)
     if not solid.metal:
-        return _of_rubber(scene, solid, point, normal, direction, chance)
+        return _of_rubber(scene, solid, point, normal, direction, sample)
     back = (-direction[0], -direction[1], -direction[2])
-    _, shine = light(scene, point, normal, back, METAL_ALPHA, chance)
-    clear = seen(scene, point, _outward(mirrored(direction, normal), flat), chance, solid.kind == SPHERE)
-    one, other = _facets(normal, chance)
-    this = seen(scene, point, _outward(mirrored(direction, one), flat), chance, False)
-    that = seen(scene, point, _outward(mirrored(direction, other), flat), chance, False)
+    _, shine = light(scene, point, normal, back, METAL_ALPHA, sample)
+    clear = seen(scene, point, _outward(mirrored(direction, normal), flat), sample, solid.kind == SPHERE)
+    first, second = _facets(normal, sample)
+    blurred = seen(scene, point, _outward(mirrored(direction, first), flat), sample, False)
+    other = seen(scene, point, _outward(mirrored(direction, second), flat), sample, False)
     return (
-        min(solid.red * (CLEAR * clear[0] + (1 - CLEAR) * ((this[0] + that[0]) / 2 + shine[0])), BRIGHTEST),
-        min(solid.green * (CLEAR * clear[1] + (1 - CLEAR) * ((this[1] + that[1]) / 2 + shine[1])), BRIGHTEST),
-        min(solid.blue * (CLEAR * clear[2] + (1 - CLEAR) * ((this[2] + that[2]) / 2 + shine[2])), BRIGHTEST),
+        min(solid.red * (CLEAR * clear[0] + (1 - CLEAR) * ((blurred[0] + other[0]) / 2 + shine[0])), BRIGHTEST),
+        min(solid.green * (CLEAR * clear[1] + (1 - CLEAR) * ((blurred[1] + other[1]) / 2 + shine[1])), BRIGHTEST),
+        min(solid.blue * (CLEAR * clear[2] + (1 - CLEAR) * ((blurred[2] + other[2]) / 2 + shine[2])), BRIGHTEST),
     )
 
 
 @compiled_part
-def seen(scene: Scene, origin: Any, direction: Any, chance: Chance, with_lamps: bool) -> Any:
+def seen(scene: LitScene, origin: Any, direction: Any, sample: SampleBits, with_lamps: bool) -> Any:
     """Return what a mirror shows along a ray; a mirror in a mirror is a clear one."""
     tint = (1.0, 1.0, 1.0)
     for _ in range(BOUNCES):
@@ -72,28 +72,28 @@ def seen(scene: Scene, origin: Any, direction: Any, chance: Chance, with_lamps: 
                 area = 4 * lamp.half * lamp.half
                 return _product(tint, (lamp.red / area, lamp.green / area, lamp.blue / area))
         if index < 0:
-            return _product(tint, _of_backdrop(scene, origin, direction, chance))
+            return _product(tint, _of_backdrop(scene, origin, direction, sample))
         point = ahead(origin, direction, distance)
         solid = scene.solids[index]
         flat, normal = normals(solid, point)
         point = ahead(point, flat, SKIN)
         if not solid.metal:
-            return _product(tint, _of_rubber(scene, solid, point, normal, direction, chance))
+            return _product(tint, _of_rubber(scene, solid, point, normal, direction, sample))
         tint = _product(tint, (solid.red, solid.green, solid.blue))
         origin, direction = point, _outward(mirrored(direction, normal), flat)
     return _product(tint, (FLOOR_GLOW, FLOOR_GLOW, FLOOR_GLOW))
 
 
 @compiled_part
-def _of_backdrop(scene: Scene, origin: Any, direction: Any, chance: Chance) -> Any:
+def _of_backdrop(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -> Any:
     distance, along, up = to_backdrop(origin, direction)
     if distance == math.inf:
         return (0.0, 0.0, 0.0)
     point = ahead(origin, direction, distance)
     normal = (along * AXIS[0], along * AXIS[1], up)
-    place = point[0] * AXIS[0] + point[1] * AXIS[1]
-    glow = FLOOR_GLOW + SWEEP_GLOW * min(max(place, 0.0), FLOOR_ENDS)
-    (red, green, blue), _ = light(scene, ahead(point, normal, SKIN), normal, normal, 0.0, chance)
+    depth = point[0] * AXIS[0] + point[1] * AXIS[1]
+    glow = FLOOR_GLOW + SWEEP_GLOW * min(max(depth, 0.0), FLOOR_ENDS)
+    (red, green, blue), _ = light(scene, ahead(point, normal, SKIN), normal, normal, 0.0, sample)
     tint = _of_solids_beside(scene.solids, point)
     return (
         FLOOR * (red / math.pi + tint[0]) + glow,
@@ -116,9 +116,9 @@ def _of_solids_beside(solids: Any, point: Any) -> Any:
 
 
 @compiled_part
-def _of_rubber(scene: Scene, solid: Any, point: Any, normal: Any, direction: Any, chance: Chance) -> Any:
+def _of_rubber(scene: LitScene, solid: Any, point: Any, normal: Any, direction: Any, sample: SampleBits) -> Any:
     back = (-direction[0], -direction[1], -direction[2])
-    lamps, shine = light(scene, point, normal, back, RUBBER_ALPHA, chance)
+    lamps, shine = light(scene, point, normal, back, RUBBER_ALPHA, sample)
     sheen = RUBBER_SHEEN + (1 - RUBBER_SHEEN) * (1 - max(dot(normal, back), 0.0)) ** 5
     around = GLOW_BELOW * (1 - normal[2]) / 2 + GLOW_AROUND
     return (
@@ -129,18 +129,18 @@ def _of_rubber(scene: Scene, solid: Any, point: Any, normal: Any, direction: Any
 
 
 @compiled_part
-def _facets(normal: Any, chance: Chance) -> Any:
+def _facets(normal: Any, sample: SampleBits) -> Any:
     """Two facets of the blurred mirror, tan^2 = alpha^2 u / (1 - u), that lean as far in opposite directions."""
-    bits = splitmix64(chance.bits)
-    stratum = (chance.strata >> np.uint64(8)) & _STRATUM
+    bits = splitmix64(sample.bits)
+    stratum = (sample.strata >> np.uint64(8)) & _STRATUM
     u = (np.float64(stratum) + (np.float64(bits & _BYTE) + 0.5) / 256) / STRATA
     turn = 2 * math.pi * (np.float64((bits >> np.uint64(8)) & _BYTE) + 0.5) / 256
     steep = METAL_ALPHA * math.sqrt(u / (1 - u))
-    first = unit((normal[1], -normal[0], 0.0)) if abs(normal[2]) < 0.9 else unit((0.0, normal[2], -normal[1]))
-    second = cross(normal, first)
+    tangent = unit((normal[1], -normal[0], 0.0)) if abs(normal[2]) < 0.9 else unit((0.0, normal[2], -normal[1]))
+    other = cross(normal, tangent)
     across, along = steep * math.cos(turn), steep * math.sin(turn)
-    one = unit(ahead(ahead(normal, first, across), second, along))
-    return one, unit(ahead(ahead(normal, first, -across), second, -along))
+    facet = unit(ahead(ahead(normal, tangent, across), other, along))
+    return facet, unit(ahead(ahead(normal, tangent, -across), other, -along))
 
 
 @compiled_part

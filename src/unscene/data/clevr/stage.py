@@ -2,7 +2,7 @@
 
 The numbers are those of the published Blender scene (clevr-dataset-gen, `base_scene.blend`); only the backdrop's sweep
 is a quarter circle here, fitted to it, so that a ray meets it in closed form. The camera always faces the origin,
-wherever it is moved to.
+wherever the jitter moves it.
 
 Without numba this module cannot be imported.
 """
@@ -28,16 +28,18 @@ AXIS = (-0.903207675766153, 0.4292037912659949)
 FLOOR_STARTS, FLOOR_ENDS, SWEEP_RADIUS, WALL_HEIGHT = -9.55, 8.5, 9.0, 23.2
 
 
-def facing_origin(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the axes of what faces the origin and stands upright.
+def facing_origin(
+    points: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the axes of a camera or lamp that faces the origin and stands upright.
 
     Args:
-        places: [..., 3], none straight above the origin.
+        points: [..., 3], none straight above the origin.
 
     Returns:
         forward, right, up, each [..., 3], of length 1 and perpendicular to each other.
     """
-    forward = -places / np.linalg.norm(places, axis=-1, keepdims=True)
+    forward = -points / np.linalg.norm(points, axis=-1, keepdims=True)
     right = np.stack([forward[..., 1], -forward[..., 0], np.zeros_like(forward[..., 0])], axis=-1)  # forward x z
     right /= np.linalg.norm(right, axis=-1, keepdims=True)
     return forward, right, np.cross(right, forward)
@@ -48,7 +50,7 @@ def through(camera: Any, x: float, y: float) -> Any:
     """The direction of the ray through a point of CLEVR's picture.
 
     Args:
-        camera: [4, 3] its place and the three axes that `facing_origin` gives.
+        camera: [4, 3] its position and the three axes that `facing_origin` gives.
         x: to the right, 0 .. 320.
         y: downwards, 0 .. 240.
     """
@@ -63,7 +65,7 @@ def through(camera: Any, x: float, y: float) -> Any:
 
 @compiled_part
 def seen_at(camera: Any, x: float, y: float, z: float) -> Any:
-    """Where in CLEVR's picture a point is seen: `through` turned around."""
+    """Where in CLEVR's picture a point is seen: the inverse of `through`."""
     away = (x - camera[0, 0], y - camera[0, 1], z - camera[0, 2])
     depth = away[0] * camera[1, 0] + away[1] * camera[1, 1] + away[2] * camera[1, 2]
     across = away[0] * camera[2, 0] + away[1] * camera[2, 1] + away[2] * camera[2, 2]
@@ -78,9 +80,9 @@ def to_backdrop(origin: Any, direction: Any) -> Any:
     speed = direction[0] * AXIS[0] + direction[1] * AXIS[1]
     if direction[2] < 0:
         distance = -origin[2] / direction[2]
-        place = start + distance * speed
-        if place <= FLOOR_ENDS:
-            return (distance if place >= FLOOR_STARTS and distance > 0 else math.inf), 0.0, 1.0
+        met = start + distance * speed
+        if met <= FLOOR_ENDS:
+            return (distance if met >= FLOOR_STARTS and distance > 0 else math.inf), 0.0, 1.0
     if speed > 0:
         distance = (FLOOR_ENDS + SWEEP_RADIUS - start) / speed
         height = origin[2] + distance * direction[2]

@@ -1,9 +1,9 @@
 """Scenes to disk where that takes long: finished parts beside the new file outlive Ctrl-C, a kill and a full disk.
 
-An HDF5 file whose writer is killed cannot be trusted, so none is ever continued. Instead every thousand scenes make a
-small file of their own, whole or not at all (`store_writing`), in the folder `.NAME.parts` beside the new file NAME. A
-part says of what the scenes were made and how far the source had been read. The next writer of the same goes on behind
-the last one; at the end all are joined, and the folder is removed.
+An HDF5 file whose writer is killed cannot be trusted, so no such file is continued. Instead every thousand scenes are a
+small file of their own, whole or absent (`hdf5.writer`), in the folder `.NAME.parts` beside the new file NAME. A part
+records what the scenes were made from and how far the source had been read. The next writer of the same file continues
+after the last part; at the end all parts are joined, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ _JOINED_AT_ONCE = 64  # scenes
 
 _log = logging.getLogger(__name__)
 
-Place = dict[str, int]  # how far a source has been read, in its own terms
+Position = dict[str, int]  # how far a source has been read, in its own terms
 
 
 class SceneParts:
-    """The parts of a file that is being made.
+    """The parts of an unfinished file.
 
     Attributes:
         path: of the file.
-        place: of the source at the end of the last part; empty without one.
+        position: of the source at the end of the last part; empty without one.
     """
 
-    def __init__(self, path: Path, folder: Path, made_from: Mapping[str, Any], fits: Callable[[Place], bool]) -> None:
+    def __init__(
+        self, path: Path, folder: Path, made_from: Mapping[str, Any], fits: Callable[[Position], bool]
+    ) -> None:
         self.path, self._folder, self._made_from = path, folder, dict(made_from)
         self._stores: list[SceneStore] = []
-        self.place: Place = {}
+        self.position: Position = {}
         for number in count():
             store = self._finished(self._part(number))
-            if store is None or not fits(store.attributes["settings"]["place"]):
+            if store is None or not fits(store.attributes["settings"]["position"]):
                 break
             self._stores.append(store)
-            self.place = store.attributes["settings"]["place"]
+            self.position = store.attributes["settings"]["position"]
         for part in sorted(folder.glob("*.h5"))[len(self._stores) :]:
             part.unlink()
             _log.warning("removed %s, a part of another conversion", part)
@@ -59,12 +61,12 @@ class SceneParts:
         """Number of scenes in all parts."""
         return sum(map(len, self._stores))
 
-    def add(self, batches: Iterable[Mapping[str, NDArray]], place: Place) -> None:
+    def add(self, batches: Iterable[Mapping[str, NDArray]], position: Position) -> None:
         """Write the batches of a source, part after part.
 
         Args:
-            batches: what follows `self.place`, as `write_scenes` takes them.
-            place: of the source; the source keeps it up to date.
+            batches: those after `self.position`, as `write_scenes` takes them.
+            position: of the source; the source keeps it up to date.
 
         Raises:
             DataError: as `write_scenes`; the parts before it stay.
@@ -72,7 +74,7 @@ class SceneParts:
         rest = iter(batches)
         for first in rest:
             part = self._part(len(self._stores))
-            settings = {"made_from": self._made_from, "place": place}  # `place` is read when the part is full
+            settings = {"made_from": self._made_from, "position": position}  # read when the part is full
             write_scenes(
                 part, chain([first], islice(rest, _BATCHES_A_PART - 1)), None, {"settings": settings}, progress=False
             )
@@ -103,19 +105,19 @@ class SceneParts:
 
 @contextmanager
 def scene_parts(
-    path: str | Path, made_from: Mapping[str, Any], fits: Callable[[Place], bool] = lambda place: True
+    path: str | Path, made_from: Mapping[str, Any], fits: Callable[[Position], bool] = lambda position: True
 ) -> Iterator[SceneParts]:
-    """The parts of a new file, those first that an interrupted writer finished.
+    """The parts of a new file, at first those that an interrupted writer finished.
 
     Args:
         path: of the new file.
-        made_from: numbers and words that decide the scenes; parts that were made from others are removed, and logged.
-        fits: whether a part that ends at this place of the source can be used.
+        made_from: numbers and words that decide the scenes; parts made from others are removed, and logged.
+        fits: whether a part that ends at this position of the source can be used.
 
     Raises:
-        DataError: the file is already there, its folder cannot be written, or another process makes the same file.
-            When anything stops the writing, the finished parts stay, and the log says where; without any, nothing
-            stays, nor do folders that were made for them.
+        DataError: the file is already there, its folder cannot be written, or another process writes the same file.
+            When anything stops the writing, the finished parts stay, and the log names their folder; without a
+            finished part nothing stays.
     """
     path = Path(path)
     refuse_existing(path)
@@ -129,7 +131,7 @@ def scene_parts(
         except BaseException as error:
             if not parts:
                 raise
-            kept = f"{len(parts):,} scenes are kept in {folder}, and the same command goes on with them"
+            kept = f"{len(parts):,} scenes are kept in {folder}; the same command resumes"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"Interrupted; {kept}.") from None
             _log.warning("%s", kept)
@@ -145,8 +147,8 @@ def _only_writer(path: Path, folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("wb")
     except OSError as error:
-        cure = "Check the folder's name and permissions, or give another one."
-        raise DataError(f"{path} cannot be written: {error}. {cure}") from error
+        hint = "Check the folder's name and permissions, or give another one."
+        raise DataError(f"{path} cannot be written: {error}. {hint}") from error
     with file:
         if lock(file) is False:
             raise DataError(f"{path} is being written by another process. Wait for it, or give another name.")

@@ -1,4 +1,4 @@
-"""Scenes to disk: a new HDF5 file as `store` describes it, whole or not at all."""
+"""Scenes to disk: a new HDF5 file as `reader` describes it, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """DeepMind's "CLEVR (with masks)", from its TFRecord file to an HDF5 file of scenes of 128 px: the field's CLEVR6.
 
 The file (`clevr_with_masks/clevr_with_masks_train.tfrecords`, 10.5 GB) gives every scene of 240 x 320 px eleven
-entries, the background first and then up to ten objects; `visibility` says which of them exist, background included.
+entries, the background first and then up to ten objects.
 
     kept       scenes of 3 to 6 objects, sum of visibility[1:]                        (R-MONet, Section 4, as in IODINE)
     cropped    rows 29 to 220 and columns 64 to 255                                   (MONet; IODINE's public code)
@@ -26,9 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.hdf5.resumable_writer import scene_parts
-from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.tfrecord.downscale import two_thirds_bilinear, two_thirds_nearest
-from unscene.data.tfrecord.multi_object import RecordLayout, SceneRecords, batches, scenes_before
+from unscene.data.tfrecord.downscale import downscale_bilinear, downscale_nearest
+from unscene.data.tfrecord.multi_object import RecordLayout, SceneRecords, batches, object_factors, scenes_before
 from unscene.errors import DataError
 
 _ENTRIES = 11  # of a scene, background included
@@ -61,20 +60,20 @@ def convert_clevr(
     min_objects: int = 3,
     max_objects: int = 6,
 ) -> int:
-    """Write the scenes of the TFRecord file to a new HDF5 file (`store`), reading and writing as a stream.
+    """Write the scenes of the TFRecord file to a new HDF5 file (`data.hdf5`), reading and writing as a stream.
 
-    An interrupted conversion is gone on with by the same command: the scenes so far wait in a folder beside `out`
-    (`store_parts`), and the records behind which it goes on are only decompressed and verified again.
+    The same command resumes an interrupted conversion: the finished scenes are in a folder beside `out`
+    (`resumable_writer`), and their records are only decompressed and verified again.
 
-    The new file has `image`, `mask`, `boxes`, and of each of the ten possible objects the factors of the file, 0 where
-    there is none; `pixel_coords` are those of the whole image. Its attributes `train_first`, `train_count`,
-    `test_first`, `test_count` say which scenes train and test.
+    The new file has `image`, `mask`, `boxes`, and the factors of the ten possible objects, 0 where there is none;
+    `pixel_coords` are those of the whole image. Its attributes `train_first`, `train_count`, `test_first`, `test_count`
+    state which scenes train and test.
 
     Args:
         tfrecords: `clevr_with_masks_train.tfrecords`, as it was downloaded (gzip) or unpacked.
         out: the new file; it appears under this name only when it is complete.
-        skip_damaged: leave damaged records out, where the file can be read on; their number is logged, and kept in
-            the new file's attribute `damaged_left_out`.
+        skip_damaged: leave damaged records out, where reading can continue; their number is logged, and is the new
+            file's attribute `damaged_left_out`.
         progress: show a bar with the time left on stderr.
         count: read only the first so many sound records; all of them by default.
         min_objects: of a scene, not counting the background; 0 and 10 keep all scenes.
@@ -88,13 +87,21 @@ def convert_clevr(
             there are fewer than `count` records, no scene has so many objects, or a number is impossible.
     """
     tfrecords = Path(tfrecords)
-    _check_numbers(count, min_objects, max_objects)
+    if not 0 <= min_objects <= max_objects:
+        raise DataError(
+            f"min_objects must be from 0 to max_objects, but they are {min_objects} and {max_objects}. "
+            f"0 and {_ENTRIES - 1} keep every scene."
+        )
     settings = {"min_objects": min_objects, "max_objects": max_objects, "size": SIZE, "resized": _RESIZED}
-    made_from = settings | {"file": tfrecords.name, "bytes": _size(tfrecords), "unscene_version": version("unscene")}
-    with scene_parts(out, made_from, lambda place: count is None or scenes_before(place) <= count) as parts:
-        records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress, parts.place, count)
-        wanted = (scene for scene in records if min_objects <= _num_objects(scene) <= max_objects)
-        parts.add(map(_with_boxes, batches(map(cropped_scene, wanted))), records.place)
+    made_from = settings | {
+        "file": tfrecords.name,
+        "bytes": tfrecords.stat().st_size if tfrecords.is_file() else 0,
+        "unscene_version": version("unscene"),
+    }
+    with scene_parts(out, made_from, lambda position: count is None or scenes_before(position) <= count) as parts:
+        records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress, parts.position, count)
+        kept = (scene for scene in records if min_objects <= scene["visibility"][1:].sum() <= max_objects)
+        parts.add(batches(map(cropped_scene, kept)), records.position)
         read = f"{tfrecords.name}: {records.scenes:,} records"
         if count is not None and records.scenes < count:
             raise DataError(f"{read}, fewer than the {count:,} asked for. Set count to {records.scenes}.")
@@ -110,12 +117,12 @@ def convert_clevr(
 
 
 def split(count: int) -> dict[str, int]:
-    """Which of `count` scenes train and test: first index and number of each; too few are logged."""
+    """The first index and the number of the scenes that train and test, of `count`; too few are logged."""
     train = min(count, NUM_TRAIN)
     test = min(count - train, NUM_TEST)
     if test < NUM_TEST:
         _log.warning(
-            "%s scenes are fewer than the %s of the paper: %s train and %s test. A recipe that names more wants other "
+            "%s scenes are fewer than the %s of the paper: %s train and %s test. A recipe that names more needs other "
             "numbers: --test.count %d and so on.",
             *(f"{number:,}" for number in (count, NUM_TRAIN + NUM_TEST, train, test)),
             test,
@@ -125,35 +132,9 @@ def split(count: int) -> dict[str, int]:
 
 def cropped_scene(scene: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """A record as a scene of 128 px: image, label map, and the factors of the objects alone, 0 where there is none."""
-    present = scene["visibility"][1:] > 0  # [M]
-    masks = two_thirds_nearest(scene["mask"][:, ROWS, COLUMNS, 0])  # [11, 128, 128], one-hot, 0 or 255
+    masks = downscale_nearest(scene["mask"][:, ROWS, COLUMNS, 0])  # [11, 128, 128], one-hot, 0 or 255
     return {
-        "image": two_thirds_bilinear(scene["image"][ROWS, COLUMNS]),
+        "image": downscale_bilinear(scene["image"][ROWS, COLUMNS]),
         "labels": masks.argmax(axis=0).astype(np.uint8),
-        **{name: np.where(present, scene[name][1:], 0) for name in (*_INTEGERS, *_REALS)},
-        "pixel_coords": np.where(present[:, None], scene["pixel_coords"][1:], 0),
-        "visibility": present.astype(np.float32),
+        **object_factors(scene, (*_INTEGERS, *_REALS, "pixel_coords")),
     }
-
-
-def _with_boxes(batch: dict[str, NDArray]) -> dict[str, NDArray]:
-    return batch | {"boxes": boxes_of_labels(batch["labels"], _ENTRIES - 1)}
-
-
-def _num_objects(scene: Mapping[str, NDArray]) -> int:
-    """How many objects a record has; its `visibility` [11] counts the background too."""
-    return int(scene["visibility"][1:].sum())
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0  # a missing file is named when it is read
-
-
-def _check_numbers(count: int | None, min_objects: int, max_objects: int) -> None:
-    if count is not None and count < 1:
-        raise DataError(f"count must be 1 or more, but is {count}.")
-    if not 0 <= min_objects <= max_objects:
-        raise DataError(
-            f"min_objects must be from 0 to max_objects, but they are {min_objects} and {max_objects}. "
-            f"0 and {_ENTRIES - 1} keep every scene."
-        )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unscene.errors import ShapeError
 
 
-def two_thirds_bilinear(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def downscale_bilinear(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Shrink an image.
 
     Args:
@@ -42,7 +42,7 @@ def _blended(threes: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return twos
 
 
-def two_thirds_nearest(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def downscale_nearest(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Shrink maps whose values must not be mixed.
 
     Args:

@@ -2,14 +2,14 @@
 
     Example   { Features features = 1; }
     Features  { map<string, Feature> feature = 1; }                 an entry is { string key = 1; Feature value = 2; }
-    Feature   { oneof { BytesList = 1; FloatList = 2; Int64List = 3; } }    each is { repeated ... value = 1; }
+    Feature   { oneof { BytesList = 1; FloatList = 2; Int64List = 3; } }    a list is { repeated ... value = 1; }
 
-Fields of other numbers or wire types are unknown to us and passed over, as protobuf asks.
+Unknown fields are ignored, as protobuf asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from unscene.errors import DataError
 
 Feature = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64] | list[bytes]
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types
 
 # An array written as 12,288 entries of one byte is 12,288 times 0x0a 0x01 value: NumPy reads that at once.
 _ONE_BYTE_ENTRY = np.dtype([("tag and length", "<u2"), ("value", "u1")])
@@ -43,15 +45,12 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
     features: dict[str, Feature] = {}
     name = ""
     try:
-        for entry in _messages(_messages([memoryview(data)], 1), 1):
-            lists = []
-            for number, wire, value in _fields(entry):
-                if (number, wire) == (1, 2):
-                    name = bytes(value).decode("utf-8")
-                elif (number, wire) == (2, 2):
-                    lists.append(value)
-            features[name] = _feature(_merged(lists))
-            name = ""
+        for example in _values(memoryview(data), 1):
+            for entry in _values(example, 1):
+                names, lists = list(_values(entry, 1)), list(_values(entry, 2))
+                name = bytes(names[-1]).decode("utf-8") if names else ""
+                features[name] = _feature(b"".join(lists))
+                name = ""
     except (_MalformedError, UnicodeDecodeError) as error:
         inside = f" in feature '{name}'" if name else ""
         raise DataError(
@@ -67,11 +66,11 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     while at < end:
         tag, at = _varint(message, at)
         number, wire = tag >> 3, tag & 7
-        if wire == 0:
+        if wire == _VARINT:
             stop = _varint(message, at)[1]
-        elif wire in (1, 5):
-            stop = at + (8 if wire == 1 else 4)
-        elif wire == 2:
+        elif wire in (_FIXED64, _FIXED32):
+            stop = at + (8 if wire == _FIXED64 else 4)
+        elif wire == _LENGTH:
             size, at = _varint(message, at)
             stop = at + size
         else:
@@ -96,26 +95,32 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise _MalformedError(f"a number without an end at byte {at:,} of a message of {len(message):,}")
 
 
-def _messages(parents: Iterable[memoryview], wanted: int) -> Iterator[memoryview]:
-    """The length-delimited fields of one number."""
-    for parent in parents:
-        for number, wire, value in _fields(parent):
-            if number == wanted and wire == 2:
-                yield value
+def _values(message: memoryview, number: int, wires: tuple[int, ...] = (_LENGTH,)) -> Iterator[memoryview]:
+    """The fields of one number, of some wire types."""
+    return (value for field, wire, value in _fields(message) if field == number and wire in wires)
 
 
-def _merged(pieces: list[memoryview]) -> memoryview:
-    """A message that comes in any number of pieces (nearly always one); to append their bytes is to merge them."""
-    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
-
-
-def _feature(message: memoryview) -> Feature:
-    """The one list of a `Feature`; of several kinds the last counts."""
-    lists = [(number, value) for number, wire, value in _fields(message) if wire == 2 and number in _KINDS]
+def _feature(message: bytes) -> Feature:
+    """The one list of a `Feature`; of several kinds the last counts, and pieces of it are joined."""
+    lists = [(number, value) for number, wire, value in _fields(memoryview(message)) if wire == _LENGTH and number < 4]
     if not lists:
         return []
     kind = lists[-1][0]
-    return _KINDS[kind](_merged([value for number, value in lists if number == kind]))
+    content = memoryview(b"".join(value for number, value in lists if number == kind))
+    if kind == 1:
+        return _bytes_list(content)
+    # packed (one block) and unpacked (a field each)
+    if kind == 2:
+        blocks = list(_values(content, 1, (_LENGTH, _FIXED32)))
+        if any(len(block) % 4 for block in blocks):
+            raise _MalformedError(f"a list of floats has {[len(block) for block in blocks]} bytes, no multiple of 4")
+        return np.frombuffer(b"".join(blocks), "<f4").astype(np.float32)
+    packed = memoryview(b"".join(_values(content, 1, (_LENGTH, _VARINT))))
+    integers, at = [], 0
+    while at < len(packed):
+        value, at = _varint(packed, at)
+        integers.append(value)
+    return np.array(integers, np.uint64).view(np.int64)  # a negative one is stored as its two's complement
 
 
 def _bytes_list(message: memoryview) -> NDArray[np.uint8] | list[bytes]:
@@ -123,25 +128,4 @@ def _bytes_list(message: memoryview) -> NDArray[np.uint8] | list[bytes]:
         entries = np.frombuffer(message, _ONE_BYTE_ENTRY)
         if (entries["tag and length"] == 0x010A).all():
             return entries["value"].copy()
-    return [bytes(entry) for entry in _messages([message], 1)]
-
-
-def _float_list(message: memoryview) -> NDArray[np.float32]:
-    """Packed (one block) and unpacked (a field each) floats."""
-    blocks = [value for number, wire, value in _fields(message) if number == 1 and wire in (2, 5)]
-    if any(len(block) % 4 for block in blocks):
-        raise _MalformedError(f"a list of floats has {[len(block) for block in blocks]} bytes, no multiple of 4")
-    return np.frombuffer(b"".join(blocks), "<f4").astype(np.float32)
-
-
-def _int64_list(message: memoryview) -> NDArray[np.int64]:
-    """Packed (one block) and unpacked (a field each) integers; a negative one is stored as its two's complement."""
-    packed = memoryview(b"".join(value for number, wire, value in _fields(message) if number == 1 and wire in (0, 2)))
-    values, at = [], 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
-        values.append(value)
-    return np.array(values, np.uint64).view(np.int64)
-
-
-_KINDS: dict[int, Callable[[memoryview], Feature]] = {1: _bytes_list, 2: _float_list, 3: _int64_list}
+    return [bytes(entry) for entry in _values(message, 1)]

@@ -1,7 +1,8 @@
 """DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, each checked against the layout of its data set.
 
-The files lie in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
-(`multi_dsprites_records`, `clevr_records`); everything else about reading them is here.
+The files are in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
+(`tfrecord.multi_dsprites`, `tfrecord.clevr`); everything else about reading them is here. Every scene has entries, the
+background first and then the objects; `visibility` states which of them exist.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.tfrecord.example import Feature, parse_example
 from unscene.data.tfrecord.records import read_records
 from unscene.errors import DataError
@@ -51,11 +53,7 @@ class RecordLayout:
     features: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 
     def shaped(self, features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
-        """The features of one record, each in its shape.
-
-        Args:
-            features: as `parse_example` gives them.
-            where: how messages name the record.
+        """The features of one record in their shapes; `where` names the record in messages.
 
         Raises:
             DataError: a feature is missing or of another type or size: this is another file.
@@ -71,8 +69,12 @@ class RecordLayout:
                 expected = f"{math.prod(shape):,} x {kind.__name__}"
                 wrong.append(f"'{name}' is {values.size:,} x {values.dtype}, not {expected}")
         if wrong:
-            likeness = _likeness(features, self.file)
-            raise DataError(f"{where} is no scene of {self.file}: {'; '.join(wrong)}. {likeness}")
+            image, masks = (_size(features.get(name)) for name in ("image", "mask"))
+            other = _KNOWN_BY_SIZE.get((image, masks), self.file)
+            names = ", ".join(sorted(features)) or "none"
+            looks = f"It looks like {other}" if other != self.file else f"Its features are {names}"
+            text = f"{'; '.join(wrong)}. {looks}. Give {self.file} instead."
+            raise DataError(f"{where} is no scene of {self.file}: {text}")
         return scene
 
 
@@ -83,28 +85,24 @@ def _flat(values: Feature | None) -> NDArray | None:
     return values
 
 
-def _likeness(features: Mapping[str, Feature], wanted: str) -> str:
-    image, mask = (0 if (values := _flat(features.get(name))) is None else values.size for name in ("image", "mask"))
-    other = _KNOWN_BY_SIZE.get((image, mask), wanted)
-    looks = f"Its features are {', '.join(sorted(features)) or 'none'}" if other == wanted else f"It looks like {other}"
-    return f"{looks}. Give {wanted} instead."
+def _size(values: Feature | None) -> int:
+    flat = _flat(values)
+    return 0 if flat is None else flat.size
 
 
 class SceneRecords:
-    """The scenes of a TFRecord file, one at a time.
-
-    Iterating yields the features of one record after the other, in their shapes.
+    """The scenes of a TFRecord file, one at a time: iterating yields the features of one record, in their shapes.
 
     Args:
         path: of the file, plain or gzip.
         layout: of its records.
-        skip_damaged: leave damaged records out, where the file can be read on; the log names the first of them.
+        skip_damaged: leave damaged records out, where reading can continue; the log names the first of them.
         progress: show a bar that counts the bytes of the file, with the time left, on stderr.
-        place: where an earlier reading ended; its records are decompressed and verified again, but not parsed.
-        count: stop behind so many scenes, those of the earlier reading among them; all by default.
+        position: where an earlier reading ended; its records are decompressed and verified again, but not parsed.
+        count: stop after so many scenes, those of the earlier reading included; all by default.
 
     Attributes:
-        place: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
+        position: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
 
     Raises:
         DataError: while iterating: the file is missing, damaged or another one.
@@ -116,30 +114,32 @@ class SceneRecords:
         layout: RecordLayout,
         skip_damaged: bool = False,
         progress: bool = True,
-        place: Mapping[str, int] | None = None,
+        position: Mapping[str, int] | None = None,
         count: int | None = None,
     ) -> None:
+        if count is not None and count < 1:
+            raise DataError(f"count must be 1 or more, but is {count}.")
         self._path, self._layout, self._skip_damaged, self._progress = path, layout, skip_damaged, progress
-        self.place = dict(place or {"records": 0, "damaged": 0})
-        self._first, self._seen, self._count = self.place["records"], 0, count
-        self._damaged_since = 0  # behind the last scene
+        self.position = dict(position or {"records": 0, "damaged": 0})
+        self._first, self._seen, self._count = self.position["records"], 0, count
+        self._damaged_since = 0  # after the last scene
 
     @property
     def damaged(self) -> int:
         """Number of records left out so far."""
-        return self.place["damaged"] + self._damaged_since
+        return self.position["damaged"] + self._damaged_since
 
     @property
     def scenes(self) -> int:
         """Number of scenes so far, those of the earlier reading too."""
-        return scenes_before(self.place)
+        return scenes_before(self.position)
 
     def __iter__(self) -> Iterator[dict[str, NDArray]]:
         return islice(self._scenes(), None if self._count is None else self._count - self.scenes)
 
     def _scenes(self) -> Iterator[dict[str, NDArray]]:
         size = self._path.stat().st_size if self._path.is_file() else None
-        name = f"{self._path.name}, behind record {self._first:,}" if self._first else self._path.name
+        name = f"{self._path.name}, from record {self._first:,}" if self._first else self._path.name
         with tqdm(total=size, unit="B", unit_scale=True, desc=name, file=sys.stderr, disable=not self._progress) as bar:
             for record in read_records(self._path, self._leave_out if self._skip_damaged else None):
                 self._seen = record.index + 1
@@ -152,7 +152,7 @@ class SceneRecords:
                         self._leave_out(error)
                         continue
                     scene = self._layout.shaped(features, record.where)
-                    self.place.update(records=self._seen, damaged=self.damaged)
+                    self.position.update(records=self._seen, damaged=self.damaged)
                     self._damaged_since = 0
                     yield scene
                 bar.update(record.file_bytes - bar.n)
@@ -170,13 +170,21 @@ class SceneRecords:
             _log.warning("%s: %d damaged records left out, %d kept", self._path.name, self.damaged, kept)
 
 
-def scenes_before(place: Mapping[str, int]) -> int:
-    """Number of scenes before a `SceneRecords.place`."""
-    return place["records"] - place["damaged"]
+def scenes_before(position: Mapping[str, int]) -> int:
+    """Number of scenes before a `SceneRecords.position`."""
+    return position["records"] - position["damaged"]
+
+
+def object_factors(scene: Mapping[str, NDArray], names: Iterable[str]) -> dict[str, NDArray]:
+    """The factors of a scene's objects without the background, 0 where there is no object, and their `visibility`."""
+    present = scene["visibility"][1:] > 0  # [M]
+    factors = {name: np.where(present.reshape(-1, *[1] * (scene[name].ndim - 1)), scene[name][1:], 0) for name in names}
+    return factors | {"visibility": present.astype(np.float32)}
 
 
 def batches(scenes: Iterable[dict[str, NDArray]]) -> Iterator[dict[str, NDArray]]:
-    """Scenes of the same arrays, stacked 64 at a time; the last batch may be smaller."""
+    """Scenes of the same arrays, stacked 64 at a time (the last batch may be smaller), with the `boxes` of `labels`."""
     rest = iter(scenes)
     while some := list(islice(rest, _BATCH)):
-        yield {name: np.stack([scene[name] for scene in some]) for name in some[0]}
+        batch = {name: np.stack([scene[name] for scene in some]) for name in some[0]}
+        yield batch | {"boxes": boxes_of_labels(batch["labels"], batch["visibility"].shape[1])}

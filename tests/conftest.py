@@ -186,6 +186,7 @@ class FakeLoaded:
     batches: list[int] = field(default_factory=list)
     run: RunFolder | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    fit: str = "stretch"
 
     @property
     def config(self) -> dict[str, Any]:

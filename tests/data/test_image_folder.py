@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from unscene.data.image_folder import Fit, ImageFolder, ImageFolderSettings, fit_image, read_image
+from unscene.data.image_folder import ImageFolder, ImageFolderSettings, read_image
+from unscene.data.image_resize import ResizeGeometry, fit_image
 from unscene.errors import DataError, RecipeError, ShapeError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -321,7 +322,7 @@ class TestFit:
         image[:, 2:4] = [[RED, GREEN], [BLUE, WHITE]]
         square, fit = fit_image(image, 2, "crop")
         assert square.tolist() == [[[*RED], [*GREEN]], [[*BLUE], [*WHITE]]]
-        assert fit == Fit(height=2, width=6, size=2, source=(2, 0, 4, 2), target=(0, 0, 2, 2))
+        assert fit == ResizeGeometry(height=2, width=6, size=2, source=(2, 0, 4, 2), target=(0, 0, 2, 2))
 
     def test_pad_by_hand(self):
         image = np.zeros((2, 4, 3), np.uint8)
@@ -329,12 +330,12 @@ class TestFit:
         square, fit = fit_image(image, 4, "pad")
         assert_array_equal(square[1:3], image)
         assert (square[[0, 3]] == (128, 0, 0)).all()  # the mean colour
-        assert fit == Fit(height=2, width=4, size=4, source=(0, 0, 4, 2), target=(0, 1, 4, 3))
+        assert fit == ResizeGeometry(height=2, width=4, size=4, source=(0, 0, 4, 2), target=(0, 1, 4, 3))
 
     def test_stretch_by_hand(self):
         square, fit = fit_image(np.repeat(np.uint8([[RED], [BLUE]]), 5, axis=1), 2, "stretch")
         assert square.tolist() == [[[*RED]] * 2, [[*BLUE]] * 2]
-        assert fit == Fit(height=2, width=5, size=2, source=(0, 0, 5, 2), target=(0, 0, 2, 2))
+        assert fit == ResizeGeometry(height=2, width=5, size=2, source=(0, 0, 5, 2), target=(0, 0, 2, 2))
 
     def test_reducing_smooths(self):
         stripes = np.zeros((64, 64, 3), np.uint8)
@@ -353,7 +354,7 @@ class TestFit:
         labels[10:34, 12:30], labels[20:38, 24:36] = 1, 2
         colours = np.uint8([[0, 0, 0], [0, 255, 0], [0, 0, 255]])
         square, fit = fit_image(colours[labels], 20, kind)
-        shown = fit.labels(labels)
+        shown = fit.resize_labels(labels)
         assert (shown.shape, shown.dtype, set(shown.ravel())) == ((20, 20), np.uint8, {0, 1, 2})
         differing = (np.abs(square.astype(int) - colours[shown]) > 130).any(axis=2)  # half of a pixel at an edge
         assert differing.mean() < 0.06
@@ -361,7 +362,7 @@ class TestFit:
         shown[y1:y2, x1:x2] = 0
         assert not shown.any()
         with pytest.raises(ShapeError, match="labels must have the axes"):
-            fit.labels(labels[:-1])
+            fit.resize_labels(labels[:-1])
 
     @given(sides, sides, sides, kinds)
     def test_restore_gives_the_image_its_own_resolution(self, height, width, size, kind):

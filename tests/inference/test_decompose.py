@@ -60,7 +60,6 @@ def test_masks_overlays_and_arrays_have_the_images_own_size(small, photos, tmp_p
         assert arrays["boxes"][0] == pytest.approx([24, 16, 96, 64], abs=6)  # its soft border is another colour
         assert arrays["scores"].tolist() == pytest.approx([0.95, 0.6])
         assert arrays["latents"].shape == (2, 3)
-        assert "soft_masks" not in arrays
 
 
 def test_objects_json_is_a_coco_file_of_the_same_masks(small, photos, tmp_path):
@@ -122,19 +121,44 @@ def test_however_an_image_is_fitted_boxes_return_to_its_pixels(small, tmp_path, 
 
 def test_without_boxes_they_are_of_the_masks(make_loaded, make_model, photos, tmp_path):
     small = make_loaded(make_model(num_slots=3, boxes=False))
-    decompose_paths(small, [photos / "1.png"], tmp_path / "out", progress=False, soft_masks=True)
+    decompose_paths(small, [photos / "1.png"], tmp_path / "out", progress=False)
     with np.load(tmp_path / "out" / "1.npz") as arrays:
         assert arrays["boxes"].tolist() == [[8, 8, 32, 32], [32, 48, 56, 56]]
         assert arrays["areas"].tolist() == [24 * 24, 24 * 8]
-        assert arrays["soft_masks"].shape == (3, 64, 64)
-        assert np.allclose(arrays["soft_masks"].sum(axis=0), 1, atol=1e-2)
 
 
-def test_objects_below_min_area_are_background(small, photos, tmp_path):
-    summary = decompose_paths(small, [photos / "1.png"], tmp_path / "out", min_area=200, progress=False)
-    assert summary.objects == 1
-    with Image.open(tmp_path / "out" / "1.masks.png") as masks:
-        assert set(np.unique(np.asarray(masks))) == {0, 1}
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_by_default_images_are_fitted_as_in_the_training(small, make_loaded, make_model, tmp_path, fit: FitKind):
+    Image.fromarray(squares(96, 160)).save(tmp_path / "1.png")
+    trained = make_loaded(make_model(num_slots=3), size=64, fit=fit)
+    decompose_paths(trained, [tmp_path / "1.png"], tmp_path / "own", progress=False)
+    decompose_paths(small, [tmp_path / "1.png"], tmp_path / "asked", fit=fit, progress=False)
+    own, asked = (json.loads((tmp_path / name / "objects.json").read_text()) for name in ("own", "asked"))
+    assert own["info"]["fit"] == asked["info"]["fit"] == fit
+    assert own["annotations"] == asked["annotations"]
+
+
+@pytest.mark.parametrize(("fit", "near"), [("crop", 0), ("pad", 4), ("stretch", 4)])
+def test_each_fit_returns_masks_and_boxes_to_the_image(
+    make_loaded, make_model, tmp_path, fit: FitKind, near
+):  # by hand
+    image = np.full((64, 128, 3), 255, np.uint8)
+    image[16:48, 40:72] = (200, 0, 0)  # in the crop, which is columns 32 to 96 at full size
+    Image.fromarray(image).save(tmp_path / "1.png")
+    loaded = make_loaded(make_model(num_slots=3, boxes=False))
+    decompose_paths(loaded, [tmp_path / "1.png"], tmp_path / "out", fit=fit, progress=False)
+    with np.load(tmp_path / "out" / "1.npz") as arrays, Image.open(tmp_path / "out" / "1.masks.png") as masks:
+        labels, boxes, areas = np.asarray(masks), arrays["boxes"], arrays["areas"]
+        red = arrays["slots"].tolist().index(labels[32, 56])
+    assert labels.shape == (64, 128)
+    assert boxes[red] == pytest.approx([40, 16, 72, 48], abs=near)
+    rows, columns = np.nonzero(labels == labels[32, 56])
+    assert boxes[red].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert areas[red] == len(rows)
+    annotation = json.loads((tmp_path / "out" / "objects.json").read_text())["annotations"][red]
+    x, y, width, height = annotation["bbox"]
+    assert [x, y, x + width, y + height] == boxes[red].tolist()
+    assert annotation["segmentation"]["size"] == [64, 128]
 
 
 def test_an_image_without_objects_has_files_too(small, tmp_path):
@@ -167,10 +191,10 @@ def test_results_are_overwritten_on_request_alone_and_other_files_stay(small, ph
     (out / "mine.txt").write_text("mine")
     before = (out / "objects.json").read_bytes()
     with pytest.raises(RunError, match="--overwrite"):
-        decompose_paths(small, [photos / "1.png"], out, min_area=200, progress=False)
+        decompose_paths(small, [photos / "1.png"], out, fit="pad", progress=False)
     assert (out / "objects.json").read_bytes() == before
-    decompose_paths(small, [photos / "1.png"], out, min_area=200, overwrite=True, progress=False)
-    assert len(json.loads((out / "objects.json").read_text())["annotations"]) == 1
+    decompose_paths(small, [photos / "1.png"], out, fit="pad", overwrite=True, progress=False)
+    assert json.loads((out / "objects.json").read_text())["info"]["fit"] == "pad"
     assert (out / "mine.txt").read_text() == "mine"
 
 

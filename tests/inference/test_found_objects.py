@@ -1,4 +1,4 @@
-"""own_resolution: objects in the image's own pixels."""
+"""found_objects: objects in the image's own pixels."""
 
 from __future__ import annotations
 
@@ -77,14 +77,6 @@ def test_a_padded_image_gives_masks_of_its_own_shape():
     found = found_objects(halves(), 0, fit(16, 32, "pad"))
     assert found.labels.shape == (16, 32)
     assert found.boxes.tolist() == [[0, 0, 8, 16]]
-
-
-def test_small_objects_become_background():
-    assert found_objects(halves(), 0, fit(16, 16), min_area=64).slots.tolist() == [1]
-    found = found_objects(halves(), 0, fit(16, 16), min_area=65)
-    assert found.slots.tolist() == []
-    assert found.boxes.shape == (0, 4)
-    assert not found.labels.any()
 
 
 def test_all_background_is_no_object():

@@ -172,7 +172,9 @@ def _add_decompose(commands: Any) -> None:
     decompose.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
     decompose.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the results go")
     decompose.add_argument(
-        "--fit", choices=("stretch", "pad"), default="stretch", help="how an image becomes the model's square"
+        "--fit",
+        choices=("crop", "pad", "stretch"),
+        help="how an image becomes the model's square (default: as in the training; stretch if that had squares only)",
     )
     decompose.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     decompose.add_argument("--overwrite", action="store_true", help="replace results that are there")

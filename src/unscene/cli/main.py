@@ -245,7 +245,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     import unscene
     from unscene.inference.decompose import decompose_paths
 
-    done = decompose_paths(
+    result = decompose_paths(
         unscene.load(arguments.model),
         arguments.paths,
         arguments.out,
@@ -253,9 +253,9 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
         overwrite=arguments.overwrite,
         fit=arguments.fit,
     )
-    for path in done.skipped:
+    for path in result.skipped:
         print(f"left out, damaged: {path}", file=sys.stderr)
-    print(f"{done.images} images, {done.objects} objects\nOpen {done.out / 'index.html'}")
+    print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")
 
 
 def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from unscene.data.image_folder import read_image
+from unscene.data.image_resize import FitKind
 from unscene.data.indices import checked_indices
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.errors import DataError, RecipeError
@@ -58,6 +59,7 @@ class FlowersSettings:
     mask: Literal["redo", "distance"] = "redo"
     resampling: Literal["nearest", "smooth"] = "nearest"
     download: bool = False
+    fit: ClassVar[FitKind] = "crop"  # of `fit_image`: what `decompose` does to other images
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.count < 0 or not self.root:

@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unscene.data.image_resize import Fit, FitKind, check_fit, fit_image
+from unscene.data.image_resize import FitKind, check_fit, fit_image
 from unscene.data.indices import checked_indices
 from unscene.errors import DataError, RecipeError
-
-__all__ = ["SUFFIXES", "Fit", "ImageFolder", "ImageFolderSettings", "fit_image", "read_image"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -16,8 +16,8 @@ Rectangle = tuple[int, int, int, int]  # x1 y1 x2 y2 in pixels, end exclusive
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How an image was fitted: its part `source` became the part `target` of the square.
+class ResizeGeometry:
+    """How an image was brought to the square: its part `source` became the part `target` of the square.
 
     Attributes:
         height: H of the image.
@@ -33,11 +33,8 @@ class Fit:
     source: Rectangle
     target: Rectangle
 
-    def labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring a label map of the image to the square, as `fit_image` brought the image.
-
-        Args:
-            labels: [H, W] uint8.
+    def resize_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring a label map [H, W] of the image to the square, as `fit_image` brought the image.
 
         Returns:
             [size, size] uint8: the label of the nearest pixel; 0 where the square shows nothing of the image.
@@ -74,9 +71,9 @@ class Fit:
         restored = np.empty((K, self.height, self.width), np.float32)
         restored[...] = outside.reshape(-1, 1, 1)
         (x1, y1, x2, y2), (left, top, right, bottom) = self.source, self.target
-        for mask, whole in zip(masks.astype(np.float32), restored, strict=True):
+        for mask, target in zip(masks.astype(np.float32), restored, strict=True):
             shown = Image.fromarray(mask[top:bottom, left:right])
-            whole[y1:y2, x1:x2] = np.asarray(shown.resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR))
+            target[y1:y2, x1:x2] = np.asarray(shown.resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR))
         return restored
 
     def restore_boxes(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -100,7 +97,7 @@ class Fit:
         return restored.astype(np.float32)
 
     def restore_locations(self, locations: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring places in the square to places in the image.
+        """Bring locations in the square to locations in the image.
 
         Args:
             locations: [N, 2] y and x in 0..1 of the square.
@@ -118,7 +115,7 @@ class Fit:
         return x_y[:, ::-1].astype(np.float32)
 
 
-def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], Fit]:
+def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], ResizeGeometry]:
     """Bring an image to a square, smoothing where it is reduced (bicubic).
 
     Args:
@@ -129,7 +126,7 @@ def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArra
 
     Returns:
         square: [size, size, 3] uint8.
-        fit: the way back for masks and boxes.
+        geometry: the way back for masks and boxes.
 
     Raises:
         ShapeError: `image` has other axes, another type, or no pixel.
@@ -157,7 +154,7 @@ def check_fit(size: int, fit: str) -> None:
         raise RecipeError(f"images: fit has no '{fit}', only {', '.join(kinds)}.{did_you_mean(str(fit), kinds)}")
 
 
-def _geometry(height: int, width: int, size: int, fit: FitKind) -> Fit:
+def _geometry(height: int, width: int, size: int, fit: FitKind) -> ResizeGeometry:
     check_fit(size, fit)
     source, target = (0, 0, width, height), (0, 0, size, size)
     if fit == "crop":
@@ -166,10 +163,10 @@ def _geometry(height: int, width: int, size: int, fit: FitKind) -> Fit:
     if fit == "pad":
         longest = max(height, width)
         target = _centred(max(1, round(size * width / longest)), max(1, round(size * height / longest)), size, size)
-    return Fit(height, width, size, source, target)
+    return ResizeGeometry(height, width, size, source, target)
 
 
 def _centred(width: int, height: int, outer_width: int, outer_height: int) -> Rectangle:
-    """A rectangle in the middle of a larger one, as far to the top left as whole pixels ask."""
+    """A rectangle in the middle of a larger one, rounded to the top left."""
     left, top = (outer_width - width) // 2, (outer_height - height) // 2
     return left, top, left + width, top + height

@@ -5,8 +5,7 @@ For every image `NAME`, in folders as the images are:
     NAME.overlay.png   the image with masks, boxes and numbers
     NAME.masks.png     label map: a palette image, 0 is the background, 1.. the slots
     NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4], `scores` [N], `latents` [N, D], `image_size` (H, W);
-                       `locations` [N, 2], y and x in 0..1, of a model that has them; on request `soft_masks`
-                       [K, S, S], the model's own masks of its square
+                       `locations` [N, 2], y and x in 0..1, of a model that has them
 
 and for all together `objects.json` (COCO) and `index.html` (a contact sheet).
 """
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from unscene.data.image_folder import read_image
@@ -35,6 +33,7 @@ from unscene.report.results import Picture
 from unscene.runs.hardware import describe_machine
 from unscene.runs.output_folder import check_nothing_replaced, publish, unfinished_folder
 from unscene.runs.run_folder import write_text
+from unscene.scene import Scene
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
@@ -80,39 +79,37 @@ def decompose_paths(
     *,
     skip_damaged: bool = False,
     overwrite: bool = False,
-    min_area: int = 0,
-    fit: FitKind = "stretch",
-    soft_masks: bool = False,
+    fit: FitKind | None = None,
     progress: bool = True,
 ) -> DecomposedImages:
     """Decompose image files and folders of images.
 
-    Images are read, decomposed, written and forgotten, a few at a time. All results appear in `out` at the end, at
-    once: an error or Ctrl-C leaves nothing behind, and nothing of before changed.
+    A few images are held in memory at a time. All results appear in `out` at the end, at once: after an error or Ctrl-C
+    the folder is as it was before.
 
     Args:
         loaded: the model.
         paths: files and folders, see `named_images`.
-        out: folder of the results; made if need be.
+        out: folder of the results; created if it is missing.
         skip_damaged: leave out images that cannot be read.
-        overwrite: replace results that are there; other files stay in any case.
-        min_area: objects of fewer pixels (of the image) count as background.
-        fit: how an image is brought to the model's square: "stretch", "pad" or "crop".
-        soft_masks: keep the model's own masks in the `.npz` file.
+        overwrite: replace earlier results; other files stay in any case.
+        fit: how an image is brought to the model's square, as in `fit_image`; by default as in the training,
+            `LoadedModel.fit`. Outside of a crop all is background.
         progress: show a bar on stderr.
 
     Raises:
         DataError: no image, a damaged one, or none that can be read.
-        RunError: results are there already, or the folder cannot be written.
+        RunError: earlier results are in the folder, or it cannot be written.
     """
     common, images = named_images(paths)
-    names = [each.stem + suffix for each in images for suffix in SUFFIXES]
+    fit = fit or loaded.fit
+    names = [image.stem + suffix for image in images for suffix in SUFFIXES]
     check_nothing_replaced(out, ["objects.json", "index.html", *names], overwrite)
     collected = _Collected()
     with unfinished_folder(out) as unfinished:
         with tqdm(total=len(images), unit=" images", desc=loaded.name, disable=not progress) as bar:
             for batch in _batches(images, loaded.size, fit, skip_damaged, collected.skipped):
-                _write_batch(loaded, batch, unfinished, min_area, soft_masks, collected)
+                _write_batch(loaded, batch, unfinished, collected)
                 bar.update(len(collected.images) + len(collected.skipped) - bar.n)
         if not collected.images:
             raise DataError(f"none of the {len(images)} images can be read, the first is {images[0].path}.")
@@ -129,43 +126,35 @@ def _batches(
     """Read images, as many at once as fit into a bounded memory."""
     batch: list[ReadImage] = []
     pixels = 0
-    for each in images:
+    for name in images:
         try:
-            image = read_image(each.path)
+            image = read_image(name.path)
         except DataError as error:
             if not skip_damaged:
                 raise DataError(f"{error} Pass --skip-damaged to leave such images out.") from error
-            skipped.append(each.path)
+            skipped.append(name.path)
             continue
         if batch and (pixels + image.size // 3 > _PIXELS_AT_ONCE or len(batch) == _IMAGES_AT_ONCE):
             yield batch
             batch, pixels = [], 0
         square, geometry = fit_image(image, size, fit)
-        batch.append(ReadImage(each, image, square, geometry))
+        batch.append(ReadImage(name, image, square, geometry))
         pixels += image.size // 3
     if batch:
         yield batch
 
 
-def _write_batch(
-    loaded: LoadedModel,
-    batch: list[ReadImage],
-    folder: Path,
-    min_area: int,
-    soft_masks: bool,
-    collected: _Collected,
-) -> None:
-    squares = torch.from_numpy(np.stack([each.square for each in batch])).permute(0, 3, 1, 2).float() / 255
-    decomposition = loaded.decompose(squares)
-    for index, each in enumerate(batch):
-        found = found_objects(decomposition, index, each.fit, min_area)
-        own = decomposition.masks()[index, :, 0].float().numpy() if soft_masks else None
-        drawn = write_image_results(each, found, own, folder)
+def _write_batch(loaded: LoadedModel, batch: list[ReadImage], folder: Path, collected: _Collected) -> None:
+    scene = Scene.from_batch({"image": np.stack([read.square for read in batch])})
+    decomposition = loaded.decompose(scene.images)
+    for index, read in enumerate(batch):
+        found = found_objects(decomposition, index, read.geometry)
+        picture = write_image_results(read, found, folder)
         position = len(collected.images)
-        collected.images.append((each.name.file_name, each.fit.height, each.fit.width))
+        collected.images.append((read.name.file_name, read.geometry.height, read.geometry.width))
         collected.objects += coco_objects(found, position)
         if position < _ON_THE_SHEET:
-            collected.pictures.append(thumbnail(drawn, each.name, found))
+            collected.pictures.append(thumbnail(picture, read.name, found))
 
 
 def _write_sheet_and_objects(

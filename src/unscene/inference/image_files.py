@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unscene.data.image_resize import Fit
+from unscene.data.image_resize import ResizeGeometry
 from unscene.inference.coco_json import CocoObject, coco_object
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.output_names import NamedImage
@@ -32,19 +32,16 @@ class ReadImage:
     name: NamedImage
     pixels: NDArray[np.uint8]
     square: NDArray[np.uint8]
-    fit: Fit
+    geometry: ResizeGeometry
 
 
-def write_image_results(
-    read: ReadImage, found: FoundObjects, soft_masks: NDArray[np.float32] | None, folder: Path
-) -> NDArray[np.uint8]:
+def write_image_results(read: ReadImage, found: FoundObjects, folder: Path) -> NDArray[np.uint8]:
     """Write `NAME.overlay.png`, `NAME.masks.png` and `NAME.npz`, as `unscene.inference.decompose` describes them.
 
     Args:
         read: the image.
         found: its objects.
-        soft_masks: [K, S, S] of the model's square, to be kept as well, or None.
-        folder: of the results; the folders that the name asks for are made.
+        folder: of the results; folders of the name are created in it.
 
     Returns:
         The overlay [H, W, 3].
@@ -53,17 +50,17 @@ def write_image_results(
         RunError: the disk is full or the folder cannot be written.
     """
     target = folder / read.name.stem
-    rows = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # by slot, so that each has its own colour
+    rows = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # by slot, so that a slot keeps its colour
     rows[found.slots - 1] = found.boxes
-    drawn = overlay(read.pixels, found.labels, rows)
+    picture = overlay(read.pixels, found.labels, rows)
     label_map = Image.fromarray(found.labels)
     label_map.putpalette(label_map_palette())
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(drawn).save(f"{target}.overlay.png")
+        Image.fromarray(picture).save(f"{target}.overlay.png")
         label_map.save(f"{target}.masks.png")
-        np.savez_compressed(f"{target}.npz", **_arrays(read, found, soft_masks))
-    return drawn
+        np.savez_compressed(f"{target}.npz", **_arrays(read, found))
+    return picture
 
 
 def coco_objects(found: FoundObjects, image: int) -> list[CocoObject]:
@@ -82,10 +79,10 @@ def coco_objects(found: FoundObjects, image: int) -> list[CocoObject]:
     ]
 
 
-def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
+def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
     objects = len(found.slots)
-    image = Image.fromarray(drawn)
+    image = Image.fromarray(picture)
     small = max(image.size) <= _THUMBNAIL
     if small:  # enlarged without smoothing, so that its pixels are seen
         zoom = _THUMBNAIL // max(image.size)
@@ -96,36 +93,30 @@ def thumbnail(drawn: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -
         image.save(file, "PNG")
     else:
         image.save(file, "JPEG", quality=85)
+    places: tuple[Place, ...] = ()
+    if found.locations is not None:
+        rows = zip(found.slots.tolist(), found.locations.tolist(), strict=True)
+        places = tuple(Place(slot, y, x) for slot, (y, x) in rows)
     count = f"{objects} object{'' if objects == 1 else 's'}"
     return Picture(
         file.getvalue(),
         alt=f"{name.file_name} with the masks and boxes of {count}.",
         caption=f"{name.file_name}: {count}",
         link=quote(f"{name.stem}.overlay.png"),
-        places=_places(found),
+        places=places,
     )
 
 
-def _places(found: FoundObjects) -> tuple[Place, ...]:
-    if found.locations is None:
-        return ()
-    return tuple(
-        Place(int(slot), float(y), float(x)) for slot, (y, x) in zip(found.slots, found.locations, strict=True)
-    )
-
-
-def _arrays(read: ReadImage, found: FoundObjects, soft_masks: NDArray[np.float32] | None) -> dict[str, Any]:
+def _arrays(read: ReadImage, found: FoundObjects) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         "slots": found.slots,
         "areas": found.areas,
         "boxes": found.boxes,
         "scores": found.scores,
-        "image_size": np.array([read.fit.height, read.fit.width]),
+        "image_size": np.array([read.geometry.height, read.geometry.width]),
     }
     if found.latents is not None:
         arrays["latents"] = found.latents
     if found.locations is not None:
         arrays["locations"] = found.locations
-    if soft_masks is not None:
-        arrays["soft_masks"] = soft_masks.astype(np.float16)
     return arrays

@@ -1,4 +1,4 @@
-"""Which images are meant, and what each one's results are called: the folders are mirrored, no two names clash."""
+"""Which images a command line names, and the names of their results: folders are mirrored, no two names clash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from unscene.data.image_folder import ImageFolder, ImageFolderSettings
 from unscene.errors import DataError
 
-_OURS = (".overlay.png", ".masks.png")  # what `decompose_paths` writes is not taken for images in its turn
+_RESULTS = (".overlay.png", ".masks.png")  # of `decompose_paths`: no images to decompose
 
 
 class NamedImage(NamedTuple):
@@ -23,11 +23,11 @@ class NamedImage(NamedTuple):
 
 
 def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
-    """Find the images of files and folders, folders with everything below them, each image once.
+    """Find the images of files and folders, folders with everything below them, every image once.
 
     Args:
         paths: image files and folders. In folders, names that begin with a dot and results of an earlier run
-            (`*.overlay.png`, `*.masks.png`) are passed over.
+            (`*.overlay.png`, `*.masks.png`) are ignored.
 
     Returns:
         The folder that all have in common, and the images in their order. Results are named like the image, without
@@ -51,9 +51,10 @@ def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
     names = [PurePosixPath(file.relative_to(common).as_posix()) for file in files]
     for name in names:
         _check_text(name)
-    taken = Counter(_folded(name.with_suffix("")) for name in names)
-    stems = [str(name if taken[_folded(name.with_suffix(""))] > 1 else name.with_suffix("")) for name in names]
-    return common, [NamedImage(*each) for each in zip(files, map(str, names), stems, strict=True)]
+    # some file systems treat A.png and a.png as one file
+    taken = Counter(str(name.with_suffix("")).casefold() for name in names)
+    stems = [str(name if taken[str(name.with_suffix("")).casefold()] > 1 else name.with_suffix("")) for name in names]
+    return common, [NamedImage(*parts) for parts in zip(files, map(str, names), stems, strict=True)]
 
 
 def _images_of(path: Path) -> list[Path]:
@@ -62,9 +63,9 @@ def _images_of(path: Path) -> list[Path]:
             raise DataError(f"There is no image or folder {path}. Check its name.")
         return [path]
     found = ImageFolder(ImageFolderSettings(str(path))).paths
-    images = [_absolute(file) for file in found if not file.name.endswith(_OURS)]
+    images = [_absolute(file) for file in found if not file.name.endswith(_RESULTS)]
     if not images:
-        raise DataError(f"{path} holds only results of unscene ({', '.join(_OURS)}). Name the folder of the images.")
+        raise DataError(f"{path} holds only results of unscene ({', '.join(_RESULTS)}). Name the folder of the images.")
     return images
 
 
@@ -77,7 +78,3 @@ def _check_text(name: PurePosixPath) -> None:
         str(name).encode("utf-8")
     except UnicodeEncodeError:
         raise DataError(f"the name of {str(name)!r} is not UTF-8, and cannot stand in a file. Rename it.") from None
-
-
-def _folded(name: PurePosixPath) -> str:
-    return str(name).casefold()  # some file systems take A.png and a.png for one file

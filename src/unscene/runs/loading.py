@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unscene.data.image_resize import FitKind
 from unscene.errors import CheckpointError, RecipeError, check_shape
 from unscene.scene import Decomposition
 from unscene.runs.hardware import use_bfloat16
@@ -49,6 +50,12 @@ class LoadedModel:
     def size(self) -> int:
         """Side of the images that the model takes, in pixels."""
         return int(self.recipe.values["data"]["size"])
+
+    @property
+    def fit(self) -> FitKind:
+        """How the recipe's data brings images to the model's square; "stretch" where its images are square already."""
+        fit: FitKind = getattr(self.settings.data, "fit", "stretch")
+        return fit
 
     @property
     def device(self) -> torch.device:

@@ -23,7 +23,7 @@ UNSEEN = Choices(np.array([4]), np.arange(1, 3), np.arange(9, 13), np.arange(1, 
 CUBE, SPHERE, CYLINDER = 1, 2, 3
 
 
-def one_solid(shape: int, place: tuple[float, float], rotation: float = 0.3, size: int = 1, camera=CAMERA):
+def one_solid(shape: int, position: tuple[float, float], rotation: float = 0.3, size: int = 1, camera=CAMERA):
     """A rubber solid alone."""
     rows = {"shape": shape, "material": 1, "color": 2, "size": size}
     factors = {name: np.full((1, 1), value, np.int64) for name, value in rows.items()}
@@ -33,7 +33,7 @@ def one_solid(shape: int, place: tuple[float, float], rotation: float = 0.3, siz
         camera=np.asarray(camera)[None].astype(float),
         lamps=LAMPS[None].copy(),
         **factors,
-        position=np.array([[place]], float),
+        position=np.array([[position]], float),
         rotation=np.full((1, 1), rotation),
         visible_pixels=np.zeros((1, 1), np.int64),
     )
@@ -72,13 +72,13 @@ def test_pictures_and_labels_are_those_of_the_oracle(view, height, width, choice
 
 @pytest.mark.parametrize("position", [(0, 0), (2.5, -2.5), (-2.8, 1.0)])
 @pytest.mark.parametrize("view", [WHOLE, CROP])
-def test_a_spheres_label_is_an_ellipse(place, view):
+def test_a_spheres_label_is_an_ellipse(position, view):
     # The cone around it, half angle p, about an axis at an angle q to the camera's, cuts the picture in an ellipse:
     # along the axis from f tan(q - p) to f tan(q + p), across it f sin p / sqrt(cos^2 q - sin^2 p) at its middle.
     height, width = (240, 320) if view is WHOLE else (128, 128)
-    mask = render(one_solid(SPHERE, place), height, width, view)[1][0]
+    mask = render(one_solid(SPHERE, position), height, width, view)[1][0]
     forward, right, up = facing_origin(CAMERA)
-    away = np.array([*place, 0.7]) - CAMERA
+    away = np.array([*position, 0.7]) - CAMERA
     distance = np.linalg.norm(away)
     p, q = np.arcsin(0.7 / distance), np.arccos(away @ forward / distance)
     outward = np.array([away @ right, -(away @ up)])

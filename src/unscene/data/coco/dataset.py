@@ -151,10 +151,10 @@ class Coco:
                 f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but its annotations are for {width} x "
                 f"{height}. Unpack images and annotations of one release."
             )
-        image, fit = fit_image(pixels, self.settings.size, self.settings.fit)
+        image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
         in_front, covered = label_map(instances.masks(index))
         labels = in_front if self.settings.overlaps == "smaller_in_front" else np.where(covered > 1, 0, in_front)
-        return image, fit.labels(labels.astype(np.uint8)), fit.labels(in_front)
+        return image, geometry.resize_labels(labels.astype(np.uint8)), geometry.resize_labels(in_front)
 
 
 def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

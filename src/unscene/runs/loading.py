@@ -54,7 +54,7 @@ class LoadedModel:
     @property
     def fit(self) -> FitKind:
         """How the recipe's data brings images to the model's square; "stretch" where its images are square already."""
-        fit: FitKind = getattr(self.settings.data, "fit", "stretch")
+        fit: FitKind = getattr(self.recipe.data, "fit", "stretch")
         return fit
 
     @property

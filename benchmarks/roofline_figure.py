@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.machine_rates import MachineRates, dtype_name
 from benchmarks.part_work import PartWork
-from unscene.runs.run_folder import write_bytes
+from unscene.files import write_bytes
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#a6761d", "#66419c")
 _INK, _FAINT = "#333333", "#b0b0b0"

@@ -17,8 +17,9 @@ from typing import Any
 
 import unscene
 from unscene.data.hdf5.reader import SceneStore
+from unscene.files import write_text
 from unscene.runs.loading import SHIPPED
-from unscene.runs.run_folder import RunFolder, write_text
+from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import export_weights
 
 LARGEST = 16 * 2**20  # bytes of a file in the repository

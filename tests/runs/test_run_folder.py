@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from unscene.errors import CheckpointError, RunError
-from unscene.runs.run_folder import RunFolder, write_bytes, write_text, writing
+from unscene.files import write_bytes, write_text, writing
+from unscene.runs.run_folder import RunFolder
 
 
 def names(folder: Path) -> list[str]:
@@ -29,7 +30,7 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
 
 def test_a_run_is_never_overwritten(tmp_path):
     run = RunFolder.create(tmp_path / "a", "seed: 3\n")
-    with pytest.raises(RunError, match=r"is not empty.*go on with it by `unscene train --resume .*a`, or name another"):
+    with pytest.raises(RunError, match=r"is not empty.*resume it with `unscene train --resume .*a`, or name another"):
         RunFolder.create(tmp_path / "a", "seed: 4\n")
     assert run.recipe_values() == {"seed": 3}
 
@@ -71,29 +72,29 @@ def test_every_start_is_remembered(tmp_path):
 
 def test_a_held_folder_is_refused_to_another_training(tmp_path):
     run = RunFolder(tmp_path / "a")
-    with run.held():
+    with run.lock():
         RunFolder.create(run.path, "seed: 3\n")
-        with pytest.raises(RunError, match="is being trained by another process"), RunFolder(run.path).held():
-            raise AssertionError("held twice")
+        with pytest.raises(RunError, match="is in use by process"), RunFolder(run.path).lock():
+            raise AssertionError("locked twice")
         run.metrics.touch()
         assert run.recipe.is_file()
-    with run.held():  # free again
+    with run.lock():  # free again
         pass
     assert run.recipe.is_file()
 
 
 def test_what_never_trained_leaves_nothing(tmp_path):
     run = RunFolder(tmp_path / "runs" / "a")
-    with suppress(KeyboardInterrupt), run.held():
+    with suppress(KeyboardInterrupt), run.lock():
         RunFolder.create(run.path, "seed: 3\n")
         run.add_environment({})
         raise KeyboardInterrupt
-    assert names(tmp_path) == ["runs"]
+    assert names(tmp_path) == []
 
 
 def test_only_what_a_run_wrote_is_removed(tmp_path):
     run = RunFolder(tmp_path)
-    with suppress(KeyboardInterrupt), run.held():
+    with suppress(KeyboardInterrupt), run.lock():
         RunFolder.create(run.path, "seed: 3\n")
         (tmp_path / "letter.txt").write_text("precious")
         raise KeyboardInterrupt
@@ -103,38 +104,35 @@ def test_only_what_a_run_wrote_is_removed(tmp_path):
 @pytest.mark.parametrize("kept", ["metrics", "last"])
 def test_what_trained_stays(tmp_path, kept):
     run = RunFolder(tmp_path / "a")
-    with suppress(KeyboardInterrupt), run.held():
+    with suppress(KeyboardInterrupt), run.lock():
         RunFolder.create(run.path, "seed: 3\n")
         getattr(run, kept).touch()
         raise KeyboardInterrupt
     assert run.recipe.is_file()
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_text(path, "före")
-    assert path.read_bytes() == "före".encode()
-
-    def half(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(RunError, match=r"a\.txt: the disk is full\. Free some space"):
-        write_bytes(path, b"after" * 100)
-    assert path.read_bytes() == "före".encode()
-    assert names(tmp_path) == ["a.txt"]
-
-
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         RunFolder.create(tmp_path / "file" / "run", "")
-    with pytest.raises(RunError, match="cannot be written"), RunFolder(tmp_path / "file" / "run").held():
-        raise AssertionError("held")
+    with pytest.raises(RunError, match="cannot be written"), RunFolder(tmp_path / "file" / "run").lock():
+        raise AssertionError("locked")
 
 
-def test_writing_passes_its_own_errors_on():
-    with pytest.raises(RunError, match=r"^once$"), writing(Path("a")):
-        raise RunError("once")
+def test_what_a_killed_training_left_half_written_is_removed(tmp_path):
+    run = RunFolder(tmp_path / "a")
+    (run.path / "checkpoints").mkdir(parents=True)
+    for part in (run.path / ".recipe.yaml.part", run.checkpoints / ".best.ckpt.part"):
+        part.write_text("half")
+    with run.lock():
+        assert names(run.path) == ["checkpoints"]
+
+
+def test_a_run_that_was_killed_before_its_recipe_can_begin_again(tmp_path):
+    run = RunFolder(tmp_path / "a")
+    run.path.mkdir()
+    (run.path / ".recipe.yaml.part").write_text("se")
+    with run.lock():
+        assert RunFolder.create(run.path, "seed: 3\n").recipe_values() == {"seed": 3}
+        run.metrics.touch()
+    assert run.recipe.is_file()

@@ -333,9 +333,9 @@ def test_a_second_training_into_the_folder_is_refused(trained, tiny):
     before = trained.last.read_bytes()
     with pytest.raises(RunError, match="is not empty, and a run is never overwritten"):
         train(tiny(), trained.path)
-    with trained.held():
+    with trained.lock():
         for resume in (False, True):
-            with pytest.raises(RunError, match="is being trained by another process"):
+            with pytest.raises(RunError, match="is in use by process"):
                 train(tiny({"trainer.max_steps": 9}), trained.path, resume)
     assert trained.last.read_bytes() == before
 

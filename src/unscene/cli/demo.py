@@ -12,12 +12,12 @@ from PIL import Image
 
 from unscene.errors import RunError
 from unscene.evaluation.evaluate import measure
+from unscene.files import write_text
 from unscene.inference.decompose import decompose_paths
 from unscene.recipes import load_recipe
 from unscene.report.page import Section, write_page
 from unscene.report.results import ModelResult
 from unscene.runs.loading import LoadedModel, load, shipped_weights
-from unscene.runs.run_folder import write_text
 from unscene.training.train import train
 
 RECIPE = "rmonet_unet/multi_dsprites_cpu"

@@ -23,6 +23,7 @@ from unscene.errors import DataError
 from unscene.evaluation.evaluate import measure
 from unscene.evaluation.example_scenes import read_scenes
 from unscene.evaluation.speed import seconds_by_turns
+from unscene.files import output_folder, write_bytes, write_text
 from unscene.report.comparison import ComparedModel, Comparison
 from unscene.report.comparison_figure import scenes_png
 from unscene.report.comparison_table import comparison_table, table_csv
@@ -30,8 +31,6 @@ from unscene.report.curves import light_and_dark
 from unscene.report.page import page_text, scenes_in_words
 from unscene.report.results import Curves, ModelResult, Picture
 from unscene.report.validation_curves import validation_figure
-from unscene.runs.output_folder import check_nothing_replaced, publish, unfinished_folder
-from unscene.runs.run_folder import write_bytes, write_text, writing
 from unscene.runs.training_record import TrainingRecord, read_training
 from unscene.scene import Scene
 
@@ -78,9 +77,8 @@ def compare(
     _check_sizes(models)
     if not 1 <= shown <= _MOST_SHOWN:
         raise DataError(f"the scenes that are drawn must be from 1 to {_MOST_SHOWN}, not {shown}.")
-    check_nothing_replaced(out, _FILES, overwrite)
     trainings = {name: read_training(model.run) if model.run else None for name, model in models.items()}
-    with unfinished_folder(out) as folder:
+    with output_folder(out, _FILES, overwrite) as folder:
         compared = _measured(models, source, trainings, description_of_data, batch_size, progress)
         comparison = Comparison(
             models=compared,
@@ -90,10 +88,6 @@ def compare(
             notes=_notes(models, description_of_data),
         )
         _write(comparison, folder)
-        if not comparison.curves:
-            with writing(out):
-                (out / "curves.png").unlink(missing_ok=True)  # of another comparison
-        publish(folder, out, last="compare.json")
     return comparison
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from unscene.data import Source, object_names
-from unscene.errors import DataError, RunError
+from unscene.errors import DataError
 from unscene.evaluation.example_scenes import example_scenes, read_scenes, scores_to_rank_by
+from unscene.files import output_folder, write_text
 from unscene.metrics import METRICS, Metric, default_metrics
 from unscene.metrics.health import Health
 from unscene.metrics.object_locations import LocatedObject, ObjectLocations
@@ -22,8 +23,6 @@ from unscene.report.curves import curves_figure, light_and_dark, read_curves
 from unscene.report.page import write_page
 from unscene.report.results import Curves, ModelResult
 from unscene.runs.hardware import describe_machine, use_bfloat16
-from unscene.runs.output_folder import check_same_kind
-from unscene.runs.run_folder import write_text, writing
 from unscene.scene import Scene
 
 if TYPE_CHECKING:
@@ -62,21 +61,20 @@ def evaluate(
         RunError: `out` holds another evaluation, or cannot be written.
         DataError: fewer scenes than `count`, or scenes of another size than the model's.
     """
-    check_free(out, _identity(_provenance(loaded, description_of_data, count, batch_size)), overwrite)
-    result = measure(
-        loaded,
-        source,
-        count=count,
-        batch_size=batch_size,
-        description_of_data=description_of_data,
-        progress=progress,
-        metrics_csv=metrics_csv,
-    )
-    text = json.dumps(result.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_page(out / "index.html", [result], f"{loaded.name}: evaluation")
-    write_text(out / "metrics.json", text)
+    identity = _identity(_provenance(loaded, description_of_data, count, batch_size))
+    with output_folder(out, ("metrics.json", "index.html"), overwrite or _holds(out, identity)) as folder:
+        result = measure(
+            loaded,
+            source,
+            count=count,
+            batch_size=batch_size,
+            description_of_data=description_of_data,
+            progress=progress,
+            metrics_csv=metrics_csv,
+        )
+        text = json.dumps(result.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+        write_page(folder / "index.html", [result], f"{loaded.name}: evaluation")
+        write_text(folder / "metrics.json", text)
     return result
 
 
@@ -131,23 +129,13 @@ def measure(
     )
 
 
-def check_free(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Raise RunError when `out` holds what this evaluation would overwrite, unless it is the same evaluation."""
-    file, page = out / "metrics.json", out / "index.html"
-    check_same_kind(out, file.name)
-    if overwrite or not (file.exists() or page.exists()):
-        return
+def _holds(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether `out` holds the same evaluation, which may be replaced."""
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if _identity(there["provenance"]) == json.loads(json.dumps(identity, default=str)):
-            return
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # damaged or of another program: it is something else
-    found = file if file.exists() else page
-    raise RunError(
-        f"{found} is already there, and of another evaluation. Name another folder with --out, or replace it with "
-        "--overwrite."
-    )
+        there = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return bool(_identity(there["provenance"]) == json.loads(json.dumps(identity, default=str)))
+    except (OSError, ValueError, KeyError, TypeError):  # nothing, damaged or of another program
+        return False
 
 
 def draw_curves(metrics_csv: Path) -> Curves | None:

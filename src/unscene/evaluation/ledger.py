@@ -14,8 +14,9 @@ from typing import Any
 
 from unscene.errors import DataError
 from unscene.evaluation.paper_tables import PaperRow, PaperTable
+from unscene.files import write_text, writing
 from unscene.report.table import Row, Table
-from unscene.runs.run_folder import RunFolder, write_text, writing
+from unscene.runs.run_folder import RunFolder
 
 SCHEMA = 1  # of the entries; raised whenever a name in them changes its meaning
 

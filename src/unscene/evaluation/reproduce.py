@@ -30,13 +30,14 @@ from unscene.evaluation.ledger import (
 from unscene.evaluation.ledger_figure import draw_figure
 from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
 from unscene.evaluation.test_data import scenes_to_score
+from unscene.files import write_bytes
 from unscene.metrics.health import is_decomposing
 from unscene.report.table import Table
 from unscene.runs.loading import load
 from unscene.runs.metrics_csv import MetricsTable, read_columns
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.resuming import holds_run_of, settings_of
-from unscene.runs.run_folder import RunFolder, write_bytes
+from unscene.runs.run_folder import RunFolder
 from unscene.runs.training_record import read_training
 from unscene.runs.weights import read_checkpoint
 from unscene.training.train import train

@@ -19,11 +19,10 @@ from unscene.errors import RecipeError, did_you_mean
 from unscene.evaluation.compare import draw_scenes
 from unscene.evaluation.evaluate import measure
 from unscene.evaluation.test_data import scenes_to_score
+from unscene.files import output_folder, write_text
 from unscene.report.page import page_text, scenes_in_words
 from unscene.report.shift_table import changes_in_words, shift_table
 from unscene.report.shifted_evaluation import NONE, ShiftedEvaluation, ShiftResult
-from unscene.runs.output_folder import check_nothing_replaced, publish, unfinished_folder
-from unscene.runs.run_folder import write_text
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
@@ -94,19 +93,17 @@ def evaluate_shifts(
         RecipeError: a setting that the source does not have.
         DataError: no scene, or scenes of another size than the model's.
     """
-    check_nothing_replaced(out, _FILES, overwrite)
     sets = {
         name: scenes_to_score(loaded, None, {**(changes or {}), **shift})
         for name, shift in {NONE: {}, **shifts}.items()
     }
-    with unfinished_folder(out) as folder:
+    with output_folder(out, _FILES, overwrite) as folder:
         rows = (
             _scored(loaded, name, dict(shifts.get(name, {})), *scenes, batch_size=batch_size, progress=progress)
             for name, scenes in sets.items()
         )
         evaluation = ShiftedEvaluation(loaded.name, tuple(rows))
         _write(evaluation, folder)
-        publish(folder, out, last=_FILES[0])
     return evaluation
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.errors import DataError
+from unscene.files import output_folder, write_text
 from unscene.inference.coco_json import CocoObject, coco_json
 from unscene.inference.found_objects import found_objects
 from unscene.inference.image_files import SUFFIXES, ReadImage, coco_objects, thumbnail, write_image_results
@@ -31,8 +32,6 @@ from unscene.inference.output_names import NamedImage, named_images
 from unscene.report.page import Section, write_page
 from unscene.report.results import Picture
 from unscene.runs.hardware import describe_machine
-from unscene.runs.output_folder import check_nothing_replaced, publish, unfinished_folder
-from unscene.runs.run_folder import write_text
 from unscene.scene import Scene
 
 if TYPE_CHECKING:
@@ -104,9 +103,8 @@ def decompose_paths(
     common, images = named_images(paths)
     fit = fit or loaded.fit
     names = [image.stem + suffix for image in images for suffix in SUFFIXES]
-    check_nothing_replaced(out, ["objects.json", "index.html", *names], overwrite)
     collected = _Collected()
-    with unfinished_folder(out) as unfinished:
+    with output_folder(out, ["objects.json", "index.html", *names], overwrite) as unfinished:
         with tqdm(total=len(images), unit=" images", desc=loaded.name, disable=not progress) as bar:
             for batch in _batches(images, loaded.size, fit, skip_damaged, collected.skipped):
                 _write_batch(loaded, batch, unfinished, collected)
@@ -114,7 +112,6 @@ def decompose_paths(
         if not collected.images:
             raise DataError(f"none of the {len(images)} images can be read, the first is {images[0].path}.")
         _write_sheet_and_objects(loaded, unfinished, common, fit, collected)
-        publish(unfinished, out, last="objects.json")
     return DecomposedImages(
         out, len(collected.images), len(collected.objects), tuple(collected.skipped), tuple(collected.pictures)
     )

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unscene.data.image_resize import ResizeGeometry
+from unscene.files import writing
 from unscene.inference.coco_json import CocoObject, coco_object
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.output_names import NamedImage
 from unscene.report.overlay import overlay
 from unscene.report.results import Picture, Place
 from unscene.report.slot_colours import label_map_palette
-from unscene.runs.run_folder import writing
 
 SUFFIXES = (".overlay.png", ".masks.png", ".npz")
 _THUMBNAIL = 320  # pixels of the longer side

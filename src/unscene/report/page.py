@@ -16,9 +16,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from unscene.files import write_text
 from unscene.report.metric_descriptions import HEALTH, NOT_APPLICABLE, description_of, shown
 from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
-from unscene.runs.run_folder import write_text
 
 LARGEST_PAGE = 8_000_000  # bytes
 _FOR_PICTURES = LARGEST_PAGE * 0.94 * 3 / 4  # base64 writes 4 characters for 3 bytes

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.errors import DataError
-from unscene.runs.run_folder import write_text, writing
+from unscene.files import write_text, writing
 
 Series = dict[str, NDArray[np.float64]]  # name -> [P, ...] a row each time that it was measured
 

@@ -12,24 +12,16 @@ weights.safetensors  the best weights alone, ready for `unscene.load`
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from unscene.errors import CheckpointError, RecipeError, RunError
+from unscene.files import lock, remove_litter, removed_if_empty, write_text, writing
 from unscene.plain_yaml import read_yaml
-
-try:
-    import fcntl
-except ImportError:  # Windows: two trainings into one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunFolder:
@@ -61,13 +53,14 @@ class RunFolder:
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file; a run needs a folder. Name another one with --out.")
             if path.is_dir() and any(path.iterdir()):
-                cure = "name another one with --out"
+                hint = "name another one with --out"
                 if run.recipe.is_file():
-                    cure = f"go on with it by `unscene train --resume {path}`, or {cure}"
-                raise RunError(f"{path} is not empty, and a run is never overwritten: {cure}.")
-            for folder in (path, run.checkpoints, run.samples):
-                folder.mkdir(parents=True, exist_ok=True)
-        write_text(run.recipe, recipe_text)
+                    hint = f"resume it with `unscene train --resume {path}`, or {hint}"
+                raise RunError(f"{path} is not empty, and a run is never overwritten: {hint}.")
+            path.mkdir(parents=True, exist_ok=True)
+            write_text(run.recipe, recipe_text)  # first: with it the folder is a run
+            for folder in (run.checkpoints, run.samples):
+                folder.mkdir(exist_ok=True)
         return run
 
     @classmethod
@@ -83,33 +76,33 @@ class RunFolder:
         return cls(path)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other trainings out of the folder for as long as this lasts; it is made if need be.
+    def lock(self) -> Iterator[None]:
+        """Keep other trainings out of the folder for as long as this lasts; the folder is created if it is missing.
 
-        The system frees it however the process ends. What a training wrote before its first row is removed again.
+        What a killed training left half-written is removed, and at the end what this one wrote before its first row.
 
         Raises:
             RunError: another process trains into it, or the place cannot be written.
         """
-        with writing(self.path):
-            missing = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path):
-            fresh = not any(self.path.iterdir())
+        with ExitStack() as stack:
+            with writing(self.path):
+                stack.enter_context(removed_if_empty(self.path))
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(self.path))
+                for folder in (self.path, self.checkpoints, self.samples):
+                    remove_litter(folder)
+                fresh = not any(self.path.iterdir())
             try:
                 yield
             finally:
                 if fresh and not self.metrics.exists() and not self.last.exists():
-                    self._clear(missing)
+                    self._clear()
 
-    def _clear(self, altogether: bool) -> None:
+    def _clear(self) -> None:
         for folder in (self.checkpoints, self.samples, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.recipe, self.environment):
             file.unlink(missing_ok=True)
-        if altogether:
-            with suppress(OSError):  # something else is in it
-                self.path.rmdir()
 
     def recipe_values(self) -> dict[str, Any]:
         """The recipe as plain values.
@@ -142,58 +135,3 @@ class RunFolder:
     def add_environment(self, entry: dict[str, Any]) -> None:
         """Append what this start ran on to environment.json."""
         write_text(self.environment, json.dumps([*self.starts(), entry], indent=2) + "\n")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """A lock of the system on the folder itself, so that no file of it can be left behind."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{folder} is being trained by another process. Wait for it, stop it (Ctrl-C keeps a checkpoint), or "
-                "name another folder with --out."
-            ) from None
-        except OSError:  # a disk that knows no locks
-            pass
-        yield
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of a text, in UTF-8."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name, then rename it.
-
-    Raises:
-        RunError: the disk is full or the place cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a failed write into an error that says what to do."""
-    try:
-        yield
-    except RunError:
-        raise
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise RunError(f"{path}: the disk is full. Free some space, or name a folder on another disk.") from error
-        raise RunError(f"{path} cannot be written ({error.strerror or error}).") from error

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from unscene.errors import CheckpointError
 from unscene.plain_yaml import read_yaml
-from unscene.runs.run_folder import RunFolder, write_bytes
+from unscene.files import write_bytes
+from unscene.runs.run_folder import RunFolder
 
 FORMAT = "unscene-1"
 

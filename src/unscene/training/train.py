@@ -17,10 +17,11 @@ from unscene.data import Source
 from unscene.data.batches import ordered_batches
 from unscene.distributed.processes import is_first_process
 from unscene.errors import RecipeError, TrainingError
+from unscene.files import write_text
 from unscene.ops.cpu_tuning import tune_cpu
 from unscene.runs.hardware import describe_machine, use_bfloat16
 from unscene.runs.recipe import Recipe
-from unscene.runs.run_folder import RunFolder, write_text
+from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import check_weights, export_weights, model_weights, read_checkpoint
 from unscene.training.callbacks.checkpoints import BestCheckpoint, WholeFiles
 from unscene.training.callbacks.metrics_log import MetricsLog
@@ -61,7 +62,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     if not is_first_process():  # of a distributed training: the first one writes
         _fit(recipe, run, source, validation)
         return run
-    with run.held():
+    with run.lock():
         if not resume:
             RunFolder.create(out, recipe.text())
         interrupted = _fit(recipe, run, source, validation)

@@ -13,7 +13,7 @@ import pytest
 from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.hdf5.resumable_writer import SceneParts, scene_parts
-from unscene.errors import DataError
+from unscene.errors import DataError, RunError
 
 COUNT = 30
 MADE_FROM = {"file": "a", "bytes": 3}
@@ -75,7 +75,7 @@ def test_finished_parts_stay_and_are_gone_on_with(path, error, caplog):
     with pytest.raises(error) as caught:
         write(path, stop=20, error=error)
     assert not path.exists()
-    assert parts_of(path) == ["000000.h5", "000001.h5", "lock"]  # 16 of the 20 scenes; no unfinished file
+    assert parts_of(path) == ["000000.h5", "000001.h5"]  # 16 of the 20 scenes; no unfinished file
     said = str(caught.value) if error is KeyboardInterrupt else caplog.text
     assert "16 scenes are kept in" in said
     assert "the same command resumes" in said
@@ -157,7 +157,7 @@ def test_two_writers_of_one_file_are_refused(path):
     pytest.importorskip("fcntl")
     with scene_parts(path, MADE_FROM) as parts:
         assert isinstance(parts, SceneParts)
-        with pytest.raises(DataError, match="being written by another process"):
+        with pytest.raises(RunError, match="is in use by process"):
             write(path)
         source = Source(parts.position)
         parts.add(source.batches(), source.position)

@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
+from unscene.data.hdf5.reader import SceneStore
 from unscene.data.hdf5.writer import write_scenes
-from unscene.errors import DataError
+from unscene.errors import DataError, RunError
+from unscene.files import whole_file
 
 COUNT = 30
 SCENES = {
@@ -184,19 +186,18 @@ write_scenes(sys.argv[1], ({"image": noise} for _ in range(20)), 1000, {}, progr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
-def test_what_a_killed_process_left_is_removed(path, caplog):
-    left = path.with_name(".scenes.h5.1.partial")
-    left.write_text("half")
-    path.with_name(".other.h5.1.partial").write_text("of another file")
+def test_what_a_killed_process_left_is_replaced(path):
+    path.with_name(".scenes.h5.part").write_bytes(b"half" * 100_000)
+    path.with_name(".other.h5.part").write_text("of another file")
     write_scenes(path, batches(), COUNT, {}, progress=False)
-    assert names(path.parent) == [".other.h5.1.partial", "scenes.h5"]
-    assert str(left) in caplog.text
+    assert names(path.parent) == [".other.h5.part", "scenes.h5"]
+    assert len(SceneStore(path)) == COUNT
 
 
-def test_two_writers_leave_each_other_alone(path):
-    first = path.with_name(".scenes.h5.1.partial")  # stands for another process: it holds its lock
-    fcntl = pytest.importorskip("fcntl")
-    with first.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        write_scenes(path, batches(), COUNT, {}, progress=False)
-        assert first.exists()
+def test_a_second_writer_of_the_same_file_is_refused(path):
+    pytest.importorskip("fcntl")
+    with whole_file(path) as first:  # stands for another process: it holds its lock
+        first.write_text("half")
+        with pytest.raises(RunError, match=r"scenes\.h5 is in use by process"):
+            write_scenes(path, batches(), COUNT, {}, progress=False)
+        assert first.read_text() == "half"

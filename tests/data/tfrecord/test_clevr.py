@@ -19,7 +19,7 @@ from unscene.data.hdf5.reader import SceneStore
 from unscene.data.tfrecord import clevr, multi_object
 from unscene.data.tfrecord.clevr import convert_clevr, split
 from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
-from unscene.errors import DataError
+from unscene.errors import DataError, RunError
 
 NAME = "clevr_with_masks_train.tfrecords"
 BYTES = ("size", "material", "shape", "color")
@@ -346,7 +346,7 @@ def test_a_killed_conversion_is_gone_on_with(tmp_path, records, small_parts):
     process = subprocess.Popen([sys.executable, "-c", STOPS_HALFWAY, path, out], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "halfway\n"
-        with pytest.raises(DataError, match="being written by another process"):
+        with pytest.raises(RunError, match=f"is in use by process {process.pid} "):
             convert_clevr(path, out, progress=False)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -354,7 +354,7 @@ def test_a_killed_conversion_is_gone_on_with(tmp_path, records, small_parts):
     assert not out.exists()
     left = names(tmp_path / ".clevr.h5.parts")
     assert [name for name in left if name.endswith(".h5")] == ["000000.h5", "000001.h5"]
-    assert any(name.endswith(".partial") for name in left)  # the third part, in which the kill fell
+    assert any(name.endswith(".part") for name in left)  # the third part, in which the kill fell
     assert convert_clevr(path, out, progress=False) == 7
     assert numbers(out) == KEPT
     assert names(tmp_path) == ["clevr.h5", NAME]

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.file_lock import lock
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.hdf5.writer import refuse_existing, write_scenes
-from unscene.data.new_folders import without_empty_folders
+from unscene.data.hdf5.writer import explained, refuse_existing, write_scenes
 from unscene.errors import DataError
+from unscene.files import lock, removed_if_empty
 
 _BATCHES_A_PART = 16
 _JOINED_AT_ONCE = 64  # scenes
@@ -115,17 +114,19 @@ def scene_parts(
         fits: whether a part that ends at this position of the source can be used.
 
     Raises:
-        DataError: the file is already there, its folder cannot be written, or another process writes the same file.
-            When anything stops the writing, the finished parts stay, and the log names their folder; without a
-            finished part nothing stays.
+        RunError: another process writes the same file.
+        DataError: the file is already there, or its folder cannot be written. When anything stops the writing, the
+            finished parts stay, and the log says where; without any, nothing stays, nor do folders that were made.
     """
     path = Path(path)
     refuse_existing(path)
     folder = path.with_name(f".{path.name}.parts")
     parts = None
-    with without_empty_folders(path.parent):
+    with removed_if_empty(path.parent):
+        with explained(path, path):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
-            with _only_writer(path, folder):
+            with lock(folder, path):
                 parts = SceneParts(path, folder, made_from, fits)
                 yield parts
         except BaseException as error:
@@ -139,17 +140,3 @@ def scene_parts(
         finally:
             if parts is not None and (path.exists() or not parts):
                 shutil.rmtree(folder)
-
-
-@contextmanager
-def _only_writer(path: Path, folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("wb")
-    except OSError as error:
-        hint = "Check the folder's name and permissions, or give another one."
-        raise DataError(f"{path} cannot be written: {error}. {hint}") from error
-    with file:
-        if lock(file) is False:
-            raise DataError(f"{path} is being written by another process. Wait for it, or give another name.")
-        yield

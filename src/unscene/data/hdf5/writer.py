@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import logging
-import os
 import shutil
 import signal
 import sys
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from glob import escape
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,15 +19,11 @@ import h5py
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unscene.data.file_lock import lock
-from unscene.data.new_folders import without_empty_folders
-from unscene.errors import DataError
-
-_log = logging.getLogger(__name__)
+from unscene.errors import DataError, RunError
+from unscene.files import DISK_FULL, removed_if_empty, whole_file
 
 _GZIP_LEVEL = 3  # 4 packs a tenth better, and writes 4,700 scenes/s in place of 6,800
 _ROWS_A_CHUNK = 1024  # of boxes and factors, which are read whole; images and masks have one
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_scenes(
@@ -58,50 +50,36 @@ def write_scenes(
     Raises:
         DataError: the file is already there, cannot be written, the disk is full, or the batches are not `count`
             samples. Whatever stops the writing, Ctrl-C too, the unfinished file is removed, and so are the folders
-            that were made for it; what a killed process left is removed by the next one that writes the same file,
-            and logged.
+            that were made for it; the next process that writes the same file replaces what a killed one left.
+        RunError: another process writes the same file.
     """
     path = Path(path)
     refuse_existing(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     bar = tqdm(total=count, unit=" scenes", desc=path.name, file=sys.stderr, disable=not progress)
-    with bar, without_empty_folders(path.parent):
-        try:
-            with _explained(path, partial):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _remove_abandoned(path)
-                target = _ErrorKeepingFile(partial, "w+")
-            with target:
-                lock(target)  # until it is closed: `_remove_abandoned` of another process passes it over
-                with _new_file(target) as file:
-                    for done in _write_batches(file, batches, count):
-                        with _explained(path, partial, done, count):
-                            target.raise_kept()
-                        bar.update(done - bar.n)
-                    _write_attributes(file, {**attributes, "unscene_version": version("unscene"), "complete": True})
-                with _explained(path, partial, done, count):
-                    target.raise_kept()
-            with _explained(path, partial):
-                partial.replace(path)
-            return done
-        finally:
-            if partial.exists():  # not when its folder could not be made
-                partial.unlink()
+    with bar, removed_if_empty(path.parent), ExitStack() as stack:
+        with explained(path, path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(whole_file(path))
+            refuse_existing(path)  # by a process that has ended since
+            target = _ErrorKeepingFile(partial, "w+")
+        with target:
+            with _new_file(target) as file:
+                for done in _write_batches(file, batches, count):
+                    with explained(path, partial, done, count):
+                        target.raise_kept()
+                    bar.update(done - bar.n)
+                _write_attributes(file, {**attributes, "unscene_version": version("unscene"), "complete": True})
+            with explained(path, partial, done, count):
+                target.raise_kept()
+        with explained(path, partial):
+            stack.close()  # it takes its place
+        return done
 
 
 def refuse_existing(path: Path) -> None:
     """Raise DataError if there is a file of this name."""
     if path.exists():
         raise DataError(f"{path} is already there and is not overwritten. Give another name, or remove it first.")
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove the unfinished files of killed processes; a lock, which ends with its process, guards the others."""
-    for partial in path.parent.glob(f".{escape(path.name)}.*.partial"):
-        with suppress(OSError), partial.open("r+b") as file:
-            if lock(file):
-                partial.unlink()
-                _log.warning("removed %s, which an interrupted run left behind", partial)
 
 
 class _ErrorKeepingFile(io.FileIO):
@@ -218,12 +196,14 @@ def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int |
 
 
 @contextmanager
-def _explained(path: Path, partial: Path, done: int = 0, count: int | None = None) -> Iterator[None]:
+def explained(path: Path, partial: Path, done: int = 0, count: int | None = None) -> Iterator[None]:
     """Turn the system's error into a DataError that says how to mend it."""
     try:
         yield
+    except RunError:  # another process writes the same file
+        raise
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno not in DISK_FULL:
             cure = "Check the folder's name and permissions, or give another one."
             raise DataError(f"{path} cannot be written: {error}. {cure}") from error
         written = partial.stat().st_size / 1e6 if partial.exists() else 0.0

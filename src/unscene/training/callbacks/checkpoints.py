@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from unscene.errors import TrainingError
-from unscene.runs.run_folder import RunFolder, write_bytes
+from unscene.files import write_bytes
+from unscene.runs.run_folder import RunFolder
 from unscene.training.callbacks.metrics_log import MetricsLog
 from unscene.training.module import SceneModule
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from unscene.distributed.processes import mean_over_processes
+from unscene.files import writing
 from unscene.runs.metrics_csv import MetricsTable
-from unscene.runs.run_folder import RunFolder, writing
+from unscene.runs.run_folder import RunFolder
 from unscene.training.module import SceneModule
 
 

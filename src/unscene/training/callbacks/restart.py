@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
+from unscene.files import write_text
 from unscene.metrics.health import Health
 from unscene.runs.recipe import Recipe
-from unscene.runs.run_folder import RunFolder, write_text
+from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import RestartSettings
 from unscene.training.module import SceneModule
 

@@ -14,8 +14,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from tqdm import tqdm
 
+from unscene.files import write_bytes, write_text
 from unscene.report.slot_colours import slot_colour
-from unscene.runs.run_folder import RunFolder, write_bytes, write_text
+from unscene.runs.run_folder import RunFolder
 from unscene.scene import Decomposition, Scene
 from unscene.training.module import SceneModule
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
+from unscene.models.common.batch_norm_per_pass import batch_norm_per_pass, select_pass
 from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE, ComponentVAESettings
 from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
@@ -89,6 +90,10 @@ class MONetSettings:
 class MONet(nn.Module):
     """MONet. The background, which the wider Gaussian is not for, is the first slot.
 
+    With the `resnet_fpn` attention, each of the K-1 passes has its own running statistics of batch normalisation. The
+    R-MONet paper says only that MONet takes over ResNet18, whose layers would share one set. The training losses are
+    the same; with the shared set, evaluation breaks (foreground ARI .033 for .276, same weights).
+
     Args:
         settings: see `MONetSettings`.
     """
@@ -104,6 +109,7 @@ class MONet(nn.Module):
             self.attention = AttentionUNet(settings.unet, 4, settings.size)
         else:
             self.attention = WholeImageAttention(settings.backbone, settings.head, 4, settings.size)
+        batch_norm_per_pass(self.attention, passes=settings.num_slots - 1)
         self.vae = ComponentVAE(settings.vae, settings.size)
 
     def forward(self, images: Tensor) -> Decomposition:
@@ -144,7 +150,8 @@ class MONet(nn.Module):
         check_shape(images, f"B 3 {self.settings.size} {self.settings.size}", "images")
         log_scope = torch.zeros_like(images[:, :1])
         log_masks = []
-        for _ in range(self.settings.num_slots - 1):
+        for slot in range(self.settings.num_slots - 1):
+            select_pass(self.attention, slot)
             seen = torch.cat([images, log_scope.clamp_min(LOWEST_LOG_MASK)], dim=1)
             logits = at_least_float32(self.attention(seen))
             log_masks.append(log_scope + F.logsigmoid(logits))

@@ -19,18 +19,53 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unscene.data.montezuma.dataset import ACTIONS, new_emulator, resized
-from unscene.data.montezuma.labels import OBJECTS, label_frame, objects_in_ram
+from unscene.data.montezuma.labels import OBJECTS, label_frame
 
 RECORD = Path(__file__).resolve().parents[1] / "src/unscene/data/montezuma/games.json"
 HELD = 4  # emulator frames an action is held for
 GAMES, FRAMES_A_GAME, APART = 4, 10, 12  # of each kind of room; emulator frames between two frames that are taken
 
 
+@dataclass(frozen=True)
+class RamObjects:
+    """What the console's memory states about the first room.
+
+    Attributes:
+        in_first_room: whether the agent is there.
+        agent: x and y of its middle on the screen, within ten pixels: its shape changes.
+        skull: the same; None when there is none.
+        left_door: whether it is shut.
+        right_door: whether it is shut.
+        key: whether it is in its state.
+    """
+
+    in_first_room: bool
+    agent: tuple[int, int]
+    skull: tuple[int, int] | None
+    left_door: bool
+    right_door: bool
+    key: bool
+
+
+def objects_in_ram(ram: NDArray[np.uint8]) -> RamObjects:
+    """Read the console's memory [128]."""
+    number = [int(each) for each in ram]
+    return RamObjects(
+        in_first_room=number[3] == 1,
+        agent=(number[42] + 3, 318 - number[43]),
+        skull=(number[47] + 35, 413 - number[46]) if number[67] & 2 else None,
+        left_door=number[26] != 117,
+        right_door=number[28] != 117,
+        key=number[49] == 4,
+    )
+
+
 @dataclass
-class Place:
-    """A state that was reached: the emulator's, the actions to it, and how often the search set out from it."""
+class Reached:
+    """A state that was reached: the emulator's, the actions to it, and how often the search started from it."""
 
     state: Any
     actions: tuple[int, ...]
@@ -50,19 +85,19 @@ def shown(screen: np.ndarray) -> tuple[bool, bool, bool]:
     return key, left, right
 
 
-def search(seed: int, seconds: float) -> dict[tuple, Place]:
-    """Places by (kind of room, column, row)."""
+def search(seed: int, seconds: float) -> dict[tuple, Reached]:
+    """Reached states by (kind of room, column, row)."""
     emulator, choose = new_emulator(), np.random.default_rng(seed)
     lives = emulator.lives()
-    places = {("start",): Place(emulator.cloneState(), ())}
+    states = {("start",): Reached(emulator.cloneState(), ())}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        names = list(places)
-        weights = np.array([1 / (1 + places[name].tried) ** 0.5 for name in names])
-        place = places[names[choose.choice(len(names), p=weights / weights.sum())]]
-        place.tried += 1
-        emulator.restoreState(place.state)
-        actions, action = list(place.actions), 0
+        names = list(states)
+        weights = np.array([1 / (1 + states[name].tried) ** 0.5 for name in names])
+        state = states[names[choose.choice(len(names), p=weights / weights.sum())]]
+        state.tried += 1
+        emulator.restoreState(state.state)
+        actions, action = list(state.actions), 0
         for _ in range(100):
             if choose.random() < 0.15:
                 action = int(choose.integers(ACTIONS))
@@ -74,21 +109,21 @@ def search(seed: int, seconds: float) -> dict[tuple, Place]:
                 break
             x, y = objects_in_ram(ram).agent
             name = (kind(ram), x // 6, y // 6)
-            if name not in places or len(actions) < len(places[name].actions):
-                places[name] = Place(emulator.cloneState(), tuple(actions))
-    return places
+            if name not in states or len(actions) < len(states[name].actions):
+                states[name] = Reached(emulator.cloneState(), tuple(actions))
+    return states
 
 
-def games(places: dict[tuple, Place], seed: int) -> list[dict[str, Any]]:
+def games(states: dict[tuple, Reached], seed: int) -> list[dict[str, Any]]:
     """Of each kind of room some games that end far from one another, and the frames to take of each."""
     choose = np.random.default_rng(seed)
     found: list[dict[str, Any]] = []
     taken: set[bytes] = set()
-    kinds = sorted({name[0] for name in places if name != ("start",)}, reverse=True)
+    kinds = sorted({name[0] for name in states if name != ("start",)}, reverse=True)
     for which in kinds:
-        of_kind = [name for name in places if name != ("start",) and name[0] == which]
+        of_kind = [name for name in states if name != ("start",) and name[0] == which]
         for index in choose.permutation(len(of_kind))[:GAMES]:
-            actions = places[of_kind[index]].actions
+            actions = states[of_kind[index]].actions
             emulator, steps, step = new_emulator(), [], 0
             seen: dict[int, bytes] = {}
             for action in actions:
@@ -108,7 +143,7 @@ def games(places: dict[tuple, Place], seed: int) -> list[dict[str, Any]]:
             taken |= {seen[step] for step in kept}
             runs = [[action, HELD * len(list(same))] for action, same in groupby(actions)]
             found.append({"actions": runs, "frames": kept})
-        print(f"key, left door, right door there: {which}: {len(of_kind)} places")
+        print(f"key, left door, right door there: {which}: {len(of_kind)} states")
     return found
 
 

@@ -319,7 +319,7 @@ def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_a
     assert np.array_equal(shown, images)
 
     assert main(["train", *words, *file_words[:2], "--test.count=40", "--out", str(tmp_path / "other")]) == 1
-    assert "holds 30 scenes, too few for first 0 and count -46: lower data.count" in said(capsys)
+    assert "has 30 scenes, too few for first 0 and count -46: lower data.count" in said(capsys)
 
 
 def test_evaluate_writes_numbers_and_a_page(trained, tmp_path, capsys, monkeypatch):

@@ -19,7 +19,7 @@ from unscene.errors import RecipeError, UnsceneError
 class StepSampler(Sampler[NDArray[np.int64]]):
     """Yields the indices of one batch a step, from a step on, without end.
 
-    Every epoch is a permutation of its own; the remainder that fills no batch is left out.
+    Every epoch has its own permutation; the remainder that fills no batch is left out.
 
     Args:
         count: scenes of the source.
@@ -46,12 +46,12 @@ class StepSampler(Sampler[NDArray[np.int64]]):
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         per_epoch = self.count // self.batch_size
-        step, order_of, order = self.first_step, -1, np.empty(0, np.int64)
+        step, ordered_epoch, order = self.first_step, -1, np.empty(0, np.int64)
         while True:
-            epoch, place = divmod(step, per_epoch)
-            if epoch != order_of:
-                order_of, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
-            yield order[place * self.batch_size : (place + 1) * self.batch_size][self.rank :: self.world]
+            epoch, position = divmod(step, per_epoch)
+            if epoch != ordered_epoch:
+                ordered_epoch, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            yield order[position * self.batch_size : (position + 1) * self.batch_size][self.rank :: self.world]
             step += 1
 
 
@@ -70,12 +70,12 @@ class BatchDataset(Dataset[dict[str, Any]]):
         except UnsceneError as error:
             if get_worker_info() is None:
                 raise
-            return {"error": error}  # raised here, PyTorch would put the traceback into its message
+            return {"error": error}  # raised in a worker, PyTorch would put the traceback into its message
         return {name: torch.from_numpy(sample[name]) for name in ("image", "labels", "boxes") if name in sample}
 
 
 class Batches:
-    """A loader's batches; an error of a process that loads data is raised here as what it was."""
+    """A loader's batches; an error of a worker is raised here with its own type and message."""
 
     def __init__(self, loader: DataLoader[dict[str, Any]]) -> None:
         self.loader = loader
@@ -95,9 +95,9 @@ def training_batches(
     Args:
         source: of the scenes.
         sampler: their order.
-        workers: processes that draw or read them; 0: this one does.
-        prefetch: batches that each worker keeps ready.
-        pin_memory: have them in memory that a GPU copies from while it computes.
+        workers: processes that draw or read them; 0: this one.
+        prefetch: batches that a worker keeps ready.
+        pin_memory: keep them in memory that a GPU copies from while it computes.
     """
     loader = DataLoader(
         BatchDataset(source),
@@ -113,7 +113,7 @@ def training_batches(
 
 
 def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1) -> Batches:
-    """The first scenes of a source, in their order, each once.
+    """The first scenes of a source once, in their order.
 
     Args:
         source: of the scenes.
@@ -122,6 +122,6 @@ def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, 
         rank: of this process, which takes every world-th scene from there.
         world: number of processes.
     """
-    mine = np.arange(rank, count, world)
-    slices = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    own = np.arange(rank, count, world)
+    slices = [own[first : first + batch_size] for first in range(0, len(own), batch_size)]
     return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))

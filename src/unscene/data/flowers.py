@@ -20,7 +20,7 @@ from scipy.io.matlab import MatReadError
 
 from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind
-from unscene.data.indices import checked_indices
+from unscene.data.indices import checked_indices, resolve_range
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.errors import DataError, RecipeError
 
@@ -38,14 +38,13 @@ class FlowersSettings:
     """Which flowers.
 
     Attributes:
-        root: folder that holds `flowers-102`, or where it is to be downloaded to.
+        root: folder that holds `flowers-102`, or that it is downloaded to.
         split: `train` is the file's `tstid` (6,149 images), `validation` its `valid` (1,020), `test` its `trnid`
             (1,020), as in ReDO.
         count: the first so many; 0 takes all.
         size: the shorter side is brought to it, then the middle square is taken.
         mask: which pixels of a segmentation are background. `redo`: red or green is 0 or blue is 254. `distance`:
             no further than 60 from (0, 0, 254), which the compression of JPEG disturbs less.
-        resampling: `nearest` is ReDO's, for images too; `smooth` averages what a pixel covers (the masks stay hard).
         download: fetch what is missing: 345 MB of images and 203 MB of segmentations.
 
     Raises:
@@ -57,7 +56,6 @@ class FlowersSettings:
     count: int = 0
     size: int = 128
     mask: Literal["redo", "distance"] = "redo"
-    resampling: Literal["nearest", "smooth"] = "nearest"
     download: bool = False
     fit: ClassVar[FitKind] = "crop"  # of `fit_image`: what `decompose` does to other images
 
@@ -88,12 +86,8 @@ class Flowers:
         if settings.download:
             download_flowers(Path(settings.root).expanduser())
         ids = _ids(self.folder, settings.split)
-        if settings.count > len(ids):
-            raise DataError(
-                f"flowers: {settings.count:,} images were asked for, but {settings.split} has {len(ids):,}: "
-                "lower data.count, validation.count or test.count."
-            )
-        self.ids = ids[: settings.count] if settings.count else ids
+        chosen = resolve_range(0, settings.count, len(ids), f"flowers: {settings.split} has {len(ids):,} images")
+        self.ids = ids[chosen.start : chosen.stop]
         self._remembered: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     def __len__(self) -> int:
@@ -108,11 +102,13 @@ class Flowers:
         Raises:
             DataError: an image or segmentation is missing or damaged, or an index is outside of the split.
         """
-        wanted = checked_indices(indices, len(self))
-        size = self.settings.size
-        image, labels = np.empty((len(wanted), size, size, 3), np.uint8), np.empty((len(wanted), size, size), np.uint8)
-        for row, index in enumerate(wanted.tolist()):
-            image[row], labels[row] = self._pair(int(self.ids[index]))
+        indices, size = checked_indices(indices, len(self)), self.settings.size
+        image, labels = (
+            np.empty((len(indices), size, size, 3), np.uint8),
+            np.empty((len(indices), size, size), np.uint8),
+        )
+        for row, number in enumerate(self.ids[indices].tolist()):
+            image[row], labels[row] = self._pair(number)
         return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, 1)}
 
     def _pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -127,11 +123,7 @@ class Flowers:
             )
         settings = self.settings
         flower = flower_mask(segmentation, settings.mask)
-        smooth = settings.resampling == "smooth"
-        pair = (
-            middle_square(image, settings.size, Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST),
-            middle_square(flower, settings.size, Image.Resampling.NEAREST),
-        )
+        pair = middle_square(image, settings.size), middle_square(flower, settings.size)
         if (len(self._remembered) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _REMEMBERED_BYTES:
             self._remembered[number] = pair
         return pair
@@ -148,12 +140,15 @@ def flower_mask(segmentation: NDArray[np.uint8], rule: str = "redo") -> NDArray[
     return flower
 
 
-def middle_square(pixels: NDArray[np.uint8], size: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
-    """The shorter side brought to `size`, then the middle square of [H, W] or [H, W, 3] (torchvision's two steps)."""
+def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The shorter side brought to `size`, then the middle square of [H, W] or [H, W, 3], as ReDO does by torchvision.
+
+    Every pixel is the nearest one of the image: no value is mixed, neither in the images nor in the masks.
+    """
     height, width = pixels.shape[:2]
     shorter = min(height, width)
     scaled = (int(size * width / shorter), int(size * height / shorter))  # cut to whole pixels, as torchvision does
-    resized = np.asarray(Image.fromarray(pixels).resize(scaled, resampling))
+    resized = np.asarray(Image.fromarray(pixels).resize(scaled, Image.Resampling.NEAREST))
     top, left = round((scaled[1] - size) / 2), round((scaled[0] - size) / 2)
     square: NDArray[np.uint8] = resized[top : top + size, left : left + size]
     return square

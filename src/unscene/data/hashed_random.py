@@ -1,7 +1,7 @@
 """Random numbers that are a hash of (seed, sample, draw), so that a sample can be drawn again, alone.
 
 NumPy's generators are not used: their streams may change with its version, and a sample in the middle of a stream
-cannot be had without those before it.
+needs all those before it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
-    """Return the first draws of each sample: a larger `draws` appends to them, and never changes them.
+    """Return the first draws of every sample: a larger `draws` appends to them, and never changes them.
 
     Args:
         seed: 0 .. 2**64 - 1.
         indices: [B] the samples.
-        draws: how many numbers each of them needs.
+        draws: numbers a sample.
 
     Returns:
         [B, draws] in [0, 1), uniform, multiples of 2**-53.
@@ -28,27 +28,15 @@ def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[
 
 
 def sample_keys(seed: int, indices: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return what all draws of each sample are hashed from, for those who draw one number after another.
-
-    Args:
-        seed: 0 .. 2**64 - 1.
-        indices: [B] the samples.
-
-    Returns:
-        [B] uint64.
-    """
+    """Return the keys [B] uint64 that the samples' draws are hashed from, for callers that draw one by one."""
     stream = splitmix64(np.array([seed], np.uint64))
     return splitmix64(stream + indices.astype(np.uint64) * _GOLDEN)
 
 
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the number that the splitmix64 generator gives next in each state (Steele, Lea and Flood, 2014).
+    """Return the next number of the splitmix64 generator for states [...] (Steele, Lea and Flood, 2014).
 
-    Args:
-        state: [...], one axis or more (for a scalar NumPy warns of the wrapping around that is wanted here).
-
-    Returns:
-        [...] of the same shape.
+    States have one axis or more: for a scalar NumPy would warn of the intended overflow.
     """
     mixed = state + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,6 +1,6 @@
 """A folder of your own images, without labels, in any format and mode that Pillow reads.
 
-`read_image` says what becomes of an image, `fit_image` how it is brought to the model's square.
+`read_image` documents the conversion to RGB, `fit_image` the way to the model's square.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class ImageFolderSettings:
     """Which images, and how they are brought to the model's size.
 
     Attributes:
-        folder: searched with everything below it; names that begin with a dot are passed over.
+        folder: searched with everything below it; names that begin with a dot are ignored.
         size: side of the square in pixels.
-        skip_damaged: leave out the images that cannot be read. Every image is read once for that, at the start.
+        skip_damaged: leave out the images that cannot be read. For that, every image is read once at the start.
         fit: as in `fit_image`.
 
     Raises:
@@ -56,10 +56,10 @@ class ImageFolderSettings:
 
 
 class ImageFolder:
-    """The images of a folder, read when they are asked for.
+    """The images of a folder, read when they are needed.
 
-    A fitted image is kept in memory (up to 512 MiB in each process): to decode a photograph takes some 100 ms, and
-    every epoch asks for it again.
+    Fitted images are kept in memory (up to 512 MiB a process): decoding a photograph takes some 100 ms, and every epoch
+    needs it again.
 
     Attributes:
         settings: as given.
@@ -99,9 +99,9 @@ class ImageFolder:
             DataError: an image cannot be read, or an index is outside the folder's images.
             ShapeError: `indices` is not one row of whole numbers.
         """
-        wanted = checked_indices(indices, len(self))
-        images = np.empty((len(wanted), self.settings.size, self.settings.size, 3), np.uint8)
-        for row, index in enumerate(wanted.tolist()):
+        indices = checked_indices(indices, len(self))
+        images = np.empty((len(indices), self.settings.size, self.settings.size, 3), np.uint8)
+        for row, index in enumerate(indices.tolist()):
             try:
                 images[row] = self._square(self.paths[index])
             except DataError as error:
@@ -139,12 +139,12 @@ class ImageFolder:
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image at its full resolution, upright as its EXIF orientation says.
 
-    Grey, palette, CMYK and all other modes become RGB. Transparent pixels are laid on white. Of an animation the first
-    frame is taken. Greys of more than 8 bits are scaled, not cut: 16 bits by 1/257; floats in [0, 1] by 255; any other
-    range from its least value to its greatest.
+    Grey, palette, CMYK and all other modes become RGB. Transparent pixels are blended with white. Of an animation
+    the first frame is read. Greys of more than 8 bits are scaled, not cut: 16 bits by 1/257; floats in [0, 1] by 255;
+    any other range from its least value to its greatest.
 
     Args:
-        path: of the file; its content says the format, not its name.
+        path: of the file; its content decides the format, not its name.
 
     Returns:
         [H, W, 3] uint8.
@@ -211,16 +211,16 @@ def _find_images(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Every file, also behind links to folders; a folder that links lead to twice is entered once."""
+    """Every file, also behind links to folders; a folder that several links lead to is entered once."""
     entered = set()
-    for place, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
-        real = os.path.realpath(place)
+    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
+        real = os.path.realpath(parent)
         if real in entered:
             folders.clear()
             continue
         entered.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in files if not name.startswith("."))
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
 
 
 def _raise_unreadable(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Boxes from a label map: of each label the tightest box around its pixels."""
+"""Boxes from a label map: the tightest box around the pixels of every label."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from unscene.errors import ShapeError, check_shape
 
-_LABELS_A_PASS = 8  # one bit of a byte for each label
+_LABELS_A_PASS = 8  # one bit of a byte a label
 
 
 def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
-    """Return the box around each label's pixels, for a batch of label maps.
+    """Return the boxes around the labels' pixels, for a batch of label maps.
 
-    A label becomes one bit, so that a single OR along the columns (and one along the rows) answers for eight
-    labels at once in which rows and columns they occur.
+    A label becomes one bit of a byte: one OR along the columns and one along the rows find the rows and columns of
+    eight labels at once.
 
     Args:
         labels: [B, H, W] uint8 label map, 0 is the background.

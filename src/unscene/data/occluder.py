@@ -1,7 +1,7 @@
-"""A grey square in front of a drawn scene: what it hides is seen no more, and belongs to no object.
+"""A grey square in front of a scene: the pixels behind it belong to no object.
 
-Test sets with such a square, and with the crop that `centred` gives, are those of Dittadi et al. (ICML 2022, arXiv
-2107.00637). There the square goes to that one of five random places where it hides least; here it goes anywhere.
+Dittadi et al. (ICML 2022, arXiv 2107.00637) test with such a square, and with the crop of `centred`. Theirs takes
+the one of five random positions where it hides least; here all positions are as likely.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from unscene.data.hashed_random import uniform_draws
 from unscene.errors import RecipeError
 
-SMALLEST_CROP = 0.25  # of the side; what is drawn of one sprite, at the crop's scale, grows with its inverse squared
+SMALLEST_CROP = 0.25  # of the side; the work for one sprite grows with its inverse squared
 
-_STREAM = 0x8F63_6C75_6465_7273  # the top bit is set: this stream is of no data set, whose seeds are below 2**63
+_STREAM = 0x8F63_6C75_6465_7273  # with its top bit set it differs from every data set's seed, below 2**63
 
 
 def check_view(source: str, crop: float, occluder: float) -> None:
@@ -32,10 +32,10 @@ def check_view(source: str, crop: float, occluder: float) -> None:
 def occlude(
     images: NDArray[np.uint8], labels: NDArray[np.uint8], seed: int, indices: NDArray[np.int64], share: float, grey: int
 ) -> None:
-    """Paint a square into images and label maps, in place; it is background there (label 0).
+    """Paint a square into images and label maps, in place; its pixels become background (label 0).
 
-    Its place is uniform among those that lie in the image whole. It comes from (seed, index) alone, by draws that
-    nothing else is drawn by, so the scene behind it is the one that is drawn without.
+    Its position is uniform among those within the image, and comes from (seed, index) alone, by random numbers of its
+    own: the scene behind it is the one without an occluder.
 
     Args:
         images: [B, size, size, 3].

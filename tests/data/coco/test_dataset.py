@@ -138,7 +138,7 @@ def test_masks_are_pycocotools_own(coco_root):
         content["annotations"].append({"id": 990, "image_id": 12, "category_id": 5, "segmentation": runs})
 
     coco = directly(rewritten(coco_root, more))
-    instances = CocoInstances.of(coco, [7, 9, 12, 30], coco_root / FILE)
+    instances = CocoInstances.from_coco(coco, [7, 9, 12, 30], coco_root / FILE)
     assert instances.most == 13
     for position, image in enumerate((7, 9, 12, 30)):
         theirs = [coco.annToMask(each) for each in coco.imgToAnns[image] if not each.get("iscrowd")]

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from unscene.data.hdf5.reader import SceneStore, write_scenes
+from unscene.data.hdf5.reader import SceneStore
+from unscene.data.hdf5.writer import write_scenes
 from unscene.data.multi_dsprites.dataset import VERSION, MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, ShapeError
 

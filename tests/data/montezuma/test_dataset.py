@@ -5,20 +5,20 @@ import sys
 import numpy as np
 import pytest
 
+from tools.record_montezuma import RamObjects, objects_in_ram
 from unscene.data.generate import generate
 from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.montezuma.dataset import (
     Montezuma,
     MontezumaSettings,
-    filled,
     random_games,
     recorded_frames,
     recorded_games,
     resized,
     resized_labels,
 )
-from unscene.data.montezuma.labels import OBJECTS, RamObjects, label_frame, objects_in_ram
+from unscene.data.montezuma.labels import OBJECTS, label_frame
 from unscene.errors import DataError, RecipeError
 
 pytest.importorskip("ale_py")
@@ -103,15 +103,6 @@ def test_the_memory_by_hand():
     assert objects_in_ram(ram) == RamObjects(True, (81, 83), (95, 178), False, True, True)
 
 
-def test_filled_boxes_are_labels_too():
-    boxes = Montezuma(MontezumaSettings(count=3, labels="boxes")).batch([2])
-    pixels = Montezuma(MontezumaSettings(count=3)).batch([2])
-    assert (boxes["labels"] > 0).sum() > (pixels["labels"] > 0).sum()
-    assert np.array_equal(boxes["boxes"], pixels["boxes"])
-    by_hand = filled(np.array([[[1, 0, 3, 2], [2, 1, 4, 2], [0, 0, 0, 0]]], np.float32), 4)
-    assert by_hand[0].tolist() == [[0, 1, 1, 0], [0, 1, 2, 2], [0, 0, 0, 0], [0, 0, 0, 0]]
-
-
 def test_a_thin_object_is_not_lost_and_a_broad_one_not_widened():
     labels = np.zeros((210, 160), np.uint8)
     labels[60:80, 31] = 3  # one of 2.5 columns
@@ -139,7 +130,7 @@ def test_without_the_emulator_the_error_says_how_to_get_it(monkeypatch):
         Montezuma(FEW)
 
 
-@pytest.mark.parametrize("changes", [{"count": 0}, {"seed": -1}, {"policy": "best"}, {"labels": "none"}])
+@pytest.mark.parametrize("changes", [{"count": 0}, {"seed": -1}, {"policy": "best"}])
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(RecipeError, match="montezuma"):
         MontezumaSettings(**changes)

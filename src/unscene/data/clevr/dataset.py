@@ -1,11 +1,11 @@
-"""CLEVR-like scenes: cubes, spheres and cylinders of rubber and metal on CLEVR's stage, traced when they are asked for.
+"""CLEVR-like scenes: cubes, spheres and cylinders of rubber and metal on CLEVR's stage, traced when they are needed.
 
 Camera, lamps, materials and the rules of placement are those of clevr-dataset-gen. The picture is the crop that the
 R-MONet and MONet papers train on (rows 29 to 221, columns 64 to 256 of 320 x 240), traced at its final size instead of
-scaled down to it. What is simpler than in Blender: the cubes' and cylinders' edges are sharp, and only shaded as
+scaled down to it. Simpler than in Blender: the cubes' and cylinders' edges are sharp, and only shaded as
 round; light is followed to its first surface, and further only in mirrors (`shading`).
 
-Any sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unscene[render]'`.
+A sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unscene[render]'`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ClevrScenesSettings:
         max_objects: most objects of a scene; also M, the rows of boxes and factors.
         shapes: drawn with equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
         materials: of rubber, metal.
-        colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which it has not.
+        colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which CLEVR has not.
         sizes: of large, small.
         crop: share of the papers' crop, about its middle, that is traced at the image's size; 1 is all of it, 1/4 the
             least.
@@ -100,7 +100,7 @@ class ClevrScenesSettings:
 
 
 class ClevrScenes:
-    """CLEVR-like scenes, traced when they are asked for."""
+    """CLEVR-like scenes, traced when they are needed."""
 
     Settings = ClevrScenesSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS

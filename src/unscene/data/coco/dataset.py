@@ -2,10 +2,10 @@
 
     train2017/000000000009.jpg ...   val2017/...   annotations/instances_train2017.json   .../instances_val2017.json
 
-Instances may overlap and COCO does not say which is in front. Here the smaller one is, as a cup is on its table: so
-each pixel has one label, and a box is that of an instance's visible part. `left_out` takes pixels of several instances
-out of the label map, so that a score of the foreground does not count them (so do the public programs that evaluate
-object-centric models on COCO). Crowd regions (`iscrowd`) are no instances: background, without a box. An image without
+Instances may overlap and COCO does not state which is in front. Here it is the smaller one, as a cup is on its table:
+so a pixel has one label, and a box is that of an instance's visible part. `left_out` removes pixels of several
+instances from the label map, so that a score of the foreground does not count them (as the public programs do that
+evaluate object-centric models on COCO). Crowd regions (`iscrowd`) are background, without a box. An image without
 instances stays; the foreground's scores do not count it.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from unscene.data.coco.instances import CocoInstances, read_coco
 from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind, check_fit, fit_image
-from unscene.data.indices import checked_indices, stretch
+from unscene.data.indices import checked_indices, resolve_range
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.errors import DataError, RecipeError
 
@@ -73,7 +73,7 @@ class CocoSettings:
 class Coco:
     """COCO's images, each read when it is asked for.
 
-    What is held of them are a few arrays, which forked workers share; the file is closed again.
+    Memory holds a few arrays of them, which forked workers share.
 
     Attributes:
         settings: as given.
@@ -82,7 +82,7 @@ class Coco:
 
     Raises:
         DataError: the folder, the file or an image that it names is missing, the file is not in COCO's layout or too
-            short, or an instance is damaged; or there are `labels` to read and the file has no annotation at all.
+            short, an instance is damaged, or `labels` are asked for and the file has no annotation at all.
     """
 
     Settings = CocoSettings
@@ -97,16 +97,11 @@ class Coco:
                 f"{file} lists images but not one annotation, as COCO's lists of test images do, so nothing can be "
                 "scored with it. Name an instances_*.json, or read the images alone with --data.labels false."
             )
-        chosen = stretch(settings.first, settings.count, len(ids))
-        if chosen is None:
-            raise DataError(
-                f"{file} lists {len(ids):,} images, too few for first {settings.first:,} and count "
-                f"{settings.count:,}: lower data.count, validation.count and test.count."
-            )
+        chosen = resolve_range(settings.first, settings.count, len(ids), f"{file} lists {len(ids):,} images")
         ids = ids[chosen.start : chosen.stop]
-        self.paths = np.array([str(folder / str(coco.imgs[each]["file_name"])) for each in ids])
-        _check_all_there(self.paths, folder, file)
-        self.instances = CocoInstances.of(coco, ids, file, settings.skip_damaged) if settings.labels else None
+        self.paths = np.array([str(folder / str(coco.imgs[image]["file_name"])) for image in ids])
+        _check_files_exist(self.paths, folder, file)
+        self.instances = CocoInstances.from_coco(coco, ids, file, settings.skip_damaged) if settings.labels else None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -126,19 +121,19 @@ class Coco:
             DataError: an image cannot be read or has another size than the file says, or an index is outside.
             ShapeError: `indices` is not one row of whole numbers.
         """
-        wanted = checked_indices(indices, len(self))
+        indices = checked_indices(indices, len(self))
         size, instances = self.settings.size, self.instances
-        image = np.empty((len(wanted), size, size, 3), np.uint8)
+        image = np.empty((len(indices), size, size, 3), np.uint8)
         if instances is None:
-            for row, index in enumerate(wanted.tolist()):
+            for row, index in enumerate(indices.tolist()):
                 image[row], _ = fit_image(read_image(self.paths[index]), size, self.settings.fit)
             return {"image": image}
-        labels, in_front = np.empty((2, len(wanted), size, size), np.uint8)
-        category = np.zeros((len(wanted), instances.most), np.int64)
-        for row, index in enumerate(wanted.tolist()):
+        labels, in_front = np.empty((2, len(indices), size, size), np.uint8)
+        category = np.zeros((len(indices), instances.most), np.int64)
+        for row, index in enumerate(indices.tolist()):
             image[row], labels[row], in_front[row] = self._labelled(index, instances)
-            found = instances.categories(index)
-            category[row, : len(found)] = found
+            categories = instances.categories(index)
+            category[row, : len(categories)] = categories
         boxes = boxes_of_labels(in_front, instances.most)
         return {"image": image, "labels": labels, "boxes": boxes, "category": category}
 
@@ -158,14 +153,14 @@ class Coco:
 
 
 def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Lay instances over each other, the smaller one in front; of equally large ones the later.
+    """Paint instances over each other, the smaller one in front; of equally large ones the later.
 
     Args:
         masks: [N, H, W] 0 or 1, at most 255 of them.
 
     Returns:
         labels: [H, W] uint8, n + 1 where instance n is in front, 0 where there is none.
-        covered: [H, W] uint8, how many instances a pixel has.
+        covered: [H, W] uint8, number of instances at a pixel.
     """
     labels = np.zeros(masks.shape[1:], np.uint8)
     for instance in np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable"):
@@ -173,7 +168,7 @@ def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.u
     return labels, masks.sum(axis=0, dtype=np.uint8)
 
 
-def _check_all_there(paths: NDArray[np.str_], folder: Path, file: Path) -> None:
+def _check_files_exist(paths: NDArray[np.str_], folder: Path, file: Path) -> None:
     missing = [path for path in paths.tolist() if not Path(path).is_file()]
     if missing:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The instances of a COCO file as run lengths in a few arrays: small, checked once, and shared by forked workers."""
+"""The instances of a COCO file as run lengths in a few arrays: small, checked once, shared by forked workers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pycocotools.coco import COCO
 
 from unscene.errors import DataError
 
-_MOST = 255  # labels of a uint8 map
-_LARGEST = 2**31 - 1  # number that a file may hold; more is damage, and fits into no array
-_AGAIN = "Download it again, or pass --data.skip-damaged to leave such instances out."
+_MAX_INSTANCES = 255  # labels of a uint8 map
+_MAX_NUMBER = 2**31 - 1  # of a file; a larger one is damage, and fits into no array
+_HINT = "Download it again, or pass --data.skip-damaged to leave such instances out."
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CocoInstances:
-    """Masks and categories of the instances of N images. Made by `CocoInstances.of`.
+    """Masks and categories of the instances of N images. `from_coco` returns one.
 
     Attributes:
         sizes: [N, 2] height and width.
@@ -43,8 +43,8 @@ class CocoInstances:
     category_ids: NDArray[np.int64]
 
     @classmethod
-    def of(cls, coco: COCO, ids: list[int], file: Path, skip_damaged: bool = False) -> CocoInstances:
-        """Of some images of a file; crowd regions are left out.
+    def from_coco(cls, coco: COCO, ids: list[int], file: Path, skip_damaged: bool = False) -> CocoInstances:
+        """Return the instances of some images of a file, without crowd regions.
 
         Args:
             coco: as `read_coco` returns it.
@@ -59,20 +59,22 @@ class CocoInstances:
         found: list[tuple[bytes, int]] = []  # run lengths and category of each instance
         first, skipped = [0], 0
         for image, size in zip(ids, sizes, strict=True):
-            annotations = [each for each in coco.imgToAnns[image] if not each.get("iscrowd")]
-            if len(annotations) > _MOST:
-                raise DataError(f"{file}: image {image} has {len(annotations)} instances, over {_MOST}. Leave it out.")
+            annotations = [item for item in coco.imgToAnns[image] if not item.get("iscrowd")]
+            if len(annotations) > _MAX_INSTANCES:
+                raise DataError(
+                    f"{file}: image {image} has {len(annotations)} instances, over {_MAX_INSTANCES}. Leave it out."
+                )
             for annotation in annotations:
                 try:
                     found.append((_run_lengths(annotation, *size), _category(annotation)))
                 except DataError as error:
                     if not skip_damaged:
-                        raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_AGAIN}") from error
+                        raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_HINT}") from error
                     skipped += 1
             first.append(len(found))
         if skipped:
             _log.warning("%d of %d instances of %s left out, they are damaged", skipped, skipped + len(found), file)
-        runs = [each for each, _ in found]
+        runs = [run for run, _ in found]
         return cls(
             sizes=np.array(sizes, np.int64),
             first=np.array(first, np.int64),
@@ -101,8 +103,8 @@ class CocoInstances:
         instances = range(self.first[image], self.first[image + 1])
         if not instances:
             return np.zeros((0, *size), np.uint8)
-        runs = [self.runs[self.starts[each] : self.starts[each + 1]].tobytes() for each in instances]
-        masks: NDArray[np.uint8] = coco_mask.decode([{"size": list(size), "counts": each} for each in runs])
+        runs = [self.runs[self.starts[n] : self.starts[n + 1]].tobytes() for n in instances]
+        masks: NDArray[np.uint8] = coco_mask.decode([{"size": list(size), "counts": run} for run in runs])
         return masks.transpose(2, 0, 1)
 
 
@@ -114,8 +116,8 @@ def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
     """
     from torchvision.datasets import CocoDetection
 
-    for path, there in ((folder, folder.is_dir()), (file, file.is_file())):
-        if not there:
+    for path, exists in ((folder, folder.is_dir()), (file, file.is_file())):
+        if not exists:
             raise DataError(
                 f"COCO: there is no {path}. Unpack COCO's zips (for instance val2017.zip and "
                 "annotations_trainval2017.zip) into one folder and name that with --data.folder."
@@ -128,7 +130,7 @@ def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
     except (AssertionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not in COCO's layout ({error!r}). Give one of COCO's instances_*.json.") from error
     ids: list[int] = dataset.ids
-    wrong = [each for each in ids if not isinstance(dataset.coco.imgs[each].get("file_name"), str)]
+    wrong = [image for image in ids if not isinstance(dataset.coco.imgs[image].get("file_name"), str)]
     if wrong or not ids:
         what = f"image {wrong[0]} has no 'file_name'" if wrong else "'images' is missing or empty"
         raise DataError(f"{file} is not in COCO's layout: {what}. Give one of COCO's instances_*.json.")
@@ -153,17 +155,17 @@ def _run_lengths(annotation: dict[str, Any], height: int, width: int) -> bytes:
     """An instance's polygons or run lengths, as compressed run lengths.
 
     Raises:
-        DataError: they are none, or not of this size; the message goes on from the annotation's number.
+        DataError: they are none, or not of this size; the caller puts the annotation's number before the message.
     """
     given = annotation.get("segmentation")
     if isinstance(given, dict):
         return _of_run_lengths(given, height, width)
     if not isinstance(given, list) or not given:
         raise DataError("has no 'segmentation': captions and panoptic files have none; instances_*.json does.")
-    furthest = 2 * max(height, width)  # COCO's may leave the image a little; far outside is damage, and takes long
+    furthest = 2 * max(height, width)  # COCO's may leave the image a little; far outside is damage, and slow
     for polygon in given:
         numbers = polygon if isinstance(polygon, list) else []
-        if len(numbers) < 6 or len(numbers) % 2 or not all(_number(each) and abs(each) <= furthest for each in numbers):
+        if len(numbers) < 6 or len(numbers) % 2 or not all(_number(x) and abs(x) <= furthest for x in numbers):
             raise DataError("has a polygon that is not x1, y1, x2, y2 ... of three or more points within its image.")
     merged = coco_mask.merge(coco_mask.frPyObjects(given, height, width))
     return bytes(merged["counts"])
@@ -180,7 +182,7 @@ def _of_run_lengths(given: dict[str, Any], height: int, width: int) -> bytes:
 
 
 def _decompressed(counts: str) -> list[int]:
-    """COCO's compressed run lengths as numbers, unchecked: pycocotools' own reader trusts that they fill the image.
+    """COCO's compressed run lengths as numbers, unchecked; pycocotools' own reader assumes that they fill the image.
 
     A character holds 48 + five bits + 32 if the number goes on, the lowest bits first; the highest bit is the sign.
     From the fourth run on it is the difference from the last but one.
@@ -203,4 +205,4 @@ def _number(value: Any) -> bool:
 
 
 def _whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_NUMBER

@@ -1,4 +1,4 @@
-"""A stretch of an HDF5 file as a data source, so that one file holds a training and a test set."""
+"""A range of an HDF5 file as a data source, so that one file holds a training and a test set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.indices import checked_indices, stretch
+from unscene.data.indices import checked_indices, resolve_range
 from unscene.errors import DataError, RecipeError
 
 
@@ -52,19 +52,13 @@ class SceneFile:
     def __init__(self, settings: SceneFileSettings) -> None:
         self.settings = settings
         self.store = SceneStore(settings.path)
-        held = len(self.store)
-        chosen = stretch(settings.first, settings.count, held)
-        if chosen is None:
-            raise DataError(
-                f"{settings.path} holds {held:,} scenes, too few for first {settings.first:,} and count "
-                f"{settings.count:,}: lower data.count, validation.count and test.count, or make a larger file."
-            )
-        self._first, self._count = chosen.start, len(chosen)
+        stored = len(self.store)
+        self._range = resolve_range(settings.first, settings.count, stored, f"{settings.path} has {stored:,} scenes")
         if settings.size and self.store.image_size != (settings.size, settings.size):
             height, width = self.store.image_size
             raise DataError(
                 f"{settings.path} has images of {height} x {width} pixels, but the recipe's size is {settings.size}: "
-                f"set --data.size {height}, or make the file in that size."
+                f"set --data.size {height}, or write the file in that size."
             )
 
     @property
@@ -74,8 +68,8 @@ class SceneFile:
         return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._range)
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """As `SceneStore.batch`, counted from `first`."""
-        return self.store.batch(checked_indices(indices, len(self)) + self._first)
+        return self.store.batch(checked_indices(indices, len(self)) + self._range.start)

@@ -1,8 +1,8 @@
-"""Scenes on disk: one HDF5 file, one sample a chunk, so that any sample is read at random for the price of itself.
+"""Scenes on disk: one HDF5 file, one sample a chunk, so that reading a sample at random costs one chunk.
 
-    image     [N, H, W, 3]  uint8                   the only one that must be there
-    mask      [N, H, W]     uint8 label map, 0 is the background; as published files have it are read too: [N, H, W, 1],
-                            and a mask for each of K entries, the background first: [N, K, H, W, 1] or [N, H, W, K, 1]
+    image     [N, H, W, 3]  uint8                   the only required one
+    mask      [N, H, W]     uint8 label map, 0 is the background; published files have [N, H, W, 1] or one mask for
+                            each of K entries, the background first: [N, K, H, W, 1] or [N, H, W, K, 1]; all are read
     boxes     [N, M, 4]     float32 `x1 y1 x2 y2`, end exclusive; row `m` belongs to label `m + 1`
     factors   [N, ...]      one small data set each (`shape`, `scale`, ...)
 
@@ -23,21 +23,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.hdf5.writer import write_scenes
 from unscene.data.indices import checked_indices
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.errors import DataError
 
-__all__ = ["SceneStore", "write_scenes"]
-
-_LARGEST_FACTOR = 4096  # bytes a sample; smaller data sets are kept in memory, larger ones are not factors
+_MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors
 
 
 class SceneStore:
-    """Scenes of an HDF5 file, read when they are asked for.
+    """Scenes of an HDF5 file, read when they are needed.
 
-    The file is checked at once and opened again in each process that reads it, so a store may be handed to forked or
-    spawned DataLoader workers, and pickled.
+    The file is checked at once and opened again in every process that reads it, so a store can be pickled, and given to
+    forked or spawned DataLoader workers.
 
     Attributes:
         path: of the file.
@@ -91,11 +88,11 @@ class SceneStore:
             DataError: an index is outside the file, or the file is damaged there.
             ShapeError: `indices` is not one row of whole numbers.
         """
-        wanted = checked_indices(indices, len(self))
-        sample = {"image": self._read("image", wanted)}
+        indices = checked_indices(indices, len(self))
+        sample = {"image": self._read("image", indices)}
         if self._has_mask:
-            sample["labels"] = self._as_labels(self._read("mask", wanted))
-        sample.update({name: rows[wanted] for name, rows in self._rows.items()})
+            sample["labels"] = self._as_labels(self._read("mask", indices))
+        sample.update({name: rows[indices] for name, rows in self._rows.items()})
         if self._has_mask and "boxes" not in sample and self.num_objects is not None:
             sample["boxes"] = boxes_of_labels(sample["labels"], self.num_objects)
         return sample
@@ -113,17 +110,17 @@ class SceneStore:
             self._open = (os.getpid(), h5py.File(self.path, "r"))
         return self._open[1]
 
-    def _read(self, name: str, wanted: NDArray[np.int64]) -> NDArray:
+    def _read(self, name: str, indices: NDArray[np.int64]) -> NDArray:
         index = None
         try:
             dataset = self._file()[name]
-            values = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
-            for row, index in enumerate(wanted.tolist()):
+            values = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
+            for row, index in enumerate(indices.tolist()):
                 values[row] = dataset[index]
         except (OSError, RuntimeError, KeyError) as error:
-            place = "" if index is None else f" of sample {index:,}"
+            sample = "" if index is None else f" of sample {index:,}"
             raise DataError(
-                f"{self.path}: '{name}'{place} cannot be read ({error}). The file is damaged or was removed: download "
+                f"{self.path}: '{name}'{sample} cannot be read ({error}). The file is damaged or was removed: download "
                 "or generate it again."
             ) from error
         return values
@@ -175,9 +172,9 @@ def _entry_axis(shape: tuple[int, ...], size: tuple[int, ...]) -> int | None:
     return 1 if shape[2:4] == size else 3 if shape[1:3] == size else None
 
 
-def _refuse(path: Path, dataset: h5py.Dataset, expected: str, cure: str) -> None:
+def _refuse(path: Path, dataset: h5py.Dataset, expected: str, hint: str) -> None:
     found = f"{list(dataset.shape)} {dataset.dtype}"
-    raise DataError(f"{path}: '{dataset.name.lstrip('/')}' must be {expected}, but is {found}. {cure}")
+    raise DataError(f"{path}: '{dataset.name.lstrip('/')}' must be {expected}, but is {found}. {hint}")
 
 
 def _row_names(file: h5py.File) -> set[str]:
@@ -190,7 +187,7 @@ def _row_names(file: h5py.File) -> set[str]:
         and name not in ("image", "mask", "labels")
         and dataset.shape[:1] == (count,)
         and dataset.dtype.kind in "biuf"
-        and dataset.nbytes <= count * _LARGEST_FACTOR
+        and dataset.nbytes <= count * _MAX_FACTOR_BYTES
     }
 
 
@@ -209,6 +206,6 @@ def _read_attributes(file: h5py.File) -> dict[str, Any]:
     attributes = {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
     for name in ("settings", "object_names"):
         if isinstance(attributes.get(name), str):
-            with suppress(json.JSONDecodeError):  # another program's stay as they are
+            with suppress(json.JSONDecodeError):  # those of other programs stay as they are
                 attributes[name] = json.loads(attributes[name])
     return attributes

@@ -1,4 +1,4 @@
-"""Montezuma's Revenge, played here: frames of a random policy, and labelled ones of recorded games.
+"""Montezuma's Revenge: labelled frames of a random policy, and of recorded games.
 
 The emulator (ale-py, GPL-2.0) is an optional extra, `pip install unscene[atari]`, and is imported here only.
 """
@@ -23,7 +23,7 @@ from unscene.errors import DataError, RecipeError
 
 TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above what is black
 VERSION = 1  # raised whenever the same settings give other frames
-ACTIONS = 18
+ACTIONS, FRAME_SKIP = 18, 4  # emulator frames that an action lasts, and from one frame of the set to the next
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ class MontezumaSettings:
         policy: `random` plays uniformly random actions from the start, a new game after each lost one. `recorded` plays
             recorded games of the first room, in which the key and the doors are there or gone; there are
             `recorded_frames()` of them, all different.
-        frame_skip: emulator frames that an action is held for, and from one frame of the set to the next.
-        labels: `pixels` of each object, or its filled `boxes`.
 
     Raises:
         RecipeError: a value is impossible.
@@ -48,27 +46,22 @@ class MontezumaSettings:
     seed: int = 0
     size: int = 64
     policy: Literal["random", "recorded"] = "random"
-    frame_skip: int = 4
-    labels: Literal["pixels", "boxes"] = "pixels"
 
     def __post_init__(self) -> None:
-        if min(self.count, self.size, self.frame_skip) < 1 or self.seed < 0:
+        if min(self.count, self.size) < 1 or self.seed < 0:
             raise RecipeError(
-                "montezuma: count, size and frame_skip must be 1 or more and seed 0 or more, not "
-                f"{self.count}, {self.size}, {self.frame_skip} and {self.seed}."
+                "montezuma: count and size must be 1 or more and seed 0 or more, not "
+                f"{self.count}, {self.size} and {self.seed}."
             )
-        if self.policy not in ("random", "recorded") or self.labels not in ("pixels", "boxes"):
-            raise RecipeError(
-                "montezuma: policy is random or recorded, and labels are pixels or boxes, not "
-                f"{self.policy!r} and {self.labels!r}."
-            )
+        if self.policy not in ("random", "recorded"):
+            raise RecipeError(f"montezuma: policy is random or recorded, not {self.policy!r}.")
 
 
 class Montezuma:
-    """Frames with the labels of the first room's nine objects (`montezuma_labels.OBJECTS`).
+    """Frames with the labels of the first room's nine objects (`labels.OBJECTS`).
 
-    Frames come from a game, so to ask for one is to play up to it: quick in order, slow in any other. Write a file
-    first (`unscene generate montezuma`) and train on that.
+    Frames come from a game, so a frame is only reached by playing up to it: quick in order, slow in any other order.
+    Write a file first (`unscene generate montezuma`) and train on that.
 
     Raises:
         DataError: ale-py is not installed, or more recorded frames are asked for than there are.
@@ -80,7 +73,7 @@ class Montezuma:
 
     def __init__(self, settings: MontezumaSettings) -> None:
         self.settings = settings
-        emulator_class()  # says at once what is missing
+        emulator_class()  # raises at once when it is missing
         if settings.policy == "recorded" and settings.count > recorded_frames():
             raise DataError(
                 f"montezuma: {settings.count} recorded frames were asked for, but there are {recorded_frames()}: "
@@ -94,21 +87,16 @@ class Montezuma:
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 9, 4]."""
-        wanted = checked_indices(indices, len(self))
-        found: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-        for index in np.unique(wanted):
-            found[int(index)] = self._frame(int(index))
+        indices = checked_indices(indices, len(self))
+        frames = {index: self._frame(index) for index in np.unique(indices).tolist()}
         size = self.settings.size
-        image = np.empty((len(wanted), size, size, 3), np.uint8)
-        labels = np.empty((len(wanted), size, size), np.uint8)
-        for row, index in enumerate(wanted):
-            screen, ram = found[int(index)]
+        image = np.empty((len(indices), size, size, 3), np.uint8)
+        labels = np.empty((len(indices), size, size), np.uint8)
+        for row, index in enumerate(indices.tolist()):
+            screen, ram = frames[index]
             image[row] = resized(screen, size)
             labels[row] = resized_labels(label_frame(screen, ram), size)
-        boxes = boxes_of_labels(labels, len(OBJECTS))
-        if self.settings.labels == "boxes":
-            labels = filled(boxes, size)
-        return {"image": image, "labels": labels, "boxes": boxes}
+        return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, len(OBJECTS))}
 
     def _frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if self._played is None or index < self._next:
@@ -127,7 +115,7 @@ def random_games(settings: MontezumaSettings) -> Iterator[tuple[NDArray[np.uint8
     choose = np.random.default_rng(settings.seed)
     while True:
         action = int(choose.integers(ACTIONS))
-        for _ in range(settings.frame_skip):
+        for _ in range(FRAME_SKIP):
             emulator.act(action)
         if emulator.game_over():
             emulator.reset_game()
@@ -203,13 +191,12 @@ def resized(screen: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The square of a label map [210, 160] as [size, size]; an object keeps a pixel that it covers by half or more.
+    """The square of a label map [210, 160] as [size, size]; an object gets a pixel that it covers by half or more.
 
-    Thin objects (the rope, half a pixel wide at 64) would be lost: of an object that keeps none, the pixels that it
-    covers most stay in each of its rows.
+    The rope is half a pixel wide at 64: an object that would get no pixel gets those of each row that it covers most.
     """
     square = labels[TOP:BOTTOM]
-    answer = np.zeros((size, size), np.uint8)
+    resized_map = np.zeros((size, size), np.uint8)
     for label in np.unique(square[square > 0]):
         share = np.asarray(
             Image.fromarray((square == label).astype(np.float32)).resize((size, size), Image.Resampling.BOX)
@@ -217,14 +204,5 @@ def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         covered = share >= 0.5
         if not covered.any():
             covered = (share > 0) & (share >= share.max(axis=1, keepdims=True))
-        answer[covered] = label
-    return answer
-
-
-def filled(boxes: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-    """[B, size, size] the boxes [B, M, 4] drawn full, a later one over an earlier one."""
-    answer = np.zeros((len(boxes), size, size), np.uint8)
-    for image, of_image in enumerate(boxes.astype(int)):
-        for label, (x1, y1, x2, y2) in enumerate(of_image, start=1):
-            answer[image, y1:y2, x1:x2] = label
-    return answer
+        resized_map[covered] = label
+    return resized_map

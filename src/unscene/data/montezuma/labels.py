@@ -1,14 +1,11 @@
-"""Labels of the first room of Montezuma's Revenge: nine objects, from the screen's colours and the places they have.
+"""Labels of the first room of Montezuma's Revenge: nine objects, by the screen's colours and regions.
 
 The paper's list (Liu et al., 2019, Section 4): the agent, the skull, the rope, the key (which may be taken), two doors
-(which may be opened) and three ladders. Nothing moves but agent and skull, and no two share a colour and a place, so
-colour and region name every pixel; the console's memory says the same of agent, skull, key and doors
-(`objects_in_ram`), and a test compares the two.
+(which may be opened) and three ladders. Only agent and skull move, and no two objects share colour and region, so these
+two name every pixel; a test compares them with the console's memory (`objects_in_ram` of tools/record_montezuma.py).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +38,7 @@ REGIONS = {  # x y w h
 def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Return the label map of a screen of the first room: label n is OBJECTS[n - 1], 0 the background.
 
-    A ladder's label is its whole box, rungs and gaps, less whatever stands before it.
+    A ladder's label is its whole box, rungs and gaps, without the objects in front of it.
 
     Args:
         screen: [210, 160, 3].
@@ -58,9 +55,9 @@ def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None)
     yellow = _is(screen, YELLOW)
     key = yellow.copy()
     for name in ("left door", "right door", "rope"):
-        here = _region(name)
+        region = _region(name)
         inside = np.zeros_like(yellow)
-        inside[here] = yellow[here]
+        inside[region] = yellow[region]
         labels[inside] = _label(name)
         key &= ~inside
     labels[key] = _label("key")
@@ -71,40 +68,6 @@ def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None)
     labels[agent] = _label("agent")
     labels[:FIRST_ROW] = 0
     return labels
-
-
-@dataclass(frozen=True)
-class RamObjects:
-    """What the console's memory says of the first room.
-
-    Attributes:
-        in_first_room: whether the agent is there.
-        agent: x and y of its middle on the screen, within ten pixels: its shape changes.
-        skull: the same; None when there is none.
-        left_door: whether it is shut.
-        right_door: whether it is shut.
-        key: whether it is in its place.
-    """
-
-    in_first_room: bool
-    agent: tuple[int, int]
-    skull: tuple[int, int] | None
-    left_door: bool
-    right_door: bool
-    key: bool
-
-
-def objects_in_ram(ram: NDArray[np.uint8]) -> RamObjects:
-    """Read the console's memory [128]."""
-    number = [int(each) for each in ram]
-    return RamObjects(
-        in_first_room=number[3] == 1,
-        agent=(number[42] + 3, 318 - number[43]),
-        skull=(number[47] + 35, 413 - number[46]) if number[67] & 2 else None,
-        left_door=number[26] != 117,
-        right_door=number[28] != 117,
-        key=number[49] == 4,
-    )
 
 
 def _is(screen: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:

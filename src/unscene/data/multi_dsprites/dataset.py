@@ -1,8 +1,8 @@
 """Multi-dSprites, "coloured sprites on grayscale": squares, ellipses and hearts that cover each other.
 
-The data set of the R-MONet and MONet papers, drawn here; the shapes are in `sprites`.
+The data set of the R-MONet and MONet papers, generated; the shapes are in `sprites`.
 
-Any sample comes from (seed, index) alone, so it can be drawn again, alone or in any batch.
+A sample comes from (seed, index) alone: it is the same in any batch.
 
 Labels follow the painter's order: sprite `m` is painted after sprite `m - 1` and has label `m + 1`.
 """
@@ -116,7 +116,7 @@ class MultiDSpritesSettings:
 
 
 class MultiDSprites:
-    """Multi-dSprites scenes, drawn when they are asked for."""
+    """Multi-dSprites scenes, drawn when they are needed."""
 
     Settings = MultiDSpritesSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
@@ -150,17 +150,17 @@ class MultiDSprites:
             DataError: an index is outside the data set.
             ShapeError: `indices` is not one row of whole numbers.
         """
-        wanted = checked_indices(indices, len(self))
+        indices = checked_indices(indices, len(self))
         settings = self.settings
-        B, M, size = len(wanted), settings.max_objects, settings.size
-        palette, sample = _draw_factors(settings, wanted)
+        B, M, size = len(indices), settings.max_objects, settings.size
+        palette, sample = _draw_factors(settings, indices)
         sample["image"] = np.empty((B, size, size, 3), np.uint8)
         sample["labels"] = np.zeros((B, size, size), np.uint8)
         sample["boxes"] = np.empty((B, M, 4), np.float32)
         sample["visibility"] = np.empty((B, M), np.float32)
         for start in range(0, B, _CHUNK):
-            here = slice(start, start + _CHUNK)
-            _paint(settings, wanted[here], {key: value[here] for key, value in sample.items()}, palette[here])
+            part = slice(start, start + _CHUNK)
+            _paint(settings, indices[part], {key: value[part] for key, value in sample.items()}, palette[part])
         return sample
 
 
@@ -169,8 +169,8 @@ def _draw_factors(
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray]]:
     """The scenes' palettes [B, M + 1, 4] uint8 (label to RGB, and an unused byte) and the factors of their sprites."""
     B, M = len(indices), settings.max_objects
-    drawn = uniform_draws(settings.seed, indices, _DRAWS * (M + 1)).reshape(B, M + 1, _DRAWS)
-    scene, sprite = drawn[:, 0], drawn[:, 1:]
+    draws = uniform_draws(settings.seed, indices, _DRAWS * (M + 1)).reshape(B, M + 1, _DRAWS)
+    scene, sprite = draws[:, 0], draws[:, 1:]
     number = settings.min_objects + (scene[:, 0] * (M + 1 - settings.min_objects)).astype(np.int64)
     present = np.arange(M) < number[:, None]  # [B, M]
     kinds = np.array([ALL_SHAPES.index(shape) + 1 for shape in settings.shapes], np.uint8)
@@ -192,19 +192,19 @@ def _draw_factors(
 
 
 def _colours(
-    settings: MultiDSpritesSettings, drawn: NDArray[np.float64], ground: NDArray[np.uint8]
+    settings: MultiDSpritesSettings, draws: NDArray[np.float64], ground: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """The sprites' RGB, [B, M, 3] or [B, M, 1], of three random numbers each; ground [B, 1, 1] is a byte of it."""
+    """The sprites' RGB, [B, M, 3] or [B, M, 1], by draws [B, M, 3]; ground [B, 1, 1] is its grey."""
     if settings.colours == "fitted":
-        return _as_bytes(drawn)
+        return _as_bytes(draws)
     if settings.colours == "saturated":
-        return _as_bytes(_pure_hue(drawn[..., 0]))
-    away = _LEAST_CONTRAST + np.floor(drawn[..., :1] * (257 - 2 * _LEAST_CONTRAST))  # 48 .. 208, around the circle
+        return _as_bytes(_pure_hue(draws[..., 0]))
+    away = _LEAST_CONTRAST + np.floor(draws[..., :1] * (257 - 2 * _LEAST_CONTRAST))  # 48 .. 208, around the circle
     return np.asarray((ground + away) % 256, np.uint8)
 
 
 def _as_bytes(uniform: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Numbers in [0, 1] to 0..255, each as likely as the others."""
+    """Numbers in [0, 1] to 0..255, all as likely."""
     return np.minimum(uniform * 256, 255).astype(np.uint8)
 
 

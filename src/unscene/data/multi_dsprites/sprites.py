@@ -1,7 +1,7 @@
-"""Squares, ellipses and hearts: which pixels a sprite of Multi-dSprites covers. And triangles, which no data set has.
+"""Squares, ellipses, hearts and triangles: which pixels a sprite of Multi-dSprites covers. (No data set has triangles.)
 
 The geometry is fitted to the published images (intersection over union .97 to 1 with true renders). Lengths are in
-units of the image's side, for scale 1. A pixel belongs to a sprite when its middle lies in it; no pixel is mixed.
+units of the image's side, for scale 1. A pixel belongs to a sprite that contains its centre; no pixel is mixed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHAPES = ("square", "ellipse", "heart")  # the factor `shape` counts them from 1, as dSprites does; 0 is no sprite
-ALL_SHAPES = (*SHAPES, "triangle")  # and what is unseen by those who train on the published shapes
+ALL_SHAPES = (*SHAPES, "triangle")  # the triangle is unseen in a training on the published shapes
 SQUARE_HALF_SIDE = 9.6 / 64
 ELLIPSE_SEMI_AXES = (12.8 / 64, 7.2 / 64)
 HEART_HALF_WIDTH = 9.6 / 64
@@ -30,7 +30,7 @@ Array32 = NDArray[np.float32]
 def covered_windows(
     sprites: Mapping[str, NDArray], size: int, crop: float = 1.0
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which pixels each sprite covers, in a window just large enough for any sprite around its centre.
+    """Return the pixels that sprites cover, in windows around their centres that are large enough for any sprite.
 
     Args:
         sprites: the factors `shape`, `scale`, `orientation`, `x`, `y`, each [S].

@@ -45,7 +45,9 @@ RESULTS/TABLE/ROW/seed-N.json; RESULTS/summary.json holds the means over the see
 enters a training that was made by `unscene train`, if its settings are those of a row."""
 DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
-and one objects.json in COCO format for all."""
+and one objects.json in COCO format for all. An image becomes the model's square as in the
+training; --fit crop takes its middle square (all outside is background), pad the whole image
+with margins, stretch the whole image out of proportion."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -174,7 +176,7 @@ def _add_decompose(commands: Any) -> None:
     decompose.add_argument(
         "--fit",
         choices=("crop", "pad", "stretch"),
-        help="how an image becomes the model's square (default: as in the training; stretch if that had squares only)",
+        help="how an image becomes the model's square (default: as in the training; stretch if its images were square)",
     )
     decompose.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     decompose.add_argument("--overwrite", action="store_true", help="replace results that are there")

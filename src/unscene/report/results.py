@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from unscene.metrics.object_locations import LocatedObject
+if TYPE_CHECKING:
+    from unscene.metrics.object_locations import LocatedObject
 
 SCHEMA = 1  # of metrics.json; raised whenever a name in it changes its meaning
 

@@ -49,7 +49,7 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
             for entry in _values(example, 1):
                 names, lists = list(_values(entry, 1)), list(_values(entry, 2))
                 name = bytes(names[-1]).decode("utf-8") if names else ""
-                features[name] = _feature(b"".join(lists))
+                features[name] = _feature(_merged(lists))
                 name = ""
     except (_MalformedError, UnicodeDecodeError) as error:
         inside = f" in feature '{name}'" if name else ""
@@ -100,13 +100,18 @@ def _values(message: memoryview, number: int, wires: tuple[int, ...] = (_LENGTH,
     return (value for field, wire, value in _fields(message) if field == number and wire in wires)
 
 
-def _feature(message: bytes) -> Feature:
+def _merged(pieces: list[memoryview]) -> memoryview:
+    """A message in pieces (nearly always one): appending their bytes merges them."""
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+
+def _feature(message: memoryview) -> Feature:
     """The one list of a `Feature`; of several kinds the last counts, and pieces of it are joined."""
-    lists = [(number, value) for number, wire, value in _fields(memoryview(message)) if wire == _LENGTH and number < 4]
+    lists = [(number, value) for number, wire, value in _fields(message) if wire == _LENGTH and number < 4]
     if not lists:
         return []
     kind = lists[-1][0]
-    content = memoryview(b"".join(value for number, value in lists if number == kind))
+    content = _merged([value for number, value in lists if number == kind])
     if kind == 1:
         return _bytes_list(content)
     # packed (one block) and unpacked (a field each)

@@ -56,8 +56,8 @@ class ByteStream:
         return data
 
     def _unpacked(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count and self.fault is None:
+        parts, missing = [], count
+        while missing and self.fault is None:
             self._waiting = self._waiting or self._file.read(_CHUNK)
             ended = not self._waiting
             if self._inflater.eof:  # another member may follow, zeros may stand before it
@@ -67,12 +67,13 @@ class ByteStream:
                 if self._waiting:
                     self._inflater = zlib.decompressobj(_GZIP_WITH_HEADER)
                 continue
-            part = self._inflate(count - len(data))
-            data += part
+            part = self._inflate(missing)
+            parts.append(part)
+            missing -= len(part)
             if ended and not part:
                 size = self._file.tell()
                 self.fault = StreamFault("early", f"the file ends inside its gzip stream, at byte {size:,}")
-        return bytes(data)
+        return b"".join(parts)
 
     def _inflate(self, most: int) -> bytes:
         """Decode up to `most` bytes. zlib's exception discards what it decoded, so that is decoded again bytewise."""

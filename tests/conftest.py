@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from unscene.scene import Decomposition
 if TYPE_CHECKING:
     from unscene.runs.recipe import Recipe
     from unscene.runs.run_folder import RunFolder
+
+os.environ.setdefault("UNSCENE_TRACEBACK", "1")  # no test takes an unforeseen error for a message
 
 TINY: dict[str, Any] = {
     "data.size": 32,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -214,13 +213,34 @@ def test_any_error_of_ours_is_one_line(monkeypatch, capsys):
     assert said(capsys) == "RunError: a.csv: the disk is full."
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
-def test_a_pipe_that_is_closed_early_is_no_error():
-    read, write = os.pipe()
-    os.close(read)
-    ran = subprocess.run([sys.executable, "-m", "unscene", "recipes"], stdout=write, stderr=subprocess.PIPE, text=True)
-    os.close(write)
-    assert (ran.returncode, ran.stderr) == (0, "")
+def test_an_unforeseen_error_is_two_lines_and_a_report(monkeypatch, capsys, tmp_path):
+    def fails(*arguments):
+        raise TypeError("a bug\nof two lines")
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", fails)
+    with pytest.raises(TypeError):
+        main(["recipes"])
+    monkeypatch.delenv("UNSCENE_TRACEBACK")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["recipes"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "unscene stopped at an error that it does not know: TypeError: a bug"
+    (report,) = tmp_path.iterdir()
+    assert second == f"The full report is in {report}; UNSCENE_TRACEBACK=1 shows it here."
+    assert "unscene recipes" in report.read_text()
+    assert report.read_text().endswith("TypeError: a bug\nof two lines\n")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert main(["recipes"]) == 1
+    assert capsys.readouterr().err.endswith("No report could be written; UNSCENE_TRACEBACK=1 shows it here.\n")
+
+
+def test_escapes_in_a_message_do_not_reach_the_terminal(monkeypatch, capsys):
+    def fails(*arguments):
+        raise RunError("\x1b[2Jmine.png\udcff is damaged.")
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", fails)
+    assert main(["recipes"]) == 1
+    assert said(capsys) == "RunError: \\x1b[2Jmine.png\\udcff is damaged."
 
 
 # Commands

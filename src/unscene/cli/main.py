@@ -1,20 +1,22 @@
-"""The command line: one function a command, nothing but arguments. What is heavy is imported inside the commands."""
+"""The command line's entry: words become a command's arguments, and what happens becomes an exit status."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
+import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unscene import __version__
 from unscene.cli.arguments import parse, split_settings
+from unscene.cli.commands import COMMANDS
+from unscene.cli.streams import lasting_streams, printable
 from unscene.errors import RecipeError, UnsceneError
-
-if TYPE_CHECKING:
-    from unscene.runs.loading import LoadedModel
-    from unscene.runs.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,24 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C. A wrong word on the command
-        line ends the process with 2.
+        line ends the process with 2. A reader who leaves (`unscene recipes | head`) ends the printing, not the work.
     """
     set_process_up()
-    rest, settings = split_settings(sys.argv[1:] if arguments is None else arguments)
-    known = parse(rest)
-    try:
-        COMMANDS[known.command](known, read_changes(settings, known))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_streams() as streams:
+        rest, settings = split_settings(words)
+        known = parse(rest)
+        try:
+            COMMANDS[known.command](known, read_changes(settings, known))
+        except UnsceneError as error:
+            return _failed(f"{type(error).__name__}: {error}")
+        except KeyboardInterrupt as interruption:
+            return _failed(str(interruption) or "Interrupted; nothing half-written is left behind.", 130)
+        except Exception as error:
+            if os.environ.get("UNSCENE_TRACEBACK"):
+                raise
+            return _failed(_unforeseen(error, words))
         sys.stdout.flush()
+        if known.command == "recipes" and streams.lost:  # its work is what it prints
+            return _failed(f"standard output cannot be written ({streams.lost.strerror}).")
         return 0
-    except UnsceneError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `unscene recipes | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt as interruption:
-        print(str(interruption) or "Interrupted; nothing half-written is left behind.", file=sys.stderr)
-        return 130
 
 
 def set_process_up() -> None:
@@ -48,7 +53,7 @@ def set_process_up() -> None:
 
 
 def read_changes(settings: list[tuple[str, str | None]], known: argparse.Namespace) -> dict[str, Any]:
-    """The settings as values by dotted name.
+    """The settings by dotted name; a `Word` is read when the type of its setting is known.
 
     Raises:
         RecipeError: the command takes none.
@@ -65,263 +70,28 @@ def read_changes(settings: list[tuple[str, str | None]], known: argparse.Namespa
     return {name: True if text is None else Word(text) for name, text in settings}
 
 
-def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """List the recipes, or print one."""
-    from unscene.recipes import load_recipe, recipe_names, recipe_text, recipe_values
-
-    if (arguments.all and not arguments.recipe) or (changes and not arguments.all):
-        raise RecipeError(
-            "--all shows every setting of one recipe: `unscene recipes NAME --all [--SETTING VALUE ...]`."
-        )
-    if arguments.all:
-        print(load_recipe(arguments.recipe, changes).text(), end="")
-        return
-    if arguments.recipe:
-        print(recipe_text(arguments.recipe), end="")
-        return
-    width = max(map(len, recipe_names()))
-    print(f"{'recipe':<{width}} {'by':<6} {'ARI reported':>12}  status here")
-    for name in recipe_names():
-        about = recipe_values(name).get("about", {})
-        reported = about.get("reported", {}).get("ari_fg")
-        shown = f"{reported:.3f}" if reported is not None else "-"
-        origin, status = about.get("origin", "ours"), about.get("status", "not trained here yet")
-        print(f"{name:<{width}} {origin:<6} {shown:>12}  {status}")
+def _failed(message: str, status: int = 1) -> int:
+    print(printable(message), file=sys.stderr)
+    return status
 
 
-def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Train a recipe, or resume a run."""
-    from unscene.distributed.processes import is_first_process
-    from unscene.training.train import train
-
-    if (arguments.recipe is None) == (arguments.resume is None):
-        raise RecipeError(
-            "name either a recipe to train or a run to go on with: --resume RUN. `unscene recipes` lists the recipes."
-        )
-    if arguments.or_resume and (arguments.resume or not arguments.out):
-        raise RecipeError("--or-resume goes on with the run in --out DIR if there is one: name a recipe and --out DIR.")
-    if arguments.seed is not None:
-        changes["seed"] = arguments.seed
-    recipe, out, resume = (_run_to_resume if arguments.resume else _run_to_start)(arguments, changes)
-    run = train(recipe, out, resume)
-    if not is_first_process():
-        return
-    print(
-        f"{run.path}: {run.health.read_text().strip() if run.health.is_file() else 'ended before the first validation'}"
+def _unforeseen(error: Exception, words: Sequence[str]) -> str:
+    """Two lines about an error that nobody foresaw, and the place of a full report of it."""
+    report = (
+        f"unscene {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"unscene {shlex.join(words)}\n\n{''.join(traceback.format_exception(error))}"
     )
-    print(f"Score it:  unscene evaluate {run.path} --out {run.path}/report")
-
-
-def _run_to_start(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
-    """A recipe and its folder; with --or-resume whether that holds its run already."""
-    from unscene.recipes import load_recipe
-    from unscene.runs.resuming import holds_run_of
-
-    recipe = load_recipe(arguments.recipe, changes)
-    out = arguments.out or _free_folder(Path("runs") / _run_name(arguments.recipe))
-    return recipe, out, arguments.or_resume and holds_run_of(recipe, out)
-
-
-def _run_to_resume(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
-    """A run's recipe and folder.
-
-    Raises:
-        RecipeError: a change that makes another run of it.
-    """
-    from unscene.runs.recipe import read_recipe
-    from unscene.runs.resuming import RESUMABLE
-    from unscene.runs.run_folder import RunFolder
-
-    refused = ["--out"] if arguments.out else [f"--{name}" for name in changes if not name.startswith(RESUMABLE)]
-    if refused:
-        raise RecipeError(
-            f"{refused[0]}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
-            "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.path, "
-            "--data.folder and --data.skip-damaged."
-        )
-    values = RunFolder.open(arguments.resume).recipe_values()
-    return read_recipe(values, str(values.get("name", "")), changes), arguments.resume, True
-
-
-def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score a model.
-
-    Raises:
-        RecipeError: shifts of scenes of a file, which cannot be shifted.
-    """
-    import unscene
-    from unscene.evaluation.evaluate import evaluate
-    from unscene.evaluation.test_data import scenes_to_score
-
-    changes = _data_settings(changes, "evaluate")
-    if arguments.shift is not None and arguments.data:
-        raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
-    loaded = unscene.load(arguments.model)
-    if arguments.shift is not None:
-        return _run_shifts(arguments, loaded, changes)
-    source, described = scenes_to_score(loaded, arguments.data, changes)
-    result = evaluate(
-        loaded,
-        source,
-        arguments.out,
-        count=len(source),
-        batch_size=arguments.batch_size,
-        description_of_data=described,
-        metrics_csv=loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None,
-        overwrite=arguments.overwrite,
-    )
-    for name, value in result.metrics.items():
-        print(
-            f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}"
-        )
-    print(f"\nOpen {arguments.out / 'index.html'}")
-
-
-def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dict[str, Any]) -> None:
-    """Score a model on shifted scenes."""
-    from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
-    from unscene.report.shift_table import shift_lines
-
-    evaluation = evaluate_shifts(
-        loaded,
-        chosen_shifts(loaded, arguments.shift),
-        arguments.out,
-        changes=changes,
-        batch_size=arguments.batch_size,
-        overwrite=arguments.overwrite,
-    )
-    print("\n".join(shift_lines(evaluation)))
-    print(f"\nOpen {arguments.out / 'index.html'}")
-
-
-def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score several models on the same scenes."""
-    import unscene
-    from unscene.evaluation.compare import compare, names_told_apart
-    from unscene.evaluation.test_data import scenes_to_score
-    from unscene.report.comparison_table import table_lines
-
-    changes = _data_settings(changes, "compare")
-    loaded = [unscene.load(word) for word in arguments.models]
-    models = dict(zip(names_told_apart(arguments.models, loaded), loaded, strict=True))
-    source, described = scenes_to_score(loaded[0], arguments.data, changes)
-    comparison = compare(
-        models,
-        source,
-        arguments.out,
-        description_of_data=described,
-        batch_size=arguments.batch_size,
-        shown=arguments.scenes,
-        overwrite=arguments.overwrite,
-    )
-    print("\n".join(table_lines(comparison)))
-    print(f"\nOpen {arguments.out / 'index.html'}")
-
-
-def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Train and score the rows of a paper's table."""
-    from unscene.evaluation.paper_tables import choose_rows, find_table
-    from unscene.evaluation.reproduce import Queue, adopt, reproduce
-
-    table = find_table(arguments.table, arguments.full)
-    queue = Queue(
-        table,
-        choose_rows(table, arguments.rows),
-        arguments.out,
-        arguments.runs,
-        seeds=arguments.seeds,
-        minutes=arguments.minutes,
-        threads=arguments.threads,
-    )
-    if arguments.adopt:
-        print(adopt(queue, arguments.adopt))
-        return
-    print("\n".join(reproduce(queue).lines()))
-    print(f"\n{arguments.out / 'summary.json'}")
-
-
-def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Decompose a person's images."""
-    import unscene
-    from unscene.inference.decompose import decompose_paths
-
-    result = decompose_paths(
-        unscene.load(arguments.model),
-        arguments.paths,
-        arguments.out,
-        skip_damaged=arguments.skip_damaged,
-        overwrite=arguments.overwrite,
-        fit=arguments.fit,
-    )
-    for path in result.skipped:
-        print(f"left out, damaged: {path}", file=sys.stderr)
-    print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")
-
-
-def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Draw a data set."""
-    from unscene.data.generate import generate
-
-    settings = _data_settings(changes, "generate") | {"count": arguments.count, "seed": arguments.seed}
-    count = generate(arguments.source, arguments.out, settings)
-    print(f"{arguments.out}: {count:,} scenes")
-
-
-def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Convert a published file."""
-    from unscene.data.tfrecord.clevr import convert_clevr
-    from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
-
-    objects = {"min_objects": arguments.min_objects, "max_objects": arguments.max_objects}
-    objects = {name: number for name, number in objects.items() if number is not None}
-    if arguments.source != "clevr" and objects:
-        raise RecipeError("--min-objects and --max-objects are for clevr alone; multi_dsprites keeps every scene.")
-    convert = convert_clevr if arguments.source == "clevr" else convert_multi_dsprites
-    count = convert(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count, **objects)
-    print(f"{arguments.out}: {count:,} scenes")
-
-
-def run_demo(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """The main job, small."""
-    from unscene.cli.demo import demo
-
-    print(f"\nOpen {demo(arguments.out, arguments.minutes).resolve()}")
-
-
-def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
-    """Settings of the data by their own names; there are no others for this command."""
-    for name in changes:
-        if not name.startswith("data."):
-            raise RecipeError(f"`unscene {command}` takes settings of the data only, --data.SETTING, not --{name}.")
-    return {name.removeprefix("data."): value for name, value in changes.items()}
-
-
-def _run_name(recipe: str) -> str:
-    """`rmonet_unet-images` for the package's recipe, `mine` for the file /there/mine.yaml."""
-    own = Path(recipe)
-    return own.stem if own.suffix in (".yaml", ".yml") else recipe.replace("/", "-")
-
-
-def _free_folder(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 ... that does not exist."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
-
-
-COMMANDS = {
-    "recipes": run_recipes,
-    "train": run_train,
-    "evaluate": run_evaluate,
-    "compare": run_compare,
-    "reproduce": run_reproduce,
-    "decompose": run_decompose,
-    "generate": run_generate,
-    "convert": run_convert,
-    "demo": run_demo,
-}
+    place = "No report could be written; UNSCENE_TRACEBACK=1 shows it here."
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="unscene-report-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(report)
+        place = f"The full report is in {file.name}; UNSCENE_TRACEBACK=1 shows it here."
+    except OSError:
+        pass
+    first_line = next(iter(str(error).strip().splitlines()), "")[:200]
+    return f"unscene stopped at an error that it does not know: {type(error).__name__}: {first_line}\n{place}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""streams: a reader who leaves, a full disk and closed streams end the printing, not the work; the status is true."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
+
+WORK = """
+import sys
+from pathlib import Path
+from unscene.cli import main as cli
+
+def work(arguments, changes):
+    for number in range(3000):
+        print("a line of the work", number)
+        print("a line of progress", number, file=sys.stderr)
+    print("done: \\u2713 \\udcff")
+    Path("result").write_text("done")
+
+cli.COMMANDS["demo"] = work
+raise SystemExit(cli.main(["demo"]))
+"""
+
+
+def run(command: str, folder: Path, **environment: str) -> tuple[int, str]:
+    """The status of the first program of a pipe, and what came out at its end."""
+    python, program = sys.executable, folder / "work.py"
+    program.write_text(WORK)
+    shell = command.replace("WORK", f"{python} {program}").replace("UNSCENE", f"{python} -m unscene")
+    ran = subprocess.run(
+        ["bash", "-c", f"{shell}; echo status ${{PIPESTATUS[0]}}"],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    out, _, status = (ran.stdout + ran.stderr).rpartition("status ") if not ran.stderr else ("", "", ran.stdout[-2:])
+    return int(status), out + ran.stderr
+
+
+@pytest.mark.parametrize(
+    "redirected",
+    [
+        "WORK | head -c 0",
+        "WORK 2>&1 | head -c 10",
+        "WORK >&- 2>/dev/null",
+        "WORK 2>&- >/dev/null",
+        "WORK >&- 2>&- <&-",
+        "WORK >/dev/full 2>/dev/full",
+    ],
+)
+def test_the_work_is_done_whatever_becomes_of_what_it_prints(tmp_path, redirected):
+    status, printed = run(redirected, tmp_path)
+    assert status == 0
+    assert (tmp_path / "result").read_text() == "done"
+    assert "Traceback" not in printed
+    assert "Exception" not in printed
+
+
+def test_a_terminal_of_another_encoding_shows_escapes(tmp_path):
+    status, printed = run("WORK 2>/dev/null | tail -n 1", tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (status, printed.splitlines()[0]) == (0, "done: \\u2713 \\udcff")
+
+
+def test_a_reader_who_leaves_is_no_error_of_the_list(tmp_path):
+    assert run("UNSCENE recipes | head -c 0", tmp_path) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_list_that_could_not_be_written_is_an_error(tmp_path):
+    status, printed = run("UNSCENE recipes >/dev/full", tmp_path)
+    assert status == 1
+    assert printed == "standard output cannot be written (No space left on device).\n"

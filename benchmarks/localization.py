@@ -1,9 +1,9 @@
-"""What of explicit localization's time its location masks take, in training and in inference.
+"""The share of explicit localization's time that its location masks take, in training and in inference.
 
     python -m benchmarks.localization --recipe explicit_localization/montezuma_cpu --batch 32
 
-The location masks of a batch (best regions, windows, mixtures: all that has no weights) are computed again by
-themselves, on the very inputs that the model gave them. Their share is of the whole in the same round.
+The location masks of a batch (best regions, windows, mixtures: everything without weights) are computed again alone, on
+the inputs that the model gave them. Their share is measured against the whole computation in the same round.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MASKS = "its location masks"
 
 
 def replayed(computed: Callable[[], object]) -> Subject:
-    """The location masks of a computation, to be computed again with the same inputs."""
+    """A function that computes the location masks of a computation again, with the same inputs."""
     calls: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
     functions = {name: getattr(explicit_localization, name) for name in ("best_region", "location_mask")}
 
     def recorded(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*given: Any) -> object:
-            calls.append((function, given))
-            return function(*given)
+        def call(*arguments: Any) -> object:
+            calls.append((function, arguments))
+            return function(*arguments)
 
         return call
 
@@ -46,17 +46,16 @@ def replayed(computed: Callable[[], object]) -> Subject:
     finally:
         for name, function in functions.items():
             setattr(explicit_localization, name, function)
-    kept = [(function, tuple(_cut_off(each) for each in given)) for function, given in calls]
+    detached = [
+        (function, [value.detach() if isinstance(value, torch.Tensor) else value for value in arguments])
+        for function, arguments in calls
+    ]
 
-    def again() -> None:
-        for function, given in kept:
-            function(*given)
+    def replay() -> None:
+        for function, arguments in detached:
+            function(*arguments)
 
-    return again
-
-
-def _cut_off(value: Any) -> Any:
-    return value.detach() if isinstance(value, torch.Tensor) else value
+    return replay
 
 
 def compared(recipe: Recipe, batch: int, rounds: int, seconds: float, device: str) -> list[Comparison]:
@@ -85,20 +84,22 @@ def compared(recipe: Recipe, batch: int, rounds: int, seconds: float, device: st
 
 def shares(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float]]:
     """Title -> least, median and greatest share of the location masks over the rounds."""
-    found = {}
-    for each in comparisons:
-        assert each.reference is not None
-        pairs = zip(each.seconds[MASKS], each.seconds[each.reference], strict=True)
+    result = {}
+    for comparison in comparisons:
+        assert comparison.reference is not None
+        pairs = zip(comparison.seconds[MASKS], comparison.seconds[comparison.reference], strict=True)
         spread = Spread.of([part / whole for part, whole in pairs])
-        found[each.title] = {"min": spread.least, "median": spread.median, "max": spread.greatest}
-        print(f"{each.title}: location masks take {spread.median:.1%} ({spread.least:.1%} - {spread.greatest:.1%})")
-    return found
+        result[comparison.title] = {"min": spread.least, "median": spread.median, "max": spread.greatest}
+        print(
+            f"{comparison.title}: location masks take {spread.median:.1%} ({spread.least:.1%} - {spread.greatest:.1%})"
+        )
+    return result
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = option_parser("localization", __doc__)
-    parser.add_argument("--recipe", action="append", metavar="NAME", help="as often as there are recipes to measure")
+    parser.add_argument("--recipe", action="append", metavar="NAME", help="repeat it for more recipes")
     parser.add_argument("--batch", type=int, default=32, help="images at once")
     add_set_option(parser)
     options = started(parser, words)

@@ -1,13 +1,12 @@
-"""Search settings that a paper does not state: train a recipe short, score the validation scenes, write it down.
+"""Search settings that a paper does not state: train a recipe for a short time, score it, record it.
 
     python tools/search.py explicit_localization/multi_dsprites docs/search/explicit_localization_multi_dsprites.yaml \
         --trials 20 --steps 1500 --out docs/search/explicit_localization_multi_dsprites.jsonl
 
-The space is a YAML file: each setting's dotted name and the values that it may have. Trial n draws one of each by
-(seed, n) alone, so a search that was stopped goes on where it was, and anyone draws the same trials again. Trial 0 is
-the recipe as it stands, but for what --set changes. Each line of the output is one trial: settings, scores, steps,
-seconds, commit, machine.
-Settings are chosen by scores that read the labels of the validation scenes; the test scenes are never looked at.
+The space is a YAML file: each setting's dotted name and its possible values. The settings of trial n depend on
+(seed, n) alone: a stopped search resumes, and everyone gets the same trials. Trial 0 is the recipe itself with the
+changes of --set. Each line of the output is one trial: settings, scores, steps, seconds, commit, machine.
+The scores use the labels of the validation scenes; the test scenes are never used.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from unscene.runs.hardware import describe_machine
 from unscene.training.train import train
 
 
-def drawn(space: dict[str, list[Any]], seed: int, trial: int) -> dict[str, Any]:
+def sample_settings(space: dict[str, list[Any]], seed: int, trial: int) -> dict[str, Any]:
     """The settings of a trial; none for trial 0."""
     if trial == 0:
         return {}
-    choose = np.random.default_rng((seed, trial))
-    return {name: values[int(choose.integers(len(values)))] for name, values in sorted(space.items())}
+    generator = np.random.default_rng((seed, trial))
+    return {name: values[int(generator.integers(len(values)))] for name, values in sorted(space.items())}
 
 
 def run_trial(recipe_name: str, settings: dict[str, Any], images: int) -> dict[str, Any]:
-    """Train once in a folder that goes away, and return the scores, or the error that the settings led to."""
-    began = perf_counter()
+    """Train once in a temporary folder; return the scores, or the error that the settings caused."""
+    started = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
             recipe = load_recipe(recipe_name, settings)
@@ -54,14 +53,14 @@ def run_trial(recipe_name: str, settings: dict[str, Any], images: int) -> dict[s
                 progress=False,
             )
         except UnsceneError as error:
-            return {"error": str(error), "seconds": round(perf_counter() - began, 1)}
+            return {"error": str(error), "seconds": round(perf_counter() - started, 1)}
     scores = {name: round(value, 4) for name, value in result.metrics.items() if value is not None}
-    located = {name: [each.located, each.images] for name, each in result.located.items()}
+    located = {name: [count.located, count.images] for name, count in result.located.items()}
     return {
         "scores": scores,
         **({"located": located} if located else {}),
         "verdict": result.verdict,
-        "seconds": round(perf_counter() - began, 1),
+        "seconds": round(perf_counter() - started, 1),
     }
 
 
@@ -73,37 +72,37 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial; 0 is the recipe itself")
     parser.add_argument("--steps", type=int, default=1000, help="of each training")
     parser.add_argument("--images", type=int, default=320, help="of the validation")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--by", default="ari_fg", help="the score that the table at the end is sorted by")
+    parser.add_argument("--seed", type=int, default=0, help="of the trials' settings")
+    parser.add_argument("--by", default="ari_fg", help="the score that sorts the table at the end")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines; trials that it holds are not run again")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for every trial")
-    given = parser.parse_args(words)
-    space = yaml.safe_load(given.space.read_text(encoding="utf-8"))
-    fixed = {name: read_yaml(value, name) for name, _, value in (each.partition("=") for each in given.set)}
-    named = {name: value for name, value in fixed.items() if not name.startswith("trainer.")}
-    fixed |= {"trainer.max_steps": given.steps, "trainer.validate_minutes": 1e6}
-    lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []
-    done = [json.loads(line) for line in lines]
-    for trial in range(given.first, given.first + given.trials):
-        settings = named | drawn(space, given.seed, trial)
-        which = {"seed": given.seed, "trial": trial, "steps": given.steps, "settings": settings}
-        if any(which.items() <= each.items() for each in done):
+    options = parser.parse_args(words)
+    space = yaml.safe_load(options.space.read_text(encoding="utf-8"))
+    fixed = {name: read_yaml(value, name) for name, _, value in (word.partition("=") for word in options.set)}
+    shared = {name: value for name, value in fixed.items() if not name.startswith("trainer.")}
+    fixed |= {"trainer.max_steps": options.steps, "trainer.validate_minutes": 1e6}
+    lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.is_file() else []
+    records = [json.loads(line) for line in lines]
+    for trial in range(options.first, options.first + options.trials):
+        settings = shared | sample_settings(space, options.seed, trial)
+        key = {"seed": options.seed, "trial": trial, "steps": options.steps, "settings": settings}
+        if any(key.items() <= record.items() for record in records):
             continue
         machine = describe_machine()
         record = {
-            "recipe": given.recipe,
-            **which,
-            **run_trial(given.recipe, {**fixed, **settings}, given.images),
+            "recipe": options.recipe,
+            **key,
+            **run_trial(options.recipe, {**fixed, **settings}, options.images),
             "commit": machine["commit"],
             "cpu": machine["cpu"],
             "threads": fixed.get("trainer.threads", machine["threads"]),
         }
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open("a", encoding="utf-8") as file:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        done.append(record)
-    for each in sorted(done, key=lambda record: -record.get("scores", {}).get(given.by, -1)):
-        print(each["trial"], each.get("scores", {}).get(given.by, each.get("error")), each["settings"])
+        records.append(record)
+    for record in sorted(records, key=lambda record: -record.get("scores", {}).get(options.by, -1)):
+        print(record["trial"], record.get("scores", {}).get(options.by, record.get("error")), record["settings"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""search and true_background: trials are drawn by their number, run once, and written down with their errors."""
+"""search and true_background: trials depend on their number, run once, and are recorded with their errors."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def tool(name: str) -> ModuleType:
     return module
 
 
-def test_a_trial_is_drawn_by_its_number_alone():
+def test_the_settings_of_a_trial_depend_on_its_number_alone():
     search = tool("search")
     space = {"b": [1, 2, 3], "a": [0.5, 0.25]}
-    assert search.drawn(space, 0, 0) == {}
-    assert search.drawn(space, 0, 7) == search.drawn(dict(reversed(space.items())), 0, 7)
-    assert len({json.dumps(search.drawn(space, 0, trial)) for trial in range(1, 30)}) == 6
+    assert search.sample_settings(space, 0, 0) == {}
+    assert search.sample_settings(space, 0, 7) == search.sample_settings(dict(reversed(space.items())), 0, 7)
+    assert len({json.dumps(search.sample_settings(space, 0, trial)) for trial in range(1, 30)}) == 6
 
 
-def test_trials_are_written_down_once_errors_too(tmp_path, capsys):
+def test_trials_are_recorded_once_with_their_errors(tmp_path, capsys):
     search = tool("search")
     space, out = tmp_path / "space.yaml", tmp_path / "found" / "out.jsonl"
     space.write_text("model.location.region: [3, 4]\n")  # an even region is refused

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
@@ -12,9 +14,10 @@ from unscene.models.common.gaussian import sample_gaussian
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import keep_variance
 from unscene.ops.upsampled_conv import convolve_doubled
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class AutoencoderSettings:
     """Settings of the auto-encoder.
 
@@ -25,14 +28,10 @@ class AutoencoderSettings:
         skips: each level of the decoder sees the encoder's map of its size ("auto-encoder with skip-connection").
     """
 
-    channels: tuple[int, ...] = field(default=(32, 64, 64, 64))
-    hidden: int = 256
-    latent_dim: int = 32
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 64, 64)
+    hidden: PositiveInt = 256
+    latent_dim: PositiveInt = 32
     skips: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.channels or min(*self.channels, self.hidden, self.latent_dim) < 1:
-            raise RecipeError("an auto-encoder needs at least one level, and channels, hidden and latent_dim above 0.")
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.precision import at_least_float32
 from unscene.models.explicit_localization.butterworth import Window
 from unscene.models.explicit_localization.pixel_gmm import pixel_mixture
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class LocationSettings:
     """Settings of the location mask. The paper states none of the numbers.
 
@@ -45,36 +46,24 @@ class LocationSettings:
         coordinates: scale of the positions: y and x are in 0..1 times this.
     """
 
-    region: int = 7
-    order: float = 4.0
-    cutoff: float = 9.0
+    region: PositiveInt = 7
+    order: PositiveFloat = 4.0
+    cutoff: PositiveFloat = 9.0
     method: Literal["mixture", "none"] = "mixture"
-    iterations: int = 5
-    components: int = 2
-    initial_variance: float = 0.1
-    variance_floor: float = 1e-3
+    iterations: NonNegativeInt = 5
+    components: Annotated[int, Field(ge=2)] = 2
+    initial_variance: PositiveFloat = 0.1
+    variance_floor: PositiveFloat = 1e-3
     seeds: Literal["random", "centre"] = "random"
-    recentred: int = 0
+    recentred: NonNegativeInt = 0
     weigh_remaining: bool = False
     learn_shares: bool = False
     remaining_colours: bool = True
-    coordinates: float = 1.0
+    coordinates: PositiveFloat = 1.0
 
     def __post_init__(self) -> None:
-        if self.region < 1 or self.region % 2 == 0:
-            raise RecipeError(f"model.location.region must be odd, so that the square has a centre, not {self.region}.")
-        if min(self.order, self.cutoff, self.initial_variance, self.variance_floor) <= 0:
-            raise RecipeError(
-                "model.location.order, cutoff, initial_variance and variance_floor must be above 0, not "
-                f"{self.order}, {self.cutoff}, {self.initial_variance} and {self.variance_floor}."
-            )
-        if min(self.iterations, self.recentred) < 0:
-            raise RecipeError(
-                "model.location.iterations and recentred must be 0 or more, not "
-                f"{self.iterations} and {self.recentred}."
-            )
-        if self.components < 2:
-            raise RecipeError(f"model.location.components must be 2 or more, not {self.components}.")
+        if self.region % 2 == 0:
+            raise RecipeError(f"region must be odd, so that the square has a centre, not {self.region}.")
 
 
 @torch.no_grad()

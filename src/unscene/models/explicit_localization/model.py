@@ -13,24 +13,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from unscene.distributed.noise import shared_noise
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import check_shape
 from unscene.models.common.gaussian import unit_gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
 from unscene.models.explicit_localization.reconstruction_quality import best_region, reconstruction_quality
 from unscene.scene import Decomposition, Losses
+from unscene.settings import settings_dataclass
 
 _SMOOTHING = 0.01  # of the norm of an error, which then has a gradient at 0
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ExplicitLocalizationSettings:
     """Settings of the model. The paper states K and the kinds of network, and none of the other numbers.
 
@@ -61,25 +63,22 @@ class ExplicitLocalizationSettings:
             "find just the right number of K"). 0: no step is left empty.
         network: settings of g.
         location: settings of L.
-
-    Raises:
-        RecipeError: a value that cannot be.
     """
 
-    size: int = 64
-    num_slots: int = 6
-    quality_variance: float = 0.05
-    object_quality_variance: float | None = None
-    prior_weight: float = 0.01
-    latent_weight: float = 1e-3
+    size: PositiveInt = 64
+    num_slots: Annotated[int, Field(ge=2)] = 6
+    quality_variance: PositiveFloat = 0.05
+    object_quality_variance: PositiveFloat | None = None
+    prior_weight: NonNegativeFloat = 0.01
+    latent_weight: NonNegativeFloat = 1e-3
     masked_colour: float = 0.5
     masked_reconstruction: bool = True
     residual: Literal["squared", "norm"] = "squared"
     explained: Literal["quality", "location"] = "quality"
     mask_gradient: bool = True
     background_input: Literal["image", "masked"] = "image"
-    background_steps: int = 0
-    stop_below: float = 0.0
+    background_steps: NonNegativeInt = 0
+    stop_below: NonNegativeFloat = 0.0
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     location: LocationSettings = field(default_factory=LocationSettings)
 
@@ -87,21 +86,6 @@ class ExplicitLocalizationSettings:
     def busiest_step(self) -> int:
         """The first training step that computes every slot; benchmarks measure this one."""
         return self.background_steps
-
-    def __post_init__(self) -> None:
-        if self.num_slots < 2:
-            raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
-        of_objects = self.quality_variance if self.object_quality_variance is None else self.object_quality_variance
-        if min(self.quality_variance, of_objects) <= 0:
-            raise RecipeError(
-                "model.quality_variance and object_quality_variance must be above 0, not "
-                f"{self.quality_variance} and {self.object_quality_variance}."
-            )
-        if min(self.prior_weight, self.latent_weight, self.background_steps, self.stop_below) < 0:
-            raise RecipeError(
-                "model.prior_weight, latent_weight, background_steps and stop_below must be 0 or more, not "
-                f"{self.prior_weight}, {self.latent_weight}, {self.background_steps} and {self.stop_below}."
-            )
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,14 @@ def test_flowers_are_trained_on_scored_and_tested_as_in_redo():
         assert (values["data"]["size"], values["data"]["mask"]) == (128, "redo")
 
 
+def test_montezumas_letter_is_nine_epochs_of_an_auto_encoder_with_skips():
+    recipe = packaged("explicit_localization/montezuma")
+    steps_per_epoch = recipe.values["data"]["count"] / recipe.trainer.batch_size
+    assert round(recipe.trainer.max_steps / steps_per_epoch, 2) == 9.0
+    assert recipe.values["data"]["count"] == 10_000
+    assert (recipe.model.network.skips, recipe.model.latent_weight) == (True, 0.0)
+
+
 def test_redo_has_the_numbers_of_its_authors():
     recipe = packaged("redo/flowers")
     assert recipe.optimizer.betas == (0.0, 0.9)

@@ -28,9 +28,9 @@ def test_shapes(skips):
     code = model.encode(images)
     assert code.mean.shape == code.log_variance.shape == (2, 5)
     assert [each.shape[1:] for each in code.maps] == [(8, 16, 16), (12, 8, 8), (16, 4, 4)]
-    drawn = model.decode(code.mean, code.maps)
-    assert drawn.shape == (2, 3, 32, 32)
-    assert ((drawn >= 0) & (drawn <= 1)).all()
+    decoded = model.decode(code.mean, code.maps)
+    assert decoded.shape == (2, 3, 32, 32)
+    assert ((decoded >= 0) & (decoded <= 1)).all()
 
 
 @SKIPS
@@ -74,5 +74,5 @@ def test_a_sample_is_about_the_mean():
 def test_what_cannot_be_halved_is_refused():
     with pytest.raises(RecipeError, match="halved 3 times"):
         ConvolutionalAutoencoder(AutoencoderSettings(channels=(8, 8, 8)), 4, 3, 36)
-    with pytest.raises(RecipeError, match="above 0"):
+    with pytest.raises(RecipeError, match="1 or more"):
         AutoencoderSettings(channels=())

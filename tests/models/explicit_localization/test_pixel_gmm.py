@@ -13,10 +13,14 @@ from unscene.models.explicit_localization.pixel_gmm import pixel_mixture
 
 
 def clusters(seed: int, components: int = 2, points: int = 60, dimensions: int = 5):
-    choose = np.random.default_rng(seed)
-    centres = choose.random((components, dimensions))
-    drawn = centres[choose.integers(components, size=points)] + 0.1 * choose.standard_normal((points, dimensions))
-    return torch.from_numpy(drawn).float(), torch.from_numpy(choose.random((components, dimensions))).float(), choose
+    generator = np.random.default_rng(seed)
+    centres = generator.random((components, dimensions))
+    drawn = centres[generator.integers(components, size=points)] + 0.1 * generator.standard_normal((points, dimensions))
+    return (
+        torch.from_numpy(drawn).float(),
+        torch.from_numpy(generator.random((components, dimensions))).float(),
+        generator,
+    )
 
 
 def fitted(points, weights, means, variance, *more, **named):
@@ -27,8 +31,8 @@ def fitted(points, weights, means, variance, *more, **named):
 @given(st.integers(0, 10_000), st.sampled_from([2, 3]), st.integers(1, 6))
 def test_it_is_scikit_learns_mixture_of_repeated_points(seed, components, iterations):
     """scikit-learn knows no weights: a point of weight n stands there n times."""
-    points, means, choose = clusters(seed, components)
-    times = choose.integers(0, 4, size=len(points))
+    points, means, generator = clusters(seed, components)
+    times = generator.integers(0, 4, size=len(points))
     times[0] = 1
     variance, floor = 0.05, 1e-4
     ours = fitted(
@@ -56,34 +60,34 @@ def test_it_is_scikit_learns_mixture_of_repeated_points(seed, components, iterat
 
 def test_one_iteration_without_shares_by_hand():
     """Points 0 and 1 on a line, weights 1 and 3, means 0 and 1, variance 1: Algorithm 1, lines 6 to 9, with numbers."""
-    made = fitted(
+    mixture = fitted(
         torch.tensor([[[0.0], [1.0]]]), torch.tensor([[1.0, 3.0]]), torch.tensor([[[0.0], [1.0]]]), 1.0, 1, 0.01
     )
     near = 1 / (1 + np.exp(-0.5))  # each point's share in its own mean's component
     first, second = 3 * (1 - near) / (near + 3 * (1 - near)), 3 * near / (3 * near + 1 - near)
-    assert made.means.flatten().tolist() == pytest.approx([first, second])
+    assert mixture.means.flatten().tolist() == pytest.approx([first, second])
     variances = [first * (1 - first) + 0.01, second * (1 - second) + 0.01]  # of a share at 1 and the rest at 0
-    assert made.variances.flatten().tolist() == pytest.approx(variances)
+    assert mixture.variances.flatten().tolist() == pytest.approx(variances)
     parts = list(zip([first, second], variances, strict=True))
     density = [[np.exp(-((x - mean) ** 2) / 2 / variance) / variance**0.5 for mean, variance in parts] for x in (0, 1)]
-    assert made.responsibilities[0, 0].tolist() == pytest.approx([one / (one + two) for one, two in density])
+    assert mixture.responsibilities[0, 0].tolist() == pytest.approx([one / (one + two) for one, two in density])
 
 
 def test_equal_first_means_never_part():
     points, _, _ = clusters(0)
-    made = fitted(points[None], torch.ones(1, 60), torch.full((1, 2, 5), 0.5), 0.1, 5)
-    assert_close(made.responsibilities, torch.full((1, 2, 60), 0.5))
+    mixture = fitted(points[None], torch.ones(1, 60), torch.full((1, 2, 5), 0.5), 0.1, 5)
+    assert_close(mixture.responsibilities, torch.full((1, 2, 60), 0.5))
 
 
 def test_points_without_weight_have_no_say_but_get_their_shares():
     points, means, _ = clusters(1)
     weights = torch.ones(1, 60)
     weights[0, 40:] = 0
-    made = fitted(points[None], weights, means[None], 0.1, 4)
+    mixture = fitted(points[None], weights, means[None], 0.1, 4)
     fewer = fitted(points[None, :40], weights[:, :40], means[None], 0.1, 4)
-    assert_close(made.means, fewer.means)
-    assert_close(made.responsibilities[:, :, :40], fewer.responsibilities)
-    assert_close(made.responsibilities.sum(dim=1), torch.ones(1, 60))
+    assert_close(mixture.means, fewer.means)
+    assert_close(mixture.responsibilities[:, :, :40], fewer.responsibilities)
+    assert_close(mixture.responsibilities.sum(dim=1), torch.ones(1, 60))
 
 
 def test_sets_do_not_see_one_another():
@@ -96,16 +100,16 @@ def test_sets_do_not_see_one_another():
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_equal_points_and_no_weight_at_all_stay_finite(weight):
     points = torch.full((1, 30, 5), 0.25)
-    made = fitted(points, torch.full((1, 30), weight), torch.tensor([[[0.0] * 5, [0.9] * 5]]), 0.1, 8)
-    for each in (made.responsibilities, made.means, made.variances):
-        assert each.isfinite().all()
-    assert (made.variances > 0).all()
+    mixture = fitted(points, torch.full((1, 30), weight), torch.tensor([[[0.0] * 5, [0.9] * 5]]), 0.1, 8)
+    for values in (mixture.responsibilities, mixture.means, mixture.variances):
+        assert values.isfinite().all()
+    assert (mixture.variances > 0).all()
 
 
 def test_far_points_do_not_underflow():
     points = torch.tensor([[[0.0] * 5, [1e3] * 5]])
-    made = fitted(points, torch.ones(1, 2), torch.tensor([[[0.0] * 5, [1e3] * 5]]), 1e-4, 3)
-    assert_close(made.responsibilities[0], torch.eye(2))
+    mixture = fitted(points, torch.ones(1, 2), torch.tensor([[[0.0] * 5, [1e3] * 5]]), 1e-4, 3)
+    assert_close(mixture.responsibilities[0], torch.eye(2))
 
 
 def test_it_is_computed_in_float32_within_autocast():

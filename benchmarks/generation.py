@@ -3,10 +3,9 @@
     python -m benchmarks.generation --recipe rmonet_unet/multi_dsprites_cpu
 
 Three subjects, in images a second: the training step (without the loop around it, so rather too fast), the generation
-in this process, and the generation through the training's loader with as many workers as it chooses by itself. The
-ratios are against the training step. Generation must keep three times ahead: what it lacks, a GPU waits for, and
-where the training draws its scenes itself (a CPU, no workers) a ratio of r means that 1 / (r + 1) of the time goes
-there.
+in this process, and the generation through the training's loader with its default number of workers. The ratios are
+against the training step. Generation must be three times faster: a GPU waits for what it lacks, and where the training
+draws its scenes itself (a CPU, no workers) a ratio of r takes 1 / (r + 1) of the time.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from unscene.runs.recipe import Recipe
 from unscene.training.data_module import default_workers
 
 STEP, ONE_PROCESS, LOADER = "training step", "generation, one process", "generation, loader"
-ASKED = 3.0  # times what the training consumes
+REQUIRED = 3.0  # times what the training consumes
 
 
 class LoadedScenes:
-    """Each call draws batches from the training's loader, more than lay ready.
+    """A call draws batches from the training's loader, more than were ready.
 
-    What lay ready was drawn while nobody measured: `batches` counts the others only, which is rather too few.
+    Those that were ready were drawn outside of the measurement: `batches` counts the others only, rather too few.
 
     Args:
         recipe: of the data.
         batch_size: scenes a batch.
         workers: processes that draw.
-        on_gpu: whether the batches are pinned, as for a training on a GPU.
+        on_gpu: pin the batches, as for a training on a GPU.
     """
 
     def __init__(self, recipe: Recipe, batch_size: int, workers: int, on_gpu: bool) -> None:
@@ -62,17 +61,17 @@ def compare(
         batch_size: images a step; 0: the recipe's.
         workers: of the loader; -1: as many as a training on this device chooses.
         device: where it trains.
-        rounds: how often all subjects take their turn.
+        rounds: turns of all subjects.
         seconds: least time of a turn.
     """
     on_gpu = torch.device(device).type == "cuda"
     workers = default_workers(on_gpu) if workers < 0 else workers
     step = RecipeStep(recipe, batch_size, device)
     loader = LoadedScenes(recipe, step.batch_size, workers, on_gpu)
-    drawn, order = BatchDataset(recipe.source()), iter(StepSampler(recipe.data.count, step.batch_size, recipe.seed))
-    subjects: dict[str, Callable[[], object]] = {STEP: step, ONE_PROCESS: lambda: drawn[next(order)], LOADER: loader}
+    dataset, order = BatchDataset(recipe.source()), iter(StepSampler(recipe.data.count, step.batch_size, recipe.seed))
+    subjects: dict[str, Callable[[], object]] = {STEP: step, ONE_PROCESS: lambda: dataset[next(order)], LOADER: loader}
     measured = measure(subjects, rounds, seconds, device)
-    measured[LOADER] = [each / loader.batches for each in measured[LOADER]]
+    measured[LOADER] = [seconds / loader.batches for seconds in measured[LOADER]]
     notes: dict[str, dict[str, Any]] = {LOADER: {"workers": workers, "prefetch": recipe.trainer.prefetch}}
     title = f"{recipe.name}, batches of {step.batch_size}, {workers} workers"
     return Comparison(title, measured, reference=STEP, items=step.batch_size, notes=notes)
@@ -82,8 +81,10 @@ def verdict(comparison: Comparison) -> str:
     """Whether generation keeps ahead of the training, in words."""
     ratio = comparison.ratio(LOADER)
     assert ratio is not None
-    enough = "enough" if ratio.median >= ASKED else "too little"
-    return f"the loader draws {ratio.median:.3g} times what the training consumes: {enough} ({ASKED:g} times is asked)"
+    enough = "enough" if ratio.median >= REQUIRED else "too little"
+    return (
+        f"the loader draws {ratio.median:.3g} times what the training consumes: {enough} (required: {REQUIRED:g} times)"
+    )
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Draw docs/clevr.png: CLEVR-like scenes as they are traced here, whole and cropped, and their label maps.
+"""Draw docs/clevr.png: CLEVR-like scenes, whole and cropped, and their label maps.
 
     python docs/make_clevr.py [--seed 0] [--min_objects 3] [--max_objects 6] [--out docs/clevr.png]
 
@@ -27,13 +27,13 @@ def picture(seed: int, fewest: int, most: int) -> NDArray[np.uint8]:
     choices = Choices(*(np.arange(1, len(kinds) + 1) for kinds in (SHAPES, MATERIALS, COLOURS, SIZES)))
     scenes = placed_scenes(seed, np.arange(SCENES), fewest, most, choices)
     if scenes is None:
-        raise SystemExit(f"{most} objects found no room.")
+        raise SystemExit(f"There is no room for {most} objects. Lower --max_objects.")
     whole, _ = render(scenes, 240, 320, WHOLE)
-    crop, mask = render(scenes, SIZE, SIZE, CROP)
+    crop, labels = render(scenes, SIZE, SIZE, CROP)
     columns = []
     for b in range(SCENES):
         below = np.full((SIZE, 320, 3), 255, np.uint8)
-        below[:, 16 : 16 + SIZE], below[:, 320 - 16 - SIZE : -16] = crop[b], LABEL_COLOURS[mask[b]]
+        below[:, 16 : 16 + SIZE], below[:, 320 - 16 - SIZE : -16] = crop[b], LABEL_COLOURS[labels[b]]
         columns.append(np.concatenate([whole[b], np.full((8, 320, 3), 255, np.uint8), below]))
     return np.concatenate(columns, axis=1)
 

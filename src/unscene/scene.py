@@ -73,7 +73,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """What a model makes of a batch of images. What a model does not have is None.
+    """A model's output for a batch of images; a field that a model does not have is None.
 
     Attributes:
         log_masks: [B, K, 1, H, W]; exp sums to 1 over K.
@@ -83,8 +83,8 @@ class Decomposition:
         boxes: [B, N, 4] one box a foreground slot, in the order of the foreground slots.
         box_scores: [B, N] in [0, 1].
         box_valid: [B, N] bool; an invalid row stands for a slot without an object.
-        locations: [B, N, 2] where each foreground slot's object is, by the model's own account: y and x in 0..1, (0, 0)
-            being the top left; zeros for a slot that is not used.
+        locations: [B, N, 2] position of each foreground slot's object as the model states it: y and x in 0..1, from the
+            top left; zeros for an unused slot.
 
     Raises:
         ShapeError: axes differ from the above.
@@ -123,8 +123,8 @@ class Decomposition:
     @property
     def foreground(self) -> list[int]:
         """Indices of the foreground's slots."""
-        hidden = None if self.background is None else self.background % self.num_slots
-        return [slot for slot in range(self.num_slots) if slot != hidden]
+        background = None if self.background is None else self.background % self.num_slots
+        return [slot for slot in range(self.num_slots) if slot != background]
 
     def masks(self) -> Tensor:
         """[B, K, 1, H, W] shares of every pixel; they sum to 1 over K."""
@@ -139,7 +139,7 @@ class Decomposition:
 
         Without a background slot the labels are 0..K-1 as the slots stand.
         """
-        winner = self.log_masks.squeeze(2).max(dim=1).indices  # seven times as fast as argmax along this axis
+        winner = self.log_masks.squeeze(2).max(dim=1).indices  # seven times faster than argmax along this axis
         if self.background is None:
             return winner
         background = self.background % self.num_slots
@@ -155,7 +155,7 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Losses:
-    """The named terms of a model's loss, and what each counts for.
+    """The named terms of a model's loss, and their weights in the total.
 
     Attributes:
         terms: name -> [B], in nats for an image.

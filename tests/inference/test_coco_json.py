@@ -1,4 +1,4 @@
-"""coco_export: what pycocotools loads is what was put in."""
+"""coco_json: what pycocotools loads is what was found."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from unscene.errors import ShapeError
-from unscene.inference.coco_json import coco_json, coco_object
+from unscene.inference.coco_json import coco_annotations, coco_json
+from unscene.inference.found_objects import FoundObjects
 
 
 def loaded(dataset, tmp_path):
@@ -25,15 +25,27 @@ def loaded(dataset, tmp_path):
         return COCO(str(path))
 
 
+def objects(labels, boxes, scores, latents=None, locations=None) -> FoundObjects:
+    """The objects of a label map."""
+    slots = np.unique(labels[labels > 0])
+    rows = {"latents": latents, "locations": locations}
+    return FoundObjects(
+        labels=labels.astype(np.uint8),
+        slots=slots.astype(np.int64),
+        areas=np.array([(labels == slot).sum() for slot in slots], np.int64),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array(scores, np.float32),
+        **{name: None if values is None else np.array(values, np.float32) for name, values in rows.items()},
+    )
+
+
 @pytest.fixture
 def dataset():
-    first, second = np.zeros((4, 6), bool), np.zeros((5, 3), bool)
-    first[1:3, 2:6], second[4, 0] = True, True
-    objects = [
-        coco_object(0, 2, first, (2, 1, 6, 3), 0.75, [1.0, -0.123456]),
-        coco_object(2, 1, second, (0, 4, 1, 5), 0.5),
-    ]
-    return coco_json([("a/1.jpg", 4, 6), ("empty.png", 9, 9), ("b.png", 5, 3)], objects, {"fit": "pad"})
+    first, second = np.zeros((4, 6), int), np.zeros((5, 3), int)
+    first[1:3, 2:6], second[4, 0] = 2, 1
+    annotations = coco_annotations(objects(first, [(2, 1, 6, 3)], [0.75], latents=[(1.0, -0.123456)]), 1)
+    annotations += coco_annotations(objects(second, [(0, 4, 1, 5)], [0.5]), 3)
+    return coco_json([("a/1.jpg", 4, 6), ("empty.png", 9, 9), ("b.png", 5, 3)], annotations, {"fit": "pad"})
 
 
 def test_ids_boxes_and_areas_by_hand(dataset):
@@ -67,43 +79,37 @@ def test_the_annotations_are_a_detectors_results_too(dataset, tmp_path):
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
-@given(mask=arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7))))
-def test_any_mask_comes_back(mask):
-    height, width = mask.shape
-    dataset = coco_json([("x.png", height, width)], [coco_object(0, 1, mask, (0, 0, width, height), 1.0)])
+@given(labels=arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 3)))
+def test_any_label_map_comes_back(labels):
+    height, width = labels.shape
+    number = len(np.unique(labels[labels > 0]))
+    found = objects(labels, [(0, 0, width, height)] * number, [1.0] * number)
+    dataset = coco_json([("x.png", height, width)], coco_annotations(found, 1), {})
     coco = COCO()
     coco.dataset = json.loads(json.dumps(dataset))
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-    assert (coco.annToMask(coco.loadAnns([1])[0]) == mask).all()
-    assert dataset["annotations"][0]["area"] == mask.sum()
+    assert len(dataset["annotations"]) == number
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        assert (coco.annToMask(annotation) == (labels == annotation["slot"])).all()
+        assert annotation["area"] == (labels == annotation["slot"]).sum()
 
 
 def test_no_object_at_all_is_a_valid_file(tmp_path):
-    coco = loaded(coco_json([("x.png", 2, 2)], []), tmp_path)
+    assert coco_annotations(objects(np.zeros((2, 2), int), [], []), 1) == []
+    coco = loaded(coco_json([("x.png", 2, 2)], [], {}), tmp_path)
     assert coco.getImgIds() == [1]
     assert coco.getAnnIds() == []
 
 
 def test_a_location_is_kept_to_four_places():
-    mask = np.ones((2, 2), bool)
-    found = coco_object(0, 1, mask, (0, 0, 2, 2), 0.5, location=(0.123456, 1.0))
-    (annotation,) = coco_json([("a.png", 2, 2)], [found])["annotations"]
+    mask = np.ones((2, 2), int)
+    (annotation,) = coco_annotations(objects(mask, [(0, 0, 2, 2)], [0.5], locations=[(0.123456, 1.0)]), 1)
     assert annotation["location"] == [0.1235, 1.0]
-    without = coco_object(0, 1, mask, (0, 0, 2, 2), 0.5)
-    assert "location" not in coco_json([("a.png", 2, 2)], [without])["annotations"][0]
-    with pytest.raises(ShapeError, match="y and x"):
-        coco_object(0, 1, mask, (0, 0, 2, 2), 0.5, location=(0.1, 0.2, 0.3))
+    assert "location" not in coco_annotations(objects(mask, [(0, 0, 2, 2)], [0.5]), 1)[0]
 
 
-def test_what_does_not_fit_is_refused():
-    mask = np.ones((2, 3), bool)
-    with pytest.raises(ShapeError, match="mask must be bool"):
-        coco_object(0, 1, mask.astype(np.uint8), (0, 0, 1, 1), 1)
-    with pytest.raises(ShapeError, match="x1 y1 x2 y2"):
-        coco_object(0, 1, mask, (0, 0, 1), 1)
-    found = coco_object(1, 1, mask, (0, 0, 1, 1), 1)
-    with pytest.raises(ShapeError, match="none"):
-        coco_json([("x.png", 2, 3)], [found])
-    with pytest.raises(ShapeError, match=r"\[3, 2\]"):
-        coco_json([("x.png", 2, 3), ("y.png", 3, 2)], [found])
+def test_the_sides_of_a_box_are_rounded_before_their_difference():
+    (annotation,) = coco_annotations(objects(np.ones((9, 9), int), [(0.126, 0.5, 3.244, 7.999)], [0.123456]), 1)
+    assert annotation["bbox"] == [0.13, 0.5, 3.11, 7.5]
+    assert annotation["score"] == 0.12346

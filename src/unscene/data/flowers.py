@@ -100,7 +100,7 @@ class Flowers:
         """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 1, 4].
 
         Raises:
-            DataError: an image or segmentation is missing or damaged, or an index is outside of the split.
+            DataError: an image or segmentation is missing or damaged.
         """
         indices, size = checked_indices(indices, len(self)), self.settings.size
         image, labels = (

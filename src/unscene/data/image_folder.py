@@ -89,15 +89,11 @@ class ImageFolder:
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[np.uint8]]:
         """Read images.
 
-        Args:
-            indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
-
         Returns:
             `image` [B, size, size, 3] uint8.
 
         Raises:
-            DataError: an image cannot be read, or an index is outside the folder's images.
-            ShapeError: `indices` is not one row of whole numbers.
+            DataError: an image cannot be read.
         """
         indices = checked_indices(indices, len(self))
         images = np.empty((len(indices), self.settings.size, self.settings.size, 3), np.uint8)

@@ -40,7 +40,7 @@ def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.f
 
 
 def _bit_of_label(first: int) -> NDArray[np.uint8]:
-    """[256] the bit that stands for each label: labels `first + 1 .. first + 8` have one, all others none."""
+    """[256] the bit of every label: labels `first + 1 .. first + 8` have one, all others none."""
     bits = np.zeros(256, np.uint8)
     chosen = range(first + 1, min(first + 1 + _LABELS_A_PASS, 256))
     bits[chosen] = [1 << position for position in range(len(chosen))]

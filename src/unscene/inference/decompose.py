@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -25,9 +25,9 @@ from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.errors import DataError
 from unscene.files import output_folder, write_text
-from unscene.inference.coco_json import CocoObject, coco_json
+from unscene.inference.coco_json import coco_annotations, coco_json
 from unscene.inference.found_objects import found_objects
-from unscene.inference.image_files import SUFFIXES, ReadImage, coco_objects, thumbnail, write_image_results
+from unscene.inference.image_files import SUFFIXES, ReadImage, thumbnail, write_image_results
 from unscene.inference.output_names import NamedImage, named_images
 from unscene.report.page import Section, write_page
 from unscene.report.results import Picture
@@ -66,7 +66,7 @@ class _Collected:
     """What is known of the images written so far."""
 
     images: list[tuple[str, int, int]] = field(default_factory=list)
-    objects: list[CocoObject] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
@@ -113,7 +113,7 @@ def decompose_paths(
             raise DataError(f"none of the {len(images)} images can be read, the first is {images[0].path}.")
         _write_sheet_and_objects(loaded, unfinished, common, fit, collected)
     return DecomposedImages(
-        out, len(collected.images), len(collected.objects), tuple(collected.skipped), tuple(collected.pictures)
+        out, len(collected.images), len(collected.annotations), tuple(collected.skipped), tuple(collected.pictures)
     )
 
 
@@ -149,7 +149,7 @@ def _write_batch(loaded: LoadedModel, batch: list[ReadImage], folder: Path, coll
         picture = write_image_results(read, found, folder)
         position = len(collected.images)
         collected.images.append((read.name.file_name, read.geometry.height, read.geometry.width))
-        collected.objects += coco_objects(found, position)
+        collected.annotations += coco_annotations(found, image_id=position + 1)
         if position < _ON_THE_SHEET:
             collected.pictures.append(thumbnail(picture, read.name, found))
 
@@ -166,11 +166,11 @@ def _write_sheet_and_objects(
         "model": loaded.name,
         "weights": dict(loaded.provenance),
     }
-    found = coco_json(collected.images, collected.objects, info)
+    found = coco_json(collected.images, collected.annotations, info)
     write_text(folder / "objects.json", json.dumps(found, ensure_ascii=False, default=str))
     images, shown = len(collected.images), len(collected.pictures)
     title = f"{images:,} image{'' if images == 1 else 's'} decomposed"
-    text = f"Objects: {len(collected.objects):,}, found by {loaded.name}. objects.json holds them all."
+    text = f"Objects: {len(collected.annotations):,}, found by {loaded.name}. objects.json holds them all."
     if shown < images:
         text += f" The first {shown} are shown here."
     if collected.skipped:

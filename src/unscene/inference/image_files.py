@@ -1,4 +1,4 @@
-"""The files of one decomposed image: overlay, label map, arrays; its entries in the COCO file; its thumbnail."""
+"""The files of one decomposed image: overlay, label map, arrays; and its thumbnail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from PIL import Image
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.files import writing
-from unscene.inference.coco_json import CocoObject, coco_object
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.output_names import NamedImage
 from unscene.report.overlay import overlay
@@ -61,22 +60,6 @@ def write_image_results(read: ReadImage, found: FoundObjects, folder: Path) -> N
         label_map.save(f"{target}.masks.png")
         np.savez_compressed(f"{target}.npz", **_arrays(read, found))
     return picture
-
-
-def coco_objects(found: FoundObjects, image: int) -> list[CocoObject]:
-    """The objects of the image at position `image`, for the COCO file."""
-    return [
-        coco_object(
-            image,
-            int(slot),
-            found.labels == slot,
-            found.boxes[row].tolist(),
-            float(found.scores[row]),
-            None if found.latents is None else found.latents[row].tolist(),
-            None if found.locations is None else found.locations[row].tolist(),
-        )
-        for row, slot in enumerate(found.slots)
-    ]
 
 
 def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:

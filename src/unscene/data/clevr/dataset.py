@@ -114,9 +114,6 @@ class ClevrScenes:
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Trace scenes; scene `i` is the same in every batch.
 
-        Args:
-            indices: [B] in any order, duplicates allowed, each in 0 .. count - 1.
-
         Returns:
             image: [B, size, size, 3] uint8.
             labels: [B, size, size] uint8 label map: what the ray through the pixel's middle meets, 0 is the background
@@ -132,8 +129,7 @@ class ClevrScenes:
                 no occluder: 200 or more.
 
         Raises:
-            DataError: an index is outside the data set, numba is not installed, or the objects find no room.
-            ShapeError: `indices` is not one row of whole numbers.
+            DataError: numba is not installed, or the objects find no room.
         """
         indices = checked_indices(indices, len(self))
         settings, (placement, rendering) = self.settings, compiled_tracer()

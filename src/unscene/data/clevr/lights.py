@@ -33,7 +33,7 @@ LAMP_POWER = (  # Cycles' area lamp of strength s gives s / 4, by the cosine to 
     np.array([[100 / 4], [30 / 4], [50 / 4], [0.45 * SUN_DISTANCE**2]])  # the sun an irradiance of .45
     * [[1, 0.9323092, 0.81666356], [0.76166618, 0.81771964, 1], [1, 1, 1], [1, 1, 1]]
 )
-STRATA = 4  # a lamp is parted in 2 x 2, one part for each sample of a pixel
+STRATA = 4  # a lamp has 2 x 2 parts, one for each sample of a pixel
 
 _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
 
@@ -92,7 +92,8 @@ def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
 def light(scene: LitScene, point: Any, normal: Any, back: Any, alpha: float, sample: SampleBits) -> Any:
     """Return the irradiance that the lamps give a surface, and the light of their highlights towards the viewer.
 
-    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over the lamps that no solid hides from one random point of each.
+    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over one random point j of each lamp;
+    a point behind a solid gives none.
 
     Args:
         scene: the solids cast the shadows.

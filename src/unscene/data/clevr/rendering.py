@@ -1,7 +1,7 @@
 """Images and label maps of placed CLEVR scenes, compiled by numba. Without numba this module cannot be imported.
 
-A pixel's colour is the mean of 2 x 2 samples, one in each quarter of it, put through sRGB's curve. Its label is that of
-the solid which the ray through its middle meets first, whatever its colour is mixed from.
+A pixel's colour is the mean of 2 x 2 samples, one in each quarter of it, on sRGB's curve. Its label is that of
+the solid that the ray through its centre meets first.
 
 All random numbers are hashed from the scene's key and the pixel's number, so a picture is the same each time.
 """
@@ -27,7 +27,7 @@ from unscene.ops.threads import on_all_threads
 WHOLE = (0.0, 0.0, float(WIDTH), float(HEIGHT))  # x1 y1 x2 y2 of a view, in pixels of CLEVR's 320 x 240
 CROP = (64.0, 29.0, 256.0, 221.0)  # what the papers train on: rows 29 to 221, columns 64 to 256
 
-_PIXELS = np.uint64(0x70697865_6C730000)  # sets the pixels' numbers apart from those that place the solids
+_PIXELS = np.uint64(0x70697865_6C730000)  # so that pixels and positions use different random numbers
 
 
 def render(

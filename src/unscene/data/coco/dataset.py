@@ -71,7 +71,7 @@ class CocoSettings:
 
 
 class Coco:
-    """COCO's images, each read when it is asked for.
+    """COCO's images, read when they are needed.
 
     Memory holds a few arrays of them, which forked workers share.
 
@@ -109,17 +109,13 @@ class Coco:
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """Read images and, with `labels`, what is known of them.
 
-        Args:
-            indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
-
         Returns:
             `image` uint8 [B, size, size, 3]; with `labels` also `labels` uint8 [B, size, size], `boxes` float32
             [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance. M is the most instances of
             an image; they are in the file's order.
 
         Raises:
-            DataError: an image cannot be read or has another size than the file says, or an index is outside.
-            ShapeError: `indices` is not one row of whole numbers.
+            DataError: an image cannot be read, or has another size than the file states.
         """
         indices = checked_indices(indices, len(self))
         size, instances = self.settings.size, self.instances

@@ -77,16 +77,12 @@ class SceneStore:
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Read samples.
 
-        Args:
-            indices: [B] in any order, duplicates allowed, each in 0 .. N - 1.
-
         Returns:
             `image` [B, H, W, 3] uint8; if the file has masks, `labels` [B, H, W] uint8 and `boxes` [B, M, 4] float32
             (computed from the masks if the file has none); the factors [B, ...].
 
         Raises:
-            DataError: an index is outside the file, or the file is damaged there.
-            ShapeError: `indices` is not one row of whole numbers.
+            DataError: the file is damaged there.
         """
         indices = checked_indices(indices, len(self))
         sample = {"image": self._read("image", indices)}

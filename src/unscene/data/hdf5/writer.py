@@ -22,7 +22,7 @@ from tqdm import tqdm
 from unscene.errors import DataError, RunError
 from unscene.files import DISK_FULL, removed_if_empty, whole_file
 
-_GZIP_LEVEL = 3  # 4 packs a tenth better, and writes 4,700 scenes/s in place of 6,800
+_GZIP_LEVEL = 3  # 4 is a tenth smaller, and writes 4,700 scenes/s instead of 6,800
 _ROWS_A_CHUNK = 1024  # of boxes and factors, which are read whole; images and masks have one
 
 
@@ -64,16 +64,16 @@ def write_scenes(
             target = _ErrorKeepingFile(partial, "w+")
         with target:
             with _new_file(target) as file:
-                for done in _write_batches(file, batches, count):
-                    with explained(path, partial, done, count):
+                for written in _write_batches(file, batches, count):
+                    with explained(path, partial, written, count):
                         target.raise_kept()
-                    bar.update(done - bar.n)
+                    bar.update(written - bar.n)
                 _write_attributes(file, {**attributes, "unscene_version": version("unscene"), "complete": True})
-            with explained(path, partial, done, count):
+            with explained(path, partial, written, count):
                 target.raise_kept()
         with explained(path, partial):
-            stack.close()  # it takes its place
-        return done
+            stack.close()  # renames the file
+        return written
 
 
 def refuse_existing(path: Path) -> None:
@@ -83,10 +83,10 @@ def refuse_existing(path: Path) -> None:
 
 
 class _ErrorKeepingFile(io.FileIO):
-    """A file whose writing always seems to succeed; the first error is kept, to be raised between two batches.
+    """A file whose writes never fail; the first error is kept, to be raised between two batches.
 
-    HDF5 may not see it: when a write fails in its cache (the disk is full), closing the file fails as well, and the
-    process ends in a segmentation fault instead of a message.
+    HDF5 must not see the error: when a write from its cache fails (the disk is full), closing the file fails as well,
+    and the process ends in a segmentation fault.
     """
 
     _kept: BaseException | None = None
@@ -128,26 +128,26 @@ def _new_file(target: _ErrorKeepingFile) -> Iterator[h5py.File]:
 
 @contextmanager
 def _interrupt_waits() -> Iterator[None]:
-    """Let Ctrl-C wait until HDF5 is done: it calls `_ErrorKeepingFile`, and a KeyboardInterrupt there breaks it."""
+    """Delay Ctrl-C until HDF5 returns: it calls `_ErrorKeepingFile`, and a KeyboardInterrupt there breaks it."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Ctrl-C goes to the main thread alone
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    signals: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        if came:
+        if signals:
             signal.raise_signal(signal.SIGINT)
 
 
 def _write_batches(file: h5py.File, batches: Iterable[Mapping[str, NDArray]], count: int | None) -> Iterator[int]:
-    """Write batch after batch, and yield after each how many scenes are written."""
-    done = 0
+    """Write batch after batch, and yield the number of scenes written so far."""
+    written = 0
     for batch in batches:
-        start, done = done, done + len(batch["image"])
-        if count is not None and done > count:
+        start, written = written, written + len(batch["image"])
+        if count is not None and written > count:
             raise DataError(f"{count} scenes were announced, but the source gives more. Set count to what it holds.")
         with _interrupt_waits():
             stored = {"mask" if name == "labels" else name: values for name, values in batch.items()}
@@ -157,17 +157,17 @@ def _write_batches(file: h5py.File, batches: Iterable[Mapping[str, NDArray]], co
                 raise DataError(f"a batch has the arrays {sorted(stored)}, but the first one had {sorted(file)}.")
             for name, values in stored.items():
                 if count is None:
-                    file[name].resize(done, axis=0)
+                    file[name].resize(written, axis=0)
                 _write_rows(file[name], start, values)
-        yield done
-    if done == 0:
+        yield written
+    if written == 0:
         raise DataError("the source has no scene that could be written.")
-    if count is not None and done < count:
-        raise DataError(f"{count} scenes were announced, but the source ended after {done}. Set count to {done}.")
+    if count is not None and written < count:
+        raise DataError(f"{count} scenes were announced, but the source ended after {written}. Set count to {written}.")
 
 
 def _write_rows(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
-    """Write rows from `start` on. Chunks of one sample are packed here, which is a tenth quicker than by HDF5."""
+    """Write rows from `start` on. Chunks of one sample are compressed here, a tenth faster than HDF5 does it."""
     if dataset.chunks[0] > 1:
         dataset[start : start + len(values)] = values
         return
@@ -197,15 +197,15 @@ def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int |
 
 @contextmanager
 def explained(path: Path, partial: Path, done: int = 0, count: int | None = None) -> Iterator[None]:
-    """Turn the system's error into a DataError that says how to mend it."""
+    """Turn the system's error into a DataError with a hint."""
     try:
         yield
     except RunError:  # another process writes the same file
         raise
     except OSError as error:
         if error.errno not in DISK_FULL:
-            cure = "Check the folder's name and permissions, or give another one."
-            raise DataError(f"{path} cannot be written: {error}. {cure}") from error
+            hint = "Check the folder's name and permissions, or give another one."
+            raise DataError(f"{path} cannot be written: {error}. {hint}") from error
         written = partial.stat().st_size / 1e6 if partial.exists() else 0.0
         needed = f"about {written / done * count:,.1f} MB" if done and count else "more"
         all_of_them = f" of {count:,}" if count else ""

@@ -157,7 +157,9 @@ def new_emulator() -> Any:
     emulator = emulator_class()()
     emulator.setInt("random_seed", 0)
     emulator.setFloat("repeat_action_probability", 0.0)  # no sticky actions
-    emulator.loadROM(_rom())
+    from ale_py import roms
+
+    emulator.loadROM(roms.get_rom_path("montezuma_revenge"))
     return emulator
 
 
@@ -176,12 +178,6 @@ def emulator_class() -> Any:
         ) from None
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     return ale_py.ALEInterface
-
-
-def _rom() -> Any:
-    from ale_py import roms
-
-    return roms.get_rom_path("montezuma_revenge")
 
 
 def resized(screen: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -57,8 +57,8 @@ class MultiDSpritesSettings:
         size: side of the image in pixels; the sprites grow with it.
         min_objects: fewest sprites of a scene.
         max_objects: most sprites of a scene; also M, the rows of boxes and factors.
-        colours: of the sprites. "fitted": uniform RGB, which is what the published images show; "saturated": uniform
-            hue at full saturation and value, which is what the paper says; "grey": uniform among the greys that are 48
+        colours: of the sprites. "fitted": uniform RGB, as in the published images; "saturated": uniform hue at full
+            saturation and value, as the paper states; "grey": uniform among the greys that are 48
             of 256 or more away from the ground. Uniform RGB leaves no colour unseen, but hardly ever gives a grey (all
             three within 16 of 256: 1 %), which on a grey ground differs from it in brightness alone.
         background: "grey": one uniform grey a scene; "colour": uniform RGB.
@@ -130,9 +130,6 @@ class MultiDSprites:
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Draw scenes; scene `i` is the same in every batch.
 
-        Args:
-            indices: [B] in any order, duplicates allowed, each in 0 .. count - 1.
-
         Returns:
             image: [B, size, size, 3] uint8.
             labels: [B, size, size] uint8 label map, 0 is the background and the occluder.
@@ -145,10 +142,6 @@ class MultiDSprites:
             color: [B, M, 3] float32 in [0, 1].
             visibility: [B, M] float32, the share of the sprite's own pixels, those outside of the crop among them, that
                 neither a later sprite nor the occluder covers.
-
-        Raises:
-            DataError: an index is outside the data set.
-            ShapeError: `indices` is not one row of whole numbers.
         """
         indices = checked_indices(indices, len(self))
         settings = self.settings

@@ -1,4 +1,4 @@
-"""DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, each checked against the layout of its data set.
+"""DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, checked against the layout of their data set.
 
 The files are in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
 (`tfrecord.multi_dsprites`, `tfrecord.clevr`); everything else about reading them is here. Every scene has entries, the
@@ -185,6 +185,6 @@ def object_factors(scene: Mapping[str, NDArray], names: Iterable[str]) -> dict[s
 def batches(scenes: Iterable[dict[str, NDArray]]) -> Iterator[dict[str, NDArray]]:
     """Scenes of the same arrays, stacked 64 at a time (the last batch may be smaller), with the `boxes` of `labels`."""
     rest = iter(scenes)
-    while some := list(islice(rest, _BATCH)):
-        batch = {name: np.stack([scene[name] for scene in some]) for name in some[0]}
+    while chunk := list(islice(rest, _BATCH)):
+        batch = {name: np.stack([scene[name] for scene in chunk]) for name in chunk[0]}
         yield batch | {"boxes": boxes_of_labels(batch["labels"], batch["visibility"].shape[1])}

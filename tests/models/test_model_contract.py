@@ -14,6 +14,7 @@ from unscene.errors import RecipeError, ShapeError
 from unscene.models import MODELS, model_class
 from unscene.models.common.component_vae import ComponentVAESettings
 from unscene.models.common.resnet_fpn import BackboneSettings
+from unscene.models.common.warmup import WarmupSettings
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
 from unscene.models.explicit_localization.location_mask import LocationSettings
 from unscene.models.explicit_localization.model import ExplicitLocalizationSettings
@@ -166,6 +167,12 @@ TINY: dict[str, dict[str, Any]] = {
         "unet": tiny_monet(),
         "resnet and pyramid": tiny_monet("lite"),
         "resnet, pyramid and unet": tiny_monet("unet"),
+        "ours": dataclasses.replace(
+            tiny_monet(),
+            background_cells=2,
+            warmup=WarmupSettings(steps=15),
+            unet=AttentionUNetSettings(channels=(8, 8, 16), hidden=16, patch=2),
+        ),
     },
     "redo": {
         "two regions": tiny_redo(),

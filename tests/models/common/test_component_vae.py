@@ -183,3 +183,13 @@ def test_slots_that_are_not_used_cost_and_draw_nothing():
     assert_close(colour[slots.used], vae.decode(every_mean)[0][slots.used], rtol=1e-4, atol=1e-6)
     assert not colour[~slots.used].any()
     assert (logits[~slots.used] == LOG_ZERO).all()
+
+
+def test_the_first_log_variance_is_moved_and_nothing_else():
+    (images, log_masks), results = two_images(), []
+    for shift in (0.0, -3.0):
+        torch.manual_seed(0)
+        results.append(small_vae(initial_log_variance=shift).encode(images, log_masks))
+    (mean, log_variance), (same_mean, moved) = results
+    assert torch.equal(same_mean, mean)
+    assert_close(moved, log_variance - 3)

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from unscene.errors import RecipeError
 from unscene.models.common.component_vae import ComponentVAESettings
 from unscene.models.common.resnet_fpn import BackboneSettings
+from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
 from unscene.models.rmonet.segmentation_heads import HeadSettings
@@ -152,9 +153,9 @@ def test_the_image_skip_sees_image_and_scope():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_slots": 1}, r"num_slots must be 2 or more"),
-        ({"sigma_foreground": 0.0}, r"sigma_foreground must be above 0"),
-        ({"latent_weight": -1.0}, r"latent_weight and mask_weight must be 0 or more"),
+        ({"num_slots": 1}, r"num_slots"),
+        ({"sigma_foreground": 0.0}, r"sigma_foreground"),
+        ({"latent_weight": -1.0}, r"latent_weight"),
         ({"vae": dataclasses.replace(TINY.vae, decoder_region="roi")}, r"MONet's slots have no boxes"),
         ({"backbone": BackboneSettings(pretrained=True)}, r"backbone\.pretrained is for images of 3 channels"),
     ],
@@ -162,6 +163,30 @@ def test_the_image_skip_sees_image_and_scope():
 def test_settings_that_cannot_be_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+def test_the_warm_up_begins_with_a_wide_foreground_and_no_divergences():
+    model, images = tiny(warmup=WarmupSettings(steps=10, sigma_foreground=0.3)), torch.rand(2, 3, 32, 32)
+    assert model.loss(images, 0)[0].weights == {"reconstruction": 1.0, "latent_kl": 0.0, "mask_kl": 0.0}
+    assert model.loss(images, 5)[0].weights == {"reconstruction": 1.0, "latent_kl": 0.25, "mask_kl": 0.25}
+    assert model.settings.at(0).sigmas(images).tolist() == pytest.approx([0.09, 0.3, 0.3, 0.3])
+    assert model.settings.at(10) is model.settings
+
+
+def test_a_background_of_one_cell_has_one_colour_in_loss_and_use():
+    model, images = tiny(background_cells=1), torch.rand(2, 3, 32, 32)
+    for decomposition in (model.loss(images)[1], model(images)):
+        pixels = decomposition.components.flatten(3)
+        assert_close(pixels[:, 0], pixels[:, 0, :, :1].expand(2, 3, 1024))
+        assert (pixels[:, 1:].std(dim=-1) > 0).all()
+
+
+@pytest.mark.parametrize("changes", ATTENTIONS)
+def test_first_weights_of_the_scope_can_be_smaller(changes):
+    plain, quiet = tiny(**changes), tiny(initial_scope_weight=0.1, **changes)
+    first, other = (next(m.attention.parameters()) for m in (plain, quiet))
+    assert_close(other[:, 3], 0.1 * first[:, 3])
+    assert torch.equal(other[:, :3], first[:, :3])
 
 
 def test_other_sizes_than_the_backbones_are_refused():

@@ -31,6 +31,8 @@ class ComponentVAESettings:
         encoder_input: what the encoder reads. `image_and_log_mask` is the paper's; `masked_image_and_mask` is ours:
             the image is multiplied by the mask, so that a colour need not be told from its surroundings first.
         encoder_stride: image and mask are averaged over squares of this side before anything else (1: the paper's).
+        initial_log_variance: of the posterior, added to its first bias. 0: PyTorch's own first weights; ours: -3, with
+            which the decoder sees a latent through little noise from the first step on.
         decoder_channels: of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.
         decoder_padding: `valid` (the paper's) or `same`.
@@ -52,6 +54,7 @@ class ComponentVAESettings:
     encoder_hidden: int = 256
     encoder_input: EncoderInput = "image_and_log_mask"
     encoder_stride: int = 1
+    initial_log_variance: float = 0.0
     decoder_channels: int = 32
     decoder_layers: int = 4
     decoder_padding: Padding = "valid"
@@ -109,6 +112,8 @@ class ComponentVAE(nn.Module):
             nn.ReLU(),
             nn.Linear(settings.encoder_hidden, 2 * settings.latent_dim),
         )
+        with torch.no_grad():
+            self.encoder[-1].bias[settings.latent_dim :] += settings.initial_log_variance  # type: ignore[index,operator]
         if settings.encoder_input == "masked_image_and_mask":  # log masks, down to -16, would start it far too loud
             keep_variance(*list(self.encoder)[:-1])
         self.decoder = SpatialBroadcastDecoder(

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.spatial_broadcast_decoder import keep_variance
 from unscene.ops.group_norm_relu import GroupNormReLU
 from unscene.ops.upsampled_conv import convolve_doubled_and_skip
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class AttentionUNetSettings:
     """Settings of the UNet; the defaults are MONet's for 64 pixels. For 128 they are 32, 32, 32, 64, 64, 64.
 
     Attributes:
         channels: of the blocks on the way down, whose maps halve from one to the next; on the way up in reverse.
         hidden: units of the two hidden layers between the smallest map and itself.
+        patch: the network reads each square of patch x patch pixels as one place and writes as many logits there. 1 is
+            MONet's; 2 is ours, less work with as many logits.
     """
 
-    channels: tuple[int, ...] = field(default=(32, 32, 64, 64, 64))
-    hidden: int = 128
-
-    def __post_init__(self) -> None:
-        if not self.channels or min(*self.channels, self.hidden) < 1:
-            raise RecipeError("model.unet needs at least one block, and channels and hidden above 0.")
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 64, 64, 64)
+    hidden: PositiveInt = 128
+    patch: PositiveInt = 1
 
 
 class AttentionUNet(nn.Module):
@@ -46,16 +48,17 @@ class AttentionUNet(nn.Module):
 
     def __init__(self, settings: AttentionUNetSettings, in_channels: int, size: int) -> None:
         super().__init__()
-        channels = settings.channels
-        smallest = size // 2 ** (len(channels) - 1)
-        if size % 2 ** (len(channels) - 1) or smallest < 2:
+        channels, self.patch = settings.channels, settings.patch
+        divisor = self.patch * 2 ** (len(channels) - 1)
+        smallest = size // divisor
+        if size % divisor or smallest < 2:
             raise RecipeError(
-                f"images of {size} pixels cannot be halved {len(channels) - 1} times to 2 pixels or more: choose a "
-                "size that is a larger multiple of a power of 2, or fewer model.unet.channels."
+                f"images of {size} pixels, read in squares of {self.patch}, cannot be halved {len(channels) - 1} times "
+                f"to 2 pixels or more: choose a size that is a multiple of {divisor} and at least "
+                f"{2 * divisor}, or fewer channels."
             )
-        self.down = nn.ModuleList(
-            _block(before, after) for before, after in zip((in_channels, *channels), channels, strict=False)
-        )
+        widths = (in_channels * self.patch**2, *channels)
+        self.down = nn.ModuleList(_block(c_in, c_out) for c_in, c_out in zip(widths, channels, strict=False))
         units = channels[-1] * smallest**2
         self.bottom = nn.Sequential(
             nn.Flatten(),
@@ -69,15 +72,15 @@ class AttentionUNet(nn.Module):
         mirrored = channels[::-1]
         below = (channels[-1], *mirrored)
         self.up = nn.ModuleList(
-            _block(coarse + skip, after) for coarse, skip, after in zip(below, mirrored, mirrored, strict=False)
+            _block(coarse + skip, c_out) for coarse, skip, c_out in zip(below, mirrored, mirrored, strict=False)
         )
-        self.to_logit = nn.Conv2d(channels[0], 1, 1)
+        self.to_logit = nn.Conv2d(channels[0], self.patch**2, 1)
         keep_variance(*self.bottom, *(block[0] for block in [*self.down, *self.up]))  # type: ignore[index]
 
     def forward(self, seen: Tensor) -> Tensor:
         """[B, in_channels, size, size] -> logits [B, 1, size, size]."""
         check_shape(seen, "B C H W", "seen")
-        features = seen.contiguous(memory_format=torch.channels_last)
+        features = F.pixel_unshuffle(seen, self.patch).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for block in self.down:
             features = block(features[:, :, ::2, ::2] if skips else features)
@@ -92,10 +95,9 @@ class AttentionUNet(nn.Module):
             else:
                 features = convolve_doubled_and_skip(features, skip, convolution.weight)
             features = normalise(features)
-        logits: Tensor = self.to_logit(features)
-        return logits
+        return F.pixel_shuffle(self.to_logit(features), self.patch)
 
 
-def _block(before: int, after: int) -> nn.Sequential:
+def _block(c_in: int, c_out: int) -> nn.Sequential:
     """Convolution, instance normalisation (a group for each channel) and ReLU."""
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), GroupNormReLU(after, after))
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), GroupNormReLU(c_out, c_out))

@@ -8,27 +8,31 @@ are no boxes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field, replace
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.batch_norm_per_pass import batch_norm_per_pass, select_pass
+from unscene.models.common.coarse_background import coarse_background
 from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE, ComponentVAESettings
 from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.resnet_fpn import BackboneSettings
+from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
 from unscene.models.rmonet.segmentation_heads import HeadSettings
 from unscene.models.rmonet.whole_image_attention import WholeImageAttention
 from unscene.scene import Decomposition, Losses
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class MONetSettings:
     """Every setting of MONet; the defaults are those of the R-MONet paper on Multi-dSprites.
 
@@ -40,6 +44,11 @@ class MONetSettings:
         latent_weight: beta, of the latents' divergence from the prior.
         mask_weight: gamma, of the masks' divergence from the decoded masks.
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself (as public code does).
+        warmup: see `WarmupSettings`; off in the papers.
+        background_cells: 0 (the papers'): the background's component is free; otherwise it is a map of so many cells in
+            either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
+        initial_scope_weight: factor of the attention's first weights that read the log scope. PyTorch's own are 1;
+            smaller ones, ours, let the attention see the image before a scope of -16 drowns it.
         attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and `head`, on the whole image.
         unet: of MONet's attention.
         backbone: of the other; never `pretrained`, which is for three channels.
@@ -50,13 +59,16 @@ class MONetSettings:
         RecipeError: a value that cannot be.
     """
 
-    size: int = 64
-    num_slots: int = 6
-    sigma_background: float = 0.09
-    sigma_foreground: float = 0.11
-    latent_weight: float = 0.5
-    mask_weight: float = 0.5
+    size: PositiveInt = 64
+    num_slots: Annotated[int, Field(ge=2)] = 6
+    sigma_background: PositiveFloat = 0.09
+    sigma_foreground: PositiveFloat = 0.11
+    latent_weight: NonNegativeFloat = 0.5
+    mask_weight: NonNegativeFloat = 0.5
     mixture_over: MixtureOver = "pixel"
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)
+    background_cells: NonNegativeInt = 0
+    initial_scope_weight: float = 1.0
     attention: Literal["unet", "resnet_fpn"] = "unet"
     unet: AttentionUNetSettings = field(default_factory=AttentionUNetSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
@@ -64,22 +76,24 @@ class MONetSettings:
     vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)
 
     def __post_init__(self) -> None:
-        if self.num_slots < 2:
-            raise RecipeError(f"model.num_slots must be 2 or more (one is the background), not {self.num_slots}.")
-        if min(self.sigma_background, self.sigma_foreground) <= 0:
-            raise RecipeError("model.sigma_background and model.sigma_foreground must be above 0 (paper: .09, .11).")
-        if min(self.latent_weight, self.mask_weight) < 0:
-            raise RecipeError(
-                "model.latent_weight and mask_weight must be 0 or more (paper: .5, .5), not "
-                f"{self.latent_weight} and {self.mask_weight}."
-            )
         if "roi" in (self.vae.encoder_region, self.vae.decoder_region):
-            raise RecipeError("model.vae.encoder_region and decoder_region must be image: MONet's slots have no boxes.")
+            raise RecipeError("vae.encoder_region and vae.decoder_region must be image: MONet's slots have no boxes.")
         if self.backbone.pretrained:
             raise RecipeError(
-                "model.backbone.pretrained is for images of 3 channels; MONet reads a fourth, the log scope:"
-                " set it to false."
+                "backbone.pretrained is for images of 3 channels; MONet reads a fourth, the log scope: set it to false."
             )
+
+    def at(self, step: int) -> MONetSettings:
+        """Return the settings at a step of a training: these, or during the warm-up values on the way to them."""
+        warmup = self.warmup
+        if step >= warmup.steps:
+            return self
+        return replace(
+            self,
+            sigma_foreground=warmup.sigma(step, self.sigma_foreground),
+            latent_weight=warmup.linear(step, warmup.latent_weight, self.latent_weight),
+            mask_weight=warmup.linear(step, warmup.mask_weight, self.mask_weight),
+        )
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's first, on the device of a tensor."""
@@ -110,6 +124,9 @@ class MONet(nn.Module):
         else:
             self.attention = WholeImageAttention(settings.backbone, settings.head, 4, settings.size)
         batch_norm_per_pass(self.attention, passes=settings.num_slots - 1)
+        first = next(layer for layer in self.attention.modules() if isinstance(layer, nn.Conv2d))
+        with torch.no_grad():
+            first.weight[:, -first.in_channels // 4 :] *= settings.initial_scope_weight
         self.vae = ComponentVAE(settings.vae, settings.size)
 
     def forward(self, images: Tensor) -> Decomposition:
@@ -117,14 +134,16 @@ class MONet(nn.Module):
         log_masks = self.infer_masks(images)
         mean, _ = self.vae.encode(images, log_masks)
         components, _ = self.vae.decode(mean)
+        components = coarse_background(components, self.background, self.settings.background_cells)
         return Decomposition(log_masks, components, self.background, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """MONet's Eq. 3 for images [B, 3, size, size]: its three terms, each [B], and the decomposition they are of."""
-        settings = self.settings
+        settings = self.settings.at(step)
         log_masks = self.infer_masks(images)  # q(c | x)
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)
         components, mask_logits = self.vae.decode(sample_gaussian(mean, log_variance))  # p(x | z_k), p(c | z_k)
+        components = coarse_background(components, self.background, settings.background_cells)
         terms = {
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over

@@ -1,0 +1,40 @@
+"""A warm-up, a function of the step: a wide foreground Gaussian and light divergences first."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+
+from unscene.settings import settings_dataclass
+
+
+@settings_dataclass
+class WarmupSettings:
+    """Values at the first step, from which the model moves to its settings' values in `steps`. Ours, not the papers'.
+
+    Before the VAE knows colours, no component fits an object better than the background does: masks fade and boxes
+    vanish with them. A wide foreground Gaussian takes what the background does not explain, and narrows while the VAE
+    learns colours.
+
+    Attributes:
+        steps: length; 0: no warm-up.
+        sigma_foreground: at step 0, from there on geometrically.
+        latent_weight: beta at step 0, from there on linearly.
+        mask_weight: gamma at step 0, from there on linearly.
+    """
+
+    steps: NonNegativeInt = 0
+    sigma_foreground: PositiveFloat = 0.3
+    latent_weight: NonNegativeFloat = 0.0
+    mask_weight: NonNegativeFloat = 0.0
+
+    def linear(self, step: int, start: float, end: float) -> float:
+        """Return the value at a step of what goes from `start` to `end` over the warm-up, and stays there."""
+        return end if step >= self.steps else start + (end - start) * (step / self.steps)
+
+    def sigma(self, step: int, end: float) -> float:
+        """Return the foreground's standard deviation at a step, `end` after the warm-up."""
+        if step >= self.steps:
+            return end
+        return math.exp(self.linear(step, math.log(self.sigma_foreground), math.log(end)))

@@ -10,9 +10,9 @@ import torch
 
 from unscene.errors import DataError, RunError
 from unscene.evaluation import speed as decomposing_speed
-from unscene.evaluation.compare import compare, names_told_apart
+from unscene.evaluation.compare import compare, unique_names
 from unscene.evaluation.evaluate import measure
-from unscene.evaluation.speed import seconds_by_turns
+from unscene.evaluation.speed import interleaved_timings
 from unscene.runs.run_folder import RunFolder
 
 DATA = {"source": "multi_dsprites", "seed": 3, "count": 8}
@@ -208,10 +208,28 @@ def test_models_of_other_data_are_named(make_loaded, compared):
         "C": make_loaded(data={"name": "hdf5"}),
         "D": make_loaded(data={"background": "grey", "count": 9}),
     }
-    assert compared(models).notes == (
+    assert compared(models).table.notes == (
         "B was trained on other data than A: background colour instead of grey.",
         "C was trained on hdf5, A on multi_dsprites.",
     )
+
+
+def test_speeds_of_trainings_on_different_machines_are_not_ranked(make_loaded, compared, tmp_path):
+    runs = []
+    for name, speed, gpu in (("A", 200, "one"), ("B", 100, "one"), ("C", 50, "another")):
+        run = RunFolder(tmp_path / "runs" / name)
+        run.path.mkdir(parents=True)
+        run.metrics.write_text(CURVE.replace("50,0.25", f"{speed},0.25").replace("70,0.5", f"{speed},0.5"))
+        run.environment.write_text(json.dumps([{"gpu": gpu}]))
+        runs.append(run)
+
+    def best(*chosen):
+        table = compared({run.path.name: make_loaded(run=run) for run in chosen}, overwrite=True).table
+        place = table.columns.index("training_images_per_second")
+        return [cells[place].best for cells in table.cells()]
+
+    assert best(*runs[:2]) == [True, False]
+    assert best(*runs[1:]) == [False, False]
 
 
 FILE = {"name": "hdf5", "path": "a.h5"}
@@ -230,18 +248,18 @@ FILE = {"name": "hdf5", "path": "a.h5"}
     ],
 )  # fmt: skip
 def test_a_model_that_has_seen_the_scenes_is_named(make_loaded, compared, trained, scored, seen):
-    notes = compared({"A": make_loaded(data=trained)}, description_of_data=scored).notes
+    notes = compared({"A": make_loaded(data=trained)}, description_of_data=scored).table.notes
     assert [note.split(":")[0] for note in notes] == ["A was trained on scenes that it is scored on here"] * seen
 
 
 def test_names_are_runs_and_two_of_one_name_are_told_apart(make_loaded, tmp_path):
     one, other = make_loaded(run=RunFolder(tmp_path / "one" / "A")), make_loaded(run=RunFolder(tmp_path / "two" / "A"))
     shipped, third = make_loaded(), make_loaded(run=RunFolder(tmp_path / "C"))
-    assert names_told_apart(["x/C", "m/d"], [third, shipped]) == ["C", "m/d"]
-    assert names_told_apart(["r/one/A", "two/A", "m/d"], [one, other, shipped]) == ["one/A", "two/A", "m/d"]
+    assert unique_names(["x/C", "m/d"], [third, shipped]) == ["C", "m/d"]
+    assert unique_names(["r/one/A", "two/A", "m/d"], [one, other, shipped]) == ["one/A", "two/A", "m/d"]
     far = make_loaded(run=RunFolder(tmp_path / "far" / "one" / "A"))
-    assert names_told_apart(["r/one/A", "far/one/A"], [one, far]) == ["r/one/A", "far/one/A"]
-    assert names_told_apart(["x/C", "x/C", "m/d"], [third, third, shipped]) == ["x/C [1]", "x/C [2]", "m/d"]
+    assert unique_names(["r/one/A", "far/one/A"], [one, far]) == ["r/one/A", "far/one/A"]
+    assert unique_names(["x/C", "x/C", "m/d"], [third, third, shipped]) == ["x/C [1]", "x/C [2]", "m/d"]
 
 
 def test_models_take_turns_after_one_that_warms_up(monkeypatch):
@@ -258,7 +276,7 @@ def test_models_take_turns_after_one_that_warms_up(monkeypatch):
 
     monkeypatch.setattr(decomposing_speed, "perf_counter", lambda: clock[0])
     models = [Timed("A", [9.0, 1.0, 2.0, 3.0]), Timed("B", [5.0, 4.0])]
-    assert seconds_by_turns(models, torch.zeros(5, 3, 4, 4)) == [[1, 2, 3], [4, 4, 4]]
+    assert interleaved_timings(models, torch.zeros(5, 3, 4, 4)) == [[1, 2, 3], [4, 4, 4]]
     assert order == ["A", "B"] * 4
 
 
@@ -271,4 +289,4 @@ def test_slow_models_have_fewer_rounds(monkeypatch):
             clock[0] += 4.0
 
     monkeypatch.setattr(decomposing_speed, "perf_counter", lambda: clock[0])
-    assert seconds_by_turns([Slow()], torch.zeros(1, 3, 4, 4)) == [[4, 4, 4]]
+    assert interleaved_timings([Slow()], torch.zeros(1, 3, 4, 4)) == [[4, 4, 4]]

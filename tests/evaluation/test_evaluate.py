@@ -106,7 +106,7 @@ def test_locations_stand_with_the_names_of_the_objects(make_loaded, make_model, 
     showing = int((scenes.batch(range(8))["labels"] == 1).any(axis=(1, 2)).sum())
     assert result.located["first"].images == showing
     assert 0 < result.as_json()["located_objects"]["first"]["located"] <= showing
-    named = {place.name for scene in result.scenes for place in scene.picture.places}
+    named = {location.name for scene in result.scenes for location in scene.picture.locations}
     assert "first" in named
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Objects located" in page

@@ -14,8 +14,7 @@ from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSett
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.evaluation import shifts
 from unscene.evaluation.evaluate import evaluate, measure
-from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
-from unscene.report.shift_table import changes_in_words, shift_lines, shift_table
+from unscene.evaluation.shifts import changes_in_words, chosen_shifts, evaluate_shifts
 
 CROP = {"crop": {"crop": 0.5}}
 MORE = {"more_objects": {"min_objects": 7, "max_objects": 10}}
@@ -86,19 +85,20 @@ def test_changes_hold_for_every_test_set_and_a_shifts_own_go_before_them(evaluat
 
 
 def test_more_objects_have_a_slot_each(evaluated):
-    none, crop, more = evaluated(CROP | MORE).rows
-    assert (none.slots, crop.slots, more.slots) == (6, 6, 11)
-    assert (none.note, crop.note) == ("", "")
-    assert more.note == "scored with 11 slots; it was trained with 6."
-    assert more.result.metrics["ari_fg"] > 0.95  # which six slots cannot have
-    assert more.result.recipe["model"]["num_slots"] == 11
+    evaluation = evaluated(CROP | MORE)
+    rows = evaluation.table.rows
+    assert [row.values["slots"] for row in rows] == [6, 6, 11]
+    assert [row.facts["note"] for row in rows] == ["", "", "scored with 11 slots; it was trained with 6."]
+    assert rows[2].values["ari_fg"] > 0.95  # which six slots cannot have
+    assert evaluation.results[2].recipe["model"]["num_slots"] == 11
 
 
 def test_a_model_that_cannot_have_more_slots_is_scored_as_it_is(evaluated):
-    _, row = evaluated({"more": {"min_objects": 11, "max_objects": 11}}).rows
-    assert row.slots == 6
-    assert row.note == "scored with its own 6 slots, too few for 11 objects and the background: twelve is too many."
-    assert row.result.metrics["ari_fg"] < 0.95
+    _, row = evaluated({"more": {"min_objects": 11, "max_objects": 11}}).table.rows
+    assert row.values["slots"] == 6
+    note = "scored with its own 6 slots, too few for 11 objects and the background: twelve is too many."
+    assert row.facts["note"] == note
+    assert row.values["ari_fg"] < 0.95
 
 
 def test_what_the_paper_reports_is_not_of_shifted_scenes(evaluated, tmp_path):
@@ -123,19 +123,17 @@ def test_the_page_has_the_table_and_scenes_of_each_and_asks_for_nothing(evaluate
 
 
 def test_the_table_has_a_line_for_each_and_only_columns_with_numbers(evaluated, loaded, make_model):
-    evaluation = evaluated(CROP | MORE)
-    lines = shift_lines(evaluation)
-    assert lines[0] == "colour/multi_dsprites: 8 scenes of multi_dsprites, seed 3, and as many of each shift"
-    none, crop, more = (line.split() for line in lines[4:7])
+    table = evaluated(CROP | MORE).table
+    lines = table.lines()
+    none, crop, more = (line.split() for line in lines[2:5])
     assert (none[:2], none[3]) == (["none", "6"], "-")
     assert (crop[:2], more[:2]) == (["crop", "6"], ["more_objects", "11"])
-    change = evaluation.values(evaluation.rows[1])["ari_fg_change"]
-    assert crop[3] == f"{change:+.3f}"
+    assert crop[3] == f"{table.rows[1].values['ari_fg_change']:+.3f}"
     assert lines[-1] == "more_objects: scored with 11 slots; it was trained with 6."
-    names = ["slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse"]
-    assert [column.name for column in shift_table(evaluation)] == names
+    names = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
+    assert table.columns == names
     loaded.model = make_model(boxes=False)
-    assert [column.name for column in shift_table(evaluated(CROP, overwrite=True))] == [*names[:3], *names[4:]]
+    assert evaluated(CROP, overwrite=True).table.columns == (*names[:3], *names[4:])
 
 
 def test_changes_are_told_in_words():

@@ -125,6 +125,7 @@ def test_counts_of_images(hard_decomposition):
     assert metric.per_image() == [1, 0, 1, None]
     result = metric.compute()
     assert result["ari_fg"] == pytest.approx(2 / 3)
+    assert result["ari_fg_several"] == 1
     assert (result["ari_fg_images"], result["ari_fg_deepmind_nan"]) == (3, 2)
 
 
@@ -135,6 +136,7 @@ def test_images_of_background_alone(hard_decomposition):
         metric.update(scene(labels), hard_decomposition(torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 1]]]), 2, 0))
     assert foreground.compute() == {
         "ari_fg": None,
+        "ari_fg_several": None,
         "ari_fg_images": 0,
         "ari_fg_deepmind_nan": 2,
     }

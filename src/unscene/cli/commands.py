@@ -100,7 +100,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     """
     import unscene
     from unscene.evaluation.evaluate import evaluate
-    from unscene.evaluation.test_data import scenes_to_score
+    from unscene.evaluation.test_data import test_source
 
     changes = _data_settings(changes, "evaluate")
     if arguments.shift is not None and arguments.data:
@@ -108,7 +108,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     loaded = unscene.load(arguments.model)
     if arguments.shift is not None:
         return _run_shifts(arguments, loaded, changes)
-    source, described = scenes_to_score(loaded, arguments.data, changes)
+    source, described = test_source(loaded, arguments.data, changes)
     result = evaluate(
         loaded,
         source,
@@ -129,7 +129,6 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dict[str, Any]) -> None:
     """Score a model on shifted scenes."""
     from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
-    from unscene.report.shift_table import shift_lines
 
     evaluation = evaluate_shifts(
         loaded,
@@ -139,21 +138,20 @@ def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dic
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
     )
-    print("\n".join(shift_lines(evaluation)))
+    print("\n".join([f"{evaluation.name}: {evaluation.scored}", *evaluation.table.lines()]))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
 def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Score several models on the same scenes."""
     import unscene
-    from unscene.evaluation.compare import compare, names_told_apart
-    from unscene.evaluation.test_data import scenes_to_score
-    from unscene.report.comparison_table import table_lines
+    from unscene.evaluation.compare import compare, unique_names
+    from unscene.evaluation.test_data import test_source
 
     changes = _data_settings(changes, "compare")
     loaded = [unscene.load(word) for word in arguments.models]
-    models = dict(zip(names_told_apart(arguments.models, loaded), loaded, strict=True))
-    source, described = scenes_to_score(loaded[0], arguments.data, changes)
+    models = dict(zip(unique_names(arguments.models, loaded), loaded, strict=True))
+    source, described = test_source(loaded[0], arguments.data, changes)
     comparison = compare(
         models,
         source,
@@ -163,7 +161,7 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
         shown=arguments.scenes,
         overwrite=arguments.overwrite,
     )
-    print("\n".join(table_lines(comparison)))
+    print("\n".join(comparison.table.lines()))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 

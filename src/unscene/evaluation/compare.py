@@ -9,10 +9,9 @@ curves.png     the validations of the trainings against their wall-clock, where 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,28 +19,71 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unscene.data import Source
 from unscene.errors import DataError
-from unscene.evaluation.evaluate import measure
+from unscene.evaluation.evaluate import json_text, measure
 from unscene.evaluation.example_scenes import read_scenes
-from unscene.evaluation.speed import seconds_by_turns
+from unscene.evaluation.speed import interleaved_timings
 from unscene.files import output_folder, write_bytes, write_text
-from unscene.report.comparison import ComparedModel, Comparison
 from unscene.report.comparison_figure import scenes_png
-from unscene.report.comparison_table import comparison_table, table_csv
-from unscene.report.curves import light_and_dark
+from unscene.report.curves import light_and_dark, time_unit
+from unscene.report.metric_descriptions import description_of
 from unscene.report.page import page_text, scenes_in_words
 from unscene.report.results import Curves, ModelResult, Picture
-from unscene.report.validation_curves import validation_figure
+from unscene.report.score_curves import score_figure
+from unscene.report.table import Row, Table
 from unscene.runs.training_record import TrainingRecord, read_training
 from unscene.scene import Scene
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
+SCHEMA = 1  # of compare.json; raised whenever a name in it changes its meaning
+
 _FILES = ("compare.json", "compare.csv", "index.html", "scenes.png", "curves.png")
 _MOST_SHOWN = 24  # scenes in the figure
 _MAY_DIFFER = ("count", "seed", "first")  # settings that make no other kind of data
+_COLUMNS = (
+    *("parameters", "training_steps", "training_minutes", "training_images_per_second", "images_per_second"),
+    *("ari_fg", "map_50_95", "map_50", "map_75", "mask_iou", "reconstruction_mse"),
+)
+_FOOTNOTE = (
+    "★ the best of its column, as far as digits are shown; what was spent (parameters, steps, minutes) has none, nor "
+    "have speeds of trainings on different machines. - does not apply, or is not known (weights without their run's "
+    "folder). Training: the whole of it, by the run's log; the weights that are scored may be of an earlier step. "
+    "Decomposing: on the same {images} images at once, the models taking turns for {rounds} rounds, median."
+)
 
 Models: TypeAlias = "Mapping[str, LoadedModel]"  # by the name that each has in the comparison
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models that were scored on the same scenes.
+
+    Attributes:
+        table: a row for each model, in the order in which they were named.
+        results: their evaluations, under the names of the table.
+        seconds: that each round took each model to decompose the same images.
+        images: the number of those images.
+        scenes: the figure of some scenes, see `unscene.report.comparison_figure`.
+        curves: of the validations, where there is a run with any.
+    """
+
+    table: Table
+    results: tuple[ModelResult, ...]
+    seconds: tuple[tuple[float, ...], ...]
+    images: int
+    scenes: Picture
+    curves: Curves | None
+
+    def as_json(self) -> dict[str, Any]:
+        """What compare.json holds; pictures are left out."""
+        models = [
+            row.as_json()
+            | {"decomposing": {"images": self.images, "seconds": list(seconds)}, "evaluation": result.as_json()}
+            for row, seconds, result in zip(self.table.rows, self.seconds, self.results, strict=True)
+        ]
+        data = self.results[0].provenance["data"]
+        return {"schema": SCHEMA, "data": data, "notes": list(self.table.notes), "models": models}
 
 
 def compare(
@@ -79,13 +121,23 @@ def compare(
         raise DataError(f"the scenes that are drawn must be from 1 to {_MOST_SHOWN}, not {shown}.")
     trainings = {name: read_training(model.run) if model.run else None for name, model in models.items()}
     with output_folder(out, _FILES, overwrite) as folder:
-        compared = _measured(models, source, trainings, description_of_data, batch_size, progress)
+        how: dict[str, Any] = {"batch_size": batch_size, "description_of_data": description_of_data}
+        scored = [
+            measure(model, source, count=len(source), progress=progress, examples=False, **how)
+            for model in models.values()
+        ]
+        images = _first_scenes(models, source, min(batch_size, len(source))).images
+        seconds = interleaved_timings(list(models.values()), images)
+        speeds = [len(images) / median(rounds) for rounds in seconds]
+        results = tuple(map(_side_by_side, models, scored, speeds, trainings.values()))
+        rows = tuple(map(_row, models.values(), results, speeds, trainings.values()))
         comparison = Comparison(
-            models=compared,
-            data=compared[0].result.provenance["data"],
+            _table(rows, trainings, _notes(models, description_of_data)),
+            results,
+            tuple(map(tuple, seconds)),
+            len(images),
             scenes=draw_scenes(models, source, min(shown, len(source))),
             curves=_draw_curves(trainings),
-            notes=_notes(models, description_of_data),
         )
         _write(comparison, folder)
     return comparison
@@ -103,7 +155,7 @@ def _check_sizes(models: Models) -> None:
             )
 
 
-def names_told_apart(words: Sequence[str], models: Sequence[LoadedModel]) -> list[str]:
+def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[str]:
     """A name for each model, as short as tells all apart.
 
     Args:
@@ -118,62 +170,58 @@ def names_told_apart(words: Sequence[str], models: Sequence[LoadedModel]) -> lis
     named = list(zip(words, runs, strict=True))
     short = [run.name if run else word for word, run in named]
     longer = [f"{run.parent.name}/{run.name}" if run else word for word, run in named]
-    names = next((each for each in (short, longer) if len(set(each)) == len(each)), list(words))
+    names = next((chosen for chosen in (short, longer) if len(set(chosen)) == len(chosen)), list(words))
     met: Counter[str] = Counter()
-    told_apart = []
+    unique = []
     for name in names:
         met[name] += 1
-        told_apart.append(f"{name} [{met[name]}]" if names.count(name) > 1 else name)
-    return told_apart
+        unique.append(f"{name} [{met[name]}]" if names.count(name) > 1 else name)
+    return unique
 
 
-def _measured(
-    models: Models,
-    source: Source,
-    trainings: Mapping[str, TrainingRecord | None],
-    data: dict[str, Any],
-    batch_size: int,
-    progress: bool,
-) -> tuple[ComparedModel, ...]:
-    """Score one model after the other, then time them side by side."""
-    scored = [
-        measure(
-            model,
-            source,
-            count=len(source),
-            batch_size=batch_size,
-            description_of_data=data,
-            progress=progress,
-            examples=False,
-        )
-        for model in models.values()
-    ]
-    images = _first_scenes(models, source, min(batch_size, len(source))).images
-    seconds = seconds_by_turns(list(models.values()), images)
-    return tuple(
-        ComparedModel(
-            result=_side_by_side(result, name, 1000 * median(taken) / len(images), trainings[name]),
-            recipe=model.name,
-            parameters=sum(parameter.numel() for parameter in model.model.parameters()),
-            training=trainings[name],
-            seconds=tuple(taken),
-            images=len(images),
-        )
-        for (name, model), result, taken in zip(models.items(), scored, seconds, strict=True)
-    )
-
-
-def _side_by_side(result: ModelResult, name: str, milliseconds: float, training: TrainingRecord | None) -> ModelResult:
+def _side_by_side(name: str, result: ModelResult, speed: float, training: TrainingRecord | None) -> ModelResult:
     """An evaluation under the name of this comparison, with the time that was measured beside the others'."""
     known: dict[str, Any] = {}
     if training:
-        known = {"steps": training.steps, "minutes": round(training.minutes, 2), "machine": training.machine}
+        minutes = round(training.minutes, 2)
+        known = {"training": {"steps": training.steps, "minutes": minutes, "machine": training.machine}}
     return replace(
         result,
         name=name,
-        metrics=result.metrics | {"ms_per_image": milliseconds},
-        provenance=result.provenance | ({"training": known} if known else {}),
+        metrics=result.metrics | {"ms_per_image": 1000 / speed},
+        provenance=result.provenance | known,
     )
+
+
+def _row(model: LoadedModel, result: ModelResult, speed: float, training: TrainingRecord | None) -> Row:
+    step = result.provenance["weights"].get("step")
+    spent: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.model.parameters())}
+    for name in ("steps", "minutes", "images_per_second"):
+        spent[f"training_{name}"] = getattr(training, name, None)
+    details = [model.name] if model.name != result.name else []
+    details += [f"weights of step {step:,}"] if isinstance(step, int) else []
+    return Row(
+        result.name,
+        {**spent, "images_per_second": speed, **result.metrics},
+        result.reported,
+        facts={
+            "recipe": model.name,
+            "weights_step": step if isinstance(step, int) else None,
+            "training_machine": training.machine if training else None,
+        },
+        details=(*details, result.verdict.partition(" (")[0].partition(":")[0]),
+    )
+
+
+def _table(rows: tuple[Row, ...], trainings: Mapping[str, TrainingRecord | None], notes: tuple[str, ...]) -> Table:
+    """The columns above, and any other score that a paper of one of the models reports.
+
+    Speeds of trainings on different machines say nothing of the models: none is the best.
+    """
+    machines = {training.machine for training in trainings.values() if training}
+    unranked = frozenset() if len(machines) == 1 and "" not in machines else frozenset(["training_images_per_second"])
+    reported = [name for row in rows for name in row.paper]
+    return Table("model", tuple(dict.fromkeys([*_COLUMNS, *reported])), rows, unranked, notes)
 
 
 def _first_scenes(models: Models, source: Source, count: int) -> Scene:
@@ -191,11 +239,15 @@ def draw_scenes(models: Models, source: Source, count: int) -> Picture:
 
 
 def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | None:
-    validated = {name: each for name, each in trainings.items() if each and len(each.validation)}
-    if not validated:
+    validations = {name: training.validation for name, training in trainings.items() if training}
+    validations = {name: points for name, points in validations.items() if len(points)}
+    if not validations:
         return None
-    alt = f"Foreground ARI of the validations against the time of training, of {', '.join(validated)}."
-    return light_and_dark(partial(validation_figure, validated), alt)
+    divisor, unit = time_unit(max(float(points[:, 0].max()) for points in validations.values()))
+    panel = {name: [points / [divisor, 1]] for name, points in validations.items()}
+    score = f"validation: {description_of('ari_fg').label}"
+    alt = f"Foreground ARI of the validations against the time of training, of {', '.join(validations)}."
+    return light_and_dark(partial(score_figure, {f"{unit} of training": panel}, score), alt)
 
 
 def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
@@ -205,8 +257,8 @@ def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [
         f"{name} was trained on scenes that it is scored on here: its scores say little of others. Another --data.seed "
         "or file draws fresh ones."
-        for name, each in models.items()
-        if _overlap(each.config["data"], scored)
+        for name, trained in models.items()
+        if _overlap(trained.config["data"], scored)
     ]
     for name, other in others:
         data = other.config["data"]
@@ -235,19 +287,20 @@ def _overlap(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> bool:
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
-    results = [model.result for model in comparison.models]
-    names = [result.name for result in results]
+    names = [row.name for row in comparison.table.rows]
     page = page_text(
-        "compare.html.j2",
+        "table.html.j2",
         f"{' and '.join(names) if len(names) < 3 else f'{len(names)} models'}: comparison",
-        results,
-        comparison=comparison,
-        columns=comparison_table(comparison),
-        data=scenes_in_words(comparison.data),
+        comparison.results,
+        heading="Side by side",
+        intro=f"All scored on the same {scenes_in_words(comparison.results[0].provenance['data'])}.",
+        table=comparison.table,
+        footnote=_FOOTNOTE.format(images=comparison.images, rounds=len(comparison.seconds[0])),
+        curves=comparison.curves,
+        pictures=[("", comparison.scenes)],
     )
-    text = json.dumps(comparison.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-    write_text(folder / "compare.json", text)
-    write_text(folder / "compare.csv", table_csv(comparison))
+    write_text(folder / "compare.json", json_text(comparison.as_json()))
+    write_text(folder / "compare.csv", comparison.table.csv())
     write_text(folder / "index.html", page)
     write_bytes(folder / "scenes.png", comparison.scenes.data)
     if comparison.curves:

@@ -37,9 +37,8 @@ def evaluate(
     count: int,
     batch_size: int = 64,
     description_of_data: dict[str, Any],
-    progress: bool = True,
-    metrics_csv: Path | None = None,
     overwrite: bool = False,
+    **how: Any,
 ) -> ModelResult:
     """Evaluate a model on the first scenes of a source, and write `metrics.json` and `index.html`.
 
@@ -50,32 +49,28 @@ def evaluate(
         count: how many scenes.
         batch_size: scenes at once; the time is stated for it.
         description_of_data: name, seed and settings of the source, ready for JSON.
-        progress: show a bar on stderr.
-        metrics_csv: of the training, for the curves.
         overwrite: replace what another evaluation left in `out`.
+        how: further arguments of `measure`.
 
     Returns:
         The result; metrics.json holds its `as_json()`.
 
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
-        DataError: fewer scenes than `count`, or scenes of another size than the model's.
+        DataError: see `measure`.
     """
-    identity = _identity(_provenance(loaded, description_of_data, count, batch_size))
+    about: dict[str, Any] = {"count": count, "batch_size": batch_size, "description_of_data": description_of_data}
+    identity = _identity(_provenance(loaded, **about))
     with output_folder(out, ("metrics.json", "index.html"), overwrite or _holds(out, identity)) as folder:
-        result = measure(
-            loaded,
-            source,
-            count=count,
-            batch_size=batch_size,
-            description_of_data=description_of_data,
-            progress=progress,
-            metrics_csv=metrics_csv,
-        )
-        text = json.dumps(result.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+        result = measure(loaded, source, **about, **how)
         write_page(folder / "index.html", [result], f"{loaded.name}: evaluation")
-        write_text(folder / "metrics.json", text)
+        write_text(folder / "metrics.json", json_text(result.as_json()))
     return result
+
+
+def json_text(values: dict[str, Any]) -> str:
+    """What a file of results holds; NaN is refused."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def measure(
@@ -90,17 +85,30 @@ def measure(
     examples: bool = True,
     bar_name: str = "",
 ) -> ModelResult:
-    """Evaluate a model and write nothing; arguments and errors as in `evaluate`.
+    """Evaluate a model and write nothing.
 
-    `examples`: whether to draw scenes; `bar_name`: what stands before the bar, the model's name if nothing is given.
     Scenes are read, decomposed and forgotten batch by batch, so memory does not grow with their number.
+
+    Args:
+        loaded: the model.
+        source: of the test scenes.
+        count: how many of them.
+        batch_size: scenes at once.
+        description_of_data: what the source is, ready for JSON.
+        progress: show a bar on stderr.
+        metrics_csv: of the training, for the curves.
+        examples: draw the best, median and worst scenes.
+        bar_name: what stands before the bar; the model's name if empty.
+
+    Raises:
+        DataError: fewer scenes than `count`, scenes of another size than the model's, or a damaged metrics.csv.
     """
     if not 1 <= count <= len(source) or batch_size < 1:
         raise DataError(
             f"count must be from 1 to the {len(source):,} scenes there are, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
-    provenance = _provenance(loaded, description_of_data, count, batch_size)
+    provenance = _provenance(loaded, description_of_data=description_of_data, count=count, batch_size=batch_size)
     curves = draw_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
     metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
     health, seconds = Health(), []
@@ -132,8 +140,8 @@ def measure(
 def _holds(out: Path, identity: dict[str, Any]) -> bool:
     """Whether `out` holds the same evaluation, which may be replaced."""
     try:
-        there = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return bool(_identity(there["provenance"]) == json.loads(json.dumps(identity, default=str)))
+        known = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return bool(_identity(known["provenance"]) == json.loads(json.dumps(identity, default=str)))
     except (OSError, ValueError, KeyError, TypeError):  # nothing, damaged or of another program
         return False
 
@@ -153,7 +161,7 @@ def draw_curves(metrics_csv: Path) -> Curves | None:
 def _located(metric: Metric, names: Sequence[str]) -> dict[str, LocatedObject]:
     """How often each object was located, by its name; empty without names or locations."""
     assert isinstance(metric, ObjectLocations)
-    return {names[each.label - 1]: each for each in metric.by_label()} if names else {}
+    return {names[found.label - 1]: found for found in metric.by_label()} if names else {}
 
 
 def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +170,7 @@ def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _provenance(
-    loaded: LoadedModel, description_of_data: dict[str, Any], count: int, batch_size: int
+    loaded: LoadedModel, *, description_of_data: dict[str, Any], count: int, batch_size: int
 ) -> dict[str, dict[str, Any]]:
     device = next(loaded.model.parameters()).device
     setting = loaded.config.get("trainer", {}).get("precision", "auto")

@@ -12,13 +12,13 @@ from unscene.errors import DataError
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.figures import png_bytes, scene_figure
-from unscene.report.results import ExampleScene, Picture, Place, Rank
+from unscene.report.results import ExampleScene, Picture, Rank, SlotLocation
 from unscene.scene import Decomposition, Scene
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
-EACH = 3  # scenes shown of the best, the median and the worst
+PER_RANK = 3  # scenes shown of the best, the median and the worst
 
 
 def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
@@ -45,17 +45,17 @@ def scores_to_rank_by(metrics: dict[str, Metric]) -> tuple[str, list[float | Non
     return "reconstruction_psnr", metrics["reconstruction"].per_image()
 
 
-def chosen_scenes(scores: list[float | None], each: int = EACH) -> list[tuple[Rank, int]]:
+def chosen_scenes(scores: list[float | None], number: int = PER_RANK) -> list[tuple[Rank, int]]:
     """The best, median and worst scenes by score, no scene twice; scenes without a score are passed over.
 
     Returns:
         Pairs of rank and index, the best first; of equal scores the lower index first.
     """
     order = sorted((-score, index) for index, score in enumerate(scores) if score is not None)
-    best = [index for _, index in order[:each]]
-    worst = [index for _, index in order[max(len(order) - each, len(best)) :]]
-    first = max((len(order) - each) // 2, len(best))
-    middle = [index for _, index in order[first : min(first + each, len(order) - len(worst))]]
+    best = [index for _, index in order[:number]]
+    worst = [index for _, index in order[max(len(order) - number, len(best)) :]]
+    first = max((len(order) - number) // 2, len(best))
+    middle = [index for _, index in order[first : min(first + number, len(order) - len(worst))]]
     return [*(("best", i) for i in best), *(("median", i) for i in middle), *(("worst", i) for i in worst)]
 
 
@@ -69,12 +69,14 @@ def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | Non
         picture = Picture(
             png_bytes(scene_figure(scene, decomposition, row)),
             f"Scene {index}: {describe(row)}",
-            places=places(scene, decomposition, row, names),
+            locations=slot_locations(scene, decomposition, row, names),
         )
         yield ExampleScene(index, rank, scores[index], picture)
 
 
-def places(scene: Scene, decomposition: Decomposition, row: int, names: Sequence[str]) -> tuple[Place, ...]:
+def slot_locations(
+    scene: Scene, decomposition: Decomposition, row: int, names: Sequence[str]
+) -> tuple[SlotLocation, ...]:
     """Where the model says that the objects of one scene are, of the slots that win a pixel (the paper's Table 2)."""
     if decomposition.locations is None:
         return ()
@@ -86,7 +88,7 @@ def places(scene: Scene, decomposition: Decomposition, row: int, names: Sequence
         matched, _ = match_locations(np.array([*centres.values()]).reshape(-1, 2), locations)
         named = {int(slot): names[label - 1] for label, slot in zip(centres, matched, strict=True) if slot >= 0}
     return tuple(
-        Place(slot + 1, float(y), float(x), named.get(slot, ""))
+        SlotLocation(slot + 1, float(y), float(x), named.get(slot, ""))
         for slot, (y, x) in enumerate(locations)
         if (labels == slot + 1).any() or slot in named
     )

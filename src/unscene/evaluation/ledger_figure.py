@@ -12,7 +12,7 @@ from PIL import Image
 from unscene.evaluation.example_scenes import read_scenes
 from unscene.evaluation.ledger import scored_entries, stage_checkpoint
 from unscene.evaluation.paper_tables import PaperRow, PaperTable
-from unscene.evaluation.test_data import scenes_to_score
+from unscene.evaluation.test_data import test_source
 from unscene.report.comparison_figure import scenes_png
 from unscene.report.figures import INK, png_bytes, scene_figure
 from unscene.report.metric_descriptions import description_of
@@ -79,19 +79,19 @@ def _weights(runs: Path, row: PaperRow) -> dict[str, Path]:
 
 
 def _first_scenes(model: LoadedModel) -> Scene:
-    source, _ = scenes_to_score(model, None, {})
+    source, _ = test_source(model, None, {})
     return read_scenes(source, range(min(SCENES, len(source))), model.size)
 
 
 def _slots(model: LoadedModel, scene: Scene) -> bytes:
     """Every slot of the first scenes, below one another."""
     decomposition = model.decompose(scene.images)
-    drawn = [Image.open(io.BytesIO(png_bytes(scene_figure(scene, decomposition, i)))) for i in range(len(scene))]
-    whole = Image.new("RGBA", (max(each.width for each in drawn), sum(each.height for each in drawn)))
+    parts = [Image.open(io.BytesIO(png_bytes(scene_figure(scene, decomposition, i)))) for i in range(len(scene))]
+    whole = Image.new("RGBA", (max(part.width for part in parts), sum(part.height for part in parts)))
     top = 0
-    for each in drawn:
-        whole.paste(each, (0, top))
-        top += each.height
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
     file = io.BytesIO()
     whole.save(file, "PNG", optimize=True)
     return file.getvalue()

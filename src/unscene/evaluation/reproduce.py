@@ -29,7 +29,7 @@ from unscene.evaluation.ledger import (
 )
 from unscene.evaluation.ledger_figure import draw_figure
 from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
-from unscene.evaluation.test_data import scenes_to_score
+from unscene.evaluation.test_data import test_source
 from unscene.files import write_bytes
 from unscene.metrics.health import is_decomposing
 from unscene.report.table import Table
@@ -117,11 +117,11 @@ def adopt(queue: Queue, folder: Path) -> Path:
     recipe = read_recipe(values, str(values.get("name", "")))
     differing = f"no row has the model {recipe.model_name}."
     for row in queue.rows.values():
-        wanted = row.resolved(recipe.seed)
+        expected = row.resolved(recipe.seed)
         try:
-            holds_run_of(wanted, folder)
+            holds_run_of(expected, folder)
         except RunError as error:
-            differing = str(error) if wanted.model_name == recipe.model_name else differing
+            differing = str(error) if expected.model_name == recipe.model_name else differing
             continue
         entry = _entry_of_training(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True}
         path = entry_path(queue.results, row, recipe.seed)
@@ -251,7 +251,8 @@ def _curve(run: RunFolder) -> dict[str, list[float | None]]:
     scores = {name: columns[f"val/{name}"] for name in CURVE if f"val/{name}" in columns}
     steps = sorted({float(step) for points in scores.values() for step in points[:, 0]})
     minutes = {float(step): float(seconds) / 60 for step, seconds in clock}
-    curve: dict[str, list[float | None]] = {"step": [*steps], "minutes": [round(minutes[step], 2) for step in steps]}
+    curve: dict[str, list[float | None]] = {"step": [*map(int, steps)]}
+    curve["minutes"] = [round(minutes[step], 2) for step in steps]
     for name, points in scores.items():
         at = {float(step): float(value) for step, _, value in points}
         curve[name] = [_rounded(at.get(step)) for step in steps]
@@ -274,7 +275,7 @@ def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[
 def _scores_of(weights: Path, progress: bool) -> dict[str, Any]:
     """Health and scores of a run's best weights, or of a checkpoint, on its recipe's test scenes."""
     loaded = load(weights)
-    source, described = scenes_to_score(loaded, None, {})
+    source, described = test_source(loaded, None, {})
     result = measure(
         loaded, source, count=len(source), description_of_data=described, progress=progress, examples=False
     )
@@ -283,8 +284,8 @@ def _scores_of(weights: Path, progress: bool) -> dict[str, Any]:
         "collapsed": not is_decomposing(result.verdict),
         "verdict": result.verdict,
         "health": {name: _rounded(value) for name, value in result.health.items()},
-        "metrics": {name: _rounded(value) for name, value in result.metrics.items()},
-        "located_objects": {name: asdict(each) for name, each in result.located.items()},
+        "metrics": {name: _rounded(value) for name, value in result.metrics.items() if name != "ms_per_image"},
+        "located_objects": {name: asdict(found) for name, found in result.located.items()},
         "scored": {
             "scenes": len(source),
             "data": {name: value for name, value in described.items() if name in ("source", "seed", "count", "size")},

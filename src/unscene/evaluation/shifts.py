@@ -8,29 +8,62 @@ index.html     the page: the table, and the first scenes of each test set as the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unscene.data import SOURCES, Source, shifts_of
+from unscene.data import SOURCES, shifts_of
 from unscene.errors import RecipeError, did_you_mean
 from unscene.evaluation.compare import draw_scenes
-from unscene.evaluation.evaluate import measure
-from unscene.evaluation.test_data import scenes_to_score
+from unscene.evaluation.evaluate import json_text, measure
+from unscene.evaluation.test_data import test_source
 from unscene.files import output_folder, write_text
 from unscene.report.page import page_text, scenes_in_words
-from unscene.report.shift_table import changes_in_words, shift_table
-from unscene.report.shifted_evaluation import NONE, ShiftedEvaluation, ShiftResult
+from unscene.report.results import ModelResult, Picture
+from unscene.report.table import Row, Table
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
+SCHEMA = 1  # of shifts.json; raised whenever a name in it changes its meaning
+NONE = "none"  # the name of the test set without a shift
+
 _FILES = ("shifts.json", "index.html")
+_COLUMNS = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
 _SHOWN = 6  # scenes of each test set on the page, the first ones
 
 Shifts = Mapping[str, Mapping[str, Any]]  # changes of the data's settings, by the shift's name
+
+
+@dataclass(frozen=True)
+class ShiftedEvaluation:
+    """A model on its test set, and on shifted ones.
+
+    Attributes:
+        name: of the model's recipe.
+        table: a row for each test set, `NONE` first.
+        results: the evaluations, under the names of the table.
+        scenes: the first scenes of each, see `unscene.report.comparison_figure`.
+    """
+
+    name: str
+    table: Table
+    results: tuple[ModelResult, ...]
+    scenes: tuple[Picture, ...]
+
+    @property
+    def scored(self) -> str:
+        """Which scenes were scored, in words."""
+        return f"{scenes_in_words(self.results[0].provenance['data'])}; and as many of each shift"
+
+    def as_json(self) -> dict[str, Any]:
+        """What shifts.json holds; pictures are left out."""
+        rows = [
+            {"shift": row.name, **row.as_json(), "evaluation": result.as_json()}
+            for row, result in zip(self.table.rows, self.results, strict=True)
+        ]
+        return {"schema": SCHEMA, "name": self.name, "shifts": rows}
 
 
 def chosen_shifts(loaded: LoadedModel, word: str) -> dict[str, Mapping[str, Any]]:
@@ -94,42 +127,54 @@ def evaluate_shifts(
         DataError: no scene, or scenes of another size than the model's.
     """
     sets = {
-        name: scenes_to_score(loaded, None, {**(changes or {}), **shift})
-        for name, shift in {NONE: {}, **shifts}.items()
+        name: test_source(loaded, None, {**(changes or {}), **shift}) for name, shift in {NONE: {}, **shifts}.items()
     }
     with output_folder(out, _FILES, overwrite) as folder:
-        rows = (
-            _scored(loaded, name, dict(shifts.get(name, {})), *scenes, batch_size=batch_size, progress=progress)
-            for name, scenes in sets.items()
-        )
-        evaluation = ShiftedEvaluation(loaded.name, tuple(rows))
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False}
+        results: list[ModelResult] = []
+        rows, scenes = [], []
+        for name, (source, described) in sets.items():
+            shift = dict(shifts.get(name, {}))
+            model, note = _with_slots_for(loaded, shift.get("max_objects"))
+            result = measure(model, source, count=len(source), description_of_data=described, bar_name=name, **how)
+            if shift:  # what a paper reports is of the test set without a shift
+                about = (result.recipe.get("about") or {}) | {"reported": {}}
+                result = replace(result, recipe=result.recipe | {"about": about})
+            results.append(replace(result, name=name))
+            rows.append(_row(results[-1], results[0], shift, _slots(model), note))
+            scenes.append(draw_scenes({model.name: model}, source, min(_SHOWN, len(source))))
+        evaluation = ShiftedEvaluation(loaded.name, _table(rows), tuple(results), tuple(scenes))
         _write(evaluation, folder)
     return evaluation
 
 
-def _scored(
-    loaded: LoadedModel,
-    name: str,
-    shift: dict[str, Any],
-    source: Source,
-    described: dict[str, Any],
-    **how: Any,
-) -> ShiftResult:
-    """The row of one test set; `how` is handed on to `measure`."""
-    model, note = _with_slots_for(loaded, shift.get("max_objects"))
-    result = measure(
-        model, source, count=len(source), description_of_data=described, examples=False, bar_name=name, **how
+def _row(result: ModelResult, unshifted: ModelResult, shift: dict[str, Any], slots: int | None, note: str) -> Row:
+    here, there = result.metrics.get("ari_fg"), unshifted.metrics.get("ari_fg")
+    change = None if result is unshifted or here is None or there is None else here - there
+    return Row(
+        result.name,
+        {"slots": slots, "ari_fg_change": change, **result.metrics},
+        facts={"changes": shift, "note": note},
+        details=(changes_in_words(shift),) if shift else (),
     )
-    recipe = result.recipe
-    if shift:  # what a paper reports is of the test set without a shift
-        recipe = recipe | {"about": (recipe.get("about") or {}) | {"reported": {}}}
-    return ShiftResult(
-        result=replace(result, name=name, recipe=recipe),
-        changes=shift,
-        slots=_slots(model),
-        note=note,
-        scenes=draw_scenes({model.name: model}, source, min(_SHOWN, len(source))),
-    )
+
+
+def _table(rows: list[Row]) -> Table:
+    """The columns in which there is a number."""
+    columns = tuple(name for name in _COLUMNS if any(row.values.get(name) is not None for row in rows))
+    notes = tuple(f"{row.name}: {row.facts['note']}" for row in rows if row.facts["note"])
+    return Table("shift", columns, tuple(rows), frozenset(columns), notes)
+
+
+def changes_in_words(changes: Mapping[str, object]) -> str:
+    """`min_objects 7, shapes cone`; empty for none."""
+    return ", ".join(f"{name} {_in_words(value)}" for name, value in changes.items())
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedModel, str]:
@@ -155,15 +200,17 @@ def _slots(loaded: LoadedModel) -> int | None:
 
 
 def _write(evaluation: ShiftedEvaluation, folder: Path) -> None:
+    names = [row.name for row in evaluation.table.rows]
     page = page_text(
-        "shifts.html.j2",
+        "table.html.j2",
         f"{evaluation.name}: shifted test sets",
-        [row.result for row in evaluation.rows],
-        evaluation=evaluation,
-        columns=shift_table(evaluation),
-        changes_in_words=changes_in_words,
-        data=scenes_in_words(evaluation.data),
+        evaluation.results,
+        heading="Shift by shift",
+        intro=f"{evaluation.scored}.",
+        table=evaluation.table,
+        footnote="ARI change: less the ARI without a shift. - does not apply.",
+        curves=None,
+        pictures=list(zip(names, evaluation.scenes, strict=True)),
     )
-    text = json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
     write_text(folder / "index.html", page)
-    write_text(folder / "shifts.json", text)
+    write_text(folder / "shifts.json", json_text(evaluation.as_json()))

@@ -15,7 +15,7 @@ _ROUNDS, _FEWEST = 15, 3
 _SECONDS = 10.0  # for each model; then no further round begins
 
 
-def seconds_by_turns(models: Sequence[LoadedModel], images: Tensor) -> list[list[float]]:
+def interleaved_timings(models: Sequence[LoadedModel], images: Tensor) -> list[list[float]]:
     """Return the seconds that each model takes for a batch, a number a round.
 
     A shared machine is now fast, now slow: so all models take their turn in every round, after one that warms up.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
 
-def scenes_to_score(loaded: LoadedModel, file: Path | None, changes: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+def test_source(loaded: LoadedModel, file: Path | None, changes: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
     """Return the source of the scenes, and what it is, ready for JSON.
 
     Args:

@@ -17,7 +17,7 @@ from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.output_names import NamedImage
 from unscene.report.overlay import overlay
-from unscene.report.results import Picture, Place
+from unscene.report.results import Picture, SlotLocation
 from unscene.report.slot_colours import label_map_palette
 
 SUFFIXES = (".overlay.png", ".masks.png", ".npz")
@@ -76,17 +76,17 @@ def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects)
         image.save(file, "PNG")
     else:
         image.save(file, "JPEG", quality=85)
-    places: tuple[Place, ...] = ()
+    locations: tuple[SlotLocation, ...] = ()
     if found.locations is not None:
         rows = zip(found.slots.tolist(), found.locations.tolist(), strict=True)
-        places = tuple(Place(slot, y, x) for slot, (y, x) in rows)
+        locations = tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows)
     count = f"{objects} object{'' if objects == 1 else 's'}"
     return Picture(
         file.getvalue(),
         alt=f"{name.file_name} with the masks and boxes of {count}.",
         caption=f"{name.file_name}: {count}",
         link=quote(f"{name.stem}.overlay.png"),
-        places=places,
+        locations=locations,
     )
 
 

@@ -81,7 +81,8 @@ class AdjustedRandIndex:
     The variant is also the name of the mean in `compute`:
         ari_fg: the pixels of true objects; the predicted label is the argmax over all K slots, background included.
             `ari_fg_images` is the number of counted images (an image without an object is not counted), and
-            `ari_fg_deepmind_nan` the number of all images for which DeepMind's formula is NaN.
+            `ari_fg_deepmind_nan` the number of all images for which DeepMind's formula is NaN. `ari_fg_several` is the
+            mean over the images of two objects or more: a lone object that is left to the background has an index of 1.
         ari_fg_objects: the same pixels, but only the objects' slots compete (ties to the first slot). Far above
             `ari_fg`, the masks are soft: objects are found, but lose their pixels to the background.
         ari: all pixels, the background being one object, and all K slots.
@@ -89,6 +90,7 @@ class AdjustedRandIndex:
 
     variant: Variant = "ari_fg"
     scores: list[float | None] = field(default_factory=list, init=False)
+    several: list[float | None] = field(default_factory=list, init=False)  # the scores of images of several objects
     labelled_images: int = field(default=0, init=False)
     deepmind_nan: int = field(default=0, init=False)
 
@@ -104,13 +106,17 @@ class AdjustedRandIndex:
             table = table[:, 1:]  # the pixels of true objects
             self.deepmind_nan += int(deepmind_formula_is_nan(table).sum())
         self.labelled_images += len(table)
-        self.scores += _scores(table)
+        scores = _scores(table)
+        self.scores += scores
+        objects: list[int] = (table.sum(dim=2) > 0).sum(dim=1).tolist()
+        self.several += [score if number > 1 else None for score, number in zip(scores, objects, strict=True)]
 
     def compute(self) -> dict[str, float | int | None]:
         values: dict[str, float | int | None] = {self.variant: mean_of_counted(self.scores)}
         if self.variant == "ari_fg":
             labelled = self.labelled_images > 0
             values["ari_fg_images"] = sum(score is not None for score in self.scores) if labelled else None
+            values["ari_fg_several"] = mean_of_counted(self.several)
             values["ari_fg_deepmind_nan"] = self.deepmind_nan if labelled else None
         return values
 
@@ -123,6 +129,7 @@ class AdjustedRandIndex:
                 f"{other.variant} cannot be merged with {self.variant}. Merge a metric with its own kind."
             )
         self.scores += other.scores
+        self.several += other.several
         self.labelled_images += other.labelled_images
         self.deepmind_nan += other.deepmind_nan
 

@@ -83,8 +83,8 @@ def check_masks(decomposition: Decomposition) -> None:
         )
 
 
-def _num_labels(labels: Tensor, wanted: int | None, name: str) -> int:
-    """The number of labels from 0 to the largest, or the wanted number, if all labels fit in it."""
+def _num_labels(labels: Tensor, limit: int | None, name: str) -> int:
+    """The number of labels from 0 to the largest, or the limit, if all labels fit in it."""
     if labels.dtype.is_floating_point or labels.dtype.is_complex:
         raise DataError(f"{name} must be integers, but are {labels.dtype}. Convert them with .long().")
     lowest, highest = (int(label) for label in labels.aminmax()) if labels.numel() else (0, 0)
@@ -92,6 +92,6 @@ def _num_labels(labels: Tensor, wanted: int | None, name: str) -> int:
         raise DataError(
             f"{name} must be 0 (background) or more, but hold {lowest}. Give such pixels a label of their own."
         )
-    if wanted is not None and labels.numel() and highest >= wanted:
-        raise DataError(f"{name} must be under {wanted}, but hold {highest}. Count {highest + 1} labels.")
-    return highest + 1 if wanted is None else wanted
+    if limit is not None and labels.numel() and highest >= limit:
+        raise DataError(f"{name} must be under {limit}, but hold {highest}. Count {highest + 1} labels.")
+    return highest + 1 if limit is None else limit

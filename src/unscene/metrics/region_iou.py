@@ -113,9 +113,9 @@ class PolarityIoU:
         outside_of_first, inside_of_first = whole[:, 1:].sum(dim=1), inside[:, 1:].sum(dim=1)
         rest = inside_of_first / (counted + outside_of_first - inside_of_first).clamp_min(1)
         first = inside[:, 0] / (counted + whole[:, 0] - inside[:, 0]).clamp_min(1)
-        for pixels, of_first, of_rest in zip(counted.tolist(), first.tolist(), rest.tolist(), strict=True):
-            self.either.append(max(of_first, of_rest) if pixels else None)
-            self.stated.append(of_rest if pixels and states else None)  # the table's first slot is the background's
+        for pixels, iou_first, iou_rest in zip(counted.tolist(), first.tolist(), rest.tolist(), strict=True):
+            self.either.append(max(iou_first, iou_rest) if pixels else None)
+            self.stated.append(iou_rest if pixels and states else None)  # the table's first slot is the background's
 
     def compute(self) -> dict[str, float | int | None]:
         return {"iou_polarity": mean_of_counted(self.either), "iou_foreground": mean_of_counted(self.stated)}

@@ -66,8 +66,8 @@ def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
     rows = ceil(len(names) / columns)
     size = (columns * _PANEL[0], rows * _PANEL[1])
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, place)
+    for number, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, number)
         _draw_series(axes, series[name], _BLUE if name.startswith("val/") else _ORANGE)
         axes.set_title(name, fontsize=11, color=ink, loc="left", fontweight="bold")
         _draw_axes(axes, clock, ink)
@@ -91,7 +91,7 @@ def _worth_drawing(series: Series) -> Series:
 
 def time_unit(longest: float) -> tuple[int, str]:
     """How many seconds the unit has in which times up to `longest` seconds are written, and its name."""
-    return next((each for each in (_DAYS, _HOURS, _MINUTES) if longest >= 2 * each[0]), (1, "seconds"))
+    return next((unit for unit in (_DAYS, _HOURS, _MINUTES) if longest >= 2 * unit[0]), (1, "seconds"))
 
 
 def _rank(name: str) -> int:

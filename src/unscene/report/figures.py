@@ -180,8 +180,8 @@ def _laid_out(rows: list[list[Panel]], columns: int, aspect: float) -> Figure:
         below -= title + panel_height
         for column, panel in enumerate(row):
             left = _EDGE + column * (panel_width + _GAP)
-            place = (left / width, below / height, panel_width / width, panel_height / height)
-            _draw(figure.add_axes(place), panel)
+            rectangle = (left / width, below / height, panel_width / width, panel_height / height)
+            _draw(figure.add_axes(rectangle), panel)
         below -= _GAP
     return figure
 

@@ -44,6 +44,11 @@ DESCRIPTIONS: dict[str, Description] = {
         headline=True,
         short=("ARI", "fg"),
     ),
+    "ari_fg_several": Description(
+        "ARI, several objects",
+        "The foreground ARI of images of two objects or more: a lone object left to the background has 1.",
+        short=("ARI", "several"),
+    ),
     "ari_fg_images": Description("ARI, images counted", "Images with at least one object's pixel.", 0, better=""),
     "ari_fg_deepmind_nan": Description(
         "ARI, images others leave out", "Images for which DeepMind's formula gives NaN; ours counts them.", 0, better=""
@@ -150,20 +155,31 @@ DESCRIPTIONS: dict[str, Description] = {
         0,
         short=("decomposing", "images/s"),
     ),
+    # of health
+    "largest_slot": Description(
+        "Largest slot",
+        "Share of the foreground that its largest slot holds; near 1, all objects are in one slot.",
+        better="",
+    ),
+    "slots_used": Description(
+        "Slots used", "Slots of the foreground that hold more than half a percent of the image.", better=""
+    ),
+    "foreground": Description("Foreground", "Share of the image that the foreground's slots hold.", better=""),
+    "foreground_won": Description(
+        "Foreground won",
+        "Share of the pixels in which an object's slot is the largest; near 0, no object is found.",
+        better="",
+    ),
+    "background": Description(
+        "Background", "Share of the image that the background's slot holds; near 1, no object is found.", better=""
+    ),
+    "decided": Description(
+        "Decided",
+        "Share of a pixel that its largest slot holds, mean over the pixels; near 1, masks are sharp.",
+        better="",
+    ),
+    "boxes": Description("Boxes", "Valid boxes an image.", better=""),
 }
-
-
-HEALTH: dict[str, str] = {
-    "largest_slot": "Share of the foreground that its largest slot holds; near 1, all objects are in one slot.",
-    "slots_used": "Slots of the foreground that hold more than half a percent of the image.",
-    "foreground": "Share of the image that the foreground's slots hold.",
-    "foreground_won": "Share of the pixels in which an object's slot is the largest; near 0, no object is found.",
-    "background": "Share of the image that the background's slot holds; near 1, no object is found.",
-    "decided": "Share of a pixel that its largest slot holds, mean over the pixels; near 1, masks are sharp.",
-    "boxes": "Valid boxes an image.",
-}
-
-NOT_APPLICABLE = "not applicable"
 
 
 def description_of(name: str) -> Description:
@@ -174,7 +190,7 @@ def description_of(name: str) -> Description:
 def shown(name: str, value: float | int | None) -> str:
     """A value as it stands on the page; None is not applicable."""
     if value is None:
-        return NOT_APPLICABLE
+        return "not applicable"
     described = description_of(name)
     sign = "+" if described.signed else ""
     return f"{value:{sign},.{described.decimals}f}{' ' * bool(described.unit)}{described.unit}"

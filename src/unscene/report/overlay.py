@@ -43,19 +43,19 @@ def overlay(
         ShapeError: the axes do not fit, a label is not in 0..255, or there are not as many texts as boxes.
     """
     size = check_shape(image, "H W 3", "image")
-    drawn: NDArray[np.uint8] = image.copy()
+    result: NDArray[np.uint8] = image.copy()
     if stroke is None:
         stroke = max(1, round(min(size["H"], size["W"]) / 300))
     if labels is not None:
         check_shape(labels, f"{size['H']} {size['W']}", "labels")
-        drawn = _tinted(drawn, _as_bytes(labels), tint, stroke)
+        result = _tinted(result, _as_bytes(labels), tint, stroke)
     if boxes is not None:
         numbers = check_shape(boxes, "N 4", "boxes")["N"]
         texts = [str(number + 1) for number in range(numbers)] if texts is None else texts
         if len(texts) != numbers:
             raise ShapeError(f"texts must be one for each of the {numbers} boxes, but are {len(texts)}.")
-        drawn = _with_boxes(drawn, boxes, texts, stroke)
-    return drawn
+        result = _with_boxes(result, boxes, texts, stroke)
+    return result
 
 
 def _as_bytes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:

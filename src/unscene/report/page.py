@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from unscene.files import write_text
-from unscene.report.metric_descriptions import HEALTH, NOT_APPLICABLE, description_of, shown
+from unscene.report.metric_descriptions import description_of, shown
 from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
+from unscene.report.table import Row, Table
 
 LARGEST_PAGE = 8_000_000  # bytes
 _FOR_PICTURES = LARGEST_PAGE * 0.94 * 3 / 4  # base64 writes 4 characters for 3 bytes
@@ -78,8 +79,8 @@ def page_text(
         names=display_names(results),
         headlines=[_headline(result) for result in results],
         summaries=[_summary(result) for result in results],
-        metrics=_metric_rows(results),
-        healths=_health_rows(results),
+        metrics=_table(results, "metrics"),
+        health=_table(results, "health"),
         ranks=[_by_rank(result) for result in results],
         provenance=_provenance_rows(results),
         recipes=[json.dumps(result.recipe, indent=2, ensure_ascii=False, default=str) for result in results],
@@ -136,29 +137,12 @@ def scenes_in_words(data: dict[str, Any]) -> str:
     return ", ".join([*parts, *([f"seed {data['seed']}"] if "seed" in data else [])])
 
 
-def _metric_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
-    names = dict.fromkeys(name for result in results for name in result.metrics)
-    return [
-        {
-            "name": name,
-            "described": description_of(name),
-            "values": [shown(name, result.metrics.get(name)) for result in results],
-            "papers": [shown(name, result.reported[name]) if name in result.reported else "" for result in results],
-        }
-        for name in names
-    ]
-
-
-def _health_rows(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
-    names = dict.fromkeys(name for result in results for name in result.health)
-    return [
-        {
-            "label": name.replace("_", " ").capitalize(),
-            "explanation": HEALTH.get(name, ""),
-            "values": [f"{result.health[name]:.3f}" if name in result.health else NOT_APPLICABLE for result in results],
-        }
-        for name in names
-    ]
+def _table(results: Sequence[ModelResult], part: Literal["metrics", "health"]) -> Table:
+    """A row for each model; the page shows it with a column for each."""
+    values = [getattr(result, part) for result in results]
+    columns = tuple(dict.fromkeys(name for numbers in values for name in numbers))
+    rows = (Row(result.name, numbers, result.reported) for result, numbers in zip(results, values, strict=True))
+    return Table("model", columns, tuple(rows))
 
 
 def _by_rank(result: ModelResult) -> list[tuple[str, list[ExampleScene]]]:
@@ -168,15 +152,15 @@ def _by_rank(result: ModelResult) -> list[tuple[str, list[ExampleScene]]]:
 def _provenance_rows(results: Sequence[ModelResult]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Section -> field -> one text a model."""
     flat = [{part: dict(_flat(fields)) for part, fields in result.provenance.items()} for result in results]
-    parts = dict.fromkeys(part for each in flat for part in each)
+    parts = dict.fromkeys(part for sections in flat for part in sections)
     return [
-        (part, [(name, [each.get(part, {}).get(name, "") for each in flat]) for name in _names(flat, part)])
+        (part, [(name, [sections.get(part, {}).get(name, "") for sections in flat]) for name in _names(flat, part)])
         for part in parts
     ]
 
 
 def _names(flat: list[dict[str, dict[str, str]]], part: str) -> Iterable[str]:
-    return dict.fromkeys(name for each in flat for name in each.get(part, {}))
+    return dict.fromkeys(name for sections in flat for name in sections.get(part, {}))
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
@@ -184,14 +168,14 @@ def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
     nested: Iterable[tuple[str, Any]] | None = None
     if isinstance(value, dict):
         nested = value.items()
-    elif isinstance(value, list | tuple) and any(isinstance(each, dict | list | tuple) for each in value):
-        nested = ((str(number), each) for number, each in enumerate(value, start=1))
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict | list | tuple) for item in value):
+        nested = ((str(number), item) for number, item in enumerate(value, start=1))
     if nested is not None:
-        for key, each in nested:
-            yield from _flat(each, f"{name}.{key}" if name else str(key))
+        for key, item in nested:
+            yield from _flat(item, f"{name}.{key}" if name else str(key))
         return
     if isinstance(value, list | tuple):
-        value = ", ".join(str(each) for each in value)
+        value = ", ".join(map(str, value))
     yield name, "none" if value is None else str(value)
 
 
@@ -203,7 +187,7 @@ def _reduced(
         factor = 0.9 * sqrt(_FOR_PICTURES / size)
         results = [_result_reduced(result, factor) for result in results]
         sections = [
-            replace(section, pictures=tuple(_picture_reduced(each, factor) for each in section.pictures))
+            replace(section, pictures=tuple(_picture_reduced(picture, factor) for picture in section.pictures))
             for section in sections
         ]
     return results, sections
@@ -211,7 +195,7 @@ def _reduced(
 
 def _picture_bytes(results: Sequence[ModelResult], sections: Sequence[Section]) -> int:
     scenes = sum(len(scene.picture.data) for result in results for scene in result.scenes)
-    curves = sum(len(each.curves.light) + len(each.curves.dark) for each in results if each.curves)
+    curves = sum(len(result.curves.light + result.curves.dark) for result in results if result.curves)
     return scenes + curves + sum(len(picture.data) for section in sections for picture in section.pictures)
 
 

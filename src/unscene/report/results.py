@@ -14,7 +14,7 @@ Rank = Literal["best", "median", "worst"]
 
 
 @dataclass(frozen=True)
-class Place:
+class SlotLocation:
     """Where a model says that an object is.
 
     Attributes:
@@ -39,14 +39,14 @@ class Picture:
         alt: what is seen, for those who do not see it.
         caption: one line below it; empty for none.
         link: relative address of the full image; empty for none.
-        places: of the objects in it, for a table; empty for a model without locations.
+        locations: of the objects in it, for a table; empty for a model without locations.
     """
 
     data: bytes
     alt: str
     caption: str = ""
     link: str = ""
-    places: tuple[Place, ...] = ()
+    locations: tuple[SlotLocation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ class ModelResult:
             "reported": self.reported,
             "health": self.health,
             "verdict": self.verdict,
-            "located_objects": {name: asdict(each) for name, each in self.located.items()},
+            "located_objects": {name: asdict(located) for name, located in self.located.items()},
             "ranked_by": self.ranked_by,
-            "scenes": [{"index": each.index, "rank": each.rank, "score": each.score} for each in self.scenes],
+            "scenes": [{"index": scene.index, "rank": scene.rank, "score": scene.score} for scene in self.scenes],
             "provenance": self.provenance,
             "recipe": self.recipe,
         }

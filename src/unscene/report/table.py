@@ -93,7 +93,7 @@ class Table:
 
         A line `paper` below a row holds what its paper reports. Columns that do not fit follow in a further block.
         """
-        headings = [each.heading for each in self.described()]
+        headings = [column.heading for column in self.described()]
         rows = [["", *(f"{heading[0]} " for heading in headings)]]
         rows += [[self.label, *(f"{heading[1]} " for heading in headings)]]
         for row, cells in zip(self.rows, self.cells(), strict=True):
@@ -108,7 +108,7 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown; the paper's number stands behind ours."""
-        headings = [" ".join(filter(None, each.heading)) for each in self.described()]
+        headings = [" ".join(filter(None, column.heading)) for column in self.described()]
         lines = [f"| {' | '.join([self.label, *headings])} |", f"|{'---|' * (1 + len(headings))}"]
         for row, cells in zip(self.rows, self.cells(), strict=True):
             texts = [f"{cell.text} (paper {cell.paper})" if cell.paper else cell.text for cell in cells]

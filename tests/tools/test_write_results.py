@@ -1,0 +1,53 @@
+"""write_results: a number that is printed in the documents is the ledger's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("write_results", ROOT / "tools" / "write_results.py")
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
+
+
+@pytest.mark.parametrize("path", tool.markdown_files(), ids=lambda path: path.name)
+def test_every_marked_number_is_the_ledgers(path):
+    text = path.read_text(encoding="utf-8")
+    assert tool.written(text) == text, f"{path.name} differs from results/: run python tools/write_results.py"
+
+
+def test_the_summary_is_that_of_the_entries():
+    from unscene.evaluation.ledger import summary
+    from unscene.evaluation.paper_tables import paper_tables
+
+    known = json.loads((ROOT / "results" / "summary.json").read_text(encoding="utf-8"))
+    assert summary(ROOT / "results", paper_tables().values()) == known
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two seeds of one row."""
+    folder = tmp_path / "elm_table1" / "multi_dsprites"
+    folder.mkdir(parents=True)
+    for seed, ari in enumerate((0.7, 0.8)):
+        entry = {"schema": 1, "seed": seed, "collapsed": False, "minutes": 10.0, "metrics": {"ari_fg": ari}}
+        (folder / f"seed-{seed}.json").write_text(json.dumps(entry))
+    return tmp_path
+
+
+def test_a_number_and_a_table_are_filled_in_and_stay(results):
+    number = "ARI <!-- result: elm_table1/multi_dsprites/ari_fg -->old<!-- end -->, and"
+    filled = tool.written(number, results)
+    assert filled == "ARI <!-- result: elm_table1/multi_dsprites/ari_fg -->0.750 ± 0.071<!-- end -->, and"
+    table = tool.written("<!-- results: elm_table1 -->\n<!-- end of results -->", results)
+    assert "| 2 | 1.00 | 10.0 | 0.750 ± 0.071 (paper 0.621) |" in table
+    assert tool.written(table, results) == table
+
+
+def test_a_marker_that_names_nothing_is_an_error(results):
+    with pytest.raises(KeyError):
+        tool.written("<!-- result: elm_table1/flowers/ari_fg -->1<!-- end -->", results)

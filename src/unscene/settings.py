@@ -20,10 +20,10 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
@@ -33,6 +33,7 @@ from unscene.plain_yaml import read_number, read_yaml
 Values = dict[str, Any]
 T = TypeVar("T")
 
+NonEmptyText = Annotated[str, Field(min_length=1)]
 _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping"}
 _WORDS |= dict.fromkeys((tuple, list), "a list")
@@ -67,6 +68,23 @@ def settings_dataclass(cls: type[T]) -> type[T]:
 
     checked.__init__ = checked_init
     return typing.cast(type[T], checked)
+
+
+def distinct_names(known: Iterable[str]) -> AfterValidator:
+    """A constraint on a tuple of text: one or more of these names, each once."""
+    choices = list(known)
+
+    def check(names: Sequence[str]) -> Sequence[str]:
+        unknown = next((name for name in names if name not in choices), None)
+        if unknown is not None:
+            raise RecipeError(
+                f"must be of {', '.join(choices)}, not {_shown(unknown)}.{did_you_mean(unknown, choices)}"
+            )
+        if not names or len(set(names)) < len(names):
+            raise RecipeError(f"must be one or more of {', '.join(choices)}, each once, not [{', '.join(names)}].")
+        return names
+
+    return AfterValidator(check)
 
 
 class Word(str):
@@ -228,6 +246,8 @@ def _message(error: ValidationError, settings_class: Any, section: str) -> str:
     kinds, value = {detail["type"] for detail in of_it}, of_it[0]["input"]
     if "value_error" in kinds:
         reason = str(of_it[0]["ctx"]["error"])
+        if not _is_settings(_bare(hint)):  # a constraint of one setting
+            return f"{name} {reason}"
         if not name or reason.startswith(f"{section}."):
             return reason
         return f"{name}{'.' if reason.split()[0] in _hints(_bare(hint)) else ': '}{reason}"
@@ -238,6 +258,8 @@ def _message(error: ValidationError, settings_class: Any, section: str) -> str:
         return f"{settings_class.__name__} has no setting '{name}'.{known}"
     if "json_invalid" in kinds:
         return f"'{section}' holds text that is not Unicode."
+    if value == "" and "string_too_short" in kinds:
+        return f"{name} is empty. Give it a value{f': --{name} VALUE' if section else ''}."
     if value is None:
         return f"{name} is empty. Give it a value, or leave it out."
     if "finite_number" in kinds and int not in _kinds(hint):

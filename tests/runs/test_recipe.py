@@ -81,7 +81,7 @@ def test_a_misspelt_setting_names_the_nearest(changes, message):
         ({"optimizer.groups": 3}, r"optimizer\.groups must be a mapping, not 3"),
         ({"optimizer": None}, r"'optimizer' holds settings, it cannot be None"),
         ({"validation": [1]}, r"'validation' holds settings, it cannot be \[1\]"),
-        ({"validation.count": 0}, r"validation: multi_dsprites: count must be 1 or more"),
+        ({"validation.count": 0}, r"validation\.count must be 1 or more, not 0"),
         ({"model.normalise": "imagnet"}, r"model\.normalise must be true or false or one of imagenet, not imagnet"),
         (
             {"model.backbone.pretrained": True, "model.backbone.width": 64},

@@ -8,13 +8,13 @@ The images and splits are torchvision's `Flowers102`; the segmentations are an a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import NonNegativeInt, PositiveInt
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
@@ -22,7 +22,8 @@ from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind
 from unscene.data.indices import checked_indices, resolve_range
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError
+from unscene.settings import NonEmptyText, settings_dataclass
 
 SEGMENTATIONS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102segmentations.tgz"
 SEGMENTATIONS_MD5 = "51375996b6c4f367a4b9f4492d7ecef5"
@@ -33,7 +34,7 @@ FAR_FROM_BLUE = 60.0
 _REMEMBERED_BYTES = 2**30
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class FlowersSettings:
     """Which flowers.
 
@@ -51,22 +52,13 @@ class FlowersSettings:
         RecipeError: a value is impossible.
     """
 
-    root: str = "data"
+    root: NonEmptyText = "data"
     split: Literal["train", "validation", "test"] = "train"
-    count: int = 0
-    size: int = 128
+    count: NonNegativeInt = 0
+    size: PositiveInt = 128
     mask: Literal["redo", "distance"] = "redo"
     download: bool = False
     fit: ClassVar[FitKind] = "crop"  # of `fit_image`: what `decompose` does to other images
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.count < 0 or not self.root:
-            raise RecipeError(
-                "flowers: size must be 1 or more, count 0 or more and root a folder, not "
-                f"{self.size}, {self.count} and {self.root!r}."
-            )
-        if self.split not in SPLITS:
-            raise RecipeError(f"flowers: split is one of {', '.join(SPLITS)}, not {self.split!r}.")
 
 
 class Flowers:

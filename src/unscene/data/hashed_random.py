@@ -6,8 +6,13 @@ needs all those before it.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of a generated data set
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -9,17 +9,18 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import PositiveInt
 
-from unscene.data.image_resize import FitKind, check_fit, fit_image
+from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.indices import checked_indices
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError
+from unscene.settings import NonEmptyText, settings_dataclass
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -30,7 +31,7 @@ _SHOWN = 5  # names in a message
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ImageFolderSettings:
     """Which images, and how they are brought to the model's size.
 
@@ -44,15 +45,10 @@ class ImageFolderSettings:
         RecipeError: a value is impossible.
     """
 
-    folder: str
-    size: int = 64
+    folder: NonEmptyText
+    size: PositiveInt = 64
     skip_damaged: bool = False
     fit: FitKind = "crop"
-
-    def __post_init__(self) -> None:
-        if not self.folder:
-            raise RecipeError("images: folder is empty. Name the folder of your images with --data.folder.")
-        check_fit(self.size, self.fit)
 
 
 class ImageFolder:

@@ -6,27 +6,18 @@ the one of five random positions where it hides least; here all positions are as
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from unscene.data.hashed_random import uniform_draws
-from unscene.errors import RecipeError
 
-SMALLEST_CROP = 0.25  # of the side; the work for one sprite grows with its inverse squared
+CropShare = Annotated[float, Field(ge=0.25, le=1)]  # of the side; the work for a sprite grows as 1 / share ** 2
+OccluderShare = Annotated[float, Field(ge=0, le=1)]
 
 _STREAM = 0x8F63_6C75_6465_7273  # with its top bit set it differs from every data set's seed, below 2**63
-
-
-def check_view(source: str, crop: float, occluder: float) -> None:
-    """Check the settings `crop` and `occluder` of a source.
-
-    Raises:
-        RecipeError: one is out of its range.
-    """
-    if not SMALLEST_CROP <= crop <= 1:
-        raise RecipeError(f"{source}: crop must be from {SMALLEST_CROP} to 1 (all of it), but is {crop}.")
-    if not 0 <= occluder <= 1:
-        raise RecipeError(f"{source}: occluder must be from 0 (none) to 1, but is {occluder}.")
 
 
 def occlude(

@@ -199,26 +199,23 @@ def test_objects_have_their_colours():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"count": 0}, "count must be 1 or more, but is 0"),
-        ({"seed": -1}, "seed must be 0 or more"),
-        ({"size": 8}, "size must be 16 or more pixels, but is 8"),
-        (
-            {"min_objects": 7},
-            r"0 <= min_objects <= max_objects and 1 <= max_objects <= 10 must hold, but they are 7 and 6",
-        ),
-        ({"max_objects": 11}, "are 3 and 11. More seldom find room"),
-        ({"min_objects": 0, "max_objects": 0}, "but they are 0 and 0"),
-        ({"shapes": ("cub",)}, "shapes has no 'cub', only cube, sphere, cylinder, cone. Did you mean 'cube'"),
+        ({"count": 0}, "count must be 1 or more, not 0"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"size": 8}, "size must be 16 or more, not 8"),
+        ({"min_objects": 7}, "min_objects must be at most max_objects, 6, not 7"),
+        ({"max_objects": 11}, "max_objects must be from 1 to 10, not 11"),
+        ({"min_objects": 0, "max_objects": 0}, "max_objects must be from 1 to 10, not 0"),
+        ({"shapes": ("cub",)}, "shapes must be of cube, sphere, cylinder, cone, not cub. Did you mean 'cube'"),
         ({"colours": ("grey",)}, "Did you mean 'gray'"),
-        ({"materials": ()}, "materials must name at least one of rubber, metal, but is empty"),
-        ({"sizes": ("large", "large")}, "sizes must differ, but are large, large"),
-        ({"crop": 0.2}, "crop must be from 0.25 to 1 .* but is 0.2"),
+        ({"materials": ()}, r"materials must be one or more of rubber, metal, each once, not \[\]"),
+        ({"sizes": ("large", "large")}, r"sizes must be .* each once, not \[large, large\]"),
+        ({"crop": 0.2}, "crop must be from 0.25 to 1, not 0.2"),
         ({"crop": 1.01}, "crop must be from 0.25"),
-        ({"occluder": 2.0}, r"occluder must be from 0 \(none\) to 1, but is 2.0"),
+        ({"occluder": 2.0}, "occluder must be from 0 to 1, not 2.0"),
     ],
 )
 def test_impossible_settings_are_refused(values, message):
-    with pytest.raises(RecipeError, match=f"^clevr_scenes: .*{message}"):
+    with pytest.raises(RecipeError, match=message):
         ClevrScenesSettings(**values)
 
 

@@ -285,9 +285,9 @@ def test_more_instances_than_labels_are_refused(coco_root):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"folder": ""}, r"coco: folder, images or annotations is empty.*--data\.folder"),
+        ({"folder": ""}, r"folder is empty\. Give it a value"),
         ({"annotations": ""}, r"is empty"),
-        ({"overlaps": "front"}, r"overlaps is left_out or smaller_in_front, not 'front'"),
+        ({"overlaps": "front"}, r"overlaps must be one of left_out, smaller_in_front, not front"),
         ({"size": 0}, r"size must be 1 or more"),
         ({"fit": "padd"}, r"Did you mean 'pad'"),
     ],

@@ -11,12 +11,12 @@ A sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unsc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from unscene.data.clevr.objects import (
     ALL_COLOURS,
@@ -27,10 +27,12 @@ from unscene.data.clevr.objects import (
     SIZES,
     UNSEEN_COLOURS,
 )
+from unscene.data.hashed_random import Seed
 from unscene.data.indices import checked_indices
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.occluder import centred, check_view, occlude
-from unscene.errors import DataError, RecipeError, did_you_mean
+from unscene.data.occluder import CropShare, OccluderShare, centred, occlude
+from unscene.errors import DataError, RecipeError
+from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would draw something else
 
@@ -44,12 +46,10 @@ SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-_SMALLEST_SIZE = 16
-_MOST_OBJECTS = 10  # as in CLEVR; more seldom find room
 _OCCLUDER = 51  # grey, darker than floor and wall
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ClevrScenesSettings:
     """What is drawn. The defaults are the papers' CLEVR6: 3 to 6 objects of all kinds.
 
@@ -71,32 +71,21 @@ class ClevrScenesSettings:
         RecipeError: a value is impossible.
     """
 
-    count: int = 60000
-    seed: int = 0
-    size: int = 128
-    min_objects: int = 3
-    max_objects: int = 6
-    shapes: tuple[str, ...] = SHAPES
-    materials: tuple[str, ...] = MATERIALS
-    colours: tuple[str, ...] = tuple(COLOURS)
-    sizes: tuple[str, ...] = tuple(SIZES)
-    crop: float = 1.0
-    occluder: float = 0.0
+    count: PositiveInt = 60000
+    seed: Seed = 0
+    size: Annotated[int, Field(ge=16)] = 128
+    min_objects: NonNegativeInt = 3
+    max_objects: Annotated[int, Field(ge=1, le=10)] = 6  # as in CLEVR; more seldom find room
+    shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = SHAPES
+    materials: Annotated[tuple[str, ...], distinct_names(MATERIALS)] = MATERIALS
+    colours: Annotated[tuple[str, ...], distinct_names(ALL_COLOURS)] = tuple(COLOURS)
+    sizes: Annotated[tuple[str, ...], distinct_names(SIZES)] = tuple(SIZES)
+    crop: CropShare = 1.0
+    occluder: OccluderShare = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.count >= 1, f"count must be 1 or more, but is {self.count}.")
-        _require(0 <= self.seed < 2**63, f"seed must be 0 or more and below 2**63, but is {self.seed}.")
-        _require(self.size >= _SMALLEST_SIZE, f"size must be {_SMALLEST_SIZE} or more pixels, but is {self.size}.")
-        _require(
-            0 <= self.min_objects <= self.max_objects and 1 <= self.max_objects <= _MOST_OBJECTS,
-            f"0 <= min_objects <= max_objects and 1 <= max_objects <= {_MOST_OBJECTS} must hold, "
-            f"but they are {self.min_objects} and {self.max_objects}. More seldom find room.",
-        )
-        _require_some("shapes", self.shapes, ALL_SHAPES)
-        _require_some("materials", self.materials, MATERIALS)
-        _require_some("colours", self.colours, tuple(ALL_COLOURS))
-        _require_some("sizes", self.sizes, tuple(SIZES))
-        check_view("clevr_scenes", self.crop, self.occluder)
+        if self.min_objects > self.max_objects:
+            raise RecipeError(f"min_objects must be at most max_objects, {self.max_objects}, not {self.min_objects}.")
 
 
 class ClevrScenes:
@@ -181,16 +170,3 @@ def compiled_tracer() -> tuple[ModuleType, ModuleType]:
 
 def _numbers(chosen: tuple[str, ...], known: tuple[str, ...]) -> NDArray[np.int64]:
     return np.array([known.index(name) + 1 for name in chosen], np.int64)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise RecipeError(f"clevr_scenes: {message}")
-
-
-def _require_some(setting: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
-    _require(len(chosen) > 0, f"{setting} must name at least one of {', '.join(known)}, but is empty.")
-    _require(len(set(chosen)) == len(chosen), f"{setting} must differ, but are {', '.join(chosen)}.")
-    for name in chosen:
-        nearest = did_you_mean(str(name), known)
-        _require(name in known, f"{setting} has no '{name}', only {', '.join(known)}.{nearest}")

@@ -12,22 +12,23 @@ instances stays; the foreground's scores do not count it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from unscene.data.coco.instances import CocoInstances, read_coco
 from unscene.data.image_folder import read_image
-from unscene.data.image_resize import FitKind, check_fit, fit_image
+from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.indices import checked_indices, resolve_range
 from unscene.data.label_boxes import boxes_of_labels
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError
+from unscene.settings import NonEmptyText, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class CocoSettings:
     """Which images, and how they are brought to the model's size.
 
@@ -48,26 +49,16 @@ class CocoSettings:
         RecipeError: a value is impossible.
     """
 
-    folder: str = "data/coco"
-    images: str = "train2017"
-    annotations: str = "annotations/instances_train2017.json"
+    folder: NonEmptyText = "data/coco"
+    images: NonEmptyText = "train2017"
+    annotations: NonEmptyText = "annotations/instances_train2017.json"
     first: int = 0
     count: int = 0
-    size: int = 128
+    size: PositiveInt = 128
     fit: FitKind = "crop"
     labels: bool = True
     overlaps: Literal["left_out", "smaller_in_front"] = "left_out"
     skip_damaged: bool = False
-
-    def __post_init__(self) -> None:
-        if not (self.folder and self.images and self.annotations):
-            raise RecipeError(
-                "coco: folder, images or annotations is empty. Name the folder that holds COCO with --data.folder, "
-                "for instance data/coco; images and annotations are below it."
-            )
-        if self.overlaps not in ("left_out", "smaller_in_front"):
-            raise RecipeError(f"coco: overlaps is left_out or smaller_in_front, not {self.overlaps!r}.")
-        check_fit(self.size, self.fit)
 
 
 class Coco:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.indices import checked_indices, resolve_range
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError
+from unscene.settings import NonEmptyText, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SceneFileSettings:
     """Which scenes of which file.
 
@@ -28,16 +29,10 @@ class SceneFileSettings:
         RecipeError: a value is impossible.
     """
 
-    path: str
+    path: NonEmptyText
     first: int = 0
     count: int = 0
-    size: int = 64
-
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise RecipeError("hdf5: path is empty. Name the file with --data.path.")
-        if self.size < 0:
-            raise RecipeError(f"hdf5: size must be 0 or more, but is {self.size}.")
+    size: NonNegativeInt = 64
 
 
 class SceneFile:

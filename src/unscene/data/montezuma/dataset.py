@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -15,18 +14,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import NonNegativeInt, PositiveInt
 
 from unscene.data.indices import checked_indices
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.montezuma.labels import OBJECTS, label_frame
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError
+from unscene.settings import settings_dataclass
 
 TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above what is black
 VERSION = 1  # raised whenever the same settings give other frames
 ACTIONS, FRAME_SKIP = 18, 4  # emulator frames that an action lasts, and from one frame of the set to the next
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class MontezumaSettings:
     """Which frames.
 
@@ -42,19 +43,10 @@ class MontezumaSettings:
         RecipeError: a value is impossible.
     """
 
-    count: int = 10_000
-    seed: int = 0
-    size: int = 64
+    count: PositiveInt = 10_000
+    seed: NonNegativeInt = 0
+    size: PositiveInt = 64
     policy: Literal["random", "recorded"] = "random"
-
-    def __post_init__(self) -> None:
-        if min(self.count, self.size) < 1 or self.seed < 0:
-            raise RecipeError(
-                "montezuma: count and size must be 1 or more and seed 0 or more, not "
-                f"{self.count}, {self.size} and {self.seed}."
-            )
-        if self.policy not in ("random", "recorded"):
-            raise RecipeError(f"montezuma: policy is random or recorded, not {self.policy!r}.")
 
 
 class Montezuma:

@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from unscene.data.hashed_random import uniform_draws
+from unscene.data.hashed_random import Seed, uniform_draws
 from unscene.data.indices import checked_indices
 from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.multi_dsprites.sprites import ALL_SHAPES, SHAPES, covered_windows
-from unscene.data.occluder import check_view, occlude
-from unscene.errors import RecipeError, did_you_mean
+from unscene.data.occluder import CropShare, OccluderShare, occlude
+from unscene.errors import RecipeError
+from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would draw something else
 
 Colours = Literal["fitted", "saturated", "grey"]
 Background = Literal["grey", "colour"]
+Scale = Annotated[float, Field(gt=0, le=1)]  # a larger sprite would reach across the image's border
 
 SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -40,14 +42,13 @@ SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-_SMALLEST_SIZE = 16  # below, a sprite could touch the border
 _CHUNK = 64  # scenes; their working arrays stay in the processor's cache
 _DRAWS = 8  # random numbers of the scene, and of each sprite
 _LEAST_CONTRAST = 48  # of 256 greys, between a grey sprite and the ground
 _OCCLUDER = 128  # grey
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class MultiDSpritesSettings:
     """What is drawn. The defaults are the R-MONet paper's variant.
 
@@ -74,45 +75,25 @@ class MultiDSpritesSettings:
         RecipeError: a value is impossible.
     """
 
-    count: int = 60000
-    seed: int = 0
-    size: int = 64
-    min_objects: int = 2
-    max_objects: int = 5
+    count: PositiveInt = 60000
+    seed: Seed = 0
+    size: Annotated[int, Field(ge=16)] = 64  # below, a sprite could touch the border
+    min_objects: NonNegativeInt = 2
+    max_objects: Annotated[int, Field(ge=1, le=255)] = 5
     colours: Colours = "fitted"
     background: Background = "grey"
-    min_scale: float = 0.5
-    max_scale: float = 1.0
-    max_orientation: float = 360.0
-    shapes: tuple[str, ...] = SHAPES
-    crop: float = 1.0
-    occluder: float = 0.0
+    min_scale: Scale = 0.5
+    max_scale: Scale = 1.0
+    max_orientation: Annotated[float, Field(ge=0, le=360)] = 360.0
+    shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = SHAPES
+    crop: CropShare = 1.0
+    occluder: OccluderShare = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.count >= 1, f"count must be 1 or more, but is {self.count}.")
-        _require(0 <= self.seed < 2**63, f"seed must be 0 or more and below 2**63, but is {self.seed}.")
-        _require(self.size >= _SMALLEST_SIZE, f"size must be {_SMALLEST_SIZE} or more pixels, but is {self.size}.")
-        _require(
-            0 <= self.min_objects <= self.max_objects and 1 <= self.max_objects <= 255,
-            f"0 <= min_objects <= max_objects and 1 <= max_objects <= 255 must hold, "
-            f"but they are {self.min_objects} and {self.max_objects}.",
-        )
-        _require(
-            0 < self.min_scale <= self.max_scale <= 1,
-            f"0 < min_scale <= max_scale <= 1 must hold, but they are {self.min_scale} and {self.max_scale}. "
-            "A scale above 1 would put sprites across the image's border.",
-        )
-        _require(
-            0 <= self.max_orientation <= 360,
-            f"max_orientation must be from 0 to 360 degrees, but is {self.max_orientation}.",
-        )
-        _require_choice("colours", self.colours, get_args(Colours))
-        _require_choice("background", self.background, get_args(Background))
-        _require(len(self.shapes) > 0, f"shapes must name at least one of {', '.join(ALL_SHAPES)}, but is empty.")
-        _require(len(set(self.shapes)) == len(self.shapes), f"shapes must differ, but are {', '.join(self.shapes)}.")
-        for shape in self.shapes:
-            _require_choice("shapes", shape, ALL_SHAPES)
-        check_view("multi_dsprites", self.crop, self.occluder)
+        if self.min_objects > self.max_objects:
+            raise RecipeError(f"min_objects must be at most max_objects, {self.max_objects}, not {self.min_objects}.")
+        if self.min_scale > self.max_scale:
+            raise RecipeError(f"min_scale must be at most max_scale, {self.max_scale:g}, not {self.min_scale:g}.")
 
 
 class MultiDSprites:
@@ -237,13 +218,3 @@ def _paint(
     shown = np.bincount(entry.ravel(), minlength=B * (M + 1)).reshape(B, M + 1)[:, 1:]
     scenes["visibility"][...] = 0
     scenes["visibility"][scene, sprite] = shown[scene, sprite] / np.maximum(area, 1)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise RecipeError(f"multi_dsprites: {message}")
-
-
-def _require_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
-    message = f"{setting} has no '{value}', only {', '.join(choices)}.{did_you_mean(str(value), choices)}"
-    _require(value in choices, message)

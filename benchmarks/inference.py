@@ -57,7 +57,7 @@ class Inference:
 def compared_inference(name: str, options: argparse.Namespace) -> Comparison:
     """Measure the inference of a recipe's model."""
     recipe = recipe_to_measure(name, options.set)
-    images = scenes_of(recipe, options.batch).to(options.device).float().contiguous() / 255
+    images = scenes_of(recipe, options.batch).to(options.device)
     model = model_to_measure(recipe, options.device)
     bfloat16 = use_bfloat16(recipe.trainer.precision, options.device)
     subjects: dict[str, Subject] = {precision_name(bfloat16): Inference(model, images, bfloat16)}

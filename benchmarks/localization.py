@@ -67,7 +67,7 @@ def compared(recipe: Recipe, batch: int, rounds: int, seconds: float, device: st
     step = RecipeStep(recipe, batch, device)
     if not isinstance(step.model, ExplicitLocalization):
         raise RecipeError(f"recipe '{recipe.name}' has another model: name one of explicit_localization/*.")
-    images = scenes_of(recipe, batch).to(device).float().contiguous() / 255
+    images = scenes_of(recipe, batch).to(device)
     model: nn.Module = model_to_measure(recipe, device)
     inference = Inference(model, images, use_bfloat16(recipe.trainer.precision, device))
     comparisons = []

@@ -62,7 +62,7 @@ class PlainStep:
     def __init__(self, plain: PlainModel, recipe: Recipe, batch_size: int, device: torch.device | str) -> None:
         self.plain = plain.train()
         self.optimizer = torch.optim.Adam(plain.parameters(), lr=recipe.optimizer.learning_rate)
-        self.images = scenes_of(recipe, batch_size).to(device).float().contiguous() / 255
+        self.images = scenes_of(recipe, batch_size).to(device)
 
     def __call__(self) -> Tensor:
         """Take one step and return the mean loss before it."""

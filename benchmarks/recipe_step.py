@@ -14,6 +14,7 @@ from unscene.errors import RecipeError
 from unscene.recipes import load_recipe, recipe_values
 from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
+from unscene.scene import Scene
 from unscene.settings import Word
 from unscene.training.module import SceneModule
 
@@ -68,7 +69,8 @@ class RecipeStep:
         self.module = SceneModule(recipe, steps_per_epoch=1).to(self.device)
         self.module.first_step = -getattr(recipe.model, "busiest_step", 0)
         self.optimizer = self.module.configure_optimizers()
-        self.batch = {"image": scenes_of(recipe, self.batch_size).permute(0, 2, 3, 1).to(self.device)}
+        drawn = recipe.source(count=self.batch_size).batch(range(self.batch_size))
+        self.batch = {"image": torch.from_numpy(drawn["image"]).to(self.device)}
 
     @property
     def model(self) -> nn.Module:
@@ -109,5 +111,5 @@ class RecipeStep:
 
 
 def scenes_of(recipe: Recipe, count: int) -> Tensor:
-    """The first scenes of a recipe's data: [count, 3, H, W] uint8."""
-    return torch.from_numpy(recipe.source(count=count).batch(range(count))["image"]).permute(0, 3, 1, 2)
+    """The first scenes of a recipe's data: [count, 3, H, W] float32 in 0..1, contiguous."""
+    return Scene.from_batch(recipe.source(count=count).batch(range(count))).images.contiguous()

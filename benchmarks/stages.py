@@ -42,7 +42,7 @@ def stages_of(recipe: Recipe, batch: int, device: str) -> dict[str, dict[str, St
             f"the stages are those of R-MONet with boxes, and recipe '{recipe.name}' has another model: "
             "name one of rmonet_*."
         )
-    images = scenes_of(recipe, batch).to(device).float().contiguous() / 255
+    images = scenes_of(recipe, batch).to(device)
     plain = plain_model(recipe, device)
     if isinstance(plain, PlainRMONet):
         plain.model.load_state_dict(model.state_dict())

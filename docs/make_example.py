@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 import unscene
 from unscene.report.overlay import overlay
+from unscene.scene import Scene
 
 SEED, SCENES, SIDE, GAP = 99, 8, 192, 6
 
@@ -24,8 +24,8 @@ def decomposed(name: str) -> np.ndarray:
     """The three rows of a model, [H, W, 3], with a gap below and to the right of each picture."""
     model = unscene.load(name)
     zoom = max(1, SIDE // model.size)
-    drawn = model.recipe.source("test", seed=SEED, count=SCENES).batch(np.arange(SCENES))["image"]
-    result = model.decompose(torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255)
+    images = model.recipe.source("test", seed=SEED, count=SCENES).batch(np.arange(SCENES))["image"]
+    result = model.decompose(Scene.from_batch({"image": images}).images)
     labels = result.labels() + (result.background is None)  # 0 is left untinted
     reconstruction = (result.reconstruction().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
@@ -35,7 +35,7 @@ def decomposed(name: str) -> np.ndarray:
     columns = []
     for scene in range(SCENES):
         boxes = np.zeros((0, 4)) if result.boxes is None else result.boxes[scene][result.box_valid[scene]].numpy()
-        image = enlarged(drawn[scene])
+        image = enlarged(images[scene])
         column = [
             overlay(image, None, boxes * zoom, [""] * len(boxes), stroke=2),
             enlarged(reconstruction[scene]),

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 import unscene
@@ -15,14 +14,16 @@ from unscene.data.montezuma.dataset import Montezuma, MontezumaSettings
 from unscene.data.montezuma.labels import OBJECTS
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.overlay import overlay
+from unscene.scene import Scene
 
 RECIPE, FRAME, ZOOM = "explicit_localization/montezuma_cpu", 26, 8
 INK = "#222222"
 
 model = unscene.load(sys.argv[1] if len(sys.argv) > 1 else RECIPE)
-drawn = Montezuma(MontezumaSettings(count=149, policy="recorded")).batch([FRAME])
-image, truth = drawn["image"], torch.from_numpy(drawn["labels"][0].astype(np.int64))
-result = model.decompose(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255)
+batch = Montezuma(MontezumaSettings(count=149, policy="recorded")).batch([FRAME])
+scene = Scene.from_batch(batch)
+image, truth = batch["image"], scene.labels[0]
+result = model.decompose(scene.images)
 locations = result.locations[0].double().numpy()
 centres = label_centres(truth)
 matched, _ = match_locations(np.array([*centres.values()]), locations)

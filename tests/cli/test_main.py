@@ -446,7 +446,11 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
     assert line.startswith("DataError: ")
     assert "b.png" in line
     assert main([*words, str(tmp_path / "skipped"), "--skip-damaged"]) == 0
-    assert list((tmp_path / "skipped").rglob("objects.json"))
+    assert (
+        json.loads((tmp_path / "skipped" / "objects.json").read_text())["info"]["fit"] == "stretch"
+    )  # sprites: squares
+    assert main([*words, str(tmp_path / "crop"), "--skip-damaged", "--fit", "crop"]) == 0
+    assert json.loads((tmp_path / "crop" / "objects.json").read_text())["info"]["fit"] == "crop"
 
 
 @pytest.mark.parametrize("recipe", ["monet/small_sprites", "space/small_sprites"])

@@ -69,6 +69,21 @@ def test_more_slots_have_the_same_weights(trained, images):
     assert torch.equal(same.log_masks, loaded.decompose(images).log_masks)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "fit"),
+    [
+        ("rmonet_unet/images", "crop"),
+        ("explicit_localization/images", "stretch"),
+        ("rmonet_unet/coco", "crop"),
+        ("redo/flowers", "crop"),
+        ("monet/multi_dsprites", "stretch"),  # its images are square
+    ],
+)
+def test_images_are_fitted_as_the_recipes_data(recipe, fit):
+    changes = {"data.folder": "photos"} if recipe.endswith("images") else {}
+    assert loading.LoadedModel(torch.nn.Identity(), load_recipe(recipe, changes), {}).fit == fit
+
+
 @pytest.mark.parametrize("model", ["monet", "iodine", "explicit_localization", "space"])
 def test_models_that_take_any_number_of_slots(model):
     recipe = load_recipe(f"{model}/multi_dsprites", {"trainer.precision": "float32"})

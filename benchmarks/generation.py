@@ -11,7 +11,7 @@ draws its scenes itself (a CPU, no workers) a ratio of r takes 1 / (r + 1) of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,7 +20,8 @@ from benchmarks.recipe_step import RecipeStep, add_set_option, recipe_to_measure
 from benchmarks.timing import Comparison, measure
 from unscene.data.batches import BatchDataset, StepSampler, training_batches
 from unscene.runs.recipe import Recipe
-from unscene.training.data_module import default_workers
+from unscene.runs.trainer_settings import TrainerSettings
+from unscene.training.devices import loader_workers
 
 STEP, ONE_PROCESS, LOADER = "training step", "generation, one process", "generation, loader"
 REQUIRED = 3.0  # times what the training consumes
@@ -65,7 +66,8 @@ def compare(
         seconds: least time of a turn.
     """
     on_gpu = torch.device(device).type == "cuda"
-    workers = default_workers(on_gpu) if workers < 0 else workers
+    accelerator: Literal["cpu", "gpu"] = "gpu" if on_gpu else "cpu"
+    workers = loader_workers(TrainerSettings(workers=workers, devices=1, accelerator=accelerator))
     step = RecipeStep(recipe, batch_size, device)
     loader = LoadedScenes(recipe, step.batch_size, workers, on_gpu)
     dataset, order = BatchDataset(recipe.source()), iter(StepSampler(recipe.data.count, step.batch_size, recipe.seed))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
 from unscene.scene import Scene
 from unscene.settings import Word
-from unscene.training.module import SceneModule
+from unscene.training.loss import BatchLoss, check_finite
+from unscene.training.optimizers import build_optimizers, clip_gradients
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
@@ -66,17 +66,11 @@ class RecipeStep:
         self.batch_size = batch_size or recipe.trainer.batch_size
         self.bfloat16 = use_bfloat16(recipe.trainer.precision, device)
         torch.manual_seed(recipe.seed)
-        self.module = SceneModule(recipe, steps_per_epoch=1).to(self.device)
-        self.module.first_step = -getattr(recipe.model, "busiest_step", 0)
-        self.optimizer = self.module.configure_optimizers()
-        drawn = recipe.source(count=self.batch_size).batch(range(self.batch_size))
-        self.batch = {"image": torch.from_numpy(drawn["image"]).to(self.device)}
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-        model: nn.Module = self.module.model
-        return model
+        self.model: nn.Module = recipe.build_model().to(self.device, memory_format=torch.channels_last)
+        self.loss = BatchLoss(self.model, self.bfloat16)
+        self.busiest_step = getattr(recipe.model, "busiest_step", 0)
+        self.optimizers = build_optimizers(self.model, recipe.optimizer)
+        self.images = scenes_of(recipe, self.batch_size).to(self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,23 +85,19 @@ class RecipeStep:
 
     def gradients(self) -> Tensor:
         """The step's first part, forwards and backwards: return the mean loss."""
-        with self._precision():
-            loss = self.module.training_step(self.batch, 0)
-        self.optimizer.zero_grad()  # here, as Lightning does: the last step's gradients live through the forward pass
+        losses, _ = self.loss(self.images, self.busiest_step)
+        loss: Tensor = losses["loss"].mean()
+        check_finite(loss, losses, self.busiest_step)
+        self.model.zero_grad()
         loss.backward()
         return loss.detach()
 
     def update(self) -> None:
         """The step's second part: the optimiser's."""
         if self.recipe.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
-        self.optimizer.step()
-
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        # no cache, as Lightning has it: each use of a weight is a copy of its own
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-            yield
+            clip_gradients(self.optimizers, self.recipe.optimizer.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
 
 
 def scenes_of(recipe: Recipe, count: int) -> Tensor:

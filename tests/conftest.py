@@ -228,4 +228,4 @@ def scenes() -> MultiDSprites:
 @pytest.fixture(scope="session")
 def state() -> Callable[[Path], dict[str, torch.Tensor]]:
     """The model's tensors of a checkpoint."""
-    return lambda path: torch.load(path, weights_only=True)["state_dict"]
+    return lambda path: torch.load(path, weights_only=True)["model"]

@@ -70,8 +70,8 @@ def test_the_share_of_the_location_masks(tmp_path, capsys):
 def test_what_is_timed_is_a_step_that_looks_for_objects():
     recipe = recipe_to_measure("explicit_localization/multi_dsprites_cpu", ["model.network.channels=[4, 4]"])
     step = RecipeStep(recipe, 2)
-    assert step.module.attempt_step == recipe.model.background_steps > 0
-    assert RecipeStep(recipe_to_measure(COMPACT), 2).module.attempt_step == 0
+    assert step.busiest_step == recipe.model.background_steps > 0
+    assert RecipeStep(recipe_to_measure(COMPACT), 2).busiest_step == 0
 
 
 def test_only_the_unet_variant_has_a_plain_reference():

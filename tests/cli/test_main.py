@@ -65,7 +65,7 @@ def test_settings_are_parted_from_the_rest(words, rest, settings):
         (["--trainer.max_steps=1e5"], {"trainer.max_steps": "1e5"}),
         (["--model.vae.encoder-channels", "[8, 16]"], {"model.vae.encoder_channels": "[8, 16]"}),
         (["--data.skip-damaged"], {"data.skip_damaged": True}),
-        (["--optimizer.groups.vae", "-0.5"], {"optimizer.groups.vae": "-0.5"}),
+        (["--optimizer.learning_rate", "-0.5"], {"optimizer.learning_rate": "-0.5"}),
         (["--a.b", "1", "--a.b", "2"], {"a.b": "2"}),
         (["--data.folder", "photos of 2024/"], {"data.folder": "photos of 2024/"}),
     ],

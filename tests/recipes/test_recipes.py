@@ -14,8 +14,8 @@ from unscene.metrics import default_metrics
 from unscene.models.space.model import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
 from unscene.runs.recipe import SECTIONS, Recipe, read_recipe
-from unscene.runs.trainer_settings import ScheduleSettings
-from unscene.training.module import SceneModule
+from unscene.runs.trainer_settings import ParamGroup, ScheduleSettings
+from unscene.training.optimizers import build_optimizers
 
 IMAGES = ("rmonet_unet/images", "explicit_localization/images")
 NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user
@@ -26,7 +26,7 @@ BOTH = {
     "trainer.batch_size": 64,
     "optimizer.name": "adam",
     "optimizer.learning_rate": 0.0001,
-    "optimizer.groups": {},
+    "optimizer.param_groups": [],
     "model.head.expand": 0.3,  # expand ratio sigma
     "model.proposals.anchor_sizes": [16, 32, 64, 128, 256],
     "model.proposals.anchor_ratios": [0.5, 1.0, 2.0],
@@ -175,9 +175,10 @@ SPACE = {
     "model.scale": 2,
     "trainer.batch_size": 48,
     "optimizer.name": "rmsprop",  # fg optimizer
-    "optimizer.names": {"background": "adam"},  # bg optimizer
     "optimizer.learning_rate": 0.00001,  # fg learning rate
-    "optimizer.groups": {"background": 0.001},  # bg learning rate
+    "optimizer.param_groups": [  # bg optimizer, bg learning rate
+        {"prefix": "background", "name": "adam", "learning_rate": 0.001, "weight_decay": None}
+    ],
     "optimizer.clip_norm": 1,
     "model.foreground.grid": 8,
     "model.foreground.sigma": 0.11,  # fg standard deviation
@@ -258,8 +259,8 @@ def test_montezumas_letter_is_nine_epochs_of_an_auto_encoder_with_skips():
 def test_redo_has_the_numbers_of_its_authors():
     recipe = packaged("redo/flowers")
     assert recipe.optimizer.betas == (0.0, 0.9)
-    assert recipe.optimizer.groups == {"masks": 1e-5}  # generators, discriminator and codes have 1e-4
-    assert recipe.optimizer.decays == {"masks": 1e-4}
+    # generators, discriminator and codes have 1e-4
+    assert recipe.optimizer.param_groups == (ParamGroup("masks", learning_rate=1e-5, weight_decay=1e-4),)
     assert recipe.trainer.restart.largest_slot == 0.9  # a region covers less than a tenth
     assert (recipe.model.latent_dim, recipe.model.code_weight, recipe.trainer.batch_size) == (32, 5.0, 20)
 
@@ -343,8 +344,9 @@ def test_spaces_recipe_carries_the_appendix_table(data):
 
 
 def test_the_foreground_and_the_background_of_space_have_optimisers_of_their_own():
-    optimizer = SceneModule(packaged("space/multi_dsprites"), steps_per_epoch=1).configure_optimizers()
-    rates = {type(each).__name__: {group["lr"] for group in each.param_groups} for each in optimizer.optimizers}
+    recipe = packaged("space/multi_dsprites")
+    optimizers = build_optimizers(recipe.build_model(), recipe.optimizer)
+    rates = {type(each).__name__: {group["lr"] for group in each.param_groups} for each in optimizers}
     assert rates == {"RMSprop": {1e-5}, "Adam": {1e-3}}
 
 

@@ -50,14 +50,13 @@ def test_rows_after_a_step_are_dropped(path):
     assert table.last_seconds() == 0
 
 
-def test_best_is_the_largest_value_of_a_column(path):
+def test_a_validation_that_is_repeated_loses_its_row(path):
     table = MetricsTable(path)
-    assert table.best("val/score") is None
-    table.append({"step": 1, "seconds": 1})
-    assert table.best("val/score") is None
-    for step, score in ((2, -0.5), (3, -0.25), (4, -1.0)):
-        table.append({"step": step, "seconds": 1, "val/score": score})
-    assert table.best("val/score") == -0.25
+    for step in (2, 4):
+        table.append({"step": step, "seconds": step, "loss": 1.0})
+        table.append({"step": step, "seconds": step, "val/score": 0.5})
+    table.keep_until(4, repeat_validation=True)
+    assert [(row["step"], row["val/score"]) for row in rows(path)] == [("2", ""), ("2", "0.5"), ("4", "")]
 
 
 def test_half_a_row_is_dropped(path):

@@ -8,6 +8,7 @@ import yaml
 from unscene.errors import RecipeError
 from unscene.recipes import recipe_values
 from unscene.runs.recipe import read_recipe
+from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup
 
 BASE = "rmonet_unet/multi_dsprites_cpu"
 
@@ -17,11 +18,24 @@ def read(changes=None, **sections):
 
 
 def test_changes_replace_settings_by_dotted_name():
-    changes = {"model.num_slots": 4, "model.vae.latent_dim": 8, "optimizer.groups.head": 0.5, "seed": 7}
-    recipe = read(changes, optimizer={"groups": {"vae": 0.001}})
+    changes = {"model.num_slots": 4, "model.vae.latent_dim": 8, "optimizer.clip_norm": 0.5, "seed": 7}
+    recipe = read(changes, optimizer={"learning_rate": 0.001})
     assert (recipe.model.num_slots, recipe.model.vae.latent_dim, recipe.seed) == (4, 8, 7)
-    assert recipe.optimizer.groups == {"vae": 0.001, "head": 0.5}
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.clip_norm) == (0.001, 0.5)
     assert recipe.values["model"]["num_slots"] == 4
+
+
+def test_the_optimiser_of_an_earlier_recipe_is_read():
+    """Of old runs and shipped weights: mappings by prefix, in each of which the longest prefix decided."""
+    earlier = {"name": "rmsprop", "names": {"vae": "adam"}, "groups": {"vae": 0.25, "vae.decoder": 0.5}, "decays": {}}
+    assert read(optimizer=earlier).optimizer == OptimizerSettings(
+        name="rmsprop",
+        param_groups=(
+            ParamGroup("vae", name="adam", learning_rate=0.25),
+            ParamGroup("vae.decoder", name="adam", learning_rate=0.5),
+        ),
+    )
+    assert read(optimizer={"names": {}, "groups": {}, "decays": {}}).optimizer == OptimizerSettings()
 
 
 def test_given_values_stay_as_they_are():
@@ -78,7 +92,8 @@ def test_a_misspelt_setting_names_the_nearest(changes, message):
         ({"model.weights.latent": float("nan")}, r"model\.weights\.latent must be a finite number, not nan"),
         ({"optimizer.learning_rate": float("inf")}, r"optimizer\.learning_rate must be a finite number, not inf"),
         ({"optimizer.learning_rate": "fast"}, r"optimizer\.learning_rate must be a number, not fast"),
-        ({"optimizer.groups": 3}, r"optimizer\.groups must be a mapping, not 3"),
+        ({"optimizer.param_groups": 3}, r"optimizer\.param_groups must be a list, not 3"),
+        ({"optimizer.param_groups": [{}]}, r"optimizer\.param_groups.*prefix must be given"),
         ({"optimizer": None}, r"'optimizer' holds settings, it cannot be None"),
         ({"validation": [1]}, r"'validation' holds settings, it cannot be \[1\]"),
         ({"validation.count": 0}, r"validation\.count must be 1 or more, not 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unscene.errors import RecipeError
-from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings
+from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup, ScheduleSettings, TrainerSettings
 
 
 def test_without_settings_the_factor_is_one():
@@ -34,7 +34,8 @@ def test_just_before_a_restart_the_factor_is_the_lowest():
     ("settings", "values", "message"),
     [
         (OptimizerSettings, {"learning_rate": 0}, r"^learning_rate must be above 0"),
-        (OptimizerSettings, {"groups": {"vae": -1e-3}}, r"^groups\.vae must be 0 or more, not -0\.001"),
+        (ParamGroup, {"prefix": "vae", "learning_rate": -1e-3}, r"^learning_rate must be 0 or more, not -0\.001"),
+        (OptimizerSettings, {"param_groups": (ParamGroup("a"), ParamGroup("a"))}, r"^param_groups has a prefix twice"),
         (OptimizerSettings, {"weight_decay": -1}, r"^weight_decay must be 0 or more, not -1"),
         (OptimizerSettings, {"clip_norm": -0.5}, r"^clip_norm must be 0 or more"),
         (ScheduleSettings, {"warmup_epochs": -1}, r"^warmup_epochs must be 0 or more"),
@@ -52,4 +53,4 @@ def test_impossible_values_are_refused_by_name(settings, values, message):
 
 
 def test_a_rate_of_zero_freezes_a_part():
-    assert OptimizerSettings(groups={"backbone": 0.0}).groups == {"backbone": 0.0}
+    assert ParamGroup("backbone", learning_rate=0.0).learning_rate == 0

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from unscene.errors import CheckpointError
 from unscene.runs.run_folder import RunFolder
-from unscene.runs.weights import check_weights, export_weights, model_weights, read_checkpoint, read_weights
+from unscene.runs.weights import check_weights, export_weights, read_checkpoint, read_weights
 
 
 class Trap:
@@ -29,16 +29,14 @@ class Trap:
 
 def test_a_checkpoint_gives_the_models_tensors(trained, tiny):
     checkpoint = read_checkpoint(trained.last)
-    assert checkpoint["global_step"] == 6
-    weights = model_weights(checkpoint)
-    check_weights(weights, tiny().build_model(), trained.last, "tiny")
-    assert all(torch.equal(tensor, checkpoint["state_dict"][f"model.{name}"]) for name, tensor in weights.items())
+    assert checkpoint["step"] == 6
+    check_weights(checkpoint["model"], tiny().build_model(), trained.last, "tiny")
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_code_in_a_checkpoint_does_not_run(tmp_path, write):
     path = tmp_path / "evil.ckpt"
-    write({"state_dict": {"model.a": torch.zeros(1)}, "global_step": 1, "more": Trap(tmp_path / "ran")}, path)
+    write({"model": {"a": torch.zeros(1)}, "step": 1, "more": Trap(tmp_path / "ran")}, path)
     with pytest.raises(CheckpointError, match=r"evil\.ckpt cannot be read as a checkpoint") as caught:
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
@@ -62,13 +60,19 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         read_checkpoint(path)
     torch.save([1], path)
-    with pytest.raises(CheckpointError, match="holds no 'state_dict'"):
+    with pytest.raises(CheckpointError, match="holds no 'model'"):
         read_checkpoint(path)
-    torch.save({"state_dict": {}}, path)
-    with pytest.raises(CheckpointError, match="does not say its 'global_step'"):
+    torch.save({"model": {}}, path)
+    with pytest.raises(CheckpointError, match="does not say its 'step'"):
         read_checkpoint(path)
     with pytest.raises(CheckpointError, match="does not exist"):
         read_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_lightnings_trainer_is_named(tmp_path):
+    torch.save({"state_dict": {}, "global_step": 6, "pytorch-lightning_version": "2.6.6"}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt was written by an earlier version .* Resume or export"):
+        read_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_another_models_weights_are_named(tiny):
@@ -88,8 +92,8 @@ def test_exported_weights_explain_themselves(trained, state, tmp_path):
     path = export_weights(trained, tmp_path / "out.safetensors", card="text")
     weights, values, provenance = read_weights(path)
     best = state(trained.best)
-    assert {f"model.{name}" for name in weights} == set(best)
-    assert all(torch.equal(tensor, best[f"model.{name}"]) for name, tensor in weights.items())
+    assert set(weights) == set(best)
+    assert all(torch.equal(tensor, best[name]) for name, tensor in weights.items())
     assert values == yaml.safe_load(trained.recipe.read_text())
     assert (provenance["run"], provenance["step"], provenance["card"]) == ("run", 6, "text")
     assert provenance["starts"] == json.loads(trained.environment.read_text())

@@ -1,16 +1,17 @@
-"""placement: how many processes train, on what, and what Lightning is told of them."""
+"""devices: how many processes train, on what, and how many load their data."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
-from torch import nn
 
-from unscene.distributed.sync_batch_norm import SynchronisedBatchNorm2d
 from unscene.errors import RecipeError
 from unscene.models import model_class
 from unscene.runs.trainer_settings import TrainerSettings
-from unscene.training.devices import Placement, SynchronisedLayers
+from unscene.training import devices
+from unscene.training.devices import DeviceSetup, build_fabric, launch, loader_workers
 
 IMAGE_WIDE = {"model.vae.encoder_region": "image", "model.vae.decoder_region": "image"}  # as detection's absence asks
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}
@@ -42,7 +43,7 @@ def machine(monkeypatch):
         (4, {}, {"accelerator": "cpu"}, ("cpu", 1, 1)),
         (0, TORCHRUN, {}, ("cpu", 2, 3)),
         (4, TORCHRUN, {}, ("cuda", 2, 3)),
-        (0, TORCHRUN, {"devices": 1}, ("cpu", 1, 1)),  # which Lightning will refuse in words
+        (0, TORCHRUN, {"devices": 1}, ("cpu", 1, 1)),  # which Fabric refuses in words
         (0, SLURM, {}, ("cpu", 4, 2)),
         (0, SLURM | {"SLURM_JOB_NAME": "interactive"}, {}, ("cpu", 1, 1)),
         (0, SLURM | TORCHRUN, {}, ("cpu", 2, 3)),  # srun torchrun ...
@@ -50,20 +51,20 @@ def machine(monkeypatch):
 )
 def test_processes_are_those_that_were_started(machine, gpus, environment, settings, expected):
     machine(gpus, environment)
-    assert Placement.of(TrainerSettings(**settings)) == Placement(*expected)
+    assert DeviceSetup.from_settings(TrainerSettings(**settings)) == DeviceSetup(*expected)
 
 
 def test_a_gpu_that_is_not_there_is_refused(machine):
     machine(0)
     with pytest.raises(RecipeError, match=r"trainer\.accelerator is gpu, but PyTorch finds no GPU here"):
-        Placement.of(TrainerSettings(accelerator="gpu"))
+        DeviceSetup.from_settings(TrainerSettings(accelerator="gpu"))
 
 
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "auto"), (1, "ddp"), (2, "auto")])
-def test_lightning_is_told_of_devices_machines_and_strategy(machine, processes, strategy):
+def test_fabric_is_told_of_devices_machines_and_strategy(machine, processes, strategy):
     machine(0)
     settings = TrainerSettings(devices=processes, strategy=strategy)
-    options = Placement.of(settings).options(settings)
+    options = DeviceSetup.from_settings(settings).fabric_kwargs(settings)
     assert (options["accelerator"], options["devices"], options["num_nodes"]) == ("cpu", processes, 1)
     assert options["strategy"] == strategy
 
@@ -77,24 +78,55 @@ def test_no_parameter_is_idle_with_detection_or_without(tiny, kind, detection):
     assert not [name for name, each in model.named_parameters() if each.grad is None]
 
 
-def test_slurms_tasks_are_not_requeued_by_lightning(machine, tiny):
-    machine(0, SLURM)
-    settings = TrainerSettings()
-    plugins = Placement.of(settings).options(settings)["plugins"]
-    assert [plugin.auto_requeue for plugin in plugins if hasattr(plugin, "auto_requeue")] == [False]
+REFUSED = "the machine cannot do what the trainer's settings ask for"
 
 
-def test_slurms_tasks_without_their_number_a_machine_are_refused_in_words(machine, tiny, monkeypatch):
+def test_slurms_tasks_without_their_number_a_machine_are_refused_in_words(machine):
     machine(0, {name: value for name, value in SLURM.items() if name != "SLURM_NTASKS_PER_NODE"})
-    settings = TrainerSettings()
-    with pytest.raises(RecipeError, match="ntasks-per-node"):
-        Placement.of(settings).options(settings)
+    with pytest.raises(RecipeError, match=f"{REFUSED}.*ntasks-per-node"):
+        build_fabric(TrainerSettings())
 
 
-def test_layers_are_synchronised_for_their_device():
-    def made() -> nn.Module:
-        return nn.Sequential(nn.BatchNorm2d(2))
+def test_another_number_of_processes_than_torchrun_started_is_refused_in_words(machine):
+    machine(0, TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"})
+    fabric = build_fabric(TrainerSettings(devices=3))
+    with pytest.raises(RecipeError, match=REFUSED):
+        launch(fabric)
 
-    assert isinstance(SynchronisedLayers("cpu").apply(made())[0], SynchronisedBatchNorm2d)
-    layers = SynchronisedLayers("cuda")
-    assert isinstance(layers.revert(layers.apply(made()))[0], nn.SyncBatchNorm)
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "settings", "workers"),
+    [
+        (2, 0, {}, 0),
+        (64, 0, {}, 0),
+        (1, 1, {}, 0),
+        (2, 1, {}, 1),
+        (16, 1, {}, 8),
+        (16, 4, {}, 3),
+        (8, 8, {}, 0),
+        (16, 2, {}, 7),
+        (16, 2, {"accelerator": "cpu", "devices": 2}, 0),
+        (16, 2, {"workers": 3}, 3),
+    ],
+)
+def test_workers_take_the_cores_that_the_training_leaves(machine, monkeypatch, cores, gpus, settings, workers):
+    machine(gpus)
+    monkeypatch.setattr(devices, "_available_cores", lambda: cores)
+    assert loader_workers(TrainerSettings(**settings)) == workers
+
+
+def test_cores_that_srun_has_parted_are_a_tasks_own(machine, monkeypatch):
+    machine(2, {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_CPUS_PER_TASK": "16"})
+    monkeypatch.setattr(devices, "_available_cores", lambda: 16)
+    assert loader_workers(TrainerSettings()) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+def test_cores_are_those_that_this_process_may_use(machine):
+    machine(1)
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert loader_workers(TrainerSettings()) == 0
+    finally:
+        os.sched_setaffinity(0, before)

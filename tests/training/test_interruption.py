@@ -31,14 +31,6 @@ def test_the_signals_are_given_back():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_another_handler_is_replaced():
-    with Interruption() as interruption:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        interruption.catch()
-        signal.raise_signal(signal.SIGTERM)
-        assert interruption.asked
-
-
 def test_a_thread_leaves_the_signals_alone():
     before, seen = signal.getsignal(signal.SIGINT), []
 

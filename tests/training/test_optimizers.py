@@ -1,140 +1,88 @@
-"""combined_optimizer: bit for bit what the optimisers do by themselves, saved and resumed as one."""
+"""optimizers: groups by the beginning of a name, and one optimiser for each name that the recipe uses."""
 
 from __future__ import annotations
-
-import copy
-import io
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, RMSprop
 
-from unscene.training.optimizers import CombinedOptimizer
-
-
-def network() -> nn.ModuleDict:
-    torch.manual_seed(0)
-    return nn.ModuleDict({"foreground": nn.Linear(3, 4), "middle": nn.Linear(4, 4), "background": nn.Linear(4, 2)})
+from unscene.errors import RecipeError
+from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup
+from unscene.training.optimizers import build_optimizers, clip_gradients, param_groups, parameters_by_prefix
 
 
-def optimizers(model: nn.ModuleDict) -> list[torch.optim.Optimizer]:
-    slow = [
-        {"params": list(model["foreground"].parameters())},
-        {"params": list(model["middle"].parameters()), "lr": 1e-2},
-    ]
-    return [RMSprop(slow, lr=1e-3), Adam(model["background"].parameters(), lr=0.1, betas=(0.5, 0.9))]
+@pytest.fixture
+def model() -> nn.Module:
+    layers = {"vae": nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)}), "head": nn.Linear(2, 2)}
+    return nn.ModuleDict(layers)
 
 
-def gradients(model: nn.ModuleDict, step: int) -> torch.Tensor:
-    inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
-    loss = sum((layer(inputs if n == 0 else torch.ones(8, 4)) ** 2).mean() for n, layer in enumerate(model.values()))
-    model.zero_grad()
-    loss.backward()
-    return loss
+def test_the_longest_prefix_wins(model):
+    groups = parameters_by_prefix(model, ["vae", "vae.decoder"])
+    assert list(groups) == ["vae.decoder", "vae", ""]
+    assert groups["vae.decoder"] == list(model["vae"]["decoder"].parameters())
+    assert groups["vae"] == list(model["vae"]["encoder"].parameters())
+    assert groups[""] == list(model["head"].parameters())
 
 
-def weights(model: nn.Module) -> list[torch.Tensor]:
-    return [each.detach().clone() for each in model.parameters()]
+def test_every_parameter_is_in_one_group(model):
+    for prefixes in ([], ["vae"], ["vae", "head"]):
+        grouped = [each for group in parameters_by_prefix(model, prefixes).values() for each in group]
+        assert {id(each) for each in grouped} == {id(each) for each in model.parameters()}
+        assert len(grouped) == len(list(model.parameters()))
 
 
-def test_it_steps_as_the_two_do_by_themselves():
-    model, other = network(), network()
-    combined, alone = CombinedOptimizer(optimizers(model)), optimizers(other)
-    for step in range(20):
-        gradients(model, step)
-        combined.step()
-        gradients(other, step)
-        for each in alone:
-            each.step()
-        assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
-    assert not torch.equal(model["foreground"].weight, network()["foreground"].weight)
+def test_a_misspelt_prefix_names_the_nearest(model):
+    with pytest.raises(
+        RecipeError,
+        match=r"param_groups has the prefix 'vea'.*Did you mean 'vae'\? The model's parts are: vae, head",
+    ):
+        parameters_by_prefix(model, ["vea"])
 
 
-def test_a_rate_that_is_set_here_is_set_there():
-    model = network()
-    combined = CombinedOptimizer(optimizers(model))
-    assert [group["lr"] for group in combined.param_groups] == [1e-3, 1e-2, 0.1]
-    for group in combined.param_groups[:2]:
-        group["lr"] = 0.0
-    before = network()
-    gradients(model, 0)
-    combined.step()
-    assert torch.equal(model["foreground"].weight, before["foreground"].weight)
-    assert torch.equal(model["middle"].weight, before["middle"].weight)
-    assert not torch.equal(model["background"].weight, before["background"].weight)
+GROUPS = (
+    ParamGroup("vae", learning_rate=0.25),
+    ParamGroup("vae.decoder", learning_rate=0.125, weight_decay=0.5),
+    ParamGroup("head", weight_decay=0.0),
+)
 
 
-def test_saved_and_loaded_it_goes_on_bit_for_bit():
-    model = network()
-    combined = CombinedOptimizer(optimizers(model))
-    for step in range(5):
-        gradients(model, step)
-        combined.step()
-    file = io.BytesIO()
-    torch.save({"weights": model.state_dict(), "optimizer": combined.state_dict()}, file)
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    other = network()
-    other.load_state_dict(saved["weights"])
-    resumed = CombinedOptimizer(optimizers(other))
-    resumed.load_state_dict(saved["optimizer"])
-    for step in range(5, 12):
-        for each, optimizer in ((model, combined), (other, resumed)):
-            gradients(each, step)
-            optimizer.step()
-    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
-    assert [group["lr"] for group in resumed.param_groups] == [1e-3, 1e-2, 0.1]
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_groups_have_their_own_rates_and_decays(model, name):
+    settings = OptimizerSettings(name=name, learning_rate=1.0, weight_decay=0.75, betas=(0.0, 0.9), param_groups=GROUPS)
+    (optimizer,) = build_optimizers(model, settings)
+    expected = {"vae.encoder": (0.25, 0.75), "vae.decoder": (0.125, 0.5), "head": (1.0, 0.0)}
+    of = {
+        id(each): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for each in group["params"]
+    }
+    assert {name.rpartition(".")[0]: of[id(each)] for name, each in model.named_parameters()} == expected
+    assert optimizer.defaults.get("betas", (0.0, 0.9)) == (0.0, 0.9)
 
 
-def test_its_state_is_that_of_all():
-    model = network()
-    combined = CombinedOptimizer(optimizers(model))
-    gradients(model, 0)
-    combined.step()
-    assert set(combined.state) == set(model.parameters())
-    assert "exp_avg" in combined.state[model["background"].weight]
-    assert "square_avg" in combined.state[model["middle"].weight]
-    combined.state.clear()  # as a restart does
-    fresh = CombinedOptimizer(optimizers(model))
-    before, state = weights(model), []
-    gradients(model, 1)
-    for optimizer in (combined, fresh):
-        optimizer.step()
-        state.append(weights(model))
-        for parameter, value in zip(model.parameters(), before, strict=True):
-            parameter.data.copy_(value)
-    assert all(torch.equal(one, two) for one, two in zip(*state, strict=True))
+def test_each_part_has_its_optimiser(model):
+    groups = (ParamGroup("vae", name="adam", learning_rate=0.25), ParamGroup("vae.decoder", name="adamw"))
+    optimizers = build_optimizers(model, OptimizerSettings(name="rmsprop", learning_rate=0.5, param_groups=groups))
+    kinds = {id(each): type(o) for o in optimizers for group in o.param_groups for each in group["params"]}
+    rates = {id(each): group["lr"] for group in param_groups(optimizers) for each in group["params"]}
+    for part, kind, rate in (
+        (model["vae"]["decoder"], torch.optim.AdamW, 0.5),
+        (model["vae"]["encoder"], torch.optim.Adam, 0.25),
+        (model["head"], torch.optim.RMSprop, 0.5),
+    ):
+        assert {kinds[id(each)] for each in part.parameters()} == {kind}
+        assert {rates[id(each)] for each in part.parameters()} == {rate}
 
 
-def test_the_closure_is_called_once_with_gradients():
-    model, other = network(), network()
-    combined, alone = CombinedOptimizer(optimizers(model)), optimizers(other)
-    calls = []
-
-    def closure() -> torch.Tensor:
-        calls.append(torch.is_grad_enabled())
-        return gradients(model, 3)
-
-    loss = combined.step(closure)
-    expected = gradients(other, 3)
-    for each in alone:
-        each.step()
-    assert calls == [True]
-    assert torch.equal(loss, expected)
-    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+def test_optimisers_of_one_name_are_one(model):
+    (optimizer,) = build_optimizers(model, OptimizerSettings(param_groups=(ParamGroup("vae", name="adam"),)))
+    assert type(optimizer) is torch.optim.Adam
 
 
-def test_a_parameter_of_two_is_refused():
-    model = network()
-    with pytest.raises(ValueError, match="more than one parameter group"):
-        CombinedOptimizer([*optimizers(model), SGD(model["middle"].parameters(), lr=1.0)])
-
-
-def test_a_copy_stands_by_itself():
-    model = network()
-    combined = CombinedOptimizer(optimizers(model))
-    copied = copy.deepcopy(combined)
-    copied.param_groups[0]["lr"] = 5.0
-    assert combined.optimizers[0].param_groups[0]["lr"] == 1e-3
-    assert copied.optimizers[0].param_groups[0]["lr"] == 5.0
+def test_gradients_of_all_optimisers_are_clipped_by_one_norm(model):
+    """By hand: 18 gradients of 2 have the norm sqrt(72)."""
+    groups = (ParamGroup("vae", name="rmsprop"),)
+    optimizers = build_optimizers(model, OptimizerSettings(param_groups=groups, clip_norm=1.0))
+    for each in model.parameters():
+        each.grad = torch.full_like(each, 2.0)
+    clip_gradients(optimizers, 1.0)
+    assert [float(each.grad.flatten()[0]) for each in model.parameters()] == pytest.approx([2 / 72**0.5] * 6)

@@ -70,11 +70,11 @@ def test_a_signal_leaves_a_run_to_go_on_with(tmp_path, tiny, tiny_arguments, num
     assert status == 130
     assert f"Stopped with a checkpoint. Go on with:  unscene train --resume {run.path}" in said
     assert unfinished(run.path) == []
-    step = torch.load(run.last, weights_only=True)["global_step"]
+    step = torch.load(run.last, weights_only=True)["step"]
     with run.metrics.open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == [str(each) for each in range(1, step + 1)]
     train(tiny({"trainer.max_steps": step + 2, "trainer.log_every": 1}), run.path, resume=True)
-    assert torch.load(run.last, weights_only=True)["global_step"] == step + 2
+    assert torch.load(run.last, weights_only=True)["step"] == step + 2
 
 
 def test_twice_before_the_first_step_leaves_nothing_half_written(tmp_path, tiny_arguments):
@@ -108,5 +108,5 @@ def test_two_processes_share_every_batch(tmp_path, tiny_arguments):
     assert [row["step"] for row in table if row["val/score"]][-1] == "3"
     assert len(run.starts()) == 1  # the second process writes nothing
     checkpoint = torch.load(run.last, weights_only=True)
-    assert checkpoint["global_step"] == 3
+    assert checkpoint["step"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

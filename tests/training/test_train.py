@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,11 @@ from unscene.models.rmonet.model import RMONet
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import read_weights
 from unscene.scene import Losses
-from unscene.training import train as train_module
-from unscene.training.callbacks.schedule import Clock
-from unscene.training.optimizers import CombinedOptimizer
+from unscene.training import loop
+from unscene.training.checkpoints import read_best_score, write_checkpoint
+from unscene.training.loop import TrainingLoop
 from unscene.training.train import train
+from unscene.training.validation import ValidationResult
 
 NEVER_THE_SAME = ("seconds", "train/images_per_second")
 OFTEN = {"trainer.validate_minutes": 1e-6}  # after every step
@@ -46,13 +49,14 @@ def stop_after(monkeypatch):
     """`stop_after(3)` presses Ctrl-C in step 3."""
 
     def press(step: int) -> None:
-        decide = Clock.on_train_batch_end
+        decide = TrainingLoop.save_and_validate
 
-        def pressed(self, trainer, *rest):
-            self.interruption.asked = self.interruption.asked or trainer.global_step == step
-            decide(self, trainer, *rest)
+        def pressed(self: TrainingLoop) -> bool:
+            if self.progression.step == step:
+                signal.raise_signal(signal.SIGINT)
+            return decide(self)
 
-        monkeypatch.setattr(Clock, "on_train_batch_end", pressed)
+        monkeypatch.setattr(TrainingLoop, "save_and_validate", pressed)
 
     return press
 
@@ -153,7 +157,7 @@ def test_validations_leave_no_trace_in_the_training(trained, tiny, tmp_path, sta
     assert rows(run) == rows(trained)
     assert same(state(run.last), state(trained.last))
     scores = [float(row["val/score"]) for row in rows(run, "val/")]
-    assert torch.load(run.best, weights_only=True)["global_step"] == 1 + scores.index(max(scores))
+    assert torch.load(run.best, weights_only=True)["step"] == 1 + scores.index(max(scores))
     assert read_weights(run.weights)[2]["step"] == 1 + scores.index(max(scores))
     assert len(list(run.samples.iterdir())) == 6
 
@@ -165,7 +169,7 @@ def test_interrupted_and_resumed_is_as_if_unbroken(trained, tiny, tmp_path, stat
         train(tiny(), tmp_path / "run")
     monkeypatch.undo()
     run = RunFolder.open(tmp_path / "run")
-    assert torch.load(run.last, weights_only=True)["global_step"] == step
+    assert torch.load(run.last, weights_only=True)["step"] == step
     assert not list(run.samples.iterdir())  # somebody waits: no validation
     assert run.weights.is_file()
     train(tiny(), run.path, resume=True)
@@ -202,16 +206,13 @@ def test_a_run_without_a_checkpoint_is_resumed_from_its_first_step(trained, tiny
 
 
 def test_a_resumed_run_may_learn_at_another_rate(tiny, tmp_path):
-    run = train(tiny({"trainer.max_steps": 6, "optimizer.groups.vae": 0.001}), tmp_path / "run")
-    changes = {
-        "trainer.max_steps": 8,
-        "optimizer.learning_rate": 0.02,
-        "optimizer.groups.vae": 0.01,
-        "schedule.cycle_epochs": 0,
-    }
-    train(tiny(changes | {"schedule.warmup_epochs": 0}), run.path, resume=True)
-    groups = torch.load(run.last, weights_only=True)["optimizer_states"][0]["param_groups"]
-    assert [group["lr"] for group in groups] == [0.01, 0.02]
+    groups = "optimizer.param_groups"
+    run = train(tiny({groups: [{"prefix": "vae", "learning_rate": 0.001}]}), tmp_path / "run")
+    changes = {"trainer.max_steps": 8, "optimizer.learning_rate": 0.02, "schedule.cycle_epochs": 0}
+    changes |= {groups: [{"prefix": "vae", "learning_rate": 0.01}], "schedule.warmup_epochs": 0}
+    train(tiny(changes), run.path, resume=True)
+    (optimizer,) = torch.load(run.last, weights_only=True)["optimizers"]
+    assert [group["lr"] for group in optimizer["param_groups"]] == [0.01, 0.02]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
@@ -227,8 +228,7 @@ def test_gradients_are_clipped_in_either_precision(tiny, tmp_path, state, precis
 
 TWO = {
     "optimizer.name": "rmsprop",
-    "optimizer.names": {"vae": "adam"},
-    "optimizer.groups": {"vae": 0.01},
+    "optimizer.param_groups": [{"prefix": "vae", "name": "adam", "learning_rate": 0.01}],
     "optimizer.clip_norm": 1.0,
 }
 
@@ -244,31 +244,18 @@ def test_two_optimisers_are_resumed_as_if_unbroken(tiny, tmp_path, state, stop_a
     run = train(recipe, tmp_path / "run", resume=True)
     assert rows(run) == rows(unbroken)
     assert same(state(run.last), state(unbroken.last))
-    (kept,) = torch.load(run.last, weights_only=True)["optimizer_states"]
-    assert {tuple(sorted(each)) for each in kept["state"].values()} == {
+    kept = torch.load(run.last, weights_only=True)["optimizers"]
+    assert {tuple(sorted(each)) for optimizer in kept for each in optimizer["state"].values()} == {
         ("exp_avg", "exp_avg_sq", "step"),
         ("square_avg", "step"),
     }
-
-
-def test_two_optimisers_gradients_are_clipped_by_one_norm(tiny, tmp_path, monkeypatch):
-    norms = []
-
-    def step(self, closure=None):
-        closure()
-        squares = [each.grad.square().sum() for group in self.param_groups for each in group["params"]]
-        norms.append(float(torch.stack(squares).sum().sqrt()))
-
-    monkeypatch.setattr(CombinedOptimizer, "step", step)
-    train(tiny(TWO | {"trainer.max_steps": 2, "trainer.log_every": 1}), tmp_path / "run")
-    assert norms == pytest.approx([1.0, 1.0], rel=1e-3)
 
 
 def test_a_run_that_was_not_clipped_may_be_resumed_clipped(tiny, tmp_path):
     changes = {"trainer.precision": "bf16", "trainer.max_steps": 2}
     run = train(tiny(changes), tmp_path / "run")
     train(tiny(changes | {"trainer.max_steps": 4, "optimizer.clip_norm": 0.1}), run.path, resume=True)
-    assert torch.load(run.last, weights_only=True)["global_step"] == 4
+    assert torch.load(run.last, weights_only=True)["step"] == 4
 
 
 def test_a_limit_in_minutes_counts_from_the_start(tiny, tmp_path):
@@ -303,7 +290,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name(trained, tiny, tmp_
     run = RunFolder(tmp_path / "run")
     with pytest.raises(TrainingError, match=r"step 4: the loss is not finite, because of mask_kl "):
         train(tiny({"trainer.checkpoint_minutes": 1e-6}), run.path)
-    assert torch.load(run.last, weights_only=True)["global_step"] == 4  # after the last step that was well
+    assert torch.load(run.last, weights_only=True)["step"] == 4  # after the last step that was well
     assert [row["step"] for row in rows(run)] == ["2", "4"]
     monkeypatch.undo()
     train(tiny(), run.path, resume=True)
@@ -325,7 +312,7 @@ def test_a_full_disk_ends_the_training_and_keeps_the_checkpoint(tiny, tmp_path, 
     run = RunFolder(tmp_path / "run")
     with pytest.raises(RunError, match=r"last\.ckpt: the disk is full\. Free some space"):
         train(tiny({"trainer.checkpoint_minutes": 1e-6}), run.path)
-    assert torch.load(run.last, weights_only=True)["global_step"] == 2
+    assert torch.load(run.last, weights_only=True)["step"] == 2
     assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
 
 
@@ -343,7 +330,7 @@ def test_a_second_training_into_the_folder_is_refused(trained, tiny):
 def test_what_cannot_begin_leaves_no_folder(tiny, tmp_path, monkeypatch):
     for changes, error, message in (
         ({"trainer.batch_size": 41}, RecipeError, r"batch_size is 41, but there are only 40 images"),
-        ({"optimizer.groups": {"vea": 0.1}}, RecipeError, r"Did you mean 'vae'"),
+        ({"optimizer.param_groups": [{"prefix": "vea"}]}, RecipeError, r"Did you mean 'vae'"),
         ({"validation.count": 0}, RecipeError, r"validation: multi_dsprites: count must be 1 or more"),
     ):
         with pytest.raises(error, match=message):
@@ -386,22 +373,79 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tiny, tmp_path):
         train(tiny(), tmp_path / "nowhere", resume=True)
 
 
+@pytest.fixture
+def fourth_is_best(monkeypatch):
+    """The validation of step 4 has the best score."""
+    decide, measure, step = TrainingLoop.validate, loop.validate, []
+
+    def validate(self: TrainingLoop, last: bool) -> None:
+        step[:] = [self.progression.step]
+        decide(self, last)
+
+    def scored(*arguments) -> ValidationResult:
+        result = measure(*arguments)
+        return replace(result, scores=result.scores | {"val/score": -abs(step[0] - 4.0)})
+
+    monkeypatch.setattr(TrainingLoop, "validate", validate)
+    monkeypatch.setattr(loop, "validate", scored)
+
+
+@pytest.mark.parametrize("killed_before", ["validation", "best.ckpt", "last.ckpt"])
+@pytest.mark.parametrize("steps", [4, 6])
+def test_a_validation_that_a_kill_took_is_repeated(
+    tiny, tmp_path, state, fourth_is_best, monkeypatch, killed_before, steps
+):
+    """Whatever was on the disk by then, row and best.ckpt agree after the run is resumed."""
+    recipe = tiny(OFTEN | {"trainer.max_steps": steps})
+    unbroken = train(recipe, tmp_path / "unbroken")
+
+    def write(content: dict, path: Path) -> None:
+        in_validation = content["step"] == 4 and not content["validation_due"]
+        if in_validation and killed_before == path.name:
+            raise SystemExit(9)
+        write_checkpoint(content, path)
+        if content["step"] == 4 and killed_before == "validation":
+            raise SystemExit(9)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "write_checkpoint", write)
+        with pytest.raises(SystemExit):
+            train(recipe, tmp_path / "run")
+    run = train(recipe, tmp_path / "run", resume=True)
+    assert rows(run) == rows(unbroken)
+    assert rows(run, "val/") == rows(unbroken, "val/")
+    for path in ("last", "best"):
+        assert same(state(getattr(run, path)), state(getattr(unbroken, path)))
+    assert torch.load(run.best, weights_only=True)["step"] == read_weights(run.weights)[2]["step"] == 4
+    assert read_best_score(run) == 0
+    assert not torch.load(run.last, weights_only=True)["validation_due"]
+
+
+def test_the_best_weights_outlive_the_loss_of_metrics_csv(tiny, tmp_path, fourth_is_best):
+    run = train(tiny(OFTEN | {"trainer.max_steps": 4}), tmp_path / "run")
+    run.metrics.unlink()
+    train(tiny(OFTEN), run.path, resume=True)
+    assert torch.load(run.best, weights_only=True)["step"] == 4
+    assert read_weights(run.weights)[2]["step"] == 4
+
+
 def test_memory_that_is_full_is_said_in_words(tiny, tmp_path, monkeypatch):
     def full(*arguments, **settings):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(train_module.lightning.Trainer, "fit", full)
+    monkeypatch.setattr(TrainingLoop, "step", full)
     with pytest.raises(TrainingError, match=r"memory is full\. Lower trainer\.batch_size"):
         train(tiny(), tmp_path / "run")
 
 
 def test_validation_looks_at_so_many_images(tiny, tmp_path, monkeypatch):
-    seen = []
-    update = train_module.SceneModule.validation_step
-    monkeypatch.setattr(
-        train_module.SceneModule,
-        "validation_step",
-        lambda self, batch, i: (seen.append(len(batch["image"])), update(self, batch, i)),
-    )
+    batches, seen = loop.ordered_batches, []
+
+    def looked_at(*arguments):
+        for batch in batches(*arguments):
+            seen.append(len(batch["image"]))
+            yield batch
+
+    monkeypatch.setattr(loop, "ordered_batches", looked_at)
     train(tiny({"trainer.validate_images": 5, "trainer.max_steps": 1}), tmp_path / "run")
     assert seen == [4, 1]

@@ -215,7 +215,7 @@ def _minutes_so_far(run: RunFolder) -> float:
     if not run.last.is_file():
         return 0.0
     table = MetricsTable(run.metrics)
-    table.keep_until(int(read_checkpoint(run.last)["global_step"]))
+    table.keep_until(int(read_checkpoint(run.last)["step"]))
     return table.last_seconds() / 60
 
 

@@ -62,6 +62,20 @@ class Health:
             raise TrainingError("the health of no image at all cannot be told: call update first.")
         return {f"health/{name}": value / self.images for name, value in self.sums.items()}
 
+    def collapse(self, largest_slot: float, foreground_won: float) -> str | None:
+        """Return in words what shows a collapse; None without one.
+
+        Args:
+            largest_slot: highest share of the foreground that the largest slot may hold.
+            foreground_won: lowest share of the pixels that the objects' slots must win.
+        """
+        numbers = self.compute()
+        if numbers["health/foreground_won"] < foreground_won:
+            return f"the objects' slots win {numbers['health/foreground_won']:.3f} of the pixels"
+        if numbers.get("health/largest_slot", 0.0) > largest_slot:
+            return f"the largest slot holds {numbers['health/largest_slot']:.3f} of the foreground"
+        return None
+
     def verdict(self) -> str:
         """What the numbers say, by name. Where no slot is known to be the background, one that has most of the image is
         no bad sign.

@@ -15,7 +15,7 @@ from unscene.scene import Decomposition
 from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
-from unscene.runs.weights import check_weights, model_weights, read_checkpoint, read_weights
+from unscene.runs.weights import check_weights, read_checkpoint, read_weights
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
@@ -127,8 +127,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     if chosen.suffix == ".ckpt":
         checkpoint = read_checkpoint(chosen)
         run = run or RunFolder.open(chosen.resolve().parent.parent)
-        weights, values = model_weights(checkpoint), run.recipe_values()
-        provenance: dict[str, Any] = {"run": run.path.resolve().name, "step": int(checkpoint["global_step"])}
+        weights, values = checkpoint["model"], run.recipe_values()
+        provenance: dict[str, Any] = {"run": run.path.resolve().name, "step": int(checkpoint["step"])}
     else:
         weights, values, provenance = read_weights(chosen)
     try:

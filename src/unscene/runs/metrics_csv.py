@@ -31,18 +31,22 @@ class MetricsTable:
             with path.open(newline="", encoding="utf-8", errors="replace") as file:
                 self.columns = next(csv.reader(file), self.columns)
 
-    def keep_until(self, step: int) -> None:
-        """Drop the rows after a step, which a resumed run measures again, and what is no whole row."""
+    def keep_until(self, step: int, repeat_validation: bool = False) -> None:
+        """Drop the rows after a step, which a resumed run measures again, and incomplete rows.
+
+        Args:
+            step: the last one that stays.
+            repeat_validation: whether the row of its validation goes as well.
+        """
         if self.path.is_file():
-            self._rewrite([row for row in self._rows() if int(row["step"]) <= step])
+            rows = [row for row in self._rows() if int(row["step"]) <= step]
+            if repeat_validation:
+                rows = [row for row in rows if int(row["step"]) < step or not row.get("val/score")]
+            self._rewrite(rows)
 
     def last_seconds(self) -> float:
         """Training time of the last row; 0 without one."""
         return max((float(row["seconds"]) for row in self._rows() if row["seconds"]), default=0.0)
-
-    def best(self, column: str) -> float | None:
-        """The largest value of a column; None where nothing was measured."""
-        return max((float(row[column]) for row in self._rows() if row.get(column)), default=None)
 
     def append(self, row: dict[str, float | int]) -> None:
         """Write one row; cells that it lacks stay empty.

@@ -8,10 +8,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from unscene.settings import settings_dataclass
+from unscene.errors import RecipeError
+from unscene.settings import Values, settings_dataclass
 
 OptimizerName = Literal["adam", "adamw", "rmsprop"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+@settings_dataclass
+class ParamGroup:
+    """Settings of the parameters whose names begin with a prefix; None is the setting of all others.
+
+    Attributes:
+        prefix: for instance `vae` or `vae.decoder`. Where several fit, the longest one decides.
+        name: of their optimiser.
+        learning_rate: 0 keeps these parameters as they are.
+        weight_decay: see PyTorch.
+    """
+
+    prefix: Annotated[str, Field(min_length=1)]
+    name: OptimizerName | None = None
+    learning_rate: NonNegativeFloat | None = None
+    weight_decay: NonNegativeFloat | None = None
 
 
 @settings_dataclass
@@ -19,26 +37,42 @@ class OptimizerSettings:
     """The optimiser.
 
     Attributes:
-        name: `adam`, `adamw` or `rmsprop`, of every parameter that `names` does not name.
-        names: optimisers by the beginning of a parameter's name, for instance `{background: adam}`. They step together;
-            `betas` and `weight_decay` are those of all that have them.
-        learning_rate: of every parameter that no group names.
-        groups: learning rates by the beginning of a parameter's name, for instance `{vae: 0.001}`; 0 keeps a part as it
-            is.
+        name: `adam`, `adamw` or `rmsprop`.
+        learning_rate: the peak; see `ScheduleSettings`.
         betas: of Adam and AdamW.
         weight_decay: see PyTorch.
-        decays: weight decays by the beginning of a parameter's name, for those of `groups` and others.
-        clip_norm: the gradients' global norm is cut to it; 0 leaves them.
+        clip_norm: the common norm of all gradients is at most this; 0 leaves them.
+        param_groups: parts of the model with settings of their own. Several optimisers step together.
     """
 
     name: OptimizerName = "adam"
-    names: dict[str, OptimizerName] = field(default_factory=dict)
     learning_rate: PositiveFloat = 1e-4
-    groups: dict[str, NonNegativeFloat] = field(default_factory=dict)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
-    decays: dict[str, NonNegativeFloat] = field(default_factory=dict)
     clip_norm: NonNegativeFloat = 0.0
+    param_groups: tuple[ParamGroup, ...] = ()
+
+    def __post_init__(self) -> None:
+        prefixes = [group.prefix for group in self.param_groups]
+        if len(set(prefixes)) < len(prefixes):
+            raise RecipeError(f"param_groups has a prefix twice: {', '.join(prefixes)}. Put its settings into one group.")
+
+
+def with_param_groups(optimizer: Values) -> Values:
+    """Return the optimiser of an earlier recipe with `param_groups`.
+
+    Runs and shipped weights may hold mappings by prefix instead: `names`, `groups` (learning rates) and `decays`.
+    """
+    mappings = {"names": "name", "groups": "learning_rate", "decays": "weight_decay"}
+    earlier = {key: setting for key, setting in mappings.items() if isinstance(optimizer.get(key), dict)}
+    groups: dict[str, Values] = {prefix: {"prefix": prefix} for key in earlier for prefix in optimizer[key]}
+    for key, setting in earlier.items():
+        for prefix, group in groups.items():
+            known = [other for other in optimizer[key] if prefix.startswith(other)]
+            if known:
+                group[setting] = optimizer[key][max(known, key=len)]
+    rest = {key: value for key, value in optimizer.items() if key not in earlier}
+    return {**rest, "param_groups": list(groups.values())} if groups else rest
 
 
 @settings_dataclass

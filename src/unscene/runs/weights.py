@@ -1,4 +1,4 @@
-"""Weights on disk: Lightning's checkpoints read without running code, and safetensors files that explain themselves."""
+"""Weights on disk: checkpoints read without running code, and safetensors files that explain themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMAT = "unscene-1"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a Lightning checkpoint's content; nothing in the file is executed.
+    """Return a checkpoint's content; nothing in the file is executed.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds more than tensors and plain values.
@@ -42,20 +42,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({_first_line(error)}): it is damaged, or made by something else."
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'state_dict'.")
-    if not isinstance(content.get("global_step"), int):
-        raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'global_step'.")
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        if isinstance(content, dict) and "pytorch-lightning_version" in content:
+            raise CheckpointError(
+                f"{path} was written by an earlier version of unscene, in the format of Lightning's Trainer. Resume or "
+                "export the run with that version (environment.json names its commit), or train it again."
+            )
+        raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'model'.")
+    if not isinstance(content.get("step"), int):
+        raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'step'.")
     return content
-
-
-def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The model's tensors of a checkpoint, by the model's own names."""
-    return {
-        name.removeprefix("model."): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("model.") and isinstance(tensor, Tensor)
-    }
 
 
 def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
@@ -101,11 +97,11 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
     """
     chosen = run.best if run.best.is_file() else run.last
     checkpoint = read_checkpoint(chosen)
-    weights = {name: _stored(tensor, half) for name, tensor in model_weights(checkpoint).items()}
+    weights = {name: _stored(tensor, half) for name, tensor in checkpoint["model"].items()}
     provenance = {
         "run": run.path.resolve().name,
         "checkpoint": chosen.name,
-        "step": int(checkpoint["global_step"]),
+        "step": int(checkpoint["step"]),
         "starts": run.starts(),
         **about,
     }

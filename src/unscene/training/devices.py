@@ -1,23 +1,23 @@
-"""Where a training runs: device, processes on this machine, machines, and what makes them compute as one would."""
+"""Where a training runs: its device, the processes that train together, and the processes that load their data."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.plugins import LayerSync
-from torch import nn
+from lightning.fabric import Fabric
 
 from unscene.distributed.processes import processes_started, started_by_srun
-from unscene.distributed.sync_batch_norm import synchronise_batch_norm
 from unscene.errors import RecipeError
 from unscene.runs.trainer_settings import TrainerSettings
 
+_REFUSED = "the machine cannot do what the trainer's settings ask for: {}"
+
 
 @dataclass(frozen=True)
-class Placement:
+class DeviceSetup:
     """Where a training runs.
 
     Attributes:
@@ -31,11 +31,11 @@ class Placement:
     machines: int
 
     @classmethod
-    def of(cls, settings: TrainerSettings) -> Placement:
-        """What the settings ask for here; with `devices` auto, what torchrun or srun have started.
+    def from_settings(cls, settings: TrainerSettings) -> DeviceSetup:
+        """Return what the settings ask for; with `devices` auto, the processes that torchrun or srun have started.
 
         Raises:
-            RecipeError: a GPU is asked for, but there is none.
+            RecipeError: the settings ask for a GPU, but there is none.
         """
         on_gpu = torch.cuda.is_available()
         if settings.accelerator == "gpu" and not on_gpu:
@@ -48,44 +48,55 @@ class Placement:
             return cls(device, *started)
         return cls(device, torch.cuda.device_count() if device == "cuda" else 1, settings.num_nodes)
 
-    def options(self, settings: TrainerSettings) -> dict[str, Any]:
-        """What Lightning's Trainer is told of it.
-
-        Args:
-            settings: of the strategy.
-
-        Raises:
-            RecipeError: srun started several processes, but it was not said how many a machine.
-        """
-        plugins: list[Any] = [SynchronisedLayers(self.device)]
-        if started_by_srun():
-            try:
-                plugins.append(SLURMEnvironment(auto_requeue=False))  # last.ckpt is ours, and the job's script requeues
-            except RuntimeError as error:
-                raise RecipeError(f"srun's processes cannot train together: {error}") from error
+    def fabric_kwargs(self, settings: TrainerSettings) -> dict[str, Any]:
+        """Arguments of Fabric. Its precision stays float32: `training.loss.autocast` is ours."""
         return {
             "accelerator": self.device,
             "devices": self.processes,
             "num_nodes": self.machines,
             "strategy": settings.strategy,
-            "plugins": plugins,
         }
 
 
-class SynchronisedLayers(LayerSync):
-    """Lightning's way of batch normalisation over all processes, with ours where PyTorch's does not work.
+def build_fabric(settings: TrainerSettings) -> Fabric:
+    """Return the engine that starts the processes and averages their gradients; nothing is started yet.
 
-    Args:
-        device: `cuda` or `cpu`.
+    Raises:
+        RecipeError: the machine does not have what the settings ask for.
     """
+    kwargs = DeviceSetup.from_settings(settings).fabric_kwargs(settings)
+    try:
+        return Fabric(**kwargs)
+    except (ValueError, RuntimeError) as error:
+        raise RecipeError(_REFUSED.format(error)) from error
 
-    def __init__(self, device: str) -> None:
-        self.device = device
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Convert the layers before several processes train."""
-        return synchronise_batch_norm(model, self.device)
+def launch(fabric: Fabric) -> None:
+    """Start the other processes, and connect all of them.
 
-    def revert(self, model: nn.Module) -> nn.Module:
-        """Leave them: in one process they are nn.BatchNorm2d."""
-        return model
+    Raises:
+        RecipeError: torchrun or srun started another number of processes than the settings ask for.
+    """
+    try:
+        fabric.launch()
+    except ValueError as error:
+        raise RecipeError(_REFUSED.format(error)) from error
+
+
+def loader_workers(settings: TrainerSettings) -> int:
+    """Processes that load data, for each process that trains: `trainer.workers`, or where that is -1 the default.
+
+    The default: none on a CPU, since computing a step takes far longer than loading its scenes. Beside a GPU all cores
+    but the training's own, at most eight; the processes of this machine share them, unless srun gave each its own.
+    """
+    setup = DeviceSetup.from_settings(settings)
+    if settings.workers >= 0:
+        return settings.workers
+    own_cores = started_by_srun() and "SLURM_CPUS_PER_TASK" in os.environ
+    cores = _available_cores() // (1 if own_cores else setup.processes)
+    return min(8, max(0, cores - 1)) if setup.device == "cuda" else 0
+
+
+def _available_cores() -> int:
+    """Cores that this process may use: a batch system may grant it only some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,56 +1,74 @@
-"""Several optimisers as one: what a training loop that knows one optimiser steps, saves and resumes."""
+"""The optimisers of a recipe: one for each name that it uses, with a group for each part of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
+from unscene.errors import RecipeError, did_you_mean
+from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings
 
-class CombinedOptimizer(Optimizer):
-    """Steps optimisers of different kinds together, each with its own parameters.
+OPTIMIZERS: dict[OptimizerName, type[Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
 
-    Its `param_groups` are theirs, one after the other, and its `state` is theirs: a rate that is set here is set there,
-    gradients that are clipped over its groups are clipped by one norm, and its `state_dict` holds everything.
 
-    Args:
-        optimizers: which share no parameter, and have not stepped yet.
+def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
+    """Return optimisers that together hold every parameter once.
 
     Raises:
-        ValueError: two have a parameter in common.
+        RecipeError: no parameter begins with the prefix of a group.
     """
+    by_prefix = {group.prefix: group for group in settings.param_groups}
+    groups: dict[OptimizerName, list[dict[str, Any]]] = {}
+    for prefix, parameters in parameters_by_prefix(model, by_prefix).items():
+        own = {key: value for key, value in vars(by_prefix[prefix]).items() if value is not None} if prefix else {}
+        group = {
+            "params": parameters,
+            "lr": own.get("learning_rate", settings.learning_rate),
+            "weight_decay": own.get("weight_decay", settings.weight_decay),
+        }
+        groups.setdefault(own.get("name", settings.name), []).append(group)
+    return [OPTIMIZERS[name](own_groups, **_options(name, settings)) for name, own_groups in groups.items()]
 
-    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        self.optimizers = list(optimizers)
-        super().__init__([group for each in self.optimizers for group in each.param_groups], {})
-        self._share()
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Step every optimiser, after `closure`, which computes the gradients, has been called once."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for each in self.optimizers:
-            each.step()
-        return loss
+def parameters_by_prefix(model: nn.Module, prefixes: Iterable[str]) -> dict[str, list[nn.Parameter]]:
+    """Return the model's parameters by the longest prefix of their name; those without one are last, under "".
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For a copy."""
-        return super().__getstate__() | {"optimizers": self.optimizers}
+    Raises:
+        RecipeError: no parameter begins with a prefix.
+    """
+    found: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in (*sorted(prefixes, key=len, reverse=True), "")}
+    for name, parameter in model.named_parameters():
+        found[next(prefix for prefix in found if name.startswith(prefix))].append(parameter)
+    for prefix, parameters in found.items():
+        if prefix and not parameters:
+            parts = list(dict(model.named_children()))
+            raise RecipeError(
+                f"optimizer.param_groups has the prefix '{prefix}', but no parameter of the model begins with it."
+                f"{did_you_mean(prefix, parts)} The model's parts are: {', '.join(parts)}."
+            )
+    return {prefix: parameters for prefix, parameters in found.items() if parameters}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over groups and state, which `load_state_dict` makes anew."""
-        super().__setstate__(state)
-        self._share()
 
-    def _share(self) -> None:
-        """Let each optimiser work on its groups and on the common state."""
-        begin = 0
-        for each in self.optimizers:
-            end = begin + len(each.param_groups)
-            each.param_groups, each.state = self.param_groups[begin:end], self.state
-            begin = end
+def param_groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    """The parameter groups of all optimisers."""
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def clip_gradients(optimizers: Sequence[Optimizer], norm: float) -> None:
+    """Scale all gradients so that their common norm is at most `norm`."""
+    nn.utils.clip_grad_norm_([each for group in param_groups(optimizers) for each in group["params"]], norm)
+
+
+def _options(name: OptimizerName, settings: OptimizerSettings) -> dict[str, Any]:
+    if name == "rmsprop":
+        return {}
+    # The fused body rounds differently: with clipping the plain one keeps the numbers of earlier runs.
+    return {"betas": settings.betas} | ({} if settings.clip_norm else {"fused": True})

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import warnings
 from pathlib import Path
 
-import lightning
+import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from unscene.data import Source
 from unscene.data.batches import ordered_batches
 from unscene.distributed.processes import is_first_process
-from unscene.errors import RecipeError, TrainingError
+from unscene.errors import TrainingError
 from unscene.files import write_text
 from unscene.ops.cpu_tuning import tune_cpu
-from unscene.runs.hardware import describe_machine, use_bfloat16
+from unscene.runs.hardware import describe_machine
 from unscene.runs.recipe import Recipe
 from unscene.runs.run_folder import RunFolder
-from unscene.runs.weights import check_weights, export_weights, model_weights, read_checkpoint
-from unscene.training.callbacks.checkpoints import BestCheckpoint, WholeFiles
-from unscene.training.callbacks.metrics_log import MetricsLog
-from unscene.training.callbacks.progress import Progress
-from unscene.training.callbacks.random_state import RandomState
-from unscene.training.callbacks.restart import Restart
-from unscene.training.callbacks.samples import SAMPLES, Samples
-from unscene.training.callbacks.schedule import NEVER, Clock
-from unscene.training.data_module import SceneData
-from unscene.training.devices import Placement
-from unscene.training.module import SceneModule
+from unscene.runs.weights import check_weights, export_weights, read_checkpoint
+from unscene.training.devices import build_fabric, launch
+from unscene.training.loop import TrainingLoop
+from unscene.training.samples import SAMPLES, Samples
 from unscene.training.signals import Interruption
 
 
@@ -68,99 +59,71 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
         interrupted = _fit(recipe, run, source, validation)
         export_weights(run)
     if interrupted:
-        raise KeyboardInterrupt(f"Stopped with a checkpoint. {_go_on(run)}")
+        raise KeyboardInterrupt(f"Stopped with a checkpoint. {resume_hint(run)}")
     return run
 
 
 def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> bool:
-    """Train; whether Ctrl-C ended it."""
-    if recipe.trainer.threads:
-        torch.set_num_threads(recipe.trainer.threads)
+    """Train; whether a signal ended it."""
+    settings = recipe.trainer
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     tune_cpu()
-    lightning.seed_everything(recipe.seed, verbose=False)
-    os.environ.pop("PL_GLOBAL_SEED", None)  # by it Lightning would seed again where several processes train, but later
-    interruption = Interruption()
-    trainer = _trainer(recipe, run, validation, interruption)
-    steps_per_epoch = max(1, len(source) // recipe.trainer.batch_size)
-    going_on = run.last.is_file()
-    module = SceneModule(recipe, steps_per_epoch, pretrained=not going_on)
-    start = 0
-    if going_on:
-        checkpoint = read_checkpoint(run.last)
-        check_weights(model_weights(checkpoint), module.model, run.last, recipe.name)
-        start = int(checkpoint["global_step"])
+    seed_everything(recipe.seed)
+    fabric = build_fabric(settings)
+    # before the weights are drawn: the loader draws a number as well
+    samples = Samples(run, next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES))))
+    checkpoint = read_checkpoint(run.last) if run.last.is_file() else None
+    model = recipe.build_model(pretrained=checkpoint is None).to(memory_format=torch.channels_last)
+    start, validation_due = 0, False
+    if checkpoint is not None:
+        check_weights(checkpoint["model"], model, run.last, recipe.name)
+        model.load_state_dict(checkpoint["model"])
+        start, validation_due = checkpoint["step"], checkpoint["validation_due"]
     if is_first_process():
-        write_text(run.recipe, recipe.text())  # a resumed run's changes too, which the next resume is to know
+        write_text(run.recipe, recipe.text())  # with the changes of a resumed run, which the next resume keeps
         run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})
-    if 0 < recipe.trainer.max_steps <= start:
+    if start >= settings.max_steps and not validation_due:
         if is_first_process():
             tqdm.write(f"{run.path} has had its {start:,} steps; raise --trainer.max_steps to go on.")
         return False
-    data = SceneData(recipe, source, validation, start)
+    interruption = Interruption()
     try:
         with interruption:
-            trainer.fit(module, datamodule=data, ckpt_path=str(run.last) if start else None, weights_only=True)
-    except SystemExit:  # what Lightning makes of a second Ctrl-C
-        raise KeyboardInterrupt(f"Stopped at once. {_go_on(run)}") from None
+            launch(fabric)
+            TrainingLoop(fabric, recipe, run, model, source, validation, samples, interruption, checkpoint).run_to_end()
+    except KeyboardInterrupt:  # a second signal
+        raise KeyboardInterrupt(f"Stopped at once. {resume_hint(run)}") from None
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"the device's memory is full. Lower trainer.batch_size. ({error})") from error
     except RuntimeError as error:
-        if trainer.world_size == 1 or not _left_alone(error):
+        if fabric.world_size == 1 or not is_peer_failure(error):
             raise
-        raise TrainingError(f"another process of this training ended; what it said tells why. {_go_on(run)}") from error
+        raise TrainingError(
+            f"another process of this training ended; its own message says why. {resume_hint(run)}"
+        ) from error
     return interruption.asked
 
 
-def _left_alone(error: RuntimeError) -> bool:
-    """Whether PyTorch lost the other processes."""
+def is_peer_failure(error: RuntimeError) -> bool:
+    """Whether PyTorch lost the connection to the other processes."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
-def _go_on(run: RunFolder) -> str:
+def resume_hint(run: RunFolder) -> str:
+    """The command that goes on with a run."""
     return f"Go on with:  unscene train --resume {run.path}"
 
 
-def _trainer(recipe: Recipe, run: RunFolder, validation: Source, interruption: Interruption) -> lightning.Trainer:
-    settings = recipe.trainer
-    place = Placement.of(settings)
-    options = place.options(settings)
-    options["plugins"].append(WholeFiles())
-    log = MetricsLog(run, settings.log_every)
-    callbacks: list[Callback] = [
-        Samples(run, next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES)))),
-        log,  # after the figure, whose time is not the training's
-        Progress(log, settings.max_minutes),
-        RandomState(),
-        BestCheckpoint(run, log),
-        Restart(run, recipe),
-        Clock(run, settings, interruption),
-    ]
-    try:
-        return lightning.Trainer(
-            **options,
-            precision="bf16-mixed" if use_bfloat16(settings.precision, place.device) else "32-true",
-            max_epochs=-1,
-            max_steps=settings.max_steps,
-            val_check_interval=NEVER,  # `Clock` says when
-            check_val_every_n_epoch=None,
-            gradient_clip_val=recipe.optimizer.clip_norm or None,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            default_root_dir=run.path,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise RecipeError(f"the machine cannot do what the trainer's settings ask for: {error}") from error
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a model or a library may draw from; all processes have the same seed."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def quieten_lightning() -> None:
-    """Leave the terminal to the progress bar: Lightning's notices of what it found are in environment.json."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Leave the terminal to the progress bar: environment.json holds what Lightning's notices say."""
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from unscene.scene import Decomposition
-from unscene.training.callbacks.samples import sample_figure
+from unscene.training.samples import sample_figure
 
 
 def decomposition(boxes: bool) -> tuple[torch.Tensor, Decomposition]:

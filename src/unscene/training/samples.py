@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,7 +16,7 @@ from unscene.files import write_bytes, write_text
 from unscene.report.slot_colours import slot_colour
 from unscene.runs.run_folder import RunFolder
 from unscene.scene import Decomposition, Scene
-from unscene.training.module import SceneModule
+from unscene.training.validation import ValidationResult
 
 SAMPLES = 8  # images in a figure
 PANEL, LEFT, TOP = 1.1, 1.0, 0.35  # inches: side of a panel, room for the rows' names, room for the title
@@ -33,11 +31,11 @@ def sample_figure(images: Tensor, decomposition: Decomposition, title: str = "")
         title: above the figure.
     """
     masks = decomposition.masks().float()
-    shown = masks * decomposition.components.float()
+    masked = masks * decomposition.components.float()
     rows = [images, decomposition.reconstruction()]
     names = ["input", "reconstruction"]
     for slot in range(decomposition.num_slots):
-        rows += [masks[:, slot].expand(-1, 3, -1, -1), shown[:, slot]]
+        rows += [masks[:, slot].expand(-1, 3, -1, -1), masked[:, slot]]
         names += [f"mask {slot}", f"slot {slot}"]
     grid = torch.stack([row.float().cpu() for row in rows]).clamp(0, 1)  # [R, B, 3, H, W]
     height, width = grid.shape[-2:]
@@ -71,38 +69,37 @@ def _draw_boxes(axes: Axes, decomposition: Decomposition, width: int) -> None:
                 )
 
 
-class Samples(Callback):
-    """After every validation: a figure of the same scenes, and the health verdict in words.
+class Samples:
+    """The sample figure and the health verdict after each validation, always of the same scenes.
 
     Args:
-        run: where they go.
-        batch: of the validation, whose first images are shown.
+        run: where the files go.
+        batch: of the validation; its first images are shown.
     """
 
     def __init__(self, run: RunFolder, batch: dict[str, Tensor]) -> None:
         self.run = run
         self.images = Scene.from_batch(batch).images[:SAMPLES]
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw and judge, in the first process."""
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, SceneModule)
-        verdict = pl_module.health.verdict() + _last_observed(pl_module)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            decomposition = pl_module.model(self.images.to(pl_module.device))
-        figure = sample_figure(self.images, decomposition, f"step {trainer.global_step:,}   {verdict}")
+    def write(
+        self, step: int, decomposition: Decomposition, result: ValidationResult, observed: dict[str, Tensor]
+    ) -> None:
+        """Write the figure and health.txt, and print the scores.
+
+        Args:
+            step: of the validation.
+            decomposition: of `images`.
+            result: of the validation.
+            observed: what the last training batch had besides its loss, by name: [B] each.
+        """
+        verdict = result.health.verdict() + "".join(
+            f", {name.replace('_', ' ')} {float(values.float().mean()):.1f} an image"
+            for name, values in observed.items()
+        )
+        figure = sample_figure(self.images, decomposition, f"step {step:,}   {verdict}")
         content = io.BytesIO()
         figure.savefig(content, format="png")
-        write_bytes(self.run.samples / f"step_{trainer.global_step:07d}.png", content.getbuffer())
-        write_text(self.run.health, f"step {trainer.global_step}: {verdict}\n")
-        scores = ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in pl_module.results.items())
-        tqdm.write(f"step {trainer.global_step:,}: {scores}\n  health: {verdict}")
-
-
-def _last_observed(module: SceneModule) -> str:
-    """What the last training batch had besides its loss, an image: `, pseudo boxes 4.9 an image`."""
-    observed = module.last_losses.observed if module.last_losses else {}
-    return "".join(
-        f", {name.replace('_', ' ')} {float(values.float().mean()):.1f} an image" for name, values in observed.items()
-    )
+        write_bytes(self.run.samples / f"step_{step:07d}.png", content.getbuffer())
+        write_text(self.run.health, f"step {step}: {verdict}\n")
+        scores = ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in result.scores.items())
+        tqdm.write(f"step {step:,}: {scores}\n  health: {verdict}")

@@ -1,0 +1,266 @@
+"""The training loop, in the order in which everything happens.
+
+A step:    batch, loss, finite?, backward, clip, optimiser.
+After it:  log, checkpoint, validate (best checkpoint, restart), stop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from unscene.data import Source
+from unscene.data.batches import Batches, StepSampler, ordered_batches, training_batches
+from unscene.distributed.processes import mean_over_processes
+from unscene.distributed.sync_batch_norm import synchronise_batch_norm
+from unscene.files import write_text
+from unscene.metrics.health import Health
+from unscene.runs.hardware import use_bfloat16
+from unscene.runs.recipe import Recipe
+from unscene.runs.run_folder import RunFolder
+from unscene.scene import Scene
+from unscene.training.checkpoints import (
+    Progression,
+    checkpoint_content,
+    read_best_score,
+    set_random_state,
+    write_checkpoint,
+)
+from unscene.training.devices import loader_workers
+from unscene.training.loss import BatchLoss, autocast, check_finite
+from unscene.training.optimizers import build_optimizers, clip_gradients, param_groups
+from unscene.training.progress import TrainingLog
+from unscene.training.samples import Samples
+from unscene.training.signals import Interruption
+from unscene.training.validation import MAX_BATCH, SCORE, evaluating, validate
+
+
+class TrainingLoop:
+    """One training, from its first step or from a checkpoint.
+
+    Args:
+        fabric: launched. It says which process this is, and averages the gradients of all processes.
+        recipe: every setting.
+        run: the folder that the first process writes.
+        model: with its first weights, or those of the checkpoint.
+        source: the training's scenes.
+        validation_source: the validation's scenes.
+        samples: writes the sample figure.
+        interruption: whether a signal asked the training to end.
+        checkpoint: to resume from, or None.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        run: RunFolder,
+        model: nn.Module,
+        source: Source,
+        validation_source: Source,
+        samples: Samples,
+        interruption: Interruption,
+        checkpoint: dict[str, Any] | None = None,
+    ) -> None:
+        self.fabric, self.recipe, self.settings, self.run = fabric, recipe, recipe.trainer, run
+        self.source, self.validation_source = source, validation_source
+        self.samples, self.interruption = samples, interruption
+        self.model = synchronise_batch_norm(model, fabric.device) if fabric.world_size > 1 else model
+        self.bfloat16 = use_bfloat16(self.settings.precision, fabric.device)
+        self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16))
+        self.optimizers = build_optimizers(self.model, recipe.optimizer)
+        self.peak_rates = [group["lr"] for group in param_groups(self.optimizers)]
+        self.log = TrainingLog(run, recipe.trainer, writes=fabric.is_global_zero)
+        self.observed: dict[str, Tensor] = {}
+        self.progression = Progression()
+        self.random_state: dict[str, Tensor] | None = None
+        if checkpoint is not None:
+            self.progression = Progression.from_checkpoint(checkpoint)
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            self.log.load_state_dict(checkpoint["log"])
+            self.random_state = checkpoint["random_state"]
+
+    def run_to_end(self) -> None:
+        """Train until the last step, the time limit or a signal.
+
+        Raises:
+            TrainingError: the loss or a weight is not finite.
+            RecipeError: the batch is larger than the data, or the processes cannot share it evenly.
+            DataError: a scene cannot be read.
+            RunError: the disk is full, or the folder cannot be written.
+        """
+        settings, progression = self.settings, self.progression
+        batches = self._batches()
+        self.best_score = read_best_score(self.run)
+        self.log.start(progression.step, progression.validation_due)
+        self.time_limit = Timer(settings.max_minutes)
+        self.validation_timer = Timer(settings.validate_minutes)
+        self.checkpoint_timer = Timer(settings.checkpoint_minutes)
+        stop = progression.step >= settings.max_steps
+        try:
+            if progression.validation_due:  # its process was killed
+                self.validate(last=stop)
+            while not stop:
+                losses = self.step(next(batches))
+                self.log.log_step(progression.step, losses, param_groups(self.optimizers)[0]["lr"])
+                stop = self.save_and_validate()
+        finally:
+            self.log.close()
+
+    def step(self, images: Tensor) -> dict[str, Tensor]:
+        """Take one step.
+
+        Args:
+            images: [B, 3, H, W] in 0..1, this process's share of the batch.
+
+        Returns:
+            The loss, its terms and what the model observed, [B] each.
+        """
+        losses, self.observed = self.loss(images, self.progression.attempt_step)
+        loss = losses["loss"].mean()
+        check_finite(loss, losses, self.progression.step)
+        self.model.zero_grad()
+        self.fabric.backward(loss)
+        if self.recipe.optimizer.clip_norm:
+            clip_gradients(self.optimizers, self.recipe.optimizer.clip_norm)
+        self._set_learning_rates()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.progression.step += 1
+        return {**losses, **self.observed}
+
+    def save_and_validate(self) -> bool:
+        """Write last.ckpt and validate if it is time; return whether the training ends.
+
+        All processes decide alike: their clocks and signals differ, and one that decided alone would wait for the
+        others for ever.
+        """
+        wishes = [
+            self.interruption.asked,
+            self.progression.step >= self.settings.max_steps or self.time_limit.is_over(),
+            self.validation_timer.is_over(),
+            self.checkpoint_timer.is_over(),
+        ]
+        counts = mean_over_processes(torch.tensor(wishes, dtype=torch.float32, device=self.fabric.device))
+        interrupted, ended, validation_due, checkpoint_due = (counts > 0).tolist()
+        self.progression.validation_due = validation_due or ended
+        if interrupted or ended or validation_due or checkpoint_due:
+            self.save()
+        if self.progression.validation_due and not interrupted:  # after Ctrl-C nobody waits for a validation
+            self.validate(last=ended)
+        return bool(interrupted or ended)
+
+    def validate(self, last: bool) -> None:
+        """Validate, log it, keep the best checkpoint, and restart after a collapse unless this is the last step."""
+        step, device = self.progression.step, self.fabric.device
+        with self.log.paused():
+            with evaluating(self.model, autocast(device, self.bfloat16)):
+                result = validate(self.model, self._validation_batches(), self.settings.keep_best_by, device)
+                if self.fabric.is_global_zero:
+                    self.samples.write(step, self.model(self.samples.images.to(device)), result, self.observed)
+            self.log.write(step, result.scores | result.health.compute())
+            self.progression.validation_due = False
+            score = result.scores[SCORE]
+            if math.isfinite(score) and (self.best_score is None or score > self.best_score):
+                self.best_score = score
+                self.save(best=True)
+            if not last:
+                self.restart_if_collapsed(result.health)
+            self.save()
+        self.validation_timer.restart()
+
+    def restart_if_collapsed(self, health: Health) -> None:
+        """Begin again with other weights if the validation found a collapse and a restart is left.
+
+        The optimiser forgets, schedules and annealing begin again; the steps taken are spent. best.ckpt stays until a
+        later validation is better.
+        """
+        settings, progression = self.settings.restart, self.progression
+        taken, attempt = progression.attempt_step, len(progression.restarts) + 1
+        if attempt > settings.times or not settings.from_step <= taken <= settings.until_step:
+            return
+        reason = health.collapse(settings.largest_slot, settings.foreground_won)
+        if reason is None:
+            return
+        message = (
+            f"step {progression.step:,}: collapsed after {taken:,} steps ({reason}); begins again with other weights, "
+            f"restart {attempt} of {settings.times}"
+        )
+        progression.first_step = progression.step
+        progression.restarts.append(message)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed + attempt)
+            self.model.load_state_dict(self.recipe.build_model().state_dict())
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.fabric.is_global_zero:
+            write_text(self.run.restarts, "".join(f"{line}\n" for line in progression.restarts))
+            tqdm.write(message)
+
+    def save(self, best: bool = False) -> None:
+        """Write last.ckpt, or best.ckpt. Every process takes part, the first one writes.
+
+        Raises:
+            TrainingError: a weight is not finite.
+        """
+        content = checkpoint_content(
+            self.progression, self.model, self.optimizers, self.log.state_dict(), self.best_score
+        )
+        if self.fabric.is_global_zero:
+            write_checkpoint(content, self.run.best if best else self.run.last)
+        if not best:
+            self.checkpoint_timer.restart()
+
+    def _set_learning_rates(self) -> None:
+        """Set the rates of the step's middle: the first is not 0, nor is a cycle's last the next cycle's peak."""
+        steps_per_epoch = max(1, len(self.source) // self.settings.batch_size)
+        factor = self.recipe.schedule.factor((self.progression.attempt_step + 0.5) / steps_per_epoch)
+        for group, peak in zip(param_groups(self.optimizers), self.peak_rates, strict=True):
+            group["lr"] = peak * factor
+
+    def _batches(self) -> Iterator[Tensor]:
+        """The images of every step from here on, on the device: this process's share."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        settings, device = self.settings, self.fabric.device
+        sampler = StepSampler(
+            len(self.source), settings.batch_size, self.recipe.seed, self.progression.step, rank, world
+        )
+        workers, pin_memory = loader_workers(settings), device.type == "cuda"
+        for batch in training_batches(self.source, sampler, workers, settings.prefetch, pin_memory):
+            if self.random_state is not None:  # not sooner: the loader draws a number before its first batch
+                set_random_state(self.random_state)
+                self.random_state = None
+            yield Scene.from_batch({"image": batch["image"].to(device, non_blocking=True)}).images
+
+    def _validation_batches(self) -> Batches:
+        """The scenes of the validation, each once: this process's share."""
+        settings = self.settings
+        count = min(len(self.validation_source), settings.validate_images)
+        batch_size = min(settings.batch_size, MAX_BATCH)
+        return ordered_batches(
+            self.validation_source, count, batch_size, self.fabric.global_rank, self.fabric.world_size
+        )
+
+
+class Timer:
+    """Whether some minutes have passed; 0 minutes never have."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = minutes * 60
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now."""
+        self.started = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether the minutes have passed."""
+        return 0 < self.seconds <= time.monotonic() - self.started

@@ -1,0 +1,77 @@
+"""checkpoints: whole, finite, and the best one kept whatever kills the process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from unscene import files
+from unscene.errors import CheckpointError, RunError, TrainingError
+from unscene.runs.run_folder import RunFolder
+from unscene.training.checkpoints import (
+    Progression,
+    checkpoint_content,
+    read_best_score,
+    set_random_state,
+    write_checkpoint,
+)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", "seed: 0\n")
+
+
+def content(model: nn.Module, step: int = 12, best_score: float | None = None) -> dict:
+    return checkpoint_content(Progression(step), model, [torch.optim.Adam(model.parameters())], {}, best_score)
+
+
+def test_a_checkpoint_is_what_was_saved(run):
+    model, progression = nn.Linear(2, 2), Progression(7, 3, ["step 3: collapsed"], validation_due=True)
+    write_checkpoint(checkpoint_content(progression, model, [torch.optim.Adam(model.parameters())], {}, 0.5), run.last)
+    read = torch.load(run.last, weights_only=True)
+    assert Progression.from_checkpoint(read) == progression
+    assert progression.attempt_step == 4
+    assert torch.equal(read["model"]["weight"], model.weight)
+    assert read["best_score"] == 0.5
+
+
+def test_a_full_disk_keeps_the_checkpoint_that_is_there(run, monkeypatch):
+    write_checkpoint({"step": 1}, run.last)
+
+    def full(path, content):
+        with files.writing(path):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unscene.training.checkpoints.write_bytes", full)
+    with pytest.raises(RunError, match=r"last\.ckpt: the disk is full"):
+        write_checkpoint({"step": 2}, run.last)
+    assert torch.load(run.last, weights_only=True) == {"step": 1}
+    assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_are_refused(value):
+    model = nn.ModuleDict({"good": nn.Linear(2, 2), "bad": nn.Linear(2, 2)})
+    with torch.no_grad():
+        model["bad"].bias[1] = value
+    with pytest.raises(TrainingError, match=r"step 12: 1 of the weights are not finite, 'bad\.bias' .*Resume the"):
+        content(model)
+
+
+def test_the_random_numbers_continue_where_the_checkpoint_was():
+    state = content(nn.Linear(2, 2))["random_state"]
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    set_random_state(state)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_the_best_checkpoint_knows_its_score(run):
+    assert read_best_score(run) is None
+    write_checkpoint(content(nn.Linear(2, 2), best_score=-0.25), run.best)
+    assert read_best_score(run) == -0.25
+    run.best.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read as a checkpoint"):
+        read_best_score(run)

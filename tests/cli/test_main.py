@@ -496,3 +496,16 @@ def test_what_is_set_for_the_process_is_what_the_user_has_not_set(users, then, m
         del os.environ["THP_MEM_ALLOC_ENABLE"]
     set_process_up()
     assert os.environ["THP_MEM_ALLOC_ENABLE"] == then
+
+
+@pytest.mark.parametrize(
+    ("users", "then"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_how_long_threads_spin_is_the_users_choice(users, then, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, users.get(name, ""))
+        if name not in users:
+            del os.environ[name]
+    set_process_up()
+    assert os.environ.get("GOMP_SPINCOUNT") == then

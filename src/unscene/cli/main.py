@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def set_process_up() -> None:
     """Set what PyTorch reads once, when it is loaded; what the user has set stays."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages
+    if "OMP_WAIT_POLICY" not in os.environ:  # spinning threads hold the core that another one needs
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def read_changes(settings: list[tuple[str, str | None]], known: argparse.Namespace) -> dict[str, Any]:

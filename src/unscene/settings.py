@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -250,7 +251,8 @@ def _message(error: ValidationError, settings_class: Any, section: str) -> str:
             return f"{name} {reason}"
         if not name or reason.startswith(f"{section}."):
             return reason
-        return f"{name}{'.' if reason.split()[0] in _hints(_bare(hint)) else ': '}{reason}"
+        first = re.split(r"\W", reason)[0]
+        return f"{name}{'.' if first in _hints(_bare(hint)) else ': '}{reason}"
     if kinds & {"missing", "missing_argument"}:
         return f"{name} must be given."
     if "unexpected_keyword_argument" in kinds:

@@ -128,7 +128,7 @@ def test_impossible_sizes_and_settings_are_refused():
         with pytest.raises(RecipeError, match="power of 2"):
             halvings(size)
     for changes in ({"num_slots": 1}, {"mask_channels": 6}, {"temperature": 0.0}, {"latent_dim": 0}):
-        with pytest.raises(RecipeError, match=r"model\."):
+        with pytest.raises(RecipeError, match=f"^{next(iter(changes))} must be"):
             ReDOSettings(**changes)
     with pytest.raises(ShapeError, match="images"):
         model_of()(torch.zeros(1, 3, 32, 32).double())

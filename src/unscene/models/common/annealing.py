@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import NonNegativeInt
 
 from unscene.errors import RecipeError
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Annealed:
     """A value that goes from `start` to `end` linearly, and stays there.
 
@@ -21,17 +22,14 @@ class Annealed:
         RecipeError: it would end before it begins.
     """
 
-    start_step: int = 0
-    end_step: int = 0
+    start_step: NonNegativeInt = 0
+    end_step: NonNegativeInt = 0
     start: float = 0.0
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start_step <= self.end_step:
-            raise RecipeError(
-                "an annealed setting needs 0 <= start_step <= end_step, not "
-                f"start_step {self.start_step} and end_step {self.end_step}."
-            )
+        if self.start_step > self.end_step:
+            raise RecipeError(f"start_step must be at most end_step, {self.end_step}, not {self.start_step}.")
 
     def at(self, step: int) -> float:
         """The value at a step."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import check_shape
 from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import MixtureOver, mixture_log_likelihood
 from unscene.models.common.precision import at_least_float32
@@ -25,13 +26,14 @@ from unscene.models.iodine.gradient_mode import outside_inference_mode, without_
 from unscene.models.iodine.leave_one_out import leave_one_out_log_likelihood
 from unscene.models.iodine.refinement_network import RefinementNetwork, RefinementSettings, State
 from unscene.scene import Decomposition, Losses
+from unscene.settings import settings_dataclass
 
 SHARED_INPUTS = 6  # image, pixelwise likelihood, coordinates
 SLOT_INPUTS = 11  # means, mask, its logit, mask posterior, gradients of means and of mask, leave-one-out likelihood
 _SMALLEST_MASK = 1e-12  # bounds the gradient of a mask, which divides by it
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class IODINESettings:
     """Every setting of IODINE; the defaults are R-MONet's for it on Multi-dSprites.
 
@@ -59,39 +61,22 @@ class IODINESettings:
         RecipeError: a value that cannot be.
     """
 
-    size: int = 64
-    num_slots: int = 6
-    iterations: int = 5
-    latent_dim: int = 16
-    sigma: float = 0.1
+    size: PositiveInt = 64
+    num_slots: Annotated[int, Field(ge=2)] = 6
+    iterations: PositiveInt = 5
+    latent_dim: PositiveInt = 16
+    sigma: PositiveFloat = 0.1
     mixture_over: MixtureOver = "pixel"
     likelihood_inputs: Literal["plain", "log"] = "plain"
-    latent_weight: float = 1.0
-    latent_warmup: int = 0
-    decoder_channels: int = 32
-    decoder_layers: int = 5
+    latent_weight: NonNegativeFloat = 1.0
+    latent_warmup: NonNegativeInt = 0
+    decoder_channels: PositiveInt = 32
+    decoder_layers: PositiveInt = 5
     decoder_padding: Padding = "same"
-    decoder_stride: int = 1
+    decoder_stride: PositiveInt = 1
     colour: Literal["sigmoid", "linear"] = "sigmoid"
     refinement: RefinementSettings = field(default_factory=RefinementSettings)
     checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_slots < 2 or self.iterations < 1:
-            raise RecipeError(
-                "model.num_slots must be 2 or more and iterations 1 or more, not "
-                f"{self.num_slots} and {self.iterations}."
-            )
-        if min(self.latent_dim, self.decoder_channels, self.size) < 1 or self.sigma <= 0:
-            raise RecipeError(
-                "model.latent_dim, decoder_channels and size must be 1 or more and sigma above 0, not "
-                f"{self.latent_dim}, {self.decoder_channels}, {self.size} and {self.sigma}."
-            )
-        if min(self.latent_weight, self.latent_warmup) < 0:
-            raise RecipeError(
-                "model.latent_weight and latent_warmup must be 0 or more, not "
-                f"{self.latent_weight} and {self.latent_warmup}."
-            )
 
     def latent_weight_at(self, step: int) -> float:
         """Beta at a step of the training."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import keep_variance
+from unscene.settings import settings_dataclass
 
 State = tuple[Tensor, Tensor]  # of the LSTM, [B * K, units] each
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class RefinementSettings:
     """Settings of the refinement network; the defaults are R-MONet's for IODINE on Multi-dSprites.
 
@@ -31,21 +33,17 @@ class RefinementSettings:
         lstm: units of the LSTM.
     """
 
-    channels: tuple[int, ...] = field(default=(32, 32, 32))
-    kernel: int = 3
-    stride: int = 2
-    averaged: int = 1
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = field(default=(32, 32, 32))
+    kernel: PositiveInt = 3
+    stride: PositiveInt = 2
+    averaged: PositiveInt = 1
     pooling: Literal["average", "flatten"] = "average"
-    hidden: int = 128
-    lstm: int = 128
+    hidden: PositiveInt = 128
+    lstm: PositiveInt = 128
 
     def __post_init__(self) -> None:
-        numbers = (self.stride, self.averaged, self.hidden, self.lstm)
-        if not self.channels or min(*self.channels, self.kernel, *numbers) < 1 or self.kernel % 2 == 0:
-            raise RecipeError(
-                "model.refinement needs at least one convolution, an odd kernel, and channels, stride, averaged, "
-                f"hidden and lstm of 1 or more, not channels {list(self.channels)}, kernel {self.kernel} and {numbers}."
-            )
+        if self.kernel % 2 == 0:
+            raise RecipeError(f"kernel must be odd, not {self.kernel}.")
 
 
 class RefinementNetwork(nn.Module):

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from unscene.distributed.noise import shared_noise
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import check_shape
 from unscene.models.common.precision import at_least_float32
 from unscene.models.redo.region_generator import RegionGenerator
 from unscene.models.redo.region_masks import RegionMasks
 from unscene.models.redo.residual_encoder import ResidualEncoder
 from unscene.scene import Decomposition, Losses
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ReDOSettings:
     """Every setting of the model; the defaults are those of the Flowers.
 
@@ -45,27 +47,17 @@ class ReDOSettings:
         RecipeError: a value that cannot be.
     """
 
-    size: int = 128
-    num_slots: int = 2
-    latent_dim: int = 32
-    mask_channels: int = 64
-    mask_blocks: int = 3
-    generator_channels: int = 32
-    discriminator_channels: int = 64
-    code_channels: int = 64
+    size: PositiveInt = 128
+    num_slots: Annotated[int, Field(ge=2)] = 2
+    latent_dim: PositiveInt = 32
+    mask_channels: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    mask_blocks: NonNegativeInt = 3
+    generator_channels: PositiveInt = 32
+    discriminator_channels: PositiveInt = 64
+    code_channels: PositiveInt = 64
     attention: bool = True
-    temperature: float = 1.0
-    code_weight: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.num_slots < 2 or self.mask_channels % 4 or self.temperature <= 0 or self.code_weight < 0:
-            raise RecipeError(
-                "model.num_slots must be 2 or more, mask_channels a multiple of 4, temperature above 0 and code_weight "
-                f"0 or more, not {self.num_slots}, {self.mask_channels}, {self.temperature} and {self.code_weight}."
-            )
-        widths = (self.latent_dim, self.mask_channels, self.generator_channels, self.discriminator_channels)
-        if min(*widths, self.code_channels) < 1 or self.mask_blocks < 0:
-            raise RecipeError("model.latent_dim and all channels must be 1 or more, and mask_blocks 0 or more.")
+    temperature: PositiveFloat = 1.0
+    code_weight: NonNegativeFloat = 5.0
 
 
 class ReDO(nn.Module):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import Annealed
+from unscene.settings import settings_dataclass
 
 FEWEST = 0.001  # the smallest first presence: tanh, which bounds the logits, still learns there
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ForegroundSettings:
     """Settings of the foreground; the defaults are the authors' for images of 128 pixels, and R-MONet's schedules.
 
@@ -56,66 +59,45 @@ class ForegroundSettings:
         RecipeError: a value that cannot be.
     """
 
-    grid: int = 8
-    sigma: float = 0.11
+    grid: PositiveInt = 8
+    sigma: PositiveFloat = 0.11
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
     strides: tuple[int, ...] = (2, 2, 2, 1, 2)
-    features: int = 128
-    glimpse_size: int = 32
+    features: PositiveInt = 128
+    glimpse_size: PositiveInt = 32
     glimpse_channels: tuple[int, ...] = (16, 32, 32, 64, 128)
     glimpse_strides: tuple[int, ...] = (1, 2, 1, 2, 2)
-    glimpse_hidden: int = 256
+    glimpse_hidden: PositiveInt = 256
     decoder_channels: tuple[int, ...] = (128, 128, 64, 32, 16)
     glimpse_norm: bool = True
-    what_dim: int = 32
+    what_dim: PositiveInt = 32
     presence: Annealed = field(default_factory=lambda: Annealed(4000, 10_000, 0.1, 0.01))
     first_weights: Literal["default", "keep_variance"] = "default"
-    first_presence: float | None = None
+    first_presence: Annotated[float, Field(ge=FEWEST, le=1 - FEWEST)] | None = None
     scale_mean: Annealed = field(default_factory=lambda: Annealed(0, 20_000, -1.0, -2.0))
-    scale_std: float = 0.1
+    scale_std: PositiveFloat = 0.1
     temperature: Annealed = field(default_factory=lambda: Annealed(0, 20_000, 2.5, 0.5))
     weigh_by_presence: bool = False
     what_weight: Annealed = field(default_factory=lambda: Annealed(0, 0, 1.0, 1.0))
     darkened: bool = True
-    boundary_width: int = 2
-    boundary_end_step: int | None = None
-    fixed_alpha_steps: int = 0
-    fixed_alpha: float = 0.1
+    boundary_width: NonNegativeInt = 2
+    boundary_end_step: NonNegativeInt | None = None
+    fixed_alpha_steps: NonNegativeInt = 0
+    fixed_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
     def __post_init__(self) -> None:
-        if (
-            min(self.grid, self.features, self.what_dim, self.glimpse_hidden) < 1
-            or min(self.sigma, self.scale_std) <= 0
-        ):
-            raise RecipeError(
-                "model.foreground.grid, features, what_dim and glimpse_hidden must be 1 or more, and sigma and "
-                f"scale_std above 0, not {self.grid}, {self.features}, {self.what_dim}, {self.glimpse_hidden}, "
-                f"{self.sigma} and {self.scale_std}."
-            )
         lowest, highest = self.presence.values
-        if lowest <= 0 or highest >= 1 or self.temperature.values[0] <= 0:
+        if lowest <= 0 or highest >= 1:
+            raise RecipeError(f"presence must stay above 0 and below 1, but it goes from {lowest} to {highest}.")
+        if self.temperature.values[0] <= 0 or self.what_weight.values[0] < 0:
             raise RecipeError(
-                "model.foreground.presence must stay above 0 and below 1, and temperature above 0, but they go from "
-                f"{self.presence.start} to {self.presence.end} and from {self.temperature.start} to "
-                f"{self.temperature.end}."
+                "temperature must stay above 0 and what_weight must not fall below 0, but they go down to "
+                f"{self.temperature.values[0]} and {self.what_weight.values[0]}."
             )
-        if not FEWEST <= (0.5 if self.first_presence is None else self.first_presence) <= 1 - FEWEST:
+        if 2 * self.boundary_width > self.glimpse_size:
             raise RecipeError(
-                f"model.foreground.first_presence must be from {FEWEST:g} to {1 - FEWEST:g}, or null, not "
-                f"{self.first_presence:g}."
+                f"boundary_width must be at most half of glimpse_size {self.glimpse_size}, not {self.boundary_width}."
             )
-        if self.what_weight.values[0] < 0:
-            raise RecipeError(
-                "model.foreground.what_weight must be 0 or more, but it goes from "
-                f"{self.what_weight.start} to {self.what_weight.end}."
-            )
-        if not 0 <= 2 * self.boundary_width <= self.glimpse_size or not 0 < self.fixed_alpha < 1:
-            raise RecipeError(
-                f"model.foreground.boundary_width must be from 0 to half of glimpse_size {self.glimpse_size}, and "
-                f"fixed_alpha above 0 and below 1, not {self.boundary_width} and {self.fixed_alpha}."
-            )
-        if min(self.fixed_alpha_steps, self.boundary_end_step or 0) < 0:
-            raise RecipeError("model.foreground.fixed_alpha_steps and boundary_end_step must be 0 or more.")
 
     def bounded_at(self, step: int) -> bool:
         """Whether the boundary loss counts at a step of a training."""

@@ -70,7 +70,8 @@ class RecipeStep:
         self.loss = BatchLoss(self.model, self.bfloat16)
         self.busiest_step = getattr(recipe.model, "busiest_step", 0)
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
-        self.images = scenes_of(recipe, self.batch_size).to(self.device)
+        batch = recipe.source(count=self.batch_size).batch(range(self.batch_size))
+        self.images = Scene.from_batch(batch).images.to(self.device)
 
     @property
     def dtype(self) -> torch.dtype:

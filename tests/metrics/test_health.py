@@ -138,5 +138,5 @@ def test_merged_processes_count_as_one():
 
 
 def test_no_image_has_no_health():
-    with pytest.raises(TrainingError, match="no image at all"):
+    with pytest.raises(TrainingError, match="no health without images"):
         Health().verdict()

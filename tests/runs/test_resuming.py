@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from unscene.errors import CheckpointError, RunError
-from unscene.runs.resuming import RESUMABLE, holds_run_of
+from unscene.runs.resuming import RESUMABLE, is_same_run
 from unscene.runs.run_folder import RunFolder
 
 
 def test_a_folder_without_a_run_holds_none(tmp_path, tiny):
-    assert not holds_run_of(tiny(), tmp_path / "not there")
-    assert not holds_run_of(tiny(), tmp_path)
+    assert not is_same_run(tiny(), tmp_path / "not there")
+    assert not is_same_run(tiny(), tmp_path)
 
 
 def test_a_folder_holds_its_own_recipes_run(tmp_path, tiny):
     run = RunFolder.create(tmp_path / "run", tiny().text())
-    assert holds_run_of(tiny(), run.path)
+    assert is_same_run(tiny(), run.path)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_a_folder_holds_its_own_recipes_run(tmp_path, tiny):
 def test_what_a_resumed_run_may_change_may_differ(tmp_path, tiny, setting, value):
     run = RunFolder.create(tmp_path / "run", tiny().text())
     assert setting.startswith(RESUMABLE)
-    assert holds_run_of(tiny({setting: value}), run.path)
+    assert is_same_run(tiny({setting: value}), run.path)
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_what_a_resumed_run_may_change_may_differ(tmp_path, tiny, setting, value
 def test_another_recipes_run_is_refused_by_the_setting_that_differs(tmp_path, tiny, setting, value, message):
     run = RunFolder.create(tmp_path / "run", tiny().text())
     with pytest.raises(RunError, match=message):
-        holds_run_of(tiny({setting: value}), run.path)
+        is_same_run(tiny({setting: value}), run.path)
     with pytest.raises(RunError, match="holds another run, which is never overwritten"):
-        holds_run_of(tiny({setting: value}), run.path)
+        is_same_run(tiny({setting: value}), run.path)
 
 
 def test_a_damaged_recipe_is_named(tmp_path, tiny):
     run = RunFolder.create(tmp_path / "run", "[")
     with pytest.raises(CheckpointError, match=r"recipe\.yaml is damaged"):
-        holds_run_of(tiny(), run.path)
+        is_same_run(tiny(), run.path)

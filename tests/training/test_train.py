@@ -198,8 +198,8 @@ def test_a_run_that_has_had_its_steps_says_so(trained, tiny, tmp_path, state, ca
 
 def test_a_run_without_a_checkpoint_is_resumed_from_its_first_step(trained, tiny, tmp_path, state):
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
-    run.last.unlink()
-    run.best.unlink()
+    shutil.rmtree(run.checkpoints)
+    shutil.rmtree(run.samples)
     train(tiny(), run.path, resume=True)
     assert rows(run) == rows(trained)
     assert same(state(run.last), state(trained.last))

@@ -64,11 +64,11 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 def _run_to_start(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
     """A recipe and its folder; with --or-resume whether that holds its run already."""
     from unscene.recipes import load_recipe
-    from unscene.runs.resuming import holds_run_of
+    from unscene.runs.resuming import is_same_run
 
     recipe = load_recipe(arguments.recipe, changes)
     out = arguments.out or _free_folder(Path("runs") / _run_name(arguments.recipe))
-    return recipe, out, arguments.or_resume and holds_run_of(recipe, out)
+    return recipe, out, arguments.or_resume and is_same_run(recipe, out)
 
 
 def _run_to_resume(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:

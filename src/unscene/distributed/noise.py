@@ -1,7 +1,7 @@
 """Noise that does not depend on how many processes share a batch.
 
 Every process has the same generator in the same state (they are seeded alike), draws the noise of the whole batch, and
-takes the rows of its own scenes: the `rank::world` of `training.batches.StepSampler`. So two processes compute what one
+takes the rows of its own scenes: the `rank::world` of `data.batches.StepSampler`. So two processes compute what one
 computes with the whole batch, a checkpoint of one number of processes serves any other, and a single process draws what
 `torch.randn` and `torch.rand` draw. The price is that the noise, some thousand numbers an image, is drawn `world` times
 over.

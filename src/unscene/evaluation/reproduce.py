@@ -36,7 +36,7 @@ from unscene.report.table import Table
 from unscene.runs.loading import load
 from unscene.runs.metrics_csv import MetricsTable, read_columns
 from unscene.runs.recipe import Recipe, read_recipe
-from unscene.runs.resuming import holds_run_of, settings_of
+from unscene.runs.resuming import is_same_run, settings_of
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.training_record import read_training
 from unscene.runs.weights import read_checkpoint
@@ -119,7 +119,7 @@ def adopt(queue: Queue, folder: Path) -> Path:
     for row in queue.rows.values():
         expected = row.resolved(recipe.seed)
         try:
-            holds_run_of(expected, folder)
+            is_same_run(expected, folder)
         except RunError as error:
             differing = str(error) if expected.model_name == recipe.model_name else differing
             continue
@@ -170,7 +170,7 @@ def _run_folder(base: Path, recipe: Recipe) -> tuple[Path, bool]:
         if not path.exists() or not any(path.iterdir()):
             return path, False
         try:
-            if holds_run_of(recipe, path):
+            if is_same_run(recipe, path):
                 return path, True
         except (RunError, RecipeError, CheckpointError):  # other settings, or those of another version
             continue

@@ -59,7 +59,7 @@ class Health:
             TrainingError: nothing was counted.
         """
         if not self.images:
-            raise TrainingError("the health of no image at all cannot be told: call update first.")
+            raise TrainingError("there is no health without images: call update first.")
         return {f"health/{name}": value / self.images for name, value in self.sums.items()}
 
     def collapse(self, largest_slot: float, foreground_won: float) -> str | None:
@@ -77,13 +77,14 @@ class Health:
         return None
 
     def verdict(self) -> str:
-        """What the numbers say, by name. Where no slot is known to be the background, one that has most of the image is
-        no bad sign.
+        """What the numbers say, in words, and the numbers by name.
+
+        Without a background slot, a slot that holds most of the image is no bad sign.
         """
         numbers = {name.removeprefix("health/"): value for name, value in self.compute().items()}
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.items())
         if not all(math.isfinite(value) for value in numbers.values()):
-            finding = "not finite: the masks hold numbers that are none"
+            finding = "not finite: the masks hold NaN or infinity"
         elif numbers.get("background", 0.0) > 0.98 or numbers["foreground_won"] < 0.005:
             finding = "everything background: the objects' slots win no pixel"
         elif "background" not in numbers and numbers["slots_used"] < 1.5:

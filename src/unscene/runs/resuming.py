@@ -22,7 +22,7 @@ RESUMABLE = (
 )
 
 
-def holds_run_of(recipe: Recipe, out: Path) -> bool:
+def is_same_run(recipe: Recipe, out: Path) -> bool:
     """Whether a folder holds a run of this recipe, to go on with; False where there is none yet.
 
     Args:

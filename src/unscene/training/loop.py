@@ -143,13 +143,13 @@ class TrainingLoop:
         All processes decide alike: their clocks and signals differ, and one that decided alone would wait for the
         others for ever.
         """
-        wishes = [
+        requests = [
             self.interruption.asked,
             self.progression.step >= self.settings.max_steps or self.time_limit.is_over(),
             self.validation_timer.is_over(),
             self.checkpoint_timer.is_over(),
         ]
-        counts = mean_over_processes(torch.tensor(wishes, dtype=torch.float32, device=self.fabric.device))
+        counts = mean_over_processes(torch.tensor(requests, dtype=torch.float32, device=self.fabric.device))
         interrupted, ended, validation_due, checkpoint_due = (counts > 0).tolist()
         self.progression.validation_due = validation_due or ended
         if interrupted or ended or validation_due or checkpoint_due:

@@ -1,4 +1,4 @@
-"""Train a recipe into a run folder, or go on with one."""
+"""Train a recipe into a run folder, or resume one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unscene.data import Source
 from unscene.data.batches import ordered_batches
 from unscene.distributed.processes import is_first_process
 from unscene.errors import TrainingError
-from unscene.files import write_text
+from unscene.files import write_text, writing
 from unscene.ops.cpu_tuning import tune_cpu
 from unscene.runs.hardware import describe_machine
 from unscene.runs.recipe import Recipe
@@ -32,8 +32,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
 
     Args:
         recipe: the settings.
-        out: the run's folder, new or empty; with `resume` the folder of the run to go on with.
-        resume: go on from its last checkpoint, or from the first step where it ended before there was one.
+        out: the run's folder, new or empty; with `resume` that of the run.
+        resume: continue from its last checkpoint, or from the first step if it ended before there was one.
 
     Returns:
         The run's folder, with `weights.safetensors` of the best validation.
@@ -42,10 +42,10 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
         RunError: the folder is in use, or cannot be written.
         TrainingError: the loss is not finite; the message names the term.
         CheckpointError: nothing to resume, its checkpoint is damaged or of another model, or the ImageNet weights that
-            a new training is to begin with cannot be had.
+            a new training begins with cannot be had.
         DataError: the data cannot be used.
         RecipeError: a setting does not fit the machine, the model or the data.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after the step that ran; the run is whole and can be resumed.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after the current step; the run can be resumed.
     """
     quieten_lightning()
     source, validation = recipe.source(), recipe.source("validation")
@@ -56,6 +56,9 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     with run.lock():
         if not resume:
             RunFolder.create(out, recipe.text())
+        with writing(out):
+            for folder in (run.checkpoints, run.samples):  # a resumed run may have lost them
+                folder.mkdir(exist_ok=True)
         interrupted = _fit(recipe, run, source, validation)
         export_weights(run)
     if interrupted:

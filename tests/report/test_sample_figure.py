@@ -1,12 +1,12 @@
-"""samples: what is in the figure of a decomposition."""
+"""sample_figure: what is in the figure of a decomposition."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from unscene.report.sample_figure import sample_figure
 from unscene.scene import Decomposition
-from unscene.training.samples import sample_figure
 
 
 def decomposition(boxes: bool) -> tuple[torch.Tensor, Decomposition]:

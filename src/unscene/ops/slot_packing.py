@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unscene.errors import check_shape
 from unscene.ops.host_reads import host_may_read
+from unscene.ops.plain import use_plain
 
 MULTIPLE = 16  # the packed length is rounded up to it, since a CPU's convolutions compile for every new shape
 
@@ -38,7 +39,7 @@ class SlotPacking:
             ShapeError: other axes.
         """
         check_shape(used, "B K", "used")
-        if not host_may_read(used):
+        if use_plain() or not host_may_read(used):
             return cls(used, None, None)
         count = int(used.sum())
         packed = max(1, -(-count // MULTIPLE)) * MULTIPLE  # some convolutions of an empty batch have no gradient

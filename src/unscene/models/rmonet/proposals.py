@@ -143,8 +143,6 @@ class RegionProposals(nn.Module):
     ) -> Proposals:
         """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
 
-        The host reads no value, so it does not wait for a GPU.
-
         Args:
             predicted: of `forward`.
             size: height and width of the images.

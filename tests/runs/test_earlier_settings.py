@@ -28,7 +28,9 @@ def test_todays_recipes_stay_as_they_are():
     assert with_todays_names({"model": None}) == {"model": None}
 
 
-@pytest.mark.parametrize(("name", "value"), [("empty_slots", "dropped"), ("masks", "softmax"), ("alpha_inside_box", False)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("empty_slots", "dropped"), ("masks", "softmax"), ("alpha_inside_box", False)]
+)
 def test_a_value_that_is_gone_is_refused_by_its_name(name, value):
     values = recipe_values(NAME)
     values["model"][name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from unscene.errors import CheckpointError, RunError
+from unscene.files import write_bytes, write_text, writing
 from unscene.runs.run_folder import RunFolder
 
 

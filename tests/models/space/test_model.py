@@ -65,6 +65,11 @@ def cells_of(presence: torch.Tensor, boxes: torch.Tensor, nearness: float | torc
     return Cells(torch.where(presence > 0.5, 4.0, -4.0).double(), *([pair] * 4), presence, boxes, near, pair[0])
 
 
+def every_cell(images: int = 1) -> torch.Tensor:
+    """[B, N] the cells themselves."""
+    return torch.arange(16).expand(images, -1)
+
+
 @pytest.fixture
 def opaque(monkeypatch):
     """`opaque(model, logits)`: its glimpses decode to these, [4] or [S, 4]: colours and alpha before the sigmoid."""
@@ -100,8 +105,9 @@ def test_an_object_at_a_known_place(opaque):
     boxes[0, 9] = torch.tensor([4.0, 2, 8, 12])
     cells = cells_of(presence, boxes)
     with torch.no_grad():
-        drawing = model.foreground.draw(cells)
-        answer = model._decomposition(cells, drawing, model.background(images_of(1), sample=False))
+        chosen = model.likeliest(cells)
+        drawing = model.foreground.draw(cells, chosen)
+        answer = model._decomposition(cells, chosen, drawing, model.background(images_of(1), sample=False))
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[2:12, 4:8] = True
     slot = int(answer.box_valid[0].nonzero())
@@ -124,7 +130,7 @@ def test_the_nearest_object_wins(opaque):
     boxes = torch.tensor([0.0, 0, 16, 16]).expand(1, 16, 4).double()
     near = torch.full((1, 16), 0.5).double()
     near[0, [3, 5]] = torch.tensor([0.02, 0.04]).double()
-    drawing = model.foreground.draw(cells_of(presence, boxes, near))
+    drawing = model.foreground.draw(cells_of(presence, boxes, near), every_cell())
     importance = torch.zeros(16).double()
     importance[3], importance[5] = 100 * 0.02, 100 * 0.9 * 0.04
     weights = importance.softmax(dim=0)
@@ -145,7 +151,7 @@ def test_alpha_darkens_an_object_or_is_its_weight_alone(opaque, darkened, factor
     boxes = torch.tensor([4.0, 4, 12, 12]).expand(1, 16, 4).double()
     near = torch.zeros(1, 16).double()
     near[0, 9] = 1.0  # a softmax of 75 and fifteen zeros
-    drawing = model.foreground.draw(cells_of(presence, boxes, near))
+    drawing = model.foreground.draw(cells_of(presence, boxes, near), every_cell())
     colour = factor * torch.tensor([1.0, 0.0, 0.5]).double()
     assert_close(drawing.image[0, :, 8, 8], colour)
     assert_close(drawing.objects[0, 9, :, 8, 8], colour)
@@ -163,7 +169,9 @@ def test_a_colour_is_learnt_however_faint_its_object(presence):
     def gradient(presence: float) -> torch.Tensor:
         only = torch.zeros(1, 16).double()
         only[0, 9] = presence
-        painted = model.foreground.draw(cells_of(only, boxes)).image[..., 6:10, 6:10]  # the box fades at its border
+        painted = model.foreground.draw(cells_of(only, boxes), every_cell()).image[
+            ..., 6:10, 6:10
+        ]  # the box fades at its border
         return torch.cat(
             [
                 each.flatten()
@@ -183,7 +191,7 @@ def test_while_the_share_is_fixed_a_lone_objects_presence_does_not_matter():
     presence[0, 9] = 0.4
     presence.requires_grad_()
     backdrop = model.background(images, sample=False)
-    drawing = model.foreground.draw(cells_of(presence, boxes))
+    drawing = model.foreground.draw(cells_of(presence, boxes), every_cell())
     fixed = model.log_likelihood(images, drawing.image, torch.full_like(drawing.alpha, 0.1), backdrop)
     own = model.log_likelihood(images, drawing.image, drawing.alpha, backdrop)
     slopes = [torch.autograd.grad(each.sum(), presence, retain_graph=True)[0][0, 9].abs() for each in (fixed, own)]
@@ -194,7 +202,7 @@ def test_what_is_answered_is_what_the_likelihood_saw():
     """Masks times objects are the foreground's share times its image, where alpha does not darken both of them."""
     model, images = model_of({"darkened": False}), images_of()
     with torch.no_grad():
-        drawing = model.foreground.draw(model.foreground.infer(images, 1.0))
+        drawing = model.foreground.draw(model.foreground.infer(images, 1.0), every_cell(2))
     assert_close((drawing.masks * drawing.objects).sum(dim=1), drawing.alpha * drawing.image)
 
 
@@ -311,6 +319,31 @@ def test_the_weight_of_whats_divergence(step, weight):
     assert_close(whole.total - changed.total, (1 - weight) * whole.terms["what_kl"])
 
 
+def test_the_weight_of_all_divergences():
+    """Every KL term, those of the background too, counts so much; reconstruction and boundary wholly."""
+    whole, weighed = model_of(), model_of(kl_weight=0.25)
+    torch.manual_seed(0)
+    plain, _ = whole.loss(images_of(), 3)
+    torch.manual_seed(0)
+    losses, _ = weighed.loss(images_of(), 3)
+    assert_close(losses.terms, plain.terms)
+    divergences = sum(value for name, value in plain.terms.items() if name.endswith("_kl"))
+    assert_close(plain.total - losses.total, 0.75 * divergences)
+
+
+def test_masks_may_be_drawn_smaller_and_enlarged():
+    torch.manual_seed(0)
+    small = SpaceBackground(dataclasses.replace(BACKGROUND, mask_stride=2), 16).double()
+    latents = torch.randn(2, 3, 4).double()
+    log_masks = small.masks(latents)
+    assert log_masks.shape == (2, 3, 1, 16, 16)
+    assert_close(log_masks.exp().sum(dim=1), torch.ones(2, 1, 16, 16).double())
+    first = small.mask_decoder(latents[:, 0])
+    assert first.shape == (2, 1, 8, 8)
+    enlarged = F.interpolate(first, scale_factor=2, mode="bilinear", align_corners=False)
+    assert_close(log_masks[:, 0], F.logsigmoid(enlarged))
+
+
 def test_what_is_seen_through_the_boxes_that_were_drawn():
     """z_what's divergence by hand from the glimpses of the sampled boxes."""
     model, images = model_of(), images_of()
@@ -369,7 +402,7 @@ def test_at_first_the_foregrounds_share_is_the_same_everywhere():
         losses[step] = model.loss(images, step)[0].terms["reconstruction"]
     torch.manual_seed(3)
     cells = model.foreground.infer(images, FOREGROUND.temperature.at(4))
-    drawing, backdrop = model.foreground.draw(cells), model.background(images, sample=True)
+    drawing, backdrop = model.foreground.draw(cells, every_cell(2)), model.background(images, sample=True)
     alpha = torch.full_like(drawing.alpha, 0.3)
     assert_close(losses[4], -model.log_likelihood(images, drawing.image, alpha, backdrop))
     assert not torch.allclose(losses[4], losses[5])
@@ -475,6 +508,21 @@ def test_extreme_weights_give_finite_losses(darkened):
     assert torch.isfinite(answer.log_masks).all()
 
 
+@pytest.mark.parametrize("darkened", [True, False])
+def test_fast_bodies_give_the_loss_and_the_gradients_of_the_plain_ones(darkened, monkeypatch):
+    def losses_and_gradients(plain: str) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        monkeypatch.setenv("UNSCENE_PLAIN", plain)
+        model = model_of({"darkened": darkened}).float()
+        torch.manual_seed(3)
+        losses, _ = model.loss(images_of(3).float(), 3)
+        return losses.terms, list(torch.autograd.grad(losses.total.mean(), list(model.parameters())))
+
+    (fast, fast_gradients), (plain, plain_gradients) = losses_and_gradients("0"), losses_and_gradients("1")
+    assert_close(fast, plain, rtol=1e-5, atol=1e-4)
+    for found, expected in zip(fast_gradients, plain_gradients, strict=True):
+        assert float((found - expected).norm()) <= 1e-3 * float(expected.norm()) + 1e-4
+
+
 def error_after_learning(seed: int) -> float:
     """The reconstruction's error after a training on four images of one object each; without the objects it is .013."""
     foreground = {
@@ -485,8 +533,12 @@ def error_after_learning(seed: int) -> float:
         "decoder_channels": (32, 16),
         "what_dim": 8,
         "boundary_width": 0,
-        "scale_mean": Annealed(0, 0, -1.0, -1.0),
-        "scale_std": 0.5,
+        "darkened": False,
+        "glimpse_norm": False,
+        "first_weights": "keep_variance",
+        "fixed_alpha_steps": 60,
+        "scale_mean": Annealed(0, 0, -0.7, -0.7),
+        "scale_std": 0.1,
         "temperature": Annealed(0, 0, 0.5, 0.5),
     }
     model = model_of(foreground).float()
@@ -509,8 +561,7 @@ def error_after_learning(seed: int) -> float:
 
 
 def test_a_batch_is_learnt_by_heart():
-    """Not by every seed: in some trainings all cells share the image, which is why a recipe may restart."""
-    assert min(error_after_learning(seed) for seed in range(2)) < 0.004
+    assert error_after_learning(seed=0) < 0.004
 
 
 @pytest.mark.parametrize(
@@ -519,6 +570,7 @@ def test_a_batch_is_learnt_by_heart():
         ({"num_slots": 1}, "from 2"),
         ({"num_slots": 18}, "to 17, one more than the grid's cells, not 18"),
         ({"scale": 0}, "scale must be 1 or more"),
+        ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
         ({"size": 32}, r"strides \[2, 2\] divide images of 32 pixels to a grid of 8, but model\.foreground\.grid is 4"),
         ({"foreground": {"sigma": 0.0}}, "sigma must be above 0, not 0.0"),
         ({"foreground": {"presence": Annealed(0, 1, 0.1, 0.0)}}, "presence must stay above 0 and below 1"),
@@ -560,16 +612,17 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"components": 1},
-        {"sigma": 0.0},
-        {"hidden": 0},
-        {"vae": dataclasses.replace(BACKGROUND.vae, decoder_region="roi")},
+        ({"components": 1}, "components must be"),
+        ({"sigma": 0.0}, "sigma must be above 0"),
+        ({"hidden": 0}, "hidden must be 1 or more"),
+        ({"mask_stride": 0}, "mask_stride must be 1 or more"),
+        ({"vae": dataclasses.replace(BACKGROUND.vae, decoder_region="roi")}, "must be image"),
     ],
 )
-def test_impossible_backgrounds_are_refused(changes):
-    with pytest.raises(RecipeError, match=r"model\.background\."):
+def test_impossible_backgrounds_are_refused(changes, message):
+    with pytest.raises(RecipeError, match=message):
         dataclasses.replace(BACKGROUND, **changes)
 
 

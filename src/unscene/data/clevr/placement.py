@@ -56,7 +56,10 @@ class PlacedScenes(NamedTuple):
         number: [B] int64 of solids.
         camera: [B, 3] float64.
         lamps: [B, 4, 3] float64.
-        shape, material, color, size: [B, M] int64, counted from 1 as in `objects`.
+        shape: [B, M] int64, as are the next three, counted from 1 as in `objects`.
+        material: likewise.
+        color: likewise.
+        size: likewise.
         position: [B, M, 2] float64, x and y.
         rotation: [B, M] float64 in [0, 2 pi), about the vertical axis.
         visible_pixels: [B, M] int64, whose middles show the solid in CLEVR's whole picture of 320 x 240.
@@ -76,7 +79,14 @@ class PlacedScenes(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What is drawn, with equal probabilities: int64 numbers, counted from 1 as in `objects`."""
+    """What is drawn, with equal probabilities.
+
+    Attributes:
+        shapes: [S] int64, counted from 1 as in `objects`, as are the others.
+        materials: likewise.
+        colours: likewise.
+        sizes: likewise.
+    """
 
     shapes: NDArray[np.int64]
     materials: NDArray[np.int64]
@@ -87,10 +97,17 @@ class Choices(NamedTuple):
 def placed_scenes(
     seed: int, indices: NDArray[np.int64], fewest: int, most: int, choices: Choices
 ) -> PlacedScenes | None:
-    """Draw B scenes of `fewest` to `most` solids, every one from (seed, index) alone; M is `most`.
+    """Draw scenes, every one from (seed, index) alone.
+
+    Args:
+        seed: 0 .. 2**64 - 1.
+        indices: [B] the samples.
+        fewest: solids of a scene.
+        most: solids of a scene; also M.
+        choices: of what they are.
 
     Returns:
-        The scenes, or None when one has no room for so many solids.
+        B scenes, or None when a scene has no room for so many solids.
     """
     draws = uniform_draws(seed, indices, _FIRST_DRAW)
     jitter = 2 * draws - 1

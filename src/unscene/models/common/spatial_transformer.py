@@ -3,8 +3,7 @@
 Boxes have no rotation, so resampling is one matrix for the rows and one for the columns: out = R_y map R_x^T. Two
 batched products instead of a gather: quick, and with gradients that are deterministic on a GPU, too.
 
-`crop_boxes` and `paste_boxes` take boxes as they are; `cut_glimpses` and `paste_glimpses` are differentiable in the
-boxes as well, so that a network learns where to look.
+`crop_boxes` and `paste_boxes` take boxes as they are; `unscene.ops.glimpses` is differentiable in the boxes as well.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unscene.errors import check_shape
-from unscene.models.common.precision import at_least_float32
 
 SMALLEST_SIDE = 1e-3  # pixels; a box without area would divide by zero
 
@@ -74,74 +72,6 @@ def paste_boxes(maps: Tensor, boxes: Tensor, size: tuple[int, int], outside: flo
         inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
         pasted = torch.where(inside, pasted, outside)
     return pasted
-
-
-def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return N glimpses of each image, sampled bilinearly, differentiably in the boxes.
-
-    A cell samples the image at its centre; beyond the image's outer pixels it fades to 0 within one pixel. (PyTorch's
-    `grid_sample` with zero padding and corners that are not aligned gives the same.)
-
-    Args:
-        images: [B, C, H, W].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels, also partly or wholly outside of the image.
-        size: height and width of the glimpses.
-
-    Returns:
-        [B, N, C, *size], float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
-    """
-    shape = check_shape(images, "B C H W", "images")
-    check_shape(boxes, f"{shape['B']} N 4", "boxes")
-    rows = _samples(boxes[..., 1], boxes[..., 3], size[0], shape["H"])  # [B, N, h, H]
-    columns = _samples(boxes[..., 0], boxes[..., 2], size[1], shape["W"])  # [B, N, w, W]
-    with torch.autocast(images.device.type, enabled=False):
-        exact = at_least_float32(images).flatten(1, 2)  # [B, C H, W]: no copy of the image for each glimpse
-        across = exact @ columns.to(exact).flatten(1, 2).transpose(1, 2)  # [B, C H, N w]
-        across = across.view(*images.shape[:3], -1, size[1]).permute(0, 3, 1, 2, 4)  # [B, N, C, H, w]
-        glimpses: Tensor = rows.to(exact).unsqueeze(2) @ across
-        return glimpses
-
-
-def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Draw each map over its box on an image of zeros, bilinearly and differentiably in the boxes.
-
-    A map fades to 0 within half a cell beyond its box, and within the half before it, as `grid_sample` has it.
-
-    Args:
-        maps: [B, N, C, h, w].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels; a side below `SMALLEST_SIDE` is taken for that.
-        size: height and width of the image.
-
-    Returns:
-        [B, N, C, *size], float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
-    """
-    shape = check_shape(maps, "B N C h w", "maps")
-    check_shape(boxes, f"{shape['B']} {shape['N']} 4", "boxes")
-    sides = (boxes[..., 2:] - boxes[..., :2]).clamp_min(SMALLEST_SIDE)
-    start = -boxes[..., :2] / sides  # the image's left and upper edge, in sides of the box
-
-    def weights(axis: int, pixels: int, cells: int) -> Tensor:
-        first = start[..., axis]
-        last = first + pixels / sides[..., axis]
-        return _samples(first * cells, last * cells, pixels, cells).flatten(0, 1)  # [B N, pixels, cells]
-
-    rows, columns = weights(1, size[0], shape["h"]), weights(0, size[1], shape["w"])
-    pasted: Tensor = _resampled(maps.flatten(0, 1), rows, columns).unflatten(0, maps.shape[:2])
-    return pasted
-
-
-def _samples(low: Tensor, high: Tensor, count: int, cells: int) -> Tensor:
-    """[..., count, cells] weights of a line's cells at samples spread evenly over the stretch from low to high."""
-    steps = (torch.arange(count, device=low.device, dtype=low.dtype) + 0.5) / count
-    places = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * steps - 0.5
-    distance = (places.unsqueeze(-1) - torch.arange(cells, device=low.device)).abs()
-    return (1 - distance).clamp_min(0)
 
 
 @torch.no_grad()

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.component_vae import ComponentVAE, ComponentVAESettings
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian, softplus_gaussian
 from unscene.models.common.stick_breaking import stick_breaking
-from unscene.models.space.strided_encoder import StridedEncoder
-from unscene.models.space.subpixel_decoder import SubpixelDecoder
+from unscene.models.space.networks import StridedEncoder, SubpixelDecoder
+from unscene.ops.celu import CELU
+from unscene.settings import settings_dataclass
 
 Gaussian = tuple[Tensor, Tensor]  # mean and log variance
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class BackgroundSettings:
     """Settings of the background; the defaults are the authors', and R-MONet's number of components.
 
     Attributes:
-        components: K.
+        components: K, at least 2: one has no mask to learn.
         sigma: standard deviation of every component's Gaussian.
         channels: of the image's encoder, one convolution of stride 2 each.
         features: length of the vector that it gives, and of its hidden layer.
@@ -30,6 +34,7 @@ class BackgroundSettings:
         mask_dim: of each mask's latent.
         mask_hidden: channels of the mask decoder's first map.
         mask_channels: of its levels, from one pixel to the image.
+        mask_stride: 1 (the paper's); more (ours): masks are drawn at this fraction of the resolution and enlarged.
         vae: of the components: reads the image and a mask, draws a colour. Its decoder has ReLU and no normalisation
             over the batch, where the authors' has ELU and one; the mask that it also draws is not used.
 
@@ -37,28 +42,20 @@ class BackgroundSettings:
         RecipeError: a value that cannot be.
     """
 
-    components: int = 3
-    sigma: float = 0.09
+    components: Annotated[int, Field(ge=2)] = 3
+    sigma: PositiveFloat = 0.09
     channels: tuple[int, ...] = (64, 64, 64, 64)
-    features: int = 64
-    hidden: int = 64
-    mask_dim: int = 32
-    mask_hidden: int = 256
+    features: PositiveInt = 64
+    hidden: PositiveInt = 64
+    mask_dim: PositiveInt = 32
+    mask_hidden: PositiveInt = 256
     mask_channels: tuple[int, ...] = (256, 128, 64, 16)
+    mask_stride: PositiveInt = 1
     vae: ComponentVAESettings = field(default_factory=lambda: ComponentVAESettings(latent_dim=32))
 
     def __post_init__(self) -> None:
-        if self.components < 2 or self.sigma <= 0:
-            raise RecipeError(
-                "model.background.components must be 2 or more (one has no mask to learn), and sigma above 0, not "
-                f"{self.components} and {self.sigma}."
-            )
         if "roi" in (self.vae.encoder_region, self.vae.decoder_region):
-            raise RecipeError(
-                "model.background.vae.encoder_region and decoder_region must be image: the background has no boxes."
-            )
-        if min(self.features, self.hidden, self.mask_dim, self.mask_hidden) < 1:
-            raise RecipeError("model.background.features, hidden, mask_dim and mask_hidden must be 1 or more.")
+            raise RecipeError("vae.encoder_region and decoder_region must be image: the background has no boxes.")
 
 
 @dataclass(frozen=True)
@@ -122,15 +119,15 @@ class SpaceBackground(nn.Module):
             settings.mask_hidden,
             settings.mask_channels,
             1,
-            size,
+            size // settings.mask_stride,
             settings="model.background.mask_channels",
             size_setting="data.size times model.scale",
         )
         self.component_prior = nn.Sequential(
             nn.Linear(mask, hidden),
-            nn.CELU(),
+            CELU(),
             nn.Linear(hidden, hidden),
-            nn.CELU(),
+            CELU(),
             nn.Linear(hidden, 2 * settings.vae.latent_dim),
         )
         self.vae = ComponentVAE(settings.vae, size)
@@ -174,8 +171,10 @@ class SpaceBackground(nn.Module):
     def masks(self, latents: Tensor) -> Tensor:
         """[B, K, 1, H, W] log masks of latents [B, K, D]; the last takes what is left, whatever its latent."""
         first = latents[:, :-1]
-        logits = self.mask_decoder(first.flatten(0, 1)).unflatten(0, first.shape[:2])
-        return stick_breaking(logits.to(latents.dtype))
+        logits = self.mask_decoder(first.flatten(0, 1)).to(latents.dtype)
+        if self.settings.mask_stride > 1:
+            logits = F.interpolate(logits, scale_factor=self.settings.mask_stride, mode="bilinear", align_corners=False)
+        return stick_breaking(logits.unflatten(0, first.shape[:2]))
 
     def _begun(self, state: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """h and c of a recurrent network before its first step, [B, hidden] each."""

@@ -10,19 +10,6 @@ STRENGTH = 1000 / 32**2  # of the border of a box whose object is there; these t
 SPREAD = 0.7
 
 
-def box_border(size: int, width: int, like: Tensor) -> Tensor:
-    """Return [size, size]: 1 within `width` cells of an edge, else 0.
-
-    Args:
-        size: of the glimpses.
-        width: of the border, in cells.
-        like: of whose type and device it is to be.
-    """
-    border = like.new_ones(size, size)
-    border[width : size - width, width : size - width].zero_()  # in place: no number comes from the host
-    return border
-
-
 def boundary_loss(borders: Tensor, alpha: Tensor) -> Tensor:
     """Return the sum over the pixels of -log N(o; 0, 0.7) without its constant, o = .977 alpha sum_n border_n.
 
@@ -30,7 +17,7 @@ def boundary_loss(borders: Tensor, alpha: Tensor) -> Tensor:
     another's border.
 
     Args:
-        borders: [B, N, 1, H, W], each box's border as it lies on the image, times the box's presence.
+        borders: [B, 1, H, W], sum_n border_n: of the boxes' borders on the image, each times the box's presence.
         alpha: [B, 1, H, W] of the foreground.
 
     Returns:
@@ -39,7 +26,7 @@ def boundary_loss(borders: Tensor, alpha: Tensor) -> Tensor:
     Raises:
         ShapeError: axes that do not fit together.
     """
-    size = check_shape(borders, "B N 1 H W", "borders")
+    size = check_shape(borders, "B 1 H W", "borders")
     check_shape(alpha, f"{size['B']} 1 {size['H']} {size['W']}", "alpha")
-    overlap = STRENGTH * borders.sum(dim=1) * alpha
+    overlap = STRENGTH * borders * alpha
     return (overlap / SPREAD).square().sum(dim=(1, 2, 3)) / 2

@@ -12,13 +12,11 @@ from unscene.errors import RecipeError
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian, softplus_gaussian, unit_gaussian_kl
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import keep_variance
-from unscene.models.common.spatial_transformer import cut_glimpses, paste_glimpses
-from unscene.models.space.boundary_loss import boundary_loss, box_border
-from unscene.models.space.normed_convolution import normed_convolution
+from unscene.models.space.boundary_loss import boundary_loss
+from unscene.models.space.networks import StridedEncoder, SubpixelDecoder, normed_convolution, strided_convolutions
 from unscene.models.space.relaxed_bernoulli import bernoulli_kl, sample_relaxed_bernoulli
 from unscene.models.space.settings import ForegroundSettings
-from unscene.models.space.strided_encoder import StridedEncoder, strided_convolutions
-from unscene.models.space.subpixel_decoder import SubpixelDecoder
+from unscene.ops.glimpses import composite_glimpses, cut_glimpses, paste_borders
 
 LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
 SMALLEST_ALPHA = 1e-6  # what a colour is divided by at least: below a lone faint object's presence over the cells
@@ -61,16 +59,16 @@ class Drawing:
     """The cells' objects on the image.
 
     Attributes:
-        objects: [B, N, 3, H, W], each cell's object, times its alpha if `darkened`: what stands where it wins.
-        masks: [B, N, 1, H, W], each cell's share of a pixel; they sum to `alpha`.
         image: [B, 3, H, W] the foreground.
         alpha: [B, 1, H, W] its share of a pixel.
+        masks: [B, M, 1, H, W] of the chosen cells, each one's share of a pixel; all cells' masks sum to `alpha`.
+        objects: [B, M, 3, H, W] of the chosen cells, what stands where each wins; times its alpha if `darkened`.
     """
 
-    objects: Tensor
-    masks: Tensor
     image: Tensor
     alpha: Tensor
+    masks: Tensor
+    objects: Tensor
 
 
 class SpaceForeground(nn.Module):
@@ -181,27 +179,28 @@ class SpaceForeground(nn.Module):
         centre = (self.centres + shift.tanh()) * self.size / self.settings.grid
         return torch.cat([centre - half, centre + half], dim=2)
 
-    def draw(self, cells: Cells) -> Drawing:
+    def draw(self, cells: Cells, chosen: Tensor) -> Drawing:
         """p(x | z_fg): decode the glimpses, paste them over their boxes, and let the nearest object win a pixel.
 
         The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood
         mixes it with the background by alpha once more: a half transparent pixel is darkened, which drives alpha to 0
         or 1. Without `settings.darkened` objects and image are divided by their alpha, which is then only what decides
         who wins a pixel, and how much of it.
+
+        Args:
+            cells: what is inferred.
+            chosen: [B, M] the cells whose masks and objects are returned.
         """
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
         colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)
-        pasted = paste_glimpses(torch.cat([colour * alpha, alpha], dim=2), cells.boxes, (self.size, self.size))
-        pasted = pasted * cells.presence.view(*cells.presence.shape, 1, 1, 1)
-        objects, alpha = pasted.split([3, 1], dim=2)
-        importance = NEAREST * alpha * cells.nearness.view(*cells.presence.shape, 1, 1, 1)
-        weights = importance.softmax(dim=1)
-        masks = weights * alpha
-        image, share = (weights * objects).sum(dim=1), masks.sum(dim=1)
-        if not self.settings.darkened:
-            objects = objects / alpha.clamp_min(SMALLEST_ALPHA)
-            image = image / share.clamp_min(SMALLEST_ALPHA)
-        return Drawing(objects, masks, image, share)
+        alpha = alpha * cells.presence[..., None, None, None]
+        maps = torch.cat([colour * alpha, alpha], dim=2)
+        pasted = composite_glimpses(maps, cells.boxes, NEAREST * cells.nearness, chosen, (self.size, self.size))
+        if self.settings.darkened:
+            return Drawing(pasted.image, pasted.alpha, pasted.masks, pasted.objects)
+        image = pasted.image / pasted.alpha.clamp_min(SMALLEST_ALPHA)
+        objects = pasted.objects / pasted.object_alpha.clamp_min(SMALLEST_ALPHA)
+        return Drawing(image, pasted.alpha, pasted.masks, objects)
 
     def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
         """The KL terms of the cells, each [B], against the priors at a step of a training."""
@@ -222,6 +221,6 @@ class SpaceForeground(nn.Module):
         """[B] the boundary loss of the foreground's alpha [B, 1, H, W]; 0 where it does not count at a step."""
         if not self.settings.bounded_at(step):
             return alpha.new_zeros(len(alpha))
-        border = box_border(self.settings.glimpse_size, self.settings.boundary_width, alpha)
-        borders = cells.presence[..., None, None, None] * border
-        return boundary_loss(paste_glimpses(borders, cells.boxes, (self.size, self.size)), alpha)
+        glimpse, width = self.settings.glimpse_size, self.settings.boundary_width
+        borders = paste_borders(cells.presence, cells.boxes, glimpse, width, (self.size, self.size))
+        return boundary_loss(borders, alpha)

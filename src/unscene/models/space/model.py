@@ -9,10 +9,11 @@ boxes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
@@ -23,11 +24,12 @@ from unscene.models.space.foreground import Cells, Drawing, SpaceForeground
 from unscene.models.space.settings import ForegroundSettings
 from unscene.ops.boxes import clip_boxes
 from unscene.scene import Decomposition, Losses
+from unscene.settings import settings_dataclass
 
 SMALLEST_SHARE = 1e-5  # of foreground and background at any pixel, so that the likelihood of either has a gradient
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SPACESettings:
     """Every setting of SPACE; the defaults are R-MONet's appendix table for Multi-dSprites.
 
@@ -38,25 +40,27 @@ class SPACESettings:
         num_slots: K of the answer: the K-1 cells with the highest presence, and the background. The model itself has
             as many objects as cells.
         mixture_over: the likelihood mixes each `pixel` (the paper), or each `channel` by itself (the authors' program).
+        kl_weight: factor of every KL term. Ours where it is not 1: the likelihood sums over the pixels and the KL terms
+            do not, so on images of 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 takes
+            that back.
         foreground, background: of the parts.
 
     Raises:
         RecipeError: a value that cannot be, or values that cannot be together.
     """
 
-    size: int = 64
-    scale: int = 2
+    size: PositiveInt = 64
+    scale: PositiveInt = 2
     num_slots: int = 6
     mixture_over: MixtureOver = "pixel"
+    kl_weight: NonNegativeFloat = 1.0
     foreground: ForegroundSettings = field(default_factory=ForegroundSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.scale < 1:
-            raise RecipeError(f"model.size and scale must be 1 or more, not {self.size} and {self.scale}.")
         if not 2 <= self.num_slots <= self.foreground.grid**2 + 1:
             raise RecipeError(
-                f"model.num_slots must be from 2 (one is the background) to {self.foreground.grid**2 + 1}, one more "
+                f"num_slots must be from 2 (one is the background) to {self.foreground.grid**2 + 1}, one more "
                 f"than the grid's cells, not {self.num_slots}."
             )
 
@@ -81,14 +85,20 @@ class SPACE(nn.Module):
         """Decompose images [B, 3, size, size] in 0..1: every latent is its mean, and an object is there or is not."""
         images = self._enlarged(images)
         cells = self.foreground.infer(images)
-        return self._decomposition(cells, self.foreground.draw(cells), self.background(images, sample=False))
+        chosen = self.likeliest(cells)
+        return self._decomposition(cells, chosen, self.foreground.draw(cells, chosen), self.background(images, False))
+
+    def likeliest(self, cells: Cells) -> Tensor:
+        """[B, K-1] the cells that are most probably there, in reading order."""
+        return cells.logits.topk(self.settings.num_slots - 1, dim=1).indices.sort(dim=1).values
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """The negative bound and the boundary loss of images [B, 3, size, size], and the decomposition they are of."""
         settings = self.settings.foreground
         images = self._enlarged(images)
         cells = self.foreground.infer(images, settings.temperature.at(step))  # q(z_fg | x)
-        drawing = self.foreground.draw(cells)
+        chosen = self.likeliest(cells)
+        drawing = self.foreground.draw(cells, chosen)
         backdrop = self.background(images, sample=True)  # q(z_bg | x)
         alpha = drawing.alpha
         if step < settings.fixed_alpha_steps:
@@ -102,8 +112,9 @@ class SPACE(nn.Module):
         }
         observed = {"objects": (cells.logits > 0).sum(dim=1).to(alpha)}
         with torch.no_grad():  # nothing is learnt from the answer, whose maps are many
-            answer = self._decomposition(cells, drawing, backdrop)
-        weights = dict.fromkeys(terms, 1.0) | {"what_kl": settings.what_weight.at(step)}
+            answer = self._decomposition(cells, chosen, drawing, backdrop)
+        weights = {name: self.settings.kl_weight if name.endswith("_kl") else 1.0 for name in terms}
+        weights["what_kl"] *= settings.what_weight.at(step)
         return Losses(terms, weights, observed), answer
 
     def log_likelihood(self, images: Tensor, foreground: Tensor, alpha: Tensor, backdrop: Backdrop) -> Tensor:
@@ -134,25 +145,23 @@ class SPACE(nn.Module):
             return images
         return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
 
-    def _decomposition(self, cells: Cells, drawing: Drawing, backdrop: Backdrop) -> Decomposition:
+    def _decomposition(self, cells: Cells, chosen: Tensor, drawing: Drawing, backdrop: Backdrop) -> Decomposition:
         """The K slots: those of cells without an object are empty, and their pixels are the background's.
 
         A slot's latent is the mean of z_what; the background's is zeros.
         """
         scale, side = self.settings.scale, self.settings.size
-        scores = cells.probability
-        chosen = scores.topk(self.settings.num_slots - 1, dim=1).indices.sort(dim=1).values  # [B, K-1]
 
         def of_chosen(values: Tensor) -> Tensor:
             return values.take_along_dim(chosen.view(*chosen.shape, *[1] * (values.ndim - 2)), dim=1)
 
         boxes = clip_boxes(of_chosen(cells.boxes) / scale, side, side)
-        scores = of_chosen(scores)
+        scores = of_chosen(cells.probability)
         valid = (scores > 0.5) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
         there = valid.to(scores)
-        masks = self._reduced(of_chosen(drawing.masks) * there.view(*there.shape, 1, 1, 1))
+        masks = self._reduced(drawing.masks * there.view(*there.shape, 1, 1, 1))
         masks = torch.cat([masks, 1 - masks.sum(dim=1, keepdim=True)], dim=1)
-        components = torch.cat([of_chosen(drawing.objects), backdrop.image().unsqueeze(1)], dim=1)
+        components = torch.cat([drawing.objects, backdrop.image().unsqueeze(1)], dim=1)
         return Decomposition(
             log_masks=masks.clamp_min(math.exp(LOG_ZERO)).log(),
             components=self._reduced(components),

@@ -117,15 +117,15 @@ def test_an_average_that_does_not_divide_the_image_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "name"),
     [
-        ({"encoder_stride": 0, "latent_dim": -1}, "latent_dim -1, encoder_stride 0"),
-        ({"decoder_stride": 0}, "decoder_stride 0"),
-        ({"encoder_channels": (8, 0)}, r"encoder_channels \[8, 0\]"),
+        ({"latent_dim": -1}, "latent_dim"),
+        ({"decoder_stride": 0}, "decoder_stride"),
+        ({"encoder_channels": (8, 0)}, "encoder_channels"),
     ],
 )
-def test_numbers_below_one_are_refused(wrong, said):
-    with pytest.raises(RecipeError, match=f"model.vae has {said}"):
+def test_numbers_below_one_are_refused(wrong, name):
+    with pytest.raises(RecipeError, match=f"{name}.* must be 1 or more"):
         ComponentVAESettings(**wrong)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
@@ -15,12 +15,13 @@ from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroa
 from unscene.models.common.spatial_transformer import crop_boxes, paste_boxes, whole_image_box
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.ops.slot_packing import SlotPacking
+from unscene.settings import settings_dataclass
 
 EncoderInput = Literal["image_and_log_mask", "masked_image_and_mask"]
 LOWEST_LOG_MASK = -16.0  # the encoder reads log masks, and a far larger number for "nothing here" would drown the image
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ComponentVAESettings:
     """Settings of the component VAE; the defaults are MONet's.
 
@@ -44,33 +45,22 @@ class ComponentVAESettings:
             only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. A
             background, whose region is the whole image, is drawn at `roi_size` and enlarged.
         roi_size: height and width of that map.
-
-    Raises:
-        RecipeError: a number that is not 1 or more.
     """
 
-    latent_dim: int = 16
-    encoder_channels: tuple[int, ...] = field(default=(32, 32, 64, 64))
-    encoder_hidden: int = 256
+    latent_dim: PositiveInt = 16
+    encoder_channels: tuple[PositiveInt, ...] = (32, 32, 64, 64)
+    encoder_hidden: PositiveInt = 256
     encoder_input: EncoderInput = "image_and_log_mask"
-    encoder_stride: int = 1
+    encoder_stride: PositiveInt = 1
     initial_log_variance: float = 0.0
-    decoder_channels: int = 32
-    decoder_layers: int = 4
+    decoder_channels: PositiveInt = 32
+    decoder_layers: PositiveInt = 4
     decoder_padding: Padding = "valid"
-    decoder_stride: int = 1
+    decoder_stride: PositiveInt = 1
     colour: Literal["sigmoid", "linear"] = "sigmoid"
     encoder_region: Literal["image", "roi"] = "image"
     decoder_region: Literal["image", "roi"] = "image"
-    roi_size: int = 32
-
-    def __post_init__(self) -> None:
-        numbers = ("latent_dim", "encoder_hidden", "encoder_stride", "decoder_channels", "decoder_stride", "roi_size")
-        wrong = [f"{name} {getattr(self, name)}" for name in numbers if getattr(self, name) < 1]
-        if min(self.encoder_channels, default=1) < 1:
-            wrong.append(f"encoder_channels {list(self.encoder_channels)}")
-        if wrong:
-            raise RecipeError(f"a component VAE's numbers must be 1 or more, but model.vae has {', '.join(wrong)}.")
+    roi_size: PositiveInt = 32
 
 
 class ComponentVAE(nn.Module):
@@ -91,24 +81,24 @@ class ComponentVAE(nn.Module):
         if size % settings.encoder_stride:
             raise RecipeError(
                 f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
-                "model.vae.encoder_stride that divides data.size."
+                "encoder_stride that divides the size."
             )
         smallest = size // settings.encoder_stride // 2 ** len(settings.encoder_channels)
         if smallest < 1:
             raise RecipeError(
                 f"images of {size} pixels are too small for {len(settings.encoder_channels)} encoder layers after "
-                f"averaging {settings.encoder_stride} pixels: shorten model.vae.encoder_channels or enlarge data.size."
+                f"averaging {settings.encoder_stride} pixels: shorten encoder_channels or enlarge the images."
             )
         layers: list[nn.Module] = []
-        before = 4
-        for channels in settings.encoder_channels:
-            layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
-            before = channels
-        left = -(-size // settings.encoder_stride // 2 ** len(settings.encoder_channels))
+        c_in = 4
+        for c_out in settings.encoder_channels:
+            layers += [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+            c_in = c_out
+        map_size = -(-size // settings.encoder_stride // 2 ** len(settings.encoder_channels))
         self.encoder = nn.Sequential(
             *layers,
             nn.Flatten(),
-            nn.Linear(before * left**2, settings.encoder_hidden),
+            nn.Linear(c_in * map_size**2, settings.encoder_hidden),
             nn.ReLU(),
             nn.Linear(settings.encoder_hidden, 2 * settings.latent_dim),
         )

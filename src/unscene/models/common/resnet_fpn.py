@@ -10,18 +10,20 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
 
 from unscene.errors import CheckpointError, RecipeError, check_shape
 from unscene.ops.small_conv import SmallMapConv2d
+from unscene.settings import settings_dataclass
 
 IMAGENET_WIDTH = 64  # of ResNet18
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that its weights saw
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class BackboneSettings:
     """Settings of the backbone.
 
@@ -33,22 +35,18 @@ class BackboneSettings:
             layer and no batch normalisation that it is frozen.
 
     Raises:
-        RecipeError: no channels, or `pretrained` at another width than 64.
+        RecipeError: `pretrained` at another width than 64.
     """
 
-    width: int = 64
-    fpn_channels: int = 256
+    width: PositiveInt = 64
+    fpn_channels: PositiveInt = 256
     pretrained: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.width, self.fpn_channels) < 1:
-            raise RecipeError(
-                f"model.backbone.width and fpn_channels must be 1 or more, not {self.width} and {self.fpn_channels}."
-            )
         if self.pretrained and self.width != IMAGENET_WIDTH:
             raise RecipeError(
-                f"model.backbone.pretrained needs model.backbone.width {IMAGENET_WIDTH}, the ImageNet network's, not "
-                f"{self.width}: set it to false, or the width to {IMAGENET_WIDTH}."
+                f"pretrained needs width {IMAGENET_WIDTH}, that of the ImageNet network, not {self.width}: set "
+                f"pretrained to false, or width to {IMAGENET_WIDTH}."
             )
 
 
@@ -109,7 +107,7 @@ class ResNetFPN(nn.Module):
         if settings.pretrained:
             if in_channels != 3:
                 raise RecipeError(
-                    f"model.backbone.pretrained is for images of 3 channels; this model's backbone reads {in_channels} "
+                    f"pretrained is for images of 3 channels; this model's backbone reads {in_channels} "
                     "(the log scope too): set it to false."
                 )
             self._load_imagenet_weights()
@@ -166,9 +164,9 @@ def imagenet_weights() -> dict[str, Tensor]:
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, http.client.HTTPException) as error:
-        said = str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise CheckpointError(
-            f"model.backbone.pretrained: torchvision's ImageNet weights could not be had ({said}). Start once with a "
+            f"pretrained: torchvision's ImageNet weights could not be read ({reason}). Start once with a "
             f"connection, or put a good {Path(url).name}, from {url}, into {_download_folder()}, or set it to false."
         ) from error
     return weights
@@ -178,9 +176,9 @@ def _download_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _stage(before: int, channels: int, stride: int) -> nn.Sequential:
+def _stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
     """Two basic blocks, the first of which may halve the map."""
     shortcut = None
-    if stride != 1 or before != channels:
-        shortcut = nn.Sequential(nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-    return nn.Sequential(BasicBlock(before, channels, stride, shortcut), BasicBlock(channels, channels))
+    if stride != 1 or c_in != c_out:
+        shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+    return nn.Sequential(BasicBlock(c_in, c_out, stride, shortcut), BasicBlock(c_out, c_out))

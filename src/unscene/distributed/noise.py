@@ -22,8 +22,8 @@ from torch import Tensor, distributed
 def shared_noise(draw: Callable[..., Tensor], shape: Sequence[int], **options: Any) -> Tensor:
     """Return this process's rows of the whole batch's noise.
 
-    Every block that draws noise in training draws it here, with the same shape in all processes, lest their generators
-    part.
+    Every block that draws noise in training draws it here, with the same shape in all processes, so that their
+    generators stay in the same state.
 
     Args:
         draw: `torch.randn`, `torch.rand` or their like; it is called with a shape.

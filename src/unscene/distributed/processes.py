@@ -1,4 +1,4 @@
-"""The processes of a training: which of them this is, who started them, and what they say together."""
+"""The processes of a training: which one this is, what started them, and their mean."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def started_by_torchrun() -> bool:
 
 
 def started_by_srun() -> bool:
-    """Whether SLURM's srun started this process, as one of a batch job: no shell of somebody who waits."""
+    """Whether SLURM's srun started this process, as one of a batch job; srun's interactive shells do not count."""
     named = os.environ.get("SLURM_JOB_NAME")
     return "SLURM_NTASKS" in os.environ and named not in ("bash", "interactive") and not started_by_torchrun()
 
 
 def processes_started() -> tuple[int, int] | None:
     """Processes on this machine, and machines, as torchrun or srun started them; None where neither did."""
-    said = os.environ
+    environment = os.environ
     if started_by_torchrun():
-        here = int(said["LOCAL_WORLD_SIZE"])
-        return here, int(said["WORLD_SIZE"]) // here
+        here = int(environment["LOCAL_WORLD_SIZE"])
+        return here, int(environment["WORLD_SIZE"]) // here
     if started_by_srun():
-        machines = int(said.get("SLURM_NNODES", "1"))
-        return int(said.get("SLURM_NTASKS_PER_NODE", int(said["SLURM_NTASKS"]) // machines)), machines
+        machines = int(environment.get("SLURM_NNODES", "1"))
+        return int(environment.get("SLURM_NTASKS_PER_NODE", int(environment["SLURM_NTASKS"]) // machines)), machines
     return None
 
 

@@ -46,11 +46,11 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     @classmethod
     def of(cls, layer: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
         """The same layer, with the same tensors."""
-        made = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        made.weight, made.bias = layer.weight, layer.bias
+        copy = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        copy.weight, copy.bias = layer.weight, layer.bias
         for name, buffer in layer.named_buffers():
-            setattr(made, name, buffer)
-        return made.train(layer.training)
+            setattr(copy, name, buffer)
+        return copy.train(layer.training)
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] of this process -> the same axes and type."""
@@ -80,41 +80,40 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, weight, mean, scale, count = ctx.saved_tensors
         axes = (0, 2, 3)
-        centred, dy = x.float() - _each(mean), dy.float()
-        of_bias, of_weight = dy.sum(axes), (dy * centred).sum(axes) * scale  # of this process: DDP takes the mean
-        totals = torch.stack([of_bias, of_weight])
+        centred, grad_y = x.float() - _per_channel(mean), grad_y.float()
+        grad_bias, grad_weight = grad_y.sum(axes), (grad_y * centred).sum(axes) * scale  # this process's: DDP averages
+        totals = torch.stack([grad_bias, grad_weight])
         distributed.all_reduce(totals)  # every process's loss reaches this x by way of mean and variance
         gain = scale if weight is None else scale * weight
-        along = -gain * scale * totals[1] / count
-        dx = centred.mul_(_each(along)).add_(_each(-gain * totals[0] / count)).addcmul_(dy, _each(gain))
+        slope, offset = -gain * scale * totals[1] / count, -gain * totals[0] / count
+        grad_x = centred.mul_(_per_channel(slope)).add_(_per_channel(offset)).addcmul_(grad_y, _per_channel(gain))
         if weight is None:
-            return dx.to(x.dtype), None, None, None
-        return dx.to(x.dtype), of_weight, of_bias, None
+            return grad_x.to(x.dtype), None, None, None
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [C], variance [C] (of the batch, not its unbiased estimate) and number of values [1], of all processes.
 
-    Put together from each process's mean and squared deviations from it (Chan et al., 1979), since sums of squares
-    cancel.
+    Computed from each process's mean and squared deviations from it (Chan et al., 1979): sums of squares cancel.
     """
     values = x.numel() // x.shape[1]
     if values:
         variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
     else:
         variance = mean = torch.zeros(x.shape[1], device=x.device)
-    mine = torch.cat([mean, variance, mean.new_tensor([values])])
-    everyone = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everyone, mine)
-    means, variances, counts = torch.stack(everyone).split([x.shape[1], x.shape[1], 1], dim=1)
+    local = torch.cat([mean, variance, mean.new_tensor([values])])
+    gathered = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, local)
+    means, variances, counts = torch.stack(gathered).split([x.shape[1], x.shape[1], 1], dim=1)
     count = counts.sum(dim=0)  # [1]
     mean = (means * counts).sum(dim=0) / count
     return mean, ((variances + (means - mean).square()) * counts).sum(dim=0) / count, count
 
 
-def _each(channel: Tensor) -> Tensor:
+def _per_channel(channel: Tensor) -> Tensor:
     """[C] -> [C, 1, 1]."""
     return channel[:, None, None]

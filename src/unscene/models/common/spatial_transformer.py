@@ -76,11 +76,11 @@ def paste_boxes(maps: Tensor, boxes: Tensor, size: tuple[int, int], outside: flo
 
 @torch.no_grad()
 def _averaging(low: Tensor, high: Tensor, cells: int, pixels: int) -> Tensor:
-    """[S, cells, pixels] weights of an image's pixels in each cell of the stretch from low to high [S]."""
+    """[S, cells, pixels] weights of an image's pixels in each cell of the interval from low to high [S]."""
     step = ((high - low).clamp_min(SMALLEST_SIDE) / cells).unsqueeze(1)  # [S, 1] pixels a cell
     centres = low.unsqueeze(1) + (torch.arange(cells, device=low.device) + 0.5) * step  # [S, cells]
-    places = torch.arange(pixels, device=low.device) + 0.5
-    distance = (places - centres.unsqueeze(2)).abs()
+    positions = torch.arange(pixels, device=low.device) + 0.5
+    distance = (positions - centres.unsqueeze(2)).abs()
     weights = (1 - distance / step.clamp_min(1).unsqueeze(2)).clamp_min(0)
     return weights / weights.sum(dim=2, keepdim=True).clamp_min(1e-6)
 
@@ -88,16 +88,16 @@ def _averaging(low: Tensor, high: Tensor, cells: int, pixels: int) -> Tensor:
 @torch.no_grad()
 def _interpolation(low: Tensor, high: Tensor, pixels: int, cells: int) -> tuple[Tensor, Tensor]:
     """[S, pixels, cells] weights of a map's cells at each pixel, and [S, pixels] whether it lies from low to high."""
-    places = torch.arange(pixels, device=low.device) + 0.5
+    positions = torch.arange(pixels, device=low.device) + 0.5
     side = (high - low).clamp_min(SMALLEST_SIDE).unsqueeze(1)
-    place = ((places - low.unsqueeze(1)) / side * cells - 0.5).clamp(0, cells - 1)  # [S, pixels], in cells
-    distance = (place.unsqueeze(2) - torch.arange(cells, device=low.device)).abs()
-    inside = (places > low.unsqueeze(1)) & (places < high.unsqueeze(1))
+    in_cells = ((positions - low.unsqueeze(1)) / side * cells - 0.5).clamp(0, cells - 1)  # [S, pixels]
+    distance = (in_cells.unsqueeze(2) - torch.arange(cells, device=low.device)).abs()
+    inside = (positions > low.unsqueeze(1)) & (positions < high.unsqueeze(1))
     return (1 - distance).clamp_min(0), inside
 
 
 def _resampled(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows [S, H, h] @ maps [S, C, h, w] @ columns [S, W, w]^T, not in half precision: an edge's place would blur."""
+    """rows [S, H, h] @ maps [S, C, h, w] @ columns [S, W, w]^T, not in half precision, which would blur edges."""
     with torch.autocast(maps.device.type, enabled=False):
         exact = maps if maps.dtype == torch.float64 else maps.float()
         return rows.to(exact).unsqueeze(1) @ (exact @ columns.to(exact).transpose(1, 2).unsqueeze(1))

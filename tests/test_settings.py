@@ -86,6 +86,8 @@ def test_a_path_object_is_text():
     [
         ({"nmber": 1}, r"recipe 'r' has no setting 'model\.nmber'\. Did you mean 'model\.number'\? Look it up\."),
         ({"inner": {"rat": 1}}, r"has no setting 'model\.inner\.rat'\. Did you mean 'model\.inner\.rate'"),
+        ({"foreign": {"dept": 1}}, r"has no setting 'model\.foreign\.dept'\. Did you mean 'model\.foreign\.depth'"),
+        ({"number": 0, "inner": {"rat": 1}}, r"has no setting 'model\.inner\.rat'"),
         ({"inner": {"kind": "squar"}}, r"model\.inner\.kind must be one of round, square, not squar.*'square'"),
         ({"inner": {"rate": [1]}}, r"model\.inner\.rate must be a number, not \[1\]"),
         ({"inner": {"rate": float("nan")}}, r"model\.inner\.rate must be a finite number, not nan"),
@@ -146,7 +148,7 @@ def test_a_setting_without_default_must_be_given():
         (lambda: Outer(1, shar=2), r"^Outer has no setting 'shar'\. Did you mean 'share'\?$"),
         (lambda: Inner(low=10), r"^low must be at most high, but they are 10 and 9\.$"),
         (lambda: dataclasses.replace(Outer(1), beta=1.5), r"^beta must be from 0 to below 1, not 1\.5\.$"),
-        (lambda: Outer(1, inner={"rate": 1}), r"^inner must be another value, not"),
+        (lambda: Outer(1, inner={"rate": 1}), r"^'inner' holds settings, it cannot be"),
     ],
 )
 def test_constraints_hold_in_python(build, message):

@@ -65,7 +65,7 @@ def settings_dataclass(cls: type[T]) -> type[T]:
         try:
             init(self, *args, **values)
         except ValidationError as error:
-            raise RecipeError(_message(error, checked, "")) from None
+            raise RecipeError(_message(error, checked)) from None
 
     checked.__init__ = checked_init
     return typing.cast(type[T], checked)
@@ -108,33 +108,13 @@ def typed_settings(settings_class: Any, values: Any, section: str, where: str, n
         RecipeError: an unknown name (with the nearest known one), or a value of another type or range.
     """
     try:
-        values = read_words(settings_class, values)
-        check_names(settings_class, values, section, where, names_hint)
-        return _adapter(settings_class).validate_json(json.dumps(values, default=_path_text), strict=True)
-    except ValidationError as error:
-        raise RecipeError(f"{where}: {_message(error, settings_class, section)}") from None
-    except (TypeError, RecursionError) as error:
+        text = json.dumps(read_words(settings_class, values), default=_path_text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"{where}: '{section}' holds a value that no setting can have ({error}).") from None
-
-
-def check_names(settings_class: Any, values: Any, section: str, where: str, names_hint: str = "") -> None:
-    """Check that a dataclass, and those in it, have every setting that is named.
-
-    Raises:
-        RecipeError: one does not exist; the message names the nearest that does.
-    """
-    if not isinstance(values, dict):
-        raise RecipeError(f"{where}: '{section}' holds settings, it cannot be {_shown(values)} itself.")
-    hints = _hints(settings_class)
-    for key, value in values.items():
-        name = f"{section}.{key}"
-        if key not in hints:
-            own = ["name"] if section in ("model", "data") else []
-            known = [f"{section}.{other}" for other in (*own, *_dotted_names(settings_class))]
-            raise RecipeError(f"{where} has no setting '{name}'.{did_you_mean(name, known)} {names_hint}".rstrip())
-        inner = _bare(hints[key])
-        if _is_settings(inner) and not (value is None and types.NoneType in _kinds(hints[key])):
-            check_names(inner, value, name, where, names_hint)
+    try:
+        return _adapter(settings_class).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise RecipeError(_message(error, settings_class, section, where, names_hint)) from None
 
 
 def read_words(hint: Any, value: Any) -> Any:
@@ -238,15 +218,28 @@ def _word_value(hint: Any, text: str) -> Any:
     return text if number is None else number
 
 
-def _message(error: ValidationError, settings_class: Any, section: str) -> str:
-    """What pydantic says of the first setting that it refuses, in our words."""
+def _message(
+    error: ValidationError, settings_class: Any, section: str = "", where: str = "", names_hint: str = ""
+) -> str:
+    """What pydantic says of one of the settings that it refuses, an unknown one first, in our words."""
     details = error.errors(include_url=False)
+    details.sort(key=lambda detail: detail["type"] != "unexpected_keyword_argument")
     located = [_locate(settings_class, detail["loc"], section) for detail in details]
     name, hint = located[0]
+    if details[0]["type"] == "unexpected_keyword_argument":
+        own = ["name"] if section in ("model", "data") else []
+        known = [f"{section}.{other}".lstrip(".") for other in (*own, *_dotted_names(settings_class))]
+        owner = where or settings_class.__name__
+        return f"{owner} has no setting '{name}'.{did_you_mean(name, known)} {names_hint}".rstrip()
     of_it = [detail for detail, (other, _) in zip(details, located, strict=True) if other == name]
-    kinds, value = {detail["type"] for detail in of_it}, of_it[0]["input"]
+    return f"{where}: {_refusal(of_it, name, hint, section)}".removeprefix(": ")
+
+
+def _refusal(details: Sequence[Any], name: str, hint: Any, section: str) -> str:
+    """What is wrong with one setting; of a union pydantic gives a detail for each of its types."""
+    kinds, value = {detail["type"] for detail in details}, details[0]["input"]
     if "value_error" in kinds:
-        reason = str(of_it[0]["ctx"]["error"])
+        reason = str(details[0]["ctx"]["error"])
         if not _is_settings(_bare(hint)):  # a constraint of one setting
             return f"{name} {reason}"
         if not name or reason.startswith(f"{section}."):
@@ -255,23 +248,22 @@ def _message(error: ValidationError, settings_class: Any, section: str) -> str:
         return f"{name}{'.' if first in _hints(_bare(hint)) else ': '}{reason}"
     if kinds & {"missing", "missing_argument"}:
         return f"{name} must be given."
-    if "unexpected_keyword_argument" in kinds:
-        known = did_you_mean(name, _dotted_names(settings_class))
-        return f"{settings_class.__name__} has no setting '{name}'.{known}"
+    if kinds & {"dataclass_type", "dataclass_exact_type"}:
+        return f"'{name}' holds settings, it cannot be {_shown(value)} itself."
     if "json_invalid" in kinds:
         return f"'{section}' holds text that is not Unicode."
-    if value == "" and "string_too_short" in kinds:
-        return f"{name} is empty. Give it a value{f': --{name} VALUE' if section else ''}."
     if value is None:
         return f"{name} is empty. Give it a value, or leave it out."
+    if value == "" and "string_too_short" in kinds:
+        return f"{name} is empty. Give it a value{f': --{name} VALUE' if section else ''}."
     if "finite_number" in kinds and int not in _kinds(hint):
         return f"{name} must be a finite number, not {value}."
     outside = any(kind.startswith(("greater_", "less_", "multiple_", "too_")) for kind in kinds)
     expected = (_range(hint) if outside else "") or _type(hint)
-    mend = did_you_mean(value, map(str, _choices(hint))) if isinstance(value, str) else ""
+    correction = did_you_mean(value, map(str, _choices(hint))) if isinstance(value, str) else ""
     if str in _kinds(hint) and not _choices(hint):
-        mend = f" In quotes it is text: '{_shown(value)}'."
-    return f"{name} must be {expected}, not {_shown(value)}.{mend}"
+        correction = f" In quotes it is text: '{_shown(value)}'."
+    return f"{name} must be {expected}, not {_shown(value)}.{correction}"
 
 
 def _locate(settings_class: Any, location: Iterable[int | str], section: str) -> tuple[str, Any]:

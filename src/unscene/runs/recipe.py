@@ -17,7 +17,7 @@ from unscene.errors import RecipeError, did_you_mean
 from unscene.models import model_class
 from unscene.plain_yaml import to_yaml
 from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings, with_param_groups
-from unscene.settings import Values, check_names, plain, read_words, settings_dataclass, typed_settings
+from unscene.settings import Values, plain, read_words, settings_dataclass, typed_settings
 
 Part = typing.Literal["data", "validation", "test"]
 
@@ -88,12 +88,16 @@ class Recipe:
                 weights that its recipe may begin with.
 
         Raises:
+            RecipeError: its parts do not fit together.
             CheckpointError: the ImageNet weights cannot be had.
         """
         settings = self.model
         if not pretrained and hasattr(settings, "backbone"):
             settings = dataclasses.replace(settings, backbone=dataclasses.replace(settings.backbone, pretrained=False))
-        return model_class(self.model_name)(settings)
+        try:
+            return model_class(self.model_name)(settings)
+        except RecipeError as error:
+            raise RecipeError(f"recipe '{self.name}', model: {error}") from error
 
     def data_settings(self, part: Part = "data", **changes: Any) -> Any:
         """Return the typed settings of a part of the data, some of them changed by name.
@@ -150,7 +154,8 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     parts: dict[Part, Any] = {"data": typed(data_settings, data_values, "data")}
     differing: dict[Any, Values] = {part: values.get(part) or {} for part in ("validation", "test")}
     for part, own in differing.items():
-        check_names(data_settings, own, part, where, hint)
+        if not isinstance(own, dict):
+            raise RecipeError(f"{where}: '{part}' holds settings, it cannot be {own} itself.")
         parts[part] = typed(data_settings, {**data_values, **own}, part)
         differing[part] = {key: plain(getattr(parts[part], key)) for key in own}
     size = getattr(parts["data"], "size", None)

@@ -1,4 +1,4 @@
-"""What a run may change when it goes on, and whether a folder holds the run that a command would start."""
+"""What a resumed run may change, and whether a folder holds the run that a command would start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unscene.errors import RunError
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 
-# How long and how fast it trains, and where the same data now lies.
+# How long and how fast it trains, and where the same data is now.
 RESUMABLE = (
     "trainer.",
     "schedule.",
@@ -23,7 +23,7 @@ RESUMABLE = (
 
 
 def is_same_run(recipe: Recipe, out: Path) -> bool:
-    """Whether a folder holds a run of this recipe, to go on with; False where there is none yet.
+    """Whether a folder holds a run of this recipe, to resume; False where there is none yet.
 
     Args:
         recipe: of the command; what `RESUMABLE` names may differ from the run's.
@@ -37,8 +37,7 @@ def is_same_run(recipe: Recipe, out: Path) -> bool:
     if not run.recipe.is_file():
         return False
     values = run.recipe_values()
-    there = read_recipe(values, str(values.get("name", "")))
-    before, now = settings_of(there), settings_of(recipe)
+    before, now = settings_of(read_recipe(values, str(values.get("name", "")))), settings_of(recipe)
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differing:
         name = differing[0]
@@ -58,7 +57,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _leaves(f"{name}.{key}", each)
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
     else:
         yield name, value

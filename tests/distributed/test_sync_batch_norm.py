@@ -49,7 +49,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes made of every case."""
     folder = tmp_path_factory.mktemp("batch_norm")
     torch.save({name: given(name) for name in CASES}, folder / "given.pt")
-    program = [sys.executable, str(Path(__file__).with_name("batch_norm_process.py")), str(folder)]
+    program = [sys.executable, str(Path(__file__).with_name("sync_batch_norm_process.py")), str(folder)]
     processes = [subprocess.Popen([*program, str(rank), "2"]) for rank in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from unscene.distributed.sync_batch_norm import SynchronisedBatchNorm2d, synchronise_batch_norm
 from unscene.models.common.batch_norm_per_pass import BatchNormPerPass, batch_norm_per_pass, select_pass
 
 
@@ -48,3 +49,13 @@ def test_affine_weights_are_saved_once_and_statistics_by_pass():
         "passes.1.running_mean",
         "passes.1.running_var",
     ]
+
+
+def test_layers_that_several_processes_share_are_found_inside():
+    network = batch_norm_per_pass(nn.Sequential(nn.BatchNorm2d(3)), passes=2)
+    x, names = torch.rand(4, 3, 5, 5), list(network.state_dict())
+    expected = copy.deepcopy(network)(x)
+    synchronise_batch_norm(network, "cpu")
+    assert all(type(norm) is SynchronisedBatchNorm2d for norm in network[0].passes)
+    assert torch.equal(network(x), expected)
+    assert list(network.state_dict()) == names

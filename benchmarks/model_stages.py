@@ -19,7 +19,7 @@ from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.proposals import AnchorPredictions
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
 from unscene.models.rmonet.roi_masking import inside_boxes
-from unscene.ops.slot_packing import SlotPacking
+from unscene.models.rmonet.segmentation_heads import alpha_logits
 
 Stage = Callable[[], Sequence[Tensor]]
 
@@ -57,16 +57,12 @@ class OurStages:
         attention = model.infer_masks(self.images, settings)
         assert attention.boxes is not None
         assert attention.anchors is not None
-        self.boxes, self.slots, self.regions = attention.boxes, attention.slots, attention.regions
+        assert attention.used is not None
+        self.boxes, self.used, self.regions = attention.boxes, attention.used, attention.regions
         said = attention.anchors
         self.anchors = AnchorPredictions(leaf(said.objectness), leaf(said.deltas), said.anchors, said.levels)
-        valid = self.boxes.valid
-        self.objects = SlotPacking.of(valid if settings.empty_slots == "left_out" else torch.ones_like(valid))
         self.alpha_logits = leaf(self.head()[0])
-        gate = valid[..., None, None, None]
-        if settings.alpha_inside_box:
-            gate = gate & inside_boxes(self.boxes.boxes, self.size, expand=settings.head.expand)
-        self.gate = gate.expand_as(self.alpha_logits)
+        self.gate = inside_boxes(self.boxes.boxes, self.size, expand=settings.head.expand)
         self.log_masks = leaf(attention.log_masks)
         self.mean, self.log_variance = map(leaf, self.encode())
         self.components, self.mask_logits = map(leaf, self.decode())
@@ -101,16 +97,15 @@ class OurStages:
 
     def head(self) -> Sequence[Tensor]:
         """Alpha logits [B, K-1, 1, H, W]."""
-        packed = self.objects.pack(self.boxes.boxes)
-        return [self.objects.unpack(self.model.head(self.features, packed, self.objects, self.size).float())]
+        return [alpha_logits(self.model.head, self.features, self.boxes.boxes, self.used[:, :-1]).float()]
 
     def encode(self) -> Sequence[Tensor]:
         """Mean and log variance."""
-        return self.model.vae.encode(self.images, self.log_masks, self.slots, self.regions)
+        return self.model.vae.encode(self.images, self.log_masks, self.used, self.regions)
 
     def decode(self) -> Sequence[Tensor]:
         """Components and mask logits."""
-        return self.model.vae.decode(self.mean, self.slots, self.regions)
+        return self.model.vae.decode(self.mean, self.used, self.regions)
 
     def likelihood(self) -> Sequence[Tensor]:
         """The mixture's log-likelihood and both divergences."""

@@ -83,7 +83,7 @@ class PlainStages:
     def head(self) -> Sequence[Tensor]:
         """Alpha logits [B, 1, H, W] of each slot."""
         slots = range(self.settings.num_slots - 1)
-        return [self.plain.alpha_logits(self.images, self.conv, self.pyramid, self.boxes, slot) for slot in slots]
+        return [self.plain.alpha_logits(self.conv, self.pyramid, self.boxes, slot) for slot in slots]
 
     def decode(self) -> Sequence[Tensor]:
         """Components and mask logits of each slot."""

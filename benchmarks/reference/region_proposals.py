@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.ops import nms
 
-from unscene.errors import RecipeError
 from unscene.models.rmonet.proposals import RegionProposals
 
 
@@ -38,18 +38,10 @@ class PlainProposals:
 
     Args:
         proposals: of an R-MONet.
-
-    Raises:
-        RecipeError: settings that torchvision's RPN does not have.
     """
 
     def __init__(self, proposals: RegionProposals) -> None:
         settings = proposals.settings
-        if settings.regression_normaliser != "sampled" or settings.smooth_l1_beta != 1 / 9:
-            raise RecipeError(
-                "torchvision's RPN divides by the sampled anchors and turns linear at 1/9: leave "
-                "model.proposals.regression_normaliser and smooth_l1_beta at their defaults for the reference."
-            )
         self.settings = settings
         self.rpn = RegionProposalNetwork(
             AnchorGenerator(
@@ -92,6 +84,8 @@ class PlainProposals:
     def loss(self, predicted: Predicted, pseudo_boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The means over the batch of objectness and regression loss, as torchvision computes them.
 
+        The regression's beta and divisor are those of the settings.
+
         Args:
             predicted: of `predict`.
             pseudo_boxes: [m, 4] of each image.
@@ -100,8 +94,15 @@ class PlainProposals:
             predicted.anchors, [{"boxes": boxes} for boxes in pseudo_boxes]
         )
         targets = self.rpn.box_coder.encode(matched, predicted.anchors)
-        objectness, regression = self.rpn.compute_loss(predicted.objectness, predicted.deltas, labels, targets)
-        return objectness, regression
+        found = self.rpn.fg_bg_sampler(labels)
+        positive, negative = (torch.cat(masks).nonzero().squeeze(1) for masks in found)
+        sampled = torch.cat([positive, negative])
+        logits, label = predicted.objectness.flatten(), torch.cat(labels)
+        objectness = F.binary_cross_entropy_with_logits(logits[sampled], label[sampled])
+        beta = self.settings.smooth_l1_beta
+        moved = F.smooth_l1_loss(predicted.deltas[positive], torch.cat(targets)[positive], beta=beta, reduction="sum")
+        divisor = len(sampled) if self.settings.regression_normaliser == "sampled" else len(logits)
+        return objectness, moved / divisor
 
     def loss_by_image(self, predicted: Predicted, pseudo_boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Objectness [B] and regression [B]: torchvision's loss of one image after the other."""

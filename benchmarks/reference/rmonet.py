@@ -20,8 +20,9 @@ from benchmarks.reference.region_proposals import PlainProposals, Predicted
 from unscene.errors import RecipeError
 from unscene.models.common.mixture import MixtureOver
 from unscene.models.common.stick_breaking import LOG_ZERO
-from unscene.models.rmonet.model import RMONet, RMONetSettings
+from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.segmentation_heads import UNetHead
+from unscene.models.rmonet.settings import RMONetSettings
 
 
 class PlainRMONet(nn.Module):
@@ -41,12 +42,11 @@ class PlainRMONet(nn.Module):
         needed = {
             "model.head.kind": (settings.head.kind, "unet"),
             "model.detection": (settings.detection, True),
-            "model.masks": (settings.masks, "stick_breaking"),
-            "model.empty_slots": (settings.empty_slots, "decoded"),
+            "model.skip_empty_slots": (settings.skip_empty_slots, False),
         }
-        for name, (found, wanted) in needed.items():
-            if found != wanted:
-                raise RecipeError(f"the plain reference needs {name} to be {wanted}, not {found}.")
+        for name, (found, expected) in needed.items():
+            if found != expected:
+                raise RecipeError(f"the plain reference needs {name} to be {expected}, not {found}.")
         assert model.proposals is not None
         assert isinstance(model.head, UNetHead)
         self.model, self.head = model, model.head
@@ -87,7 +87,7 @@ class PlainRMONet(nn.Module):
         conv, pyramid = self.features(images)
         predicted = self.proposals.predict(images, pyramid)
         boxes = self.proposals.propose(predicted, settings.num_slots - 1, settings.proposals.score_threshold)
-        alpha_logits = [self.alpha_logits(images, conv, pyramid, boxes, slot) for slot in range(settings.num_slots - 1)]
+        alpha_logits = [self.alpha_logits(conv, pyramid, boxes, slot) for slot in range(settings.num_slots - 1)]
         return predicted, self.stick_breaking(alpha_logits, boxes)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -102,9 +102,7 @@ class PlainRMONet(nn.Module):
         pyramid = list(backbone.fpn(OrderedDict(conv2=conv2, conv3=conv3, conv4=conv4, conv5=conv5)).values())
         return [conv1, conv2, conv3, conv4, conv5], [*pyramid, F.max_pool2d(pyramid[-1], 1, 2)]
 
-    def alpha_logits(
-        self, images: Tensor, conv: list[Tensor], pyramid: list[Tensor], boxes: list[Tensor], slot: int
-    ) -> Tensor:
+    def alpha_logits(self, conv: list[Tensor], pyramid: list[Tensor], boxes: list[Tensor], slot: int) -> Tensor:
         """The UNet head (Fig. 22) for one slot's box of each image -> [B, 1, H, W]."""
         head = self.head
         conv1, conv2, conv3, conv4, _ = conv
@@ -116,11 +114,7 @@ class PlainRMONet(nn.Module):
         each = head.up4(torch.cat([_double(each), conv4], dim=1))
         each = head.up3(torch.cat([_double(each), masked(conv3, 8)], dim=1))
         each = head.up2(torch.cat([_double(each), masked(conv2, 4)], dim=1))
-        finest = [_double(each), masked(conv1, 2)]
-        if head.image_skip:
-            seen = (images - 0.5) / 0.5 if self.model.settings.normalise else images
-            finest.append(masked(F.pixel_unshuffle(seen, 2), 2))
-        each = head.up1(torch.cat(finest, dim=1))
+        each = head.up1(torch.cat([_double(each), masked(conv1, 2)], dim=1))
         return F.pixel_shuffle(head.to_alpha(each), 2)
 
     def stick_breaking(self, alpha_logits: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
@@ -129,7 +123,7 @@ class PlainRMONet(nn.Module):
         log_scope = torch.zeros_like(alpha_logits[0])
         log_masks = []
         for slot, logits in enumerate(alpha_logits):
-            gate = box_gate(boxes, slot, logits, settings.head.expand, settings.alpha_inside_box)
+            gate = box_gate(boxes, slot, logits, settings.head.expand)
             log_masks.append(log_scope + torch.where(gate, F.logsigmoid(logits), LOG_ZERO))
             log_scope = log_scope + torch.where(gate, F.logsigmoid(-logits), 0.0)
         return [*log_masks, log_scope]
@@ -145,15 +139,12 @@ def roi_masks(boxes: list[Tensor], slot: int, features: Tensor, stride: int, exp
     return maps
 
 
-def box_gate(boxes: list[Tensor], slot: int, like: Tensor, expand: float, inside: bool) -> Tensor:
-    """[B, 1, H, W] where a slot may take pixels: in its widened box, or everywhere if it has one."""
+def box_gate(boxes: list[Tensor], slot: int, like: Tensor, expand: float) -> Tensor:
+    """[B, 1, H, W] where a slot may take pixels: in its widened box."""
     gate = torch.zeros(like.shape, device=like.device)
     for image, of_image in enumerate(boxes):
         if slot < len(of_image):
-            if inside:
-                _fill(gate[image, 0], of_image[slot], 1, expand, 1.0)
-            else:
-                gate[image] = 1
+            _fill(gate[image, 0], of_image[slot], 1, expand, 1.0)
     return gate > 0
 
 

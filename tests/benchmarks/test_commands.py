@@ -26,7 +26,7 @@ SMALL = {
 }
 QUICK = ["--rounds", "1", "--seconds", "0"]
 TINY = [*QUICK, "--recipe", COMPACT, "--batch", "2"]
-TINY += ["--set", "model.empty_slots=left_out"]
+TINY += ["--set", "model.skip_empty_slots=true"]
 TINY += [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
 
 
@@ -76,10 +76,10 @@ def test_what_is_timed_is_a_step_that_looks_for_objects():
 
 def test_only_the_unet_variant_has_a_plain_reference():
     assert plain_model(load_recipe("rmonet_lite/multi_dsprites")) is None
-    shortcuts = {"model.empty_slots": "left_out", "model.vae.encoder_region": "roi", "model.vae.decoder_region": "roi"}
+    shortcuts = {"model.skip_empty_slots": True, "model.vae.encoder_region": "roi", "model.vae.decoder_region": "roi"}
     plain = plain_model(load_recipe(COMPACT, {**SMALL, **shortcuts}))
     assert plain is not None
-    assert plain.model.settings.empty_slots == "decoded"
+    assert not plain.model.settings.skip_empty_slots
     assert plain.model.settings.vae.decoder_region == "image"
 
 

@@ -54,7 +54,7 @@ def trained_model() -> RMONet:
     """The weights that come along, in a model that samples every anchor and computes every slot."""
     loaded = unscene.load("rmonet_unet/multi_dsprites_cpu")
     changes = {**EVERY_ANCHOR, **PAPERS_LETTER, "model.warmup.steps": 3000}
-    model: RMONet = read_recipe(loaded.recipe, loaded.name, changes).build_model()
+    model: RMONet = read_recipe(loaded.config, loaded.name, changes).build_model()
     model.load_state_dict(loaded.model.state_dict())
     return model.train()
 
@@ -64,9 +64,9 @@ MODELS = {
     "paper": lambda: fresh_model(PAPER),
     "compact": lambda: fresh_model(COMPACT, **{"model.warmup.steps": 0}),
     "trained": trained_model,
-    "per channel, image skip, no gate": lambda: fresh_model(
+    "per channel": lambda: fresh_model(
         COMPACT,
-        **{"model.mixture_over": "channel", "model.head.image_skip": True, "model.alpha_inside_box": False},
+        **{"model.mixture_over": "channel"},
     ),
 }
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unscene.errors import DataError, RunError
@@ -177,6 +177,7 @@ def test_chosen_scenes_by_hand():
     assert chosen_scenes([None, None], 3) == []
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(scores=st.lists(st.none() | st.floats(-1, 1), max_size=20), each=st.integers(1, 4))
 def test_no_scene_is_chosen_twice_and_ranks_are_in_order(scores, each):
     chosen = chosen_scenes(scores, each)

@@ -57,8 +57,7 @@ def tiny_rmonet(kind: str) -> RMONetSettings:
 def tiny_of_regions() -> RMONetSettings:
     whole = tiny_rmonet("unet")
     vae = dataclasses.replace(whole.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
-    head = dataclasses.replace(whole.head, image_skip=True)
-    return dataclasses.replace(whole, vae=vae, head=head, empty_slots="left_out")
+    return dataclasses.replace(whole, vae=vae, skip_empty_slots=True)
 
 
 def tiny_explicit_localization(skips: bool = False, **changes: Any) -> ExplicitLocalizationSettings:

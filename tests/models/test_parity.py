@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from tests.models.references.explicit_localization import Numbers, explicit_localization_terms
 from tests.models.references.iodine import IodineNumbers, iodine_terms
 from tests.models.references.monet import monet_terms
+from tests.models.references.rmonet import RMonetNumbers, rmonet_terms
 from tests.models.references.space import SpaceNumbers, space_terms
 from unscene.models.common.annealing import Annealed
 from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
 from unscene.models.explicit_localization.location_mask import LocationSettings
 from unscene.models.explicit_localization.model import ExplicitLocalization, ExplicitLocalizationSettings
@@ -27,6 +29,10 @@ from unscene.models.iodine.model import IODINE, IODINESettings
 from unscene.models.iodine.refinement_network import RefinementSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
+from unscene.models.rmonet.model import RMONet
+from unscene.models.rmonet.proposals import ProposalSettings
+from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.rmonet.settings import RMONetSettings
 from unscene.models.space.background import BackgroundSettings
 from unscene.models.space.model import SPACE, SPACESettings
 from unscene.models.space.settings import ForegroundSettings
@@ -95,6 +101,43 @@ def test_monet_is_its_papers_equation_3(over, scenes):
         noise = torch.randn(2, 4, 3, dtype=torch.float64)
         return [
             monet_terms(image, noise[index], weights, [0.09, 0.11, 0.11, 0.11], over)
+            for index, image in enumerate(images)
+        ]
+
+    check_parity(model, images, reference)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_rmonet_is_its_papers_equation_3(threshold, scenes):
+    """Every anchor is sampled. sigma .3, so that no pixel costs 40 nats and masks of 0 outside the boxes are 0."""
+    sizes = (6, 10, 16, 24, 32)
+    settings = RMONetSettings(
+        size=32,
+        num_slots=4,
+        sigma_background=0.35,
+        sigma_foreground=0.3,
+        backbone=BackboneSettings(width=8, fpn_channels=12),
+        head=HeadSettings(channels=8, bottleneck=10),
+        proposals=ProposalSettings(sizes, score_threshold=threshold, batch_size=100_000),
+        vae=ComponentVAESettings(latent_dim=3, encoder_channels=(5, 6), encoder_hidden=12, decoder_channels=6),
+    )
+    torch.manual_seed(0)
+    model = perturbed(RMONet(settings))
+    images = scenes(2, 32).double()
+    numbers = RMonetNumbers(4, 0.3, 0.35, sizes, threshold)
+
+    def reference(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        noise = torch.randn(2, 4, 3, dtype=torch.float64)
+        features = model.backbone(images)
+        return [
+            rmonet_terms(
+                image,
+                [maps[index] for maps in features.conv],
+                [maps[index] for maps in features.pyramid.values()],
+                noise[index],
+                weights,
+                numbers,
+            )
             for index, image in enumerate(images)
         ]
 

@@ -82,3 +82,13 @@ def test_gradients_of_slots_left_out_are_zero():
 def test_flags_of_other_axes_are_refused():
     with pytest.raises(ShapeError, match="used"):
         SlotPacking.of(torch.ones(4, dtype=torch.bool))
+
+
+def test_the_plain_body_computes_every_slot_and_gives_the_same(monkeypatch):
+    used, values = torch.arange(48).view(8, 6) % 5 == 0, torch.randn(8, 6, 3)
+    fast = SlotPacking.of(used)
+    expected = fast.unpack(fast.pack(values), 7.0)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    plain = SlotPacking.of(used)
+    assert len(plain.pack(values)) == 48
+    assert torch.equal(plain.unpack(plain.pack(values), 7.0), expected)

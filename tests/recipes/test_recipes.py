@@ -24,6 +24,7 @@ NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe l
 BOTH = {
     "data.size": 64,  # input image dimension (64, 64)
     "trainer.batch_size": 64,
+    "trainer.max_steps": 20 * 60_000 // 64,  # Fig. 17: the last stage is seen after about 20 epochs
     "optimizer.name": "adam",
     "optimizer.learning_rate": 0.0001,
     "optimizer.param_groups": [],
@@ -39,6 +40,8 @@ BOTH = {
     "model.proposals.batch_size": 256,  # batch size per image
     "model.proposals.positive_fraction": 0.5,
     "model.proposals.score_threshold": 0.5,  # prediction score threshold
+    "model.proposals.regression_normaliser": "anchors",  # Section 3.5: N_reg is the number of anchors in an image
+    "model.proposals.smooth_l1_beta": 1.0,  # Section 3.5: the smooth L1 of Girshick (2015)
     "model.pseudo_boxes.min_side": 3,  # bbox minimum size
     "model.pseudo_boxes.max_ratio": 3.0,  # bbox maximum h/w and w/h ratio
     "model.pseudo_boxes.nms_threshold": 0.7,
@@ -71,6 +74,7 @@ TABLES = {
 CLEVR = {
     "data.size": 128,  # input image dimension (128, 128)
     "trainer.batch_size": 50,
+    "trainer.max_steps": 20 * 48_400 // 50,
     "model.normalise": False,  # image normalization: -
     "model.pseudo_boxes.min_side": 5,  # bbox minimum size
     "model.sigma_background": 0.06,

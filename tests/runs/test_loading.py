@@ -11,9 +11,9 @@ import torch
 import unscene
 from unscene.errors import CheckpointError, RecipeError, ShapeError
 from unscene.recipes import load_recipe
-from unscene.scene import Decomposition
 from unscene.runs import loading
 from unscene.runs.run_folder import RunFolder
+from unscene.scene import Decomposition
 
 WITHOUT_BOXES = {
     "model.detection": False,

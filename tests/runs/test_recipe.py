@@ -84,7 +84,7 @@ def test_a_misspelt_setting_names_the_nearest(changes, message):
         ({"model.num_slots": True}, r"model\.num_slots must be a whole number, not True"),
         ({"model.num_slots": None}, r"model\.num_slots is empty\. Give it a value"),
         ({"model.num_slots": 1}, r"model\.num_slots must be 2 or more"),
-        ({"model.masks": "stickbreaking"}, r"model\.masks must be one of stick_breaking, softmax.*'stick_breaking'\?"),
+        ({"model.mixture_over": "pixels"}, r"model\.mixture_over must be one of pixel, channel.*'pixel'\?"),
         ({"model.head.kind": "unit"}, r"model\.head\.kind must be one of unet, lite, roi_align, not unit.*'unet'\?"),
         ({"model.vae": 5}, r"'model\.vae' holds settings, it cannot be 5 itself"),
         ({"model.vae.encoder_channels": 8}, r"model\.vae\.encoder_channels must be a list, not 8"),

@@ -38,7 +38,11 @@ def test_what_a_resumed_run_may_change_may_differ(tmp_path, tiny, setting, value
         ("validation.count", 7, r"its validation\.count is 6, here it is 7\."),
         ("optimizer.name", "adamw", r"its optimizer\.name is adam, here it is adamw\."),
         ("optimizer.name", "rmsprop", r"its optimizer\.name is adam, here it is rmsprop\."),
-        ("optimizer.param_groups", [{"prefix": "head"}], r"its optimizer\.param_groups is \[\], here it is \[.*head.*\]\."),
+        (
+            "optimizer.param_groups",
+            [{"prefix": "head"}],
+            r"its optimizer\.param_groups is \[\], here it is \[.*head.*\]\.",
+        ),
     ],
 )
 def test_another_recipes_run_is_refused_by_the_setting_that_differs(tmp_path, tiny, setting, value, message):

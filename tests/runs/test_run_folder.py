@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from unscene.errors import CheckpointError, RunError
-from unscene.files import write_bytes, write_text, writing
 from unscene.runs.run_folder import RunFolder
 
 

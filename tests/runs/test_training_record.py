@@ -7,8 +7,8 @@ import json
 import pytest
 
 from unscene.errors import CheckpointError, DataError
-from unscene.runs.training_record import read_training
 from unscene.runs.run_folder import RunFolder
+from unscene.runs.training_record import read_training
 
 TABLE = """step,seconds,train/loss,train/images_per_second,val/ari_fg
 50,10,3.5,100,

@@ -263,12 +263,14 @@ def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[
     """Score a training, and each of its stages, on its test scenes, and complete its entry."""
     if queue.threads:
         torch.set_num_threads(queue.threads)
-    scores = _scores_of(run.path, queue.progress)
     stages = []
     for number in range(1, len(row.stages)):
-        loaded = load(stage_checkpoint(run, number))
-        kept = {"step": loaded.provenance["step"], **_scores_of(stage_checkpoint(run, number), queue.progress)}
-        stages.append(kept | {"minutes": round(entry["minutes"] * row.stages[number - 1], 2)})
+        scores = _scores_of(stage_checkpoint(run, number), queue.progress)
+        step = scores["scored"]["weights_step"]
+        _, clock = read_columns(run.metrics)
+        minutes = max((seconds / 60 for at, seconds in clock.tolist() if at <= step), default=0.0)
+        stages.append({"step": step, "minutes": round(minutes, 2), **scores})
+    scores = _scores_of(run.path, queue.progress)
     write_entry(path, entry | scores | ({"stages": stages} if stages else {}))
 
 

@@ -209,7 +209,6 @@ def _write(evaluation: ShiftedEvaluation, folder: Path) -> None:
         intro=f"{evaluation.scored}.",
         table=evaluation.table,
         footnote="ARI change: less the ARI without a shift. - does not apply.",
-        curves=None,
         pictures=list(zip(names, evaluation.scenes, strict=True)),
     )
     write_text(folder / "index.html", page)

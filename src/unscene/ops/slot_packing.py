@@ -1,4 +1,4 @@
-"""Which slots of a batch are worth computing: a slot without an object needs neither a mask nor a decoder."""
+"""Compute only the slots of a batch that are in use: a slot without an object needs neither a mask nor a decoder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import torch
 from torch import Tensor
 
 from unscene.errors import check_shape
+from unscene.ops.host_reads import host_may_read
+from unscene.ops.plain import use_plain
 
-MULTIPLE = 16  # the packed length is rounded up to it: every new shape costs a CPU's convolutions a compilation
+MULTIPLE = 16  # the packed length is rounded up to it, since a CPU's convolutions compile for every new shape
 
 
 @dataclass(frozen=True)
 class SlotPacking:
     """Slots [B, K, ...] laid out end to end, [S, ...], without those that are not used.
 
-    On a GPU, where leaving some out would make the host wait for their number, S is B * K and only `unpack` leaves them
-    out. What comes out of `unpack` is the same.
+    On a GPU the host would wait for the number of used slots. So S is B * K there, and only `unpack` leaves slots out;
+    its result is the same.
 
     Attributes:
         used: [B, K] bool.
-        index: [S] int64, the place of each packed slot among the B * K; None: all of them, in order.
-        count: how many of the S are used, the first ones, and the others pad; None: not known to the host.
+        index: [S] int64, which of the B * K slots each packed one is; None: all of them, in order.
+        count: how many of the S are used: the first ones; the others pad. None: the host does not know it.
     """
 
     used: Tensor
@@ -37,10 +39,10 @@ class SlotPacking:
             ShapeError: other axes.
         """
         check_shape(used, "B K", "used")
-        if used.device.type != "cpu":
+        if use_plain() or not host_may_read(used):
             return cls(used, None, None)
         count = int(used.sum())
-        packed = max(1, -(-count // MULTIPLE)) * MULTIPLE  # of nothing at all, some convolutions have no gradient
+        packed = max(1, -(-count // MULTIPLE)) * MULTIPLE  # some convolutions of an empty batch have no gradient
         if packed >= used.numel():
             return cls(used, None, count)
         used_first = used.flatten().logical_not().byte().argsort(stable=True)
@@ -72,8 +74,8 @@ class SlotPacking:
     def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
         """[S, ...] -> [B, K, ...]; a slot that is not used holds `fill`."""
         if self.index is not None:
-            everywhere = packed.new_full((self.used.numel(), *packed.shape[1:]), fill)
-            slots = everywhere.index_copy(0, self.index[: self.count], packed[: self.count])
+            filled = packed.new_full((self.used.numel(), *packed.shape[1:]), fill)
+            slots = filled.index_copy(0, self.index[: self.count], packed[: self.count])
         else:
             slots = packed
         slots = slots.view(*self.used.shape, *slots.shape[1:])

@@ -117,16 +117,22 @@ def _draw_series(axes: Axes, points: NDArray[np.float64], colour: str) -> None:
 
 def _draw_axes(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
     axes.set_xlim(0, max(1.02 * float(clock[:, 0].max()), 1))
-    axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     axes.set_xlabel("step", fontsize=8, color=ink)
     _add_clock(axes, clock, ink)
-    axes.tick_params(colors=ink, labelsize=8)
-    for spine in axes.spines.values():
+    plain_axes(axes, ink, 8)
+    axes.spines["top"].set_visible(True)
+
+
+def plain_axes(axes: Axes, ink: str, size: float | None = None) -> None:
+    """A faint grid, and thin lines below and at the left alone."""
+    axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
+    axes.tick_params(colors=ink, labelsize=size)
+    for side, spine in axes.spines.items():
         spine.set_color(ink)
         spine.set_linewidth(0.6)
-    axes.spines["right"].set_visible(False)
+        spine.set_visible(side in ("left", "bottom"))
 
 
 def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:

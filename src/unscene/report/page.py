@@ -5,23 +5,25 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from math import sqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from unscene.files import write_text
 from unscene.report.metric_descriptions import description_of, shown
-from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
+from unscene.report.results import ExampleScene, ModelResult, Picture
 from unscene.report.table import Row, Table
 
 LARGEST_PAGE = 8_000_000  # bytes
+Parts: TypeAlias = "tuple[Sequence[ModelResult], Sequence[Section]]"
 _FOR_PICTURES = LARGEST_PAGE * 0.94 * 3 / 4  # base64 writes 4 characters for 3 bytes
 
 
@@ -48,7 +50,7 @@ def write_page(path: Path, results: Sequence[ModelResult], title: str, sections:
     Raises:
         RunError: the file cannot be written; nothing is left half-written.
     """
-    results, sections = _reduced(results, sections)
+    results, sections = _reduced((tuple(results), tuple(sections)))
     write_text(path, page_text("page.html.j2", title, results, sections))
 
 
@@ -179,36 +181,33 @@ def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
     yield name, "none" if value is None else str(value)
 
 
-def _reduced(
-    results: Sequence[ModelResult], sections: Sequence[Section]
-) -> tuple[Sequence[ModelResult], Sequence[Section]]:
+def _reduced(parts: Parts) -> Parts:
     """Make all pictures smaller until the page holds them."""
-    while (size := _picture_bytes(results, sections)) > _FOR_PICTURES:
-        factor = 0.9 * sqrt(_FOR_PICTURES / size)
-        results = [_result_reduced(result, factor) for result in results]
-        sections = [
-            replace(section, pictures=tuple(_picture_reduced(picture, factor) for picture in section.pictures))
-            for section in sections
-        ]
-    return results, sections
+    while (size := _picture_bytes(parts)) > _FOR_PICTURES:
+        parts = _map_pictures(parts, partial(_smaller, factor=0.9 * sqrt(_FOR_PICTURES / size)))
+    return parts
 
 
-def _picture_bytes(results: Sequence[ModelResult], sections: Sequence[Section]) -> int:
-    scenes = sum(len(scene.picture.data) for result in results for scene in result.scenes)
-    curves = sum(len(result.curves.light + result.curves.dark) for result in results if result.curves)
-    return scenes + curves + sum(len(picture.data) for section in sections for picture in section.pictures)
+def _picture_bytes(parts: Parts) -> int:
+    sizes: list[int] = []
+
+    def count(data: bytes) -> bytes:
+        sizes.append(len(data))
+        return data
+
+    _map_pictures(parts, count)
+    return sum(sizes)
 
 
-def _result_reduced(result: ModelResult, factor: float) -> ModelResult:
-    scenes = tuple(replace(scene, picture=_picture_reduced(scene.picture, factor)) for scene in result.scenes)
-    curves = result.curves
-    if curves is not None:
-        curves = Curves(_smaller(curves.light, factor), _smaller(curves.dark, factor), curves.alt)
-    return replace(result, scenes=scenes, curves=curves)
-
-
-def _picture_reduced(picture: Picture, factor: float) -> Picture:
-    return replace(picture, data=_smaller(picture.data, factor))
+def _map_pictures(value: Any, change: Callable[[bytes], bytes]) -> Any:
+    """The same value with every file in it changed: the bytes of a picture or of curves."""
+    if isinstance(value, bytes):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_map_pictures(item, change) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{part.name: _map_pictures(getattr(value, part.name), change) for part in fields(value)})
+    return value
 
 
 def _smaller(data: bytes, factor: float) -> bytes:

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from unscene.report.curves import plain_axes
+
 # Seen on white and on black; after the last one they begin again with other strokes.
 _COLOURS = ("#2b8cc4", "#d55e00", "#009e73", "#cc79a7", "#999933", "#8a76d1", "#7f7f7f")
 _STROKES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
@@ -46,10 +48,5 @@ def score_figure(panels: Mapping[str, Series], score: str, ink: str) -> Figure:
 def _draw_axes(axes: Axes, label: str, longest: float, ink: str) -> None:
     axes.set_xlim(0, 1.02 * longest or 1.0)
     axes.set_xlabel(label, color=ink)
-    axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    axes.tick_params(colors=ink)
-    for side, spine in axes.spines.items():
-        spine.set_color(ink)
-        spine.set_linewidth(0.6)
-        spine.set_visible(side in ("left", "bottom"))
+    plain_axes(axes, ink)

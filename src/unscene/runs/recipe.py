@@ -16,6 +16,7 @@ from unscene.data import source_class
 from unscene.errors import RecipeError, did_you_mean
 from unscene.models import model_class
 from unscene.plain_yaml import to_yaml
+from unscene.runs.earlier_settings import with_todays_names
 from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings, with_param_groups
 from unscene.settings import Values, plain, read_words, settings_dataclass, typed_settings
 
@@ -140,7 +141,7 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     """
     where, hint = f"recipe '{name}'", f"`unscene recipes {name} --all` shows every setting."
     typed = functools.partial(typed_settings, where=where, names_hint=hint)
-    values = copy.deepcopy(values)
+    values = with_todays_names(copy.deepcopy(values))
     values.pop("name", None)
     if isinstance(values.get("optimizer"), dict):
         values["optimizer"] = with_param_groups(values["optimizer"])

@@ -55,7 +55,9 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         prefixes = [group.prefix for group in self.param_groups]
         if len(set(prefixes)) < len(prefixes):
-            raise RecipeError(f"param_groups has a prefix twice: {', '.join(prefixes)}. Put its settings into one group.")
+            raise RecipeError(
+                f"param_groups has a prefix twice: {', '.join(prefixes)}. Put its settings into one group."
+            )
 
 
 def with_param_groups(optimizer: Values) -> Values:

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unscene.errors import CheckpointError
-from unscene.plain_yaml import read_yaml
 from unscene.files import write_bytes
+from unscene.plain_yaml import read_yaml
 from unscene.runs.run_folder import RunFolder
 
 FORMAT = "unscene-1"

@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from unscene.errors import RecipeError, ShapeError
 from unscene.models.common.component_vae import ComponentVAE, ComponentVAESettings
 from unscene.models.common.stick_breaking import LOG_ZERO
-from unscene.ops.slot_packing import SlotPacking
 
 SMALL = ComponentVAESettings(
     latent_dim=5, encoder_channels=(6, 8), encoder_hidden=16, decoder_channels=6, decoder_layers=2
@@ -138,9 +137,9 @@ def test_images_and_masks_of_different_sizes_are_refused():
 
 
 def quarters(size: int = 16) -> torch.Tensor:
-    """[4, 4] regions of 2 images' 2 slots: the upper left quarter, the whole, the lower right quarter, the whole."""
+    """[2, 2, 4] regions of 2 images' 2 slots: the upper left quarter, the whole, the lower right quarter, the whole."""
     half, whole = size // 2, [0.0, 0, size, size]
-    return torch.tensor([[0.0, 0, half, half], whole, [half, half, size, size], whole])
+    return torch.tensor([[[0.0, 0, half, half], whole], [[half, half, size, size], whole]])
 
 
 def test_an_encoder_of_regions_reads_what_the_region_shows_at_the_encoders_size():
@@ -171,18 +170,17 @@ def test_a_decoder_of_regions_draws_there_and_nothing_elsewhere():
 def test_slots_that_are_not_used_cost_and_draw_nothing():
     vae = small_vae()
     images, log_masks = two_images(slots=24)
-    slots = SlotPacking.of(torch.arange(48).view(2, 24) % 3 == 0)
+    used = torch.arange(48).view(2, 24) % 3 == 0
     every_mean, every_variance = vae.encode(images, log_masks)
-    mean, log_variance = vae.encode(images, log_masks, slots)
-    assert len(slots.pack(log_masks)) == 16
-    assert_close(mean[slots.used], every_mean[slots.used], rtol=1e-4, atol=1e-6)
-    assert_close(log_variance[slots.used], every_variance[slots.used], rtol=1e-4, atol=1e-6)
-    assert not mean[~slots.used].any()
-    assert not log_variance[~slots.used].any()
-    colour, logits = vae.decode(every_mean, slots)
-    assert_close(colour[slots.used], vae.decode(every_mean)[0][slots.used], rtol=1e-4, atol=1e-6)
-    assert not colour[~slots.used].any()
-    assert (logits[~slots.used] == LOG_ZERO).all()
+    mean, log_variance = vae.encode(images, log_masks, used)
+    assert_close(mean[used], every_mean[used], rtol=1e-4, atol=1e-6)
+    assert_close(log_variance[used], every_variance[used], rtol=1e-4, atol=1e-6)
+    assert not mean[~used].any()
+    assert not log_variance[~used].any()
+    colour, logits = vae.decode(every_mean, used)
+    assert_close(colour[used], vae.decode(every_mean)[0][used], rtol=1e-4, atol=1e-6)
+    assert not colour[~used].any()
+    assert (logits[~used] == LOG_ZERO).all()
 
 
 def test_the_first_log_variance_is_moved_and_nothing_else():

@@ -5,13 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import softmax
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
-from unscene.models.common.stick_breaking import softmax_masks, stick_breaking
-
-BOTH = pytest.mark.parametrize("share", [stick_breaking, softmax_masks])
+from unscene.models.common.stick_breaking import LOG_ZERO, stick_breaking
 
 
 def by_equations_4_to_7(alpha: np.ndarray) -> np.ndarray:
@@ -41,6 +38,14 @@ def test_even_odds_halve_what_is_left():
     assert masks.flatten().tolist() == pytest.approx([0.5, 0.25, 0.25])
 
 
+def test_a_share_of_zero_is_log_zero_and_never_less():
+    """With the scope's log before it, which is at most 0: the bound that the mixture documents."""
+    gate = torch.tensor([True, False]).view(1, 2, 1, 1, 1)
+    log_masks = stick_breaking(torch.full((1, 2, 1, 1, 1), -30.0), gate).flatten()
+    assert log_masks[1].item() == pytest.approx(LOG_ZERO, abs=1e-6)
+    assert log_masks[2].item() == pytest.approx(0, abs=1e-6)
+
+
 def test_a_closed_gate_passes_everything_on():
     gate = torch.tensor([True, False, True]).view(1, 3, 1, 1, 1)
     masks = stick_breaking(torch.zeros(1, 3, 1, 1, 1, dtype=torch.float64), gate).exp()
@@ -60,63 +65,46 @@ def test_stick_breaking_is_equations_4_to_7(drawn):
 
 
 @settings(deadline=None)
-@given(logits_and_gate())
-def test_softmax_has_a_last_logit_of_zero(drawn):
-    logits, gate = drawn
-    raw = logits.numpy() if gate is None else np.where(gate.numpy(), logits.numpy(), -np.inf)
-    of_last = np.zeros((len(raw), 1, 1, *raw.shape[3:]))
-    reference = softmax(np.concatenate([raw, of_last], axis=1), axis=1)
-    np.testing.assert_allclose(softmax_masks(logits, gate).exp().numpy(), reference, atol=1e-12)
-
-
-@BOTH
-@settings(deadline=None)
 @given(drawn=logits_and_gate())
-def test_masks_share_every_pixel(share, drawn):
+def test_masks_share_every_pixel(drawn):
     logits, gate = drawn
-    total = share(logits.float(), gate).exp().sum(dim=1)
+    total = stick_breaking(logits.float(), gate).exp().sum(dim=1)
     assert_close(total, torch.ones_like(total))
 
 
-@BOTH
-def test_without_a_foreground_slot_the_last_has_everything(share):
-    assert share(torch.zeros(2, 0, 1, 3, 3)).tolist() == torch.zeros(2, 1, 1, 3, 3).tolist()
+def test_without_a_foreground_slot_the_last_has_everything():
+    assert stick_breaking(torch.zeros(2, 0, 1, 3, 3)).tolist() == torch.zeros(2, 1, 1, 3, 3).tolist()
 
 
-@BOTH
-def test_all_gates_closed_leave_everything_to_the_last(share):
+def test_all_gates_closed_leave_everything_to_the_last():
     logits = torch.full((1, 3, 1, 2, 2), 9.0, dtype=torch.float64)
-    masks = share(logits, torch.zeros(1, 3, 1, 2, 2, dtype=torch.bool)).exp()
+    masks = stick_breaking(logits, torch.zeros(1, 3, 1, 2, 2, dtype=torch.bool)).exp()
     assert_close(masks[:, 3], torch.ones_like(masks[:, 3]), atol=1e-15, rtol=0)
     assert masks[:, :3].max() < 1e-15
 
 
-@BOTH
-def test_no_gradient_passes_a_closed_gate(share):
+def test_no_gradient_passes_a_closed_gate():
     logits = torch.ones(1, 2, 1, 1, 2, requires_grad=True)
     gate = torch.tensor([[True, False], [True, True]]).view(1, 2, 1, 1, 2)
-    share(logits, gate).square().sum().backward()
+    stick_breaking(logits, gate).square().sum().backward()
     assert (logits.grad != 0).flatten().tolist() == [True, False, True, True]
 
 
-@BOTH
-def test_extreme_answers_stay_finite_and_so_do_their_gradients(share):
+def test_extreme_answers_stay_finite_and_so_do_their_gradients():
     logits = torch.tensor([1e4, -1e4, 1e4, 0.0]).view(1, 4, 1, 1, 1).requires_grad_()
-    log_masks = share(logits)
+    log_masks = stick_breaking(logits)
     log_masks.sum().backward()
     assert torch.isfinite(log_masks).all()
     assert torch.isfinite(logits.grad).all()
     assert log_masks.exp().sum().item() == pytest.approx(1)
 
 
-@BOTH
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 2, 8, 8)])
-def test_other_axes_are_refused(share, shape):
+def test_other_axes_are_refused(shape):
     with pytest.raises(ShapeError, match=r"alpha_logits must have the axes \[B, K, 1, H, W\]"):
-        share(torch.zeros(shape))
+        stick_breaking(torch.zeros(shape))
 
 
-@BOTH
-def test_a_gate_of_another_size_is_refused(share):
+def test_a_gate_of_another_size_is_refused():
     with pytest.raises(ShapeError, match="gate"):
-        share(torch.zeros(1, 2, 1, 4, 4), torch.ones(1, 1, 1, 4, 4, dtype=torch.bool))
+        stick_breaking(torch.zeros(1, 2, 1, 4, 4), torch.ones(1, 1, 1, 4, 4, dtype=torch.bool))

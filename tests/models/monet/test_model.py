@@ -135,21 +135,6 @@ def test_the_backbones_read_four_channels_and_have_no_idle_weights():
     }
 
 
-def test_the_image_skip_sees_image_and_scope():
-    head = dataclasses.replace(TINY.head, image_skip=True)
-    model, images = tiny(attention="resnet_fpn", head=head).eval(), torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        plain = model.infer_masks(images)
-        model.attention.head.up1[0].weight[:, -16:] = 0  # what reads the four channels, 2 x 2 pixels at each place
-        unseen = model.infer_masks(images)
-    assert not torch.allclose(plain, unseen)
-    with torch.no_grad():
-        model.attention.head.up1[0].weight[:, -4:] = 1  # the scope's: the first step's is log 1
-        answer = model.infer_masks(images)
-    assert torch.equal(answer[:, 0], unseen[:, 0])
-    assert not torch.allclose(answer[:, 1], unseen[:, 1])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

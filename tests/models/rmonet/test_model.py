@@ -13,12 +13,14 @@ from torch.testing import assert_close
 
 from unscene.errors import RecipeError
 from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.mixture import mixture_log_likelihood
 from unscene.models.common.resnet_fpn import BackboneSettings
-from unscene.models.rmonet.model import LossWeights, RMONet, RMONetSettings, WarmupSettings
+from unscene.models.common.stick_breaking import stick_breaking
+from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.proposals import ProposalSettings
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
-from unscene.models.rmonet.segmentation_heads import HeadSettings
-from unscene.ops.slot_packing import SlotPacking
+from unscene.models.rmonet.segmentation_heads import HeadSettings, alpha_logits
+from unscene.models.rmonet.settings import LossWeights, RMONetSettings, WarmupSettings
 
 TINY = RMONetSettings(
     num_slots=4,
@@ -49,8 +51,7 @@ def tiny(seed: int = 0, **changes: Any) -> RMONet:
 
 def alpha_of(model: RMONet, images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Alpha logits [B, N, maps, H, W] of boxes [B, N, 4]."""
-    slots = SlotPacking.all_of(boxes)
-    return slots.unpack(model.head(model.backbone(images), slots.pack(boxes), slots, (64, 64)))
+    return alpha_logits(model.head, model.backbone(images), boxes)
 
 
 def head_of(kind: str) -> HeadSettings:
@@ -108,6 +109,26 @@ def test_the_loss_is_equation_3(kind, over, scenes):
     assert answer.background == -1
 
 
+@pytest.mark.parametrize("distance", [0.3, 1.0])
+def test_a_slot_explains_a_pixel_outside_its_box_at_40_nats(distance):
+    """One pixel, by hand: the background, with all of it, is `distance` away; a slot without a share has its colour.
+
+    With a share of truly 0 the pixel costs 3 distance^2 / (2 .09^2): 16.7 nats, then 185. LOG_ZERO caps it at 40.
+    """
+    closed = torch.zeros(1, 1, 1, 1, 1, dtype=torch.bool)
+    log_masks = stick_breaking(torch.zeros(1, 1, 1, 1, 1, dtype=torch.float64), closed)
+    components = torch.tensor([distance, 0.0], dtype=torch.float64).view(1, 2, 1, 1, 1).expand(1, 2, 3, 1, 1)
+    image, scales = (
+        torch.full((1, 3, 1, 1), distance, dtype=torch.float64),
+        torch.tensor([0.11, 0.09], dtype=torch.float64),
+    )
+    found = -mixture_log_likelihood(image, components, log_masks, scales).item()
+    exact = 3 * (distance**2 / (2 * 0.09**2) + math.log(0.09 * math.sqrt(2 * math.pi)))
+    bound = 40 + 3 * math.log(0.11 * math.sqrt(2 * math.pi))
+    assert found == pytest.approx(min(exact, bound), abs=1e-6)
+    assert (exact > bound) == (distance == 1)
+
+
 def test_boxes_learn_from_masks_but_masks_not_from_boxes(scenes):
     """No gradient flows through pseudo boxes, and the head learns from what is reconstructed alone (Section 3.4)."""
     model = tiny()
@@ -146,23 +167,6 @@ def test_masks_are_sticks_broken_inside_the_widened_boxes(kind, scenes):
         np.testing.assert_allclose(masks[image, 3, 0].numpy(), scope, atol=1e-5)
 
 
-def test_alpha_may_reach_everywhere_if_asked(scenes):
-    model = tiny(alpha_inside_box=False).eval()
-    with torch.no_grad():
-        log_masks = model.infer_masks(scenes(2), model.settings).log_masks
-    assert log_masks[:, 0].min() > -30
-
-
-def test_softmax_masks_share_by_the_alpha_logits(scenes):
-    model, images = tiny(masks="softmax", alpha_inside_box=False).eval(), scenes(2)
-    with torch.no_grad():
-        attention = model.infer_masks(images, model.settings)
-        log_masks, proposals = attention.log_masks, attention.boxes
-        alpha = alpha_of(model, images, proposals.boxes)
-    expected = torch.cat([alpha, torch.zeros(2, 1, 1, 64, 64)], dim=1).softmax(dim=1)
-    assert_close(log_masks.exp(), expected, rtol=0, atol=1e-5)
-
-
 def test_without_a_sure_box_everything_is_background(scenes):
     model, images = tiny(proposals=ProposalSettings(score_threshold=0.99)), scenes(2)
     losses, _ = model.loss(images)
@@ -176,10 +180,9 @@ def test_without_a_sure_box_everything_is_background(scenes):
     assert_close(answer.reconstruction(), answer.components[:, -1])
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_an_empty_slot_takes_nothing_though_others_have_boxes(inside, scenes):
+def test_an_empty_slot_takes_nothing_though_others_have_boxes(scenes):
     proposals = ProposalSettings(score_threshold=0.0, final_nms_threshold=0.0)  # no two boxes may touch
-    model, images = tiny(num_slots=20, proposals=proposals, alpha_inside_box=inside), scenes(2)
+    model, images = tiny(num_slots=20, proposals=proposals), scenes(2)
     with torch.no_grad():
         answer = model.eval()(images)
     assert answer.box_valid.any(dim=1).all()
@@ -300,11 +303,11 @@ def test_the_wide_gaussian_of_the_warm_up_enters_the_likelihood(scenes):
     ("changes", "message"),
     [
         ({"num_slots": 1}, "num_slots must be 2 or more"),
-        ({"sigma_background": 0.0}, "above 0"),
-        ({"sigma_foreground": -0.1}, "above 0"),
+        ({"sigma_background": 0.0}, "sigma_background must be above 0"),
+        ({"sigma_foreground": -0.1}, "sigma_foreground must be above 0"),
         ({"size": 80}, "multiple of 32, not 80: set data.size to 64"),
         ({"size": 0}, "multiple of 32, not 0: set data.size to 32"),
-        ({"num_slots": 22}, "asks for 21 boxes, but model.proposals.top_n_after lets 20 through"),
+        ({"num_slots": 22}, "needs 21 boxes, but proposals.top_n_after lets 20 through"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):
@@ -312,9 +315,12 @@ def test_impossible_settings_are_refused(changes, message):
         dataclasses.replace(TINY, **changes)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": -1}, {"sigma_foreground": 0.0}])
-def test_an_impossible_warm_up_is_refused(wrong):
-    with pytest.raises(RecipeError, match=r"model\.warmup"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"steps": -1}, "steps must be 0 or more"), ({"sigma_foreground": 0.0}, "sigma_foreground must be above 0")],
+)
+def test_an_impossible_warm_up_is_refused(wrong, message):
+    with pytest.raises(RecipeError, match=message):
         WarmupSettings(**wrong)
 
 
@@ -347,7 +353,7 @@ def test_a_few_scenes_are_learnt_by_heart(scenes):
 # less work
 
 
-LESS = {"empty_slots": "left_out"}
+LESS = {"skip_empty_slots": True}
 
 
 def with_regions(**changes: Any) -> RMONet:
@@ -375,9 +381,9 @@ def test_slots_left_out_cost_nothing_in_the_loss(scenes):
     used = torch.nn.functional.pad(answer.box_valid, (0, 1), value=True)
     assert not answer.latents[~used].any()
     attention = model.eval().infer_masks(scenes(4), model.settings)
-    mean, log_variance = model.vae.encode(scenes(4), attention.log_masks, attention.slots, attention.regions)
+    mean, log_variance = model.vae.encode(scenes(4), attention.log_masks, attention.used, attention.regions)
     per_slot = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=2)
-    assert not per_slot[~attention.slots.used].any()
+    assert not per_slot[~attention.used].any()
     assert torch.isfinite(losses.total).all()
 
 
@@ -386,9 +392,9 @@ def test_a_mask_lies_within_its_region_and_so_does_what_is_drawn(scenes):
     with torch.no_grad():
         attention = model.infer_masks(images, model.settings)
         answer = model(images)
-    regions = attention.slots.unpack(attention.regions)
+    regions = attention.regions
     assert torch.equal(regions[:, -1], torch.tensor([0.0, 0, 64, 64]).expand(3, 4))
-    for image, slot in torch.nonzero(attention.slots.used[:, :-1]).tolist():
+    for image, slot in torch.nonzero(attention.used[:, :-1]).tolist():
         x1, y1, x2, y2 = regions[image, slot].int().tolist()
         outside = torch.ones(64, 64, dtype=torch.bool)
         outside[y1:y2, x1:x2] = False
@@ -398,7 +404,7 @@ def test_a_mask_lies_within_its_region_and_so_does_what_is_drawn(scenes):
 
 
 def test_gradients_reach_every_parameter_through_regions(scenes):
-    model = with_regions(head=dataclasses.replace(TINY.head, image_skip=True), **LESS)
+    model = with_regions(**LESS)
     losses, _ = model.loss(scenes(4))
     losses.total.mean().backward()
     for name, parameter in model.named_parameters():
@@ -406,22 +412,9 @@ def test_gradients_reach_every_parameter_through_regions(scenes):
         assert parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("changes", [{"detection": False}, {"alpha_inside_box": False}])
-def test_regions_need_masks_that_end_with_their_boxes(changes):
-    with pytest.raises(RecipeError, match="alpha_inside_box"):
-        dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, decoder_region="roi"), **changes)
-
-
-def test_the_image_skip_sees_single_pixels_near_the_box_only(scenes):
-    model, images = tiny(head=dataclasses.replace(TINY.head, image_skip=True)).eval(), scenes(1)
-    boxes, slots = torch.tensor([[[10.0, 10, 30, 30]]]), SlotPacking.all_of(torch.zeros(1, 1))
-    features = model.backbone(images)
-    with torch.no_grad():
-        before = model.head(features, boxes[0], slots, (64, 64))
-        features.images[..., 50:, 50:] = 0.5
-        assert torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
-        features.images[..., 20, 21] += 0.5
-        assert not torch.equal(model.head(features, boxes[0], slots, (64, 64)), before)
+def test_regions_need_boxes():
+    with pytest.raises(RecipeError, match="detection to true"):
+        dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, decoder_region="roi"), detection=False)
 
 
 @pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])

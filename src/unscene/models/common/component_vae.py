@@ -117,23 +117,22 @@ class ComponentVAE(nn.Module):
         )
 
     def encode(
-        self, images: Tensor, log_masks: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
+        self, images: Tensor, log_masks: Tensor, used: Tensor | None = None, regions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32 or better; zeros for unused slots.
 
         Args:
             images: [B, 3, H, W].
             log_masks: [B, K, 1, H, W].
-            slots: which of the K to encode; None: all.
-            regions: [S, 4] of the packed slots, x1 y1 x2 y2 in pixels, used where `encoder_region` is `roi`; None: the
-                whole image.
+            used: [B, K] bool, the slots to encode; None: all.
+            regions: [B, K, 4] x1 y1 x2 y2 in pixels, read where `encoder_region` is `roi`; None: the whole image.
 
         Raises:
             ShapeError: axes that do not fit together.
         """
         size = check_shape(log_masks, "B K 1 H W", "log_masks")
         check_shape(images, f"{size['B']} 3 {size['H']} {size['W']}", "images")
-        slots = slots or SlotPacking.all_of(log_masks)
+        slots = SlotPacking.of(used) if used is not None else SlotPacking.all_of(log_masks)
         log_mask = slots.pack(log_masks)  # [S, 1, H, W]
         shown = slots.pack_images(images)
         if self.settings.encoder_input == "image_and_log_mask":
@@ -143,7 +142,7 @@ class ComponentVAE(nn.Module):
             read = torch.cat([shown * mask, mask], dim=1)
         side = self.size // self.settings.encoder_stride
         if self.settings.encoder_region == "roi":
-            read = crop_boxes(read, self._regions(regions, read), (side, side))
+            read = crop_boxes(read, self._regions(regions, slots), (side, side))
         elif self.settings.encoder_stride > 1:
             read = F.avg_pool2d(read, self.settings.encoder_stride)
         code = at_least_float32(self.encoder(read.contiguous(memory_format=torch.channels_last)))
@@ -151,27 +150,27 @@ class ComponentVAE(nn.Module):
         return mean, log_variance
 
     def decode(
-        self, latents: Tensor, slots: SlotPacking | None = None, regions: Tensor | None = None
+        self, latents: Tensor, used: Tensor | None = None, regions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32 or better.
 
         Args:
             latents: [B, K, D].
-            slots: which of the K to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
-            regions: [S, 4] of the packed slots, used where `decoder_region` is `roi`; None: the whole image.
+            used: [B, K] bool, the slots to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
+            regions: [B, K, 4], read where `decoder_region` is `roi`; None: the whole image.
         """
-        slots = slots or SlotPacking.all_of(latents)
+        slots = SlotPacking.of(used) if used is not None else SlotPacking.all_of(latents)
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
         if self.settings.decoder_region == "roi":
-            size, regions = (self.size, self.size), self._regions(regions, colour)
+            size, regions = (self.size, self.size), self._regions(regions, slots)
             colour = paste_boxes(colour, regions, size)
             mask_logits = paste_boxes(mask_logits, regions, size, outside=LOG_ZERO)
         return slots.unpack(colour), slots.unpack(mask_logits, LOG_ZERO)
 
-    def _regions(self, regions: Tensor | None, slots: Tensor) -> Tensor:
-        """The regions [S, 4], or the whole image for each of the slots [S, ...]."""
+    def _regions(self, regions: Tensor | None, slots: SlotPacking) -> Tensor:
+        """The regions [S, 4] of the packed slots; the whole image where there are none."""
         if regions is not None:
-            return regions
-        return whole_image_box(self.size, slots.device).expand(len(slots), 4)
+            return slots.pack(regions)
+        return whole_image_box(self.size, slots.used.device).expand(len(slots.image), 4)

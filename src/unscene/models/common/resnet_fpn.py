@@ -129,6 +129,7 @@ class ResNetFPN(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """[B, in_channels, H, W] -> Features."""
         check_shape(images, "B C H W", "images")
+        images = images.contiguous(memory_format=torch.channels_last)
         conv1 = self.bn1(self.conv1(images)).relu_()
         conv2 = self.layer1(self.maxpool(conv1))
         conv3 = self.layer2(conv2)

@@ -1,4 +1,4 @@
-"""From the attention's raw answers to masks that share every pixel: stick-breaking, and softmax as the alternative."""
+"""Stick-breaking: from the attention's raw answers to masks that share every pixel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from torch import Tensor
 
 from unscene.errors import check_shape
 
-# The log of no share at all. Not -inf, since 0 * -inf is NaN; and not so low that exp, or its product with a small
-# gradient, leaves float32's normal numbers, where a CPU is many times slower. exp(-40) is 4e-18.
+# The log of a share of 0. Not -inf, since 0 * -inf is NaN, and a CPU is many times slower where exp leaves float32's
+# normal numbers. So a share of 0 is exp(-40) = 4e-18: in a mixture a slot explains a pixel outside its box at a cost of
+# 40 nats. This lowers the loss of a pixel only where all slots with a share explain it more than 40 nats worse than
+# that slot does: 1.3 % of R-MONet's likelihood term with random weights, nothing with trained ones.
 LOG_ZERO = -40.0
 
 
@@ -38,24 +40,3 @@ def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
     left = left.cumsum(dim=1)  # log s_1 .. log s_{K-1}
     everything = left.new_zeros(size["B"], 1, 1, size["H"], size["W"])  # log s_0
     return torch.cat([everything, left], 1) + torch.cat([taken, everything], 1)
-
-
-def softmax_masks(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Share every pixel among K slots by a softmax; the last slot's logit is 0 ("can also be used", Section 3.1).
-
-    Args:
-        alpha_logits: [B, K-1, 1, H, W].
-        gate: [B, K-1, 1, H, W] bool, where a slot may take anything at all. None: everywhere.
-
-    Returns:
-        log_masks: [B, K, 1, H, W]; exp sums to 1 over K.
-
-    Raises:
-        ShapeError: as `stick_breaking`.
-    """
-    size = check_shape(alpha_logits, "B K 1 H W", "alpha_logits")
-    if gate is not None:
-        check_shape(gate, " ".join(map(str, alpha_logits.shape)), "gate")
-        alpha_logits = alpha_logits.masked_fill(~gate, LOG_ZERO)
-    of_last = alpha_logits.new_zeros(size["B"], 1, 1, size["H"], size["W"])
-    return F.log_softmax(torch.cat([alpha_logits, of_last], 1), dim=1)

@@ -26,8 +26,8 @@ from unscene.models.common.precision import at_least_float32
 from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
+from unscene.models.monet.whole_image_attention import WholeImageAttention
 from unscene.models.rmonet.segmentation_heads import HeadSettings
-from unscene.models.rmonet.whole_image_attention import WholeImageAttention
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 
 from unscene.distributed.noise import shared_noise
-from unscene.errors import RecipeError
+from unscene.models.common.precision import at_least_float32
 from unscene.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
 from unscene.ops.nms import batched_nms
+from unscene.settings import settings_dataclass
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ProposalSettings:
     """Settings of the region proposal network; the names in quotes are the appendix tables'.
 
@@ -36,36 +40,30 @@ class ProposalSettings:
         background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
         batch_size: anchors sampled from an image ("batch size per image").
         positive_fraction: share of positive ones among them, at most.
-        regression_normaliser: the regression's sum is divided by the `sampled` anchors (torchvision, old and new) or by
-            all `anchors` of the image (the paper's text, N_reg of Eq. 3).
-        smooth_l1_beta: where the regression loss turns from square to linear; 0 is torchvision 0.4.1's plain L1.
+        regression_normaliser: N_reg of Eq. 3, by which the regression's sum is divided: all `anchors` of the image (the
+            paper's text) or the `sampled` ones (torchvision, old and new; four times the weight at 64 pixels).
+        smooth_l1_beta: where the regression loss turns from square to linear: 1 in Girshick (2015), which the paper
+            names, 1/9 in torchvision, 0 in its version 0.4.1, a plain L1.
     """
 
-    anchor_sizes: tuple[int, ...] = (16, 32, 64, 128, 256)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    level_nms_threshold: float = 0.3
-    top_n_before: int = 100
-    top_n_after: int = 20
-    score_threshold: float = 0.5
-    final_nms_threshold: float = 0.3
-    foreground_iou: float = 0.7
-    background_iou: float = 0.3
-    batch_size: int = 256
-    positive_fraction: float = 0.5
-    regression_normaliser: Literal["sampled", "anchors"] = "sampled"
-    smooth_l1_beta: float = 1 / 9
-
-    def __post_init__(self) -> None:
-        if len(self.anchor_sizes) != 5:
-            raise RecipeError(
-                "model.proposals.anchor_sizes needs one size for each of the pyramid's 5 levels, not "
-                f"{len(self.anchor_sizes)}."
-            )
+    anchor_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)] = (16, 32, 64, 128, 256)
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    level_nms_threshold: Share = 0.3
+    top_n_before: PositiveInt = 100
+    top_n_after: PositiveInt = 20
+    score_threshold: Share = 0.5
+    final_nms_threshold: Share = 0.3
+    foreground_iou: Share = 0.7
+    background_iou: Share = 0.3
+    batch_size: PositiveInt = 256
+    positive_fraction: Share = 0.5
+    regression_normaliser: Literal["anchors", "sampled"] = "anchors"
+    smooth_l1_beta: NonNegativeFloat = 1.0
 
 
 @dataclass(frozen=True)
 class AnchorPredictions:
-    """What the head says of every anchor.
+    """The head's answers for every anchor.
 
     Attributes:
         objectness: [B, A] logits.
@@ -110,15 +108,15 @@ class RegionProposals(nn.Module):
             tuple((size,) for size in settings.anchor_sizes), (settings.anchor_ratios,) * len(settings.anchor_sizes)
         )
         self.head = RPNHead(channels, len(settings.anchor_ratios))
-        self._made_anchors: tuple[tuple, Tensor, tuple[int, ...]] | None = None  # of the latest sizes and device
+        self._cached_anchors: tuple[tuple, Tensor, tuple[int, ...]] | None = None  # of the latest sizes and device
 
     def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> AnchorPredictions:
         """Five maps [B, C, h, w] of images of `size` -> AnchorPredictions."""
         anchors, levels = self._anchors(tuple((level.shape[2], level.shape[3]) for level in pyramid), size, pyramid[0])
         objectness, deltas = self.head(list(pyramid))
         return AnchorPredictions(
-            objectness=torch.cat([_by_anchor(level, 1) for level in objectness], dim=1).squeeze(-1).float(),
-            deltas=torch.cat([_by_anchor(level, 4) for level in deltas], dim=1).float(),
+            objectness=at_least_float32(torch.cat([_by_anchor(level, 1) for level in objectness], dim=1).squeeze(-1)),
+            deltas=at_least_float32(torch.cat([_by_anchor(level, 4) for level in deltas], dim=1)),
             anchors=anchors,
             levels=levels,
         )
@@ -128,24 +126,22 @@ class RegionProposals(nn.Module):
     ) -> tuple[Tensor, tuple[int, ...]]:
         """[A, 4] the anchors of all levels, on a tensor's device, and how many each level has.
 
-        Made once: to make them copies numbers to the device, for which the host would wait in every step.
+        Made once, since it copies numbers to the device, for which the host waits.
         """
         key = (grids, size, like.device)
-        if self._made_anchors is None or self._made_anchors[0] != key:
-            with torch.inference_mode(False):  # what a validation makes, a training must be able to use
+        if self._cached_anchors is None or self._cached_anchors[0] != key:
+            with torch.inference_mode(False):  # a training must be able to use what a validation made
                 strides = [[torch.tensor(size[0] // rows), torch.tensor(size[1] // columns)] for rows, columns in grids]
                 self.anchor_generator.set_cell_anchors(torch.float32, like.device)
                 levels = self.anchor_generator.grid_anchors([list(grid) for grid in grids], strides)
-                self._made_anchors = (key, torch.cat(levels), tuple(len(level) for level in levels))
-        return self._made_anchors[1:]
+                self._cached_anchors = (key, torch.cat(levels), tuple(len(level) for level in levels))
+        return self._cached_anchors[1:]
 
     @torch.no_grad()
     def propose(
         self, predicted: AnchorPredictions, size: tuple[int, int], num_boxes: int, score_threshold: float | None = None
     ) -> Proposals:
         """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
-
-        The host reads no value, so it does not wait for a GPU.
 
         Args:
             predicted: of `forward`.
@@ -200,10 +196,12 @@ class RegionProposals(nn.Module):
         positive, negative = sample_anchors(labels, settings.batch_size, settings.positive_fraction)
         sampled = positive | negative
         count = sampled.sum(dim=1).clamp_min(1)
-        cross_entropy = F.binary_cross_entropy_with_logits(predicted.objectness, positive.float(), reduction="none")
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            predicted.objectness, positive.to(predicted.objectness.dtype), reduction="none"
+        )
         objectness = (cross_entropy * sampled).sum(dim=1) / count
         boxes = F.pad(boxes, (0, 0, 0, 1))  # a row for `matched` to name where M is 0
-        target = encode_boxes(_take(boxes, matched), predicted.anchors)
+        target = encode_boxes(_take(boxes, matched).to(predicted.deltas.dtype), predicted.anchors)
         target = torch.where(positive[..., None], target, predicted.deltas.detach())  # no distance, so no loss
         distance = F.smooth_l1_loss(predicted.deltas, target, beta=settings.smooth_l1_beta, reduction="none")
         divisor = count if settings.regression_normaliser == "sampled" else len(predicted.anchors)
@@ -214,7 +212,7 @@ class RegionProposals(nn.Module):
 def assign_anchors(
     anchors: Tensor, boxes: Tensor, valid: Tensor, foreground_iou: float, background_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """Say of every anchor whether it is positive, negative or left out, and which box is its own (Ren et al., 3.1.2).
+    """Return which anchors are positive, negative or left out, and the box of each (Ren et al., 3.1.2).
 
     Positive: IoU of at least `foreground_iou` with a box, or no anchor overlaps some box more. Negative: IoU below
     `background_iou` with every box.
@@ -243,7 +241,7 @@ def assign_anchors(
 
 @torch.no_grad()
 def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
-    """Draw at most `batch_size` anchors an image, at most `positive_fraction` of them positive.
+    """Sample at most `batch_size` anchors an image, at most `positive_fraction` of them positive.
 
     Args:
         labels: [B, A] of `assign_anchors`.
@@ -255,15 +253,15 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
     """
     chance = shared_noise(torch.rand, labels.shape, device=labels.device)
 
-    def draw(candidates: Tensor, quota: Tensor) -> Tensor:
+    def sample(candidates: Tensor, quota: Tensor) -> Tensor:
         order = chance.masked_fill(~candidates, 2.0).argsort(dim=1)
-        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(1, order, places)
+        ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(1, order, ranks)
         return candidates & (rank < quota[:, None])
 
-    of_positive = torch.full((len(labels),), int(batch_size * positive_fraction), device=labels.device)
-    positive = draw(labels == 1, of_positive)
-    return positive, draw(labels == 0, batch_size - positive.sum(dim=1))
+    most_positive = torch.full((len(labels),), int(batch_size * positive_fraction), device=labels.device)
+    positive = sample(labels == 1, most_positive)
+    return positive, sample(labels == 0, batch_size - positive.sum(dim=1))
 
 
 def _top_of_each_level(objectness: Tensor, levels: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
@@ -285,8 +283,8 @@ def _first_anchors(levels: tuple[int, ...], device: torch.device) -> Tensor:
 
 def _by_anchor(level: Tensor, values: int) -> Tensor:
     """[B, anchors * values, h, w] -> [B, h * w * anchors, values], the order of torchvision's anchors."""
-    by_place: Tensor = level.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2)  # [B, h, w, anchors, values]
-    return by_place.flatten(1, 3)
+    by_cell: Tensor = level.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2)  # [B, h, w, anchors, values]
+    return by_cell.flatten(1, 3)
 
 
 def _take(rows: Tensor, order: Tensor) -> Tensor:

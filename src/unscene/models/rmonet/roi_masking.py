@@ -37,20 +37,10 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
 
 
 def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
-    """Return the cells from the first to the last that each widened box touches, see `inside_boxes`.
-
-    Args:
-        boxes: [B, N, 4], x1 y1 x2 y2 in pixels.
-        size: height and width of the grid, in cells.
-        stride: pixels a cell.
-        expand: each side of the box moves outwards by this share of the box's width or height.
+    """Return the cells that each widened box touches, as a box of whole cells; arguments and errors as `inside_boxes`.
 
     Returns:
-        [B, N, 4] x1 y1 x2 y2 in whole cells, end exclusive, within the grid; a box without area touches nothing and has
-        none.
-
-    Raises:
-        ShapeError: boxes of other axes.
+        [B, N, 4] x1 y1 x2 y2 in cells, end exclusive, within the grid; no area where the box has none.
     """
     check_shape(boxes, "B N 4", "boxes")
     corner, opposite = boxes[..., :2], boxes[..., 2:]
@@ -62,19 +52,12 @@ def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand
 
 
 def roi_mask(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.3) -> Tensor:
-    """Return the ternary map of each box: +1 inside, -1 on the ring around it, 0 elsewhere.
+    """Return the ternary map of each box: +1 inside, -1 on the ring around it, 0 elsewhere (Fig. 22b).
 
-    Args:
-        boxes: [B, N, 4], x1 y1 x2 y2 in pixels.
-        size: height and width of the feature map.
-        stride: pixels a cell of the feature map.
-        expand: width of the ring as a share of the box's width and height, on each side (the paper's sigma = .3).
+    Arguments and errors as `inside_boxes`; `expand` is the width of the ring, the paper's sigma = .3.
 
     Returns:
         [B, N, 1, *size] in the boxes' dtype.
-
-    Raises:
-        ShapeError: boxes of other axes.
     """
     inner = inside_boxes(boxes, size, stride)
     outer = inside_boxes(boxes, size, stride, expand)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
@@ -18,9 +18,10 @@ from unscene.ops.conv_relu import relu_convolutions
 from unscene.ops.group_norm_relu import GroupNormReLU
 from unscene.ops.slot_packing import SlotPacking
 from unscene.ops.upsampled_conv import convolve_doubled_and_skip
+from unscene.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class HeadSettings:
     """Settings of the segmentation head.
 
@@ -30,38 +31,44 @@ class HeadSettings:
         convolutions: 3x3 convolutions a level of the UNet head.
         group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
         expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
-        image_skip: the UNet head's finest level also sees the image itself, so that it need not recover an edge's place
-            from conv1, which has half the resolution. Ours; the paper's head has no such skip.
         bottleneck: units of the UNet head's multilayer perceptron.
         align_size: side of the map that ROI Align cuts out; its answer is twice as large.
     """
 
     kind: Literal["unet", "lite", "roi_align"] = "unet"
-    channels: int = 64
-    convolutions: int = 1
+    channels: PositiveInt = 64
+    convolutions: PositiveInt = 1
     group_norm: bool = True
-    expand: float = 0.3
-    image_skip: bool = False
-    bottleneck: int = 128
-    align_size: int = 14
+    expand: NonNegativeFloat = 0.3
+    bottleneck: PositiveInt = 128
+    align_size: PositiveInt = 14
 
     def __post_init__(self) -> None:
-        if min(self.convolutions, self.bottleneck, self.align_size) < 1 or self.expand < 0:
+        if self.group_norm and self.channels % min(8, self.channels):
             raise RecipeError(
-                "model.head.convolutions, bottleneck and align_size must be 1 or more, and expand 0 or more, not "
-                f"{self.convolutions}, {self.bottleneck}, {self.align_size} and {self.expand:g}."
-            )
-        if self.channels < 1 or (self.group_norm and self.channels % min(8, self.channels)):
-            raise RecipeError(
-                f"model.head.channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose "
-                "another, or set model.head.group_norm to false."
+                f"channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose another, "
+                "or set group_norm to false."
             )
 
 
-class SegmentationHead(Protocol):
-    """What the model asks of a head: alpha logits [S, maps, H, W] for packed boxes [S, 4] of images of `size`."""
+def alpha_logits(head: nn.Module, features: Features, boxes: Tensor, used: Tensor | None = None) -> Tensor:
+    """Return a head's alpha maps before the sigmoid; only the boxes in use are computed.
 
-    def __call__(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor: ...
+    Args:
+        head: of `segmentation_head`.
+        features: of B images.
+        boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
+        used: [B, N] bool; None: all.
+
+    Returns:
+        [B, N, maps, H, W]; zeros where a box is not used.
+
+    Raises:
+        ShapeError: axes that do not fit together.
+    """
+    slots = SlotPacking.of(used) if used is not None else SlotPacking.all_of(boxes)
+    height, width = features.images.shape[2:]
+    return slots.unpack(head(features, slots.pack(boxes), slots, (height, width)))
 
 
 class UNetHead(nn.Module):
@@ -74,27 +81,12 @@ class UNetHead(nn.Module):
         fpn_channels: of the pyramid.
         size: height and width of the images, a multiple of 32.
         maps: alpha maps a box; 1 but for the ablation without boxes.
-        image_channels: of what the backbone read, which `image_skip` sees; 4 where the log scope is read too.
-
-    Raises:
-        RecipeError: `size` is not a multiple of 32.
     """
 
     def __init__(
-        self,
-        settings: HeadSettings,
-        conv_channels: tuple[int, ...],
-        fpn_channels: int,
-        size: int,
-        maps: int = 1,
-        image_channels: int = 3,
+        self, settings: HeadSettings, conv_channels: tuple[int, ...], fpn_channels: int, size: int, maps: int = 1
     ) -> None:
         super().__init__()
-        if size % 32:
-            raise RecipeError(
-                f"the UNet head needs images whose side is a multiple of 32, not {size}: set data.size to "
-                f"{max(32, round(size / 32) * 32)}."
-            )
         width = settings.channels
         self.expand = settings.expand
         self.bottom_shape = (width, size // 32, size // 32)
@@ -111,27 +103,23 @@ class UNetHead(nn.Module):
         self.up4 = _level(width + conv_channels[3], settings)
         self.up3 = _level(width + conv_channels[2], settings)
         self.up2 = _level(width + conv_channels[1], settings)
-        self.image_skip = settings.image_skip
-        of_image = image_channels * 2**2 if settings.image_skip else 0
-        self.up1 = _level(width + conv_channels[0] + of_image, settings)
+        self.up1 = _level(width + conv_channels[0], settings)
         self.to_alpha = nn.Conv2d(width, 4 * maps, 3, padding=1)
 
     def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
         """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         conv1, conv2, conv3, conv4, _ = features.conv
-        if self.image_skip:
-            conv1 = torch.cat([conv1, F.pixel_unshuffle(features.images, 2).to(conv1.dtype)], dim=1)
 
         def region(conv: Tensor, stride: int) -> Tensor:
             return _region(conv, boxes, slots, stride, self.expand)
 
         bottom = self.mlp(features.pyramid[3]).unflatten(1, self.bottom_shape)
         image_wide = _raised(self.up4, bottom, conv4)
-        each = slots.pack_images(image_wide)  # one copy a box
-        each = _raised(self.up3, each, region(conv3, 8))
-        each = _raised(self.up2, each, region(conv2, 4))
-        each = _raised(self.up1, each, region(conv1, 2))
-        return F.pixel_shuffle(self.to_alpha(each), 2)
+        maps = slots.pack_images(image_wide)  # one copy a box
+        maps = _raised(self.up3, maps, region(conv3, 8))
+        maps = _raised(self.up2, maps, region(conv2, 4))
+        maps = _raised(self.up1, maps, region(conv1, 2))
+        return F.pixel_shuffle(self.to_alpha(maps), 2)
 
 
 class LiteHead(nn.Module):
@@ -156,10 +144,10 @@ class LiteHead(nn.Module):
     def forward(self, features: Features, boxes: Tensor, slots: SlotPacking, size: tuple[int, int]) -> Tensor:
         """Packed boxes [S, 4] of images of `size` -> alpha logits [S, maps, H, W]."""
         reduced = self.reduce(features.pyramid[1])
-        each = _region(reduced, boxes, slots, 8, self.expand)
-        each = self.first(F.max_pool2d(each, 3, stride=1, padding=1))
-        each = self.second(self.dilated(each))
-        return F.interpolate(self.to_alpha(each), size=size, mode="bilinear", align_corners=False)
+        maps = _region(reduced, boxes, slots, 8, self.expand)
+        maps = self.first(F.max_pool2d(maps, 3, stride=1, padding=1))
+        maps = self.second(self.dilated(maps))
+        return F.interpolate(self.to_alpha(maps), size=size, mode="bilinear", align_corners=False)
 
 
 class ROIAlignHead(nn.Module):
@@ -205,7 +193,7 @@ def segmentation_head(
     """Return the head that the settings name."""
     match settings.kind:
         case "unet":
-            return UNetHead(settings, backbone.channels, fpn_channels, size, maps, backbone.conv1.in_channels)
+            return UNetHead(settings, backbone.channels, fpn_channels, size, maps)
         case "lite":
             return LiteHead(settings, fpn_channels, maps)
         case "roi_align":
@@ -223,9 +211,9 @@ class _Residual(nn.Module):
         return F.relu(features + self.blocks(features))
 
 
-def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.Sequential:
+def _block(c_in: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.Sequential:
     """3x3 convolution, group normalisation if asked for (the regions of a batch share no statistics), ReLU."""
-    convolution = nn.Conv2d(before, channels, 3, padding=dilation, dilation=dilation, bias=not group_norm)
+    convolution = nn.Conv2d(c_in, channels, 3, padding=dilation, dilation=dilation, bias=not group_norm)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
@@ -234,10 +222,10 @@ def _block(before: int, channels: int, group_norm: bool, dilation: int = 1) -> n
     )
 
 
-def _level(before: int, settings: HeadSettings) -> nn.Sequential:
+def _level(c_in: int, settings: HeadSettings) -> nn.Sequential:
     """The convolutions of one level of the UNet head."""
     width = settings.channels
-    first = _block(before, width, settings.group_norm)
+    first = _block(c_in, width, settings.group_norm)
     return nn.Sequential(
         *first,
         *(layer for _ in range(settings.convolutions - 1) for layer in _block(width, width, settings.group_norm)),
@@ -258,14 +246,9 @@ def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
 
 def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand: float) -> Tensor:
     """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
-    ternary = _ternary(maps, boxes, stride, expand)
-    return slots.pack_images(_channels_last(maps)).mul(ternary.to(maps.dtype))
-
-
-def _ternary(maps: Tensor, boxes: Tensor, stride: int, expand: float) -> Tensor:
-    """[S, 1, h, w] the ternary map of each packed box [S, 4] over maps [B, C, h, w]."""
     height, width = maps.shape[2:]
-    return roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]
+    ternary = roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]  # [S, 1, h, w]
+    return slots.pack_images(_channels_last(maps)).mul(ternary.to(maps.dtype))
 
 
 def _channels_last(features: Tensor) -> Tensor:

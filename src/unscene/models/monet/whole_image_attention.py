@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.common.resnet_fpn import BackboneSettings, Features, ResNetFPN
+from unscene.models.common.resnet_fpn import BackboneSettings, ResNetFPN
 from unscene.models.common.spatial_transformer import whole_image_box
-from unscene.models.rmonet.segmentation_heads import LEVELS_READ, HeadSettings, segmentation_head
-from unscene.ops.slot_packing import SlotPacking
+from unscene.models.rmonet.segmentation_heads import LEVELS_READ, HeadSettings, alpha_logits, segmentation_head
 
 
 class WholeImageAttention(nn.Module):
@@ -42,13 +40,5 @@ class WholeImageAttention(nn.Module):
     def forward(self, seen: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, maps, H, W]."""
         check_shape(seen, "B C H W", "seen")
-        return on_whole_images(self.head, self.backbone(seen.contiguous(memory_format=torch.channels_last)))
-
-
-def on_whole_images(head: nn.Module, features: Features) -> Tensor:
-    """A segmentation head's alpha logits [B, maps, size, size], the one box of each image being the whole of it."""
-    batch, size = len(features.images), features.images.shape[2]
-    boxes = whole_image_box(size, features.images.device).expand(batch, 1, 4)
-    slots = SlotPacking.all_of(boxes)
-    logits: Tensor = head(features, slots.pack(boxes), slots, (size, size))
-    return logits
+        box = whole_image_box(seen.shape[2], seen.device).expand(len(seen), 1, 4)
+        return alpha_logits(self.head, self.backbone(seen), box)[:, 0]

@@ -1,0 +1,36 @@
+"""Settings of earlier recipes, which shipped weights and old runs carry, under today's names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unscene.settings import Values
+
+# By dotted name and value, today's settings by dotted name. None: the setting is gone, and this value is what remains.
+EARLIER: dict[str, dict[Any, dict[str, Any] | None]] = {
+    "model.empty_slots": {"left_out": {"model.skip_empty_slots": True}, "decoded": {"model.skip_empty_slots": False}},
+    "model.masks": {"stick_breaking": None},
+    "model.alpha_inside_box": {True: None},
+    "model.head.image_skip": {False: None},
+}
+
+
+def with_todays_names(values: Values) -> Values:
+    """Return a recipe's values with the settings that `EARLIER` knows under today's names, changed in place.
+
+    Another value of such a setting stays, so that the recipe is refused with its name.
+    """
+    for name, meanings in EARLIER.items():
+        *sections, last = name.split(".")
+        section: Any = values
+        for key in sections:
+            section = section.get(key) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section or section[last] not in meanings:
+            continue
+        for today, value in (meanings[section.pop(last)] or {}).items():
+            *parents, setting = today.split(".")
+            target = values
+            for key in parents:
+                target = target.setdefault(key, {})
+            target[setting] = value
+    return values

@@ -16,6 +16,7 @@ from unscene.cli.main import main
 from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError
 from unscene.evaluation import reproduce as module
 from unscene.evaluation.ledger import mean_metrics, read_entry, results_table, summary, write_entry
+from unscene.evaluation.ledger_figure import draw_figure
 from unscene.evaluation.paper_tables import choose_rows, find_table, paper_tables
 from unscene.evaluation.reproduce import Queue, adopt, reproduce
 from unscene.recipes import recipe_names, recipe_values
@@ -211,6 +212,21 @@ def test_stages_are_scored_and_drawn(make_queue, table_file, tmp_path):
     assert [row.name for row in table.rows] == ["A, step 3", "A"]
     assert table.rows[0].values["ari_fg"] == stages[0]["metrics"]["ari_fg"]
     assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_and_slots_are_drawn_once_there_is_a_training(make_queue, at_its_place, table_file, tmp_path):
+    drawn = {}
+    for figure in ("curves", "slots"):
+        values = yaml.safe_load(table_file.read_text())
+        values["tiny"]["figure"] = figure
+        table_file.write_text(yaml.safe_dump(values))
+        table = make_queue("a").table
+        if figure == "curves":
+            assert draw_figure(tmp_path / "results", tmp_path / "runs", table) is None
+        reproduce(make_queue("a"))
+        drawn[figure] = (tmp_path / "results" / "tiny.png").read_bytes()
+        assert drawn[figure] == draw_figure(tmp_path / "results", tmp_path / "runs", table)
+    assert drawn["curves"] != drawn["slots"]
 
 
 def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, at_its_place, monkeypatch):

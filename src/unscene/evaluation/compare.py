@@ -9,7 +9,6 @@ curves.png     the validations of the trainings against their wall-clock, where 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from unscene.files import output_folder, write_bytes, write_text
 from unscene.report.comparison_figure import scenes_png
 from unscene.report.curves import light_and_dark, time_unit
 from unscene.report.metric_descriptions import description_of
-from unscene.report.page import page_text, scenes_in_words
+from unscene.report.page import first_unique, page_text, scenes_in_words
 from unscene.report.results import Curves, ModelResult, Picture
 from unscene.report.score_curves import score_figure
 from unscene.report.table import Row, Table
@@ -170,13 +169,7 @@ def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[st
     named = list(zip(words, runs, strict=True))
     short = [run.name if run else word for word, run in named]
     longer = [f"{run.parent.name}/{run.name}" if run else word for word, run in named]
-    names = next((chosen for chosen in (short, longer) if len(set(chosen)) == len(chosen)), list(words))
-    met: Counter[str] = Counter()
-    unique = []
-    for name in names:
-        met[name] += 1
-        unique.append(f"{name} [{met[name]}]" if names.count(name) > 1 else name)
-    return unique
+    return first_unique(short, longer, words)
 
 
 def _side_by_side(name: str, result: ModelResult, speed: float, training: TrainingRecord | None) -> ModelResult:

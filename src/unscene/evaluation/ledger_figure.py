@@ -61,8 +61,9 @@ def _curves(results: Path, table: PaperTable) -> bytes | None:
             curve = entry["curve"]
             if curve.get("step") and metric in curve:
                 seen = np.array(curve["step"]) * entry["images"] / max(1, entry["steps"]) / 1000
-                images.setdefault(row.title, []).append(np.stack([seen, curve[metric]], axis=1))
-                minutes.setdefault(row.title, []).append(np.stack([curve["minutes"], curve[metric]], axis=1))
+                scores = np.array(curve[metric], np.float64)  # NaN where a validation has none
+                images.setdefault(row.title, []).append(np.stack([seen, scores], axis=1))
+                minutes.setdefault(row.title, []).append(np.stack([curve["minutes"], scores], axis=1))
     if not images:
         return None
     panels = {"thousand images": images, "minutes of training": minutes}

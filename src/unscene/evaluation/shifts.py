@@ -31,6 +31,10 @@ NONE = "none"  # the name of the test set without a shift
 
 _FILES = ("shifts.json", "index.html")
 _COLUMNS = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
+_PAGE: dict[str, Any] = {
+    "heading": "Shift by shift",
+    "footnote": "ARI change: less the ARI without a shift. - does not apply.",
+}
 _SHOWN = 6  # scenes of each test set on the page, the first ones
 
 Shifts = Mapping[str, Mapping[str, Any]]  # changes of the data's settings, by the shift's name
@@ -205,10 +209,9 @@ def _write(evaluation: ShiftedEvaluation, folder: Path) -> None:
         "table.html.j2",
         f"{evaluation.name}: shifted test sets",
         evaluation.results,
-        heading="Shift by shift",
+        **_PAGE,
         intro=f"{evaluation.scored}.",
         table=evaluation.table,
-        footnote="ARI change: less the ARI without a shift. - does not apply.",
         pictures=list(zip(names, evaluation.scenes, strict=True)),
     )
     write_text(folder / "index.html", page)

@@ -100,14 +100,22 @@ def data_uri(data: bytes) -> str:
 
 
 def display_names(results: Sequence[ModelResult]) -> list[str]:
-    """The models' names, with the weights' file or run behind where two have the same."""
-    names = [result.name for result in results]
-    unique = []
-    for number, result in enumerate(results):
-        weights = result.provenance.get("weights", {})
-        origin = weights.get("run") or weights.get("weights") or f"model {number + 1}"
-        unique.append(f"{result.name} ({origin})" if names.count(result.name) > 1 else result.name)
-    return [f"{name} [{i + 1}]" if unique.count(name) > 1 else name for i, name in enumerate(unique)]
+    """The models' names, with the weights' file or run behind them where two have the same."""
+    origins = [result.provenance.get("weights", {}) for result in results]
+    longer = [
+        f"{result.name} ({origin.get('run') or origin.get('weights') or 'weights'})"
+        for result, origin in zip(results, origins, strict=True)
+    ]
+    return first_unique([result.name for result in results], longer)
+
+
+def first_unique(*candidates: Sequence[str]) -> list[str]:
+    """The first of several lists in which no name stands twice; if there is none, the last one with numbers behind."""
+    for names in candidates:
+        if len(set(names)) == len(names):
+            return list(names)
+    last = list(candidates[-1])
+    return [f"{name} [{last[: i + 1].count(name)}]" if last.count(name) > 1 else name for i, name in enumerate(last)]
 
 
 def _headline(result: ModelResult) -> list[dict[str, str]]:

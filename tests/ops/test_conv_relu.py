@@ -43,7 +43,7 @@ def gradients(answer, features, layers):
 @pytest.mark.parametrize("form", [form for _, form in FORMS], ids=[name for name, _ in FORMS])
 def test_it_is_convolution_and_relu_one_by_one(form, dtype):
     layers, features = layers_of(form).to(dtype), features_of(dtype)
-    assert module._has_quicker_way(features)
+    assert module._has_fast_body(features)
     ours, plain = relu_convolutions(features, layers), one_by_one(features, layers)
     assert ours.dtype == dtype
     assert ours.is_contiguous(memory_format=torch.channels_last)
@@ -91,3 +91,11 @@ def test_nothing_in_is_nothing_out():
 def test_other_convolutions_are_refused(more):
     with pytest.raises(RecipeError, match="one group and stride 1"):
         relu_convolutions(features_of(), [nn.Conv2d(4, 4, 3, **{"padding": 1, **more})])
+
+
+def test_the_switch_takes_one_by_one(monkeypatch):
+    layers, features = layers_of(FORMS[0][1]), features_of()
+    fast = relu_convolutions(features, layers)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    assert not module._has_fast_body(features)
+    assert_close(relu_convolutions(features, layers), fast)

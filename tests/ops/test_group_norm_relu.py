@@ -34,7 +34,7 @@ def gradients(answer, layer, features, weights):
 def test_compiled_it_is_group_norm_and_relu(spread, about):
     pytest.importorskip("numba")
     layer, features = some(spread=spread, about=about)
-    assert module._has_quicker_way(features)
+    assert module._has_fast_body(features)
     ours, exact = layer(features), exactly(layer, features)
     assert ours.dtype == torch.bfloat16
     assert ours.is_contiguous(memory_format=torch.channels_last)
@@ -88,7 +88,7 @@ def test_the_number_of_threads_changes_no_bit():
 def test_other_precisions_and_layouts_are_pytorchs(dtype):
     layer, features = some()
     for each in (features.to(dtype), features.contiguous()):
-        assert not module._has_quicker_way(each)
+        assert not module._has_fast_body(each)
         alike = layer.to(each.dtype)
         expected = F.group_norm(each, 3, alike.weight, alike.bias).relu()
         assert torch.equal(alike(each), expected)
@@ -114,3 +114,10 @@ def test_numba_is_not_needed():
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "(1, 4, 2, 2)"
+
+
+def test_the_switch_takes_pytorchs_own(monkeypatch):
+    layer, features = some()
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    assert not module._has_fast_body(features)
+    assert torch.equal(layer(features), F.group_norm(features, 3, layer.weight, layer.bias, layer.eps).relu())

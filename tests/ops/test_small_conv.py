@@ -66,3 +66,9 @@ def test_weights_keep_their_names_and_their_draw():
 def test_other_convolutions_are_refused(convolution):
     with pytest.raises(RecipeError, match="padded 3x3 convolution without bias"):
         SmallMapConv2d(convolution)
+
+
+def test_the_switch_takes_the_convolution(monkeypatch):
+    plain, features = nn.Conv2d(6, 5, 3, padding=1, bias=False), torch.randn(3, 6, 2, 2)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    assert torch.equal(SmallMapConv2d(plain)(features), plain(features))

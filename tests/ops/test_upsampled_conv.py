@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
-from unscene.ops.upsampled_conv import convolve_doubled
+from unscene.ops.upsampled_conv import convolve_doubled, convolve_doubled_and_skip
 
 
 def drawn_and_convolved(coarse, weight, bias=None):
@@ -58,3 +58,15 @@ def test_other_kernels_and_channels_are_refused():
         convolve_doubled(torch.zeros(2, 4, 4), torch.zeros(3, 2, 3, 3))
     with pytest.raises(ShapeError, match="bias"):
         convolve_doubled(torch.zeros(1, 2, 4, 4), torch.zeros(3, 2, 3, 3), torch.zeros(2))
+
+
+def test_the_bodies_agree(monkeypatch):
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 3, 3, 2), torch.randn(2, 5, 6, 4), torch.randn(4, 8, 3, 3), torch.randn(4)
+    inputs = tuple(x.double().requires_grad_() for x in inputs)
+    weights, results = torch.randn(2, 4, 6, 4, dtype=torch.float64), []
+    for plain in ("0", "1"):
+        monkeypatch.setenv("UNSCENE_PLAIN", plain)
+        result = convolve_doubled_and_skip(*inputs)
+        results.append((result, *torch.autograd.grad((result * weights).sum(), inputs)))
+    assert_close(*results)

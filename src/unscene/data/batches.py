@@ -113,15 +113,7 @@ def training_batches(
 
 
 def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1) -> Batches:
-    """The first scenes of a source once, in their order.
-
-    Args:
-        source: of the scenes.
-        count: of them.
-        batch_size: scenes at once, at most.
-        rank: of this process, which takes every world-th scene from there.
-        world: number of processes.
-    """
+    """The first `count` scenes of a source once, in their order; process `rank` of `world` takes every world-th."""
     own = np.arange(rank, count, world)
     slices = [own[first : first + batch_size] for first in range(0, len(own), batch_size)]
     return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))

@@ -20,13 +20,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
     """Return the first draws of every sample: a larger `draws` appends to them, and never changes them.
 
-    Args:
-        seed: 0 .. 2**64 - 1.
-        indices: [B] the samples.
-        draws: numbers a sample.
-
     Returns:
-        [B, draws] in [0, 1), uniform, multiples of 2**-53.
+        [B, draws] for the samples `indices` [B], uniform in [0, 1), multiples of 2**-53.
     """
     bits = splitmix64(sample_keys(seed, indices)[:, None] + np.arange(draws, dtype=np.uint64) * _GOLDEN)
     return np.ldexp((bits >> np.uint64(11)).astype(np.float64), -53)

@@ -50,16 +50,10 @@ class ResizeGeometry:
         return square
 
     def restore(self, masks: NDArray[np.floating], fill: ArrayLike = 0.0) -> NDArray[np.float32]:
-        """Bring masks of the square to the image's own resolution.
+        """Bring masks [K, size, size] of the square to the image's own resolution, [K, H, W] float32.
 
         Bilinear, so that masks which sum to 1 over K still do, and smoothed where the image is smaller than the square.
-
-        Args:
-            masks: [K, size, size].
-            fill: for the image's pixels that are not in the square (outside a crop); a number, or [K] of them.
-
-        Returns:
-            [K, H, W] float32.
+        Pixels outside of a crop get `fill`, one number or [K] of them.
 
         Raises:
             ShapeError: `masks` has other axes, or `fill` is neither one number nor K of them.
@@ -77,13 +71,10 @@ class ResizeGeometry:
         return restored
 
     def restore_boxes(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring boxes of the square to the image's own pixels.
-
-        Args:
-            boxes: [N, 4] `x1 y1 x2 y2` in the square; a zero row stands for no box.
+        """Bring boxes [N, 4] `x1 y1 x2 y2` of the square to the image's own pixels; a zero row is no box.
 
         Returns:
-            [N, 4] float32, clipped to what the square shows of the image; a zero row where nothing is left.
+            [N, 4] float32, clipped to the part that the square shows; a zero row where nothing is left.
 
         Raises:
             ShapeError: `boxes` has other axes.
@@ -97,13 +88,10 @@ class ResizeGeometry:
         return restored.astype(np.float32)
 
     def restore_locations(self, locations: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring locations in the square to locations in the image.
-
-        Args:
-            locations: [N, 2] y and x in 0..1 of the square.
+        """Bring locations [N, 2], y and x in 0..1 of the square, to the image.
 
         Returns:
-            [N, 2] float32, y and x in 0..1 of the image, clipped to what the square shows of it.
+            [N, 2] float32, y and x in 0..1 of the image, clipped to the part that the square shows.
 
         Raises:
             ShapeError: `locations` has other axes.

@@ -17,7 +17,7 @@ def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.f
     eight labels at once.
 
     Args:
-        labels: [B, H, W] uint8 label map, 0 is the background.
+        labels: [B, H, W] uint8, 0 is the background.
         num_objects: M; label `m + 1` goes to row `m`, labels above M are left out.
 
     Returns:

@@ -1,7 +1,7 @@
 """Convolutions each followed by a ReLU: on a CPU without the passes over memory that the ReLU costs by itself.
 
-Such layers are bound by the memory as much as by the products. oneDNN applies the ReLU while it writes a convolution's
-answer; and between two layers the gradient is nobody else's, so the ReLU's is written into it. The bits are the same.
+Memory bounds such layers as much as products do. oneDNN applies the ReLU while it writes a convolution's result. No
+other operation reads the gradient between two layers, so the ReLU's gradient is written into it. The bits are the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unscene.errors import RecipeError
+from unscene.ops.plain import use_plain
 
 
 def relu_convolutions(features: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:
@@ -27,20 +28,20 @@ def relu_convolutions(features: Tensor, convolutions: Iterable[nn.Module]) -> Te
     Raises:
         RecipeError: a convolution of another kind.
     """
-    layers = [_plain_convolution(each) for each in convolutions]
-    if not layers or not _has_quicker_way(features):
-        for each in layers:
-            features = each(features).relu_()
+    layers = [_checked_convolution(layer) for layer in convolutions]
+    if not layers or not _has_fast_body(features):
+        for layer in layers:
+            features = layer(features).relu_()
         return features
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else features.dtype
-    forms = tuple((list(each.padding), list(each.dilation)) for each in layers)
-    weights = [each.weight.to(dtype, memory_format=torch.channels_last) for each in layers]
-    biases = [None if each.bias is None else each.bias.to(dtype) for each in layers]
+    forms = tuple((list(layer.padding), list(layer.dilation)) for layer in layers)
+    weights = [layer.weight.to(dtype, memory_format=torch.channels_last) for layer in layers]
+    biases = [None if layer.bias is None else layer.bias.to(dtype) for layer in layers]
     answer: Tensor = _ReLUConvolutions.apply(forms, features.to(dtype), *weights, *biases)
     return answer
 
 
-def _plain_convolution(layer: nn.Module) -> nn.Conv2d:
+def _checked_convolution(layer: nn.Module) -> nn.Conv2d:
     if (
         isinstance(layer, nn.Conv2d)
         and (layer.groups, layer.stride, layer.padding_mode) == (1, (1, 1), "zeros")
@@ -50,9 +51,10 @@ def _plain_convolution(layer: nn.Module) -> nn.Conv2d:
     raise RecipeError(f"only a 2-D convolution of one group and stride 1, padded by zeros, is taken, not {layer}.")
 
 
-def _has_quicker_way(features: Tensor) -> bool:
+def _has_fast_body(features: Tensor) -> bool:
     return (
-        features.device.type == "cpu"
+        not use_plain()
+        and features.device.type == "cpu"
         and features.dtype in (torch.float32, torch.bfloat16)
         and features.is_contiguous(memory_format=torch.channels_last)
         and features.numel() > 0
@@ -67,31 +69,29 @@ class _ReLUConvolutions(Function):
         weights, biases = parameters[: len(forms)], parameters[len(forms) :]
         maps = [features]
         for (padding, dilation), weight, bias in zip(forms, weights, biases, strict=True):
-            each = torch.ops.mkldnn._convolution_pointwise(
-                maps[-1], weight, bias, padding, [1, 1], dilation, 1, "relu", [], ""
-            )
-            maps.append(each)
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            maps.append(convolve(maps[-1], weight, bias, padding, [1, 1], dilation, 1, "relu", [], ""))
         ctx.save_for_backward(*maps, *weights)
         ctx.forms, ctx.bias_sizes = forms, [None if bias is None else list(bias.shape) for bias in biases]
         return maps[-1]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         forms = ctx.forms
         maps, weights = ctx.saved_tensors[: len(forms) + 1], ctx.saved_tensors[len(forms) + 1 :]
-        of_weights: list[Tensor | None] = [None] * len(forms)
-        of_biases: list[Tensor | None] = [None] * len(forms)
+        grad_weights: list[Tensor | None] = [None] * len(forms)
+        grad_biases: list[Tensor | None] = [None] * len(forms)
         for layer in reversed(range(len(forms))):
-            of_relu, after = torch.ops.aten.threshold_backward, maps[layer + 1]
-            if layer == len(forms) - 1:  # somebody else's, who may look at it again
-                gradient = of_relu(gradient, after, 0)
+            relu_backward, output = torch.ops.aten.threshold_backward, maps[layer + 1]
+            if layer == len(forms) - 1:  # another operation may still read this gradient
+                grad = relu_backward(grad, output, 0)
             else:
-                gradient = of_relu.grad_input(gradient, after, 0, grad_input=gradient)
+                grad = relu_backward.grad_input(grad, output, 0, grad_input=grad)
             padding, dilation = forms[layer]
             size = ctx.bias_sizes[layer]
-            wanted = [layer > 0 or ctx.needs_input_grad[1], True, size is not None]
-            gradient, of_weights[layer], of_biases[layer] = torch.ops.aten.convolution_backward(
-                gradient, maps[layer], weights[layer], size, [1, 1], padding, dilation, False, [0, 0], 1, wanted
+            needed = [layer > 0 or ctx.needs_input_grad[1], True, size is not None]
+            grad, grad_weights[layer], grad_biases[layer] = torch.ops.aten.convolution_backward(
+                grad, maps[layer], weights[layer], size, [1, 1], padding, dilation, False, [0, 0], 1, needed
             )
-        return None, gradient if ctx.needs_input_grad[1] else None, *of_weights, *of_biases
+        return None, grad if ctx.needs_input_grad[1] else None, *grad_weights, *grad_biases

@@ -97,23 +97,23 @@ def forward(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, scale
 
 @compiled
 def backward(
-    gradient: Any, x: Any, y: Any, weight: Any, mean: Any, scale: Any, of_x: Any, of_weight: Any, of_bias: Any
+    grad_y: Any, x: Any, y: Any, weight: Any, mean: Any, scale: Any, grad_x: Any, grad_weight: Any, grad_bias: Any
 ) -> None:
-    """Write the gradients of `forward`: of_x [S, P, C] bits, and of_weight and of_bias [S, C], a row a sample.
+    """Write the gradients of `forward`: grad_x [S, P, C] bits, and grad_weight and grad_bias [S, C], a row a sample.
 
-    With n = (x - mean) scale and d = weight * gradient where y > 0, of_x = scale (d - mean(d) - n mean(d n)), the means
+    With n = (x - mean) scale and d = weight * grad_y where y > 0, grad_x = scale (d - mean(d) - n mean(d n)), the means
     over the group's pixels and channels.
 
     Args:
-        gradient: [S, P, C] bits, of y.
+        grad_y: [S, P, C] bits.
         x: as in `forward`.
         y: as in `forward`.
         weight: as in `forward`.
         mean: as in `forward`.
         scale: as in `forward`.
-        of_x: written.
-        of_weight: written.
-        of_bias: written.
+        grad_x: written.
+        grad_weight: written.
+        grad_bias: written.
     """
     size, pixels, channels = x.shape
     group = channels // mean.shape[1]
@@ -124,16 +124,16 @@ def backward(
             sums[c] = products[c] = 0
         for p in range(pixels):
             for c in range(channels):
-                through = _widened(gradient[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
+                through = _widened(grad_y[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
                 sums[c] += through
                 products[c] += through * (_widened(x[s, p, c]) - centre[c])
         for g in range(mean.shape[1]):
             mean_d, mean_dn = 0.0, 0.0
             for c in range(g * group, (g + 1) * group):
-                of_bias[s, c] = sums[c]
-                of_weight[s, c] = products[c] * scale[s, g]
-                mean_d += weight[c] * of_bias[s, c]
-                mean_dn += weight[c] * of_weight[s, c]
+                grad_bias[s, c] = sums[c]
+                grad_weight[s, c] = products[c] * scale[s, g]
+                mean_d += weight[c] * grad_bias[s, c]
+                mean_dn += weight[c] * grad_weight[s, c]
             mean_d /= group * pixels
             mean_dn /= group * pixels
             for c in range(g * group, (g + 1) * group):
@@ -142,7 +142,7 @@ def backward(
                 offset[c] = -mean_d * scale[s, g]
         for p in range(pixels):
             for c in range(channels):
-                through = _widened(gradient[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
-                of_x[s, p, c] = _rounded(
+                through = _widened(grad_y[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
+                grad_x[s, p, c] = _rounded(
                     factor[c] * through + slope[c] * (_widened(x[s, p, c]) - centre[c]) + offset[c]
                 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from unscene.ops.plain import use_plain
 from unscene.ops.threads import on_all_threads
 
 
@@ -35,7 +36,7 @@ class GroupNormReLU(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[S, C, H, W] -> [S, C, H, W]; differentiable once."""
-        if _has_quicker_way(features):
+        if _has_fast_body(features):
             answer: Tensor = _GroupNormReLU.apply(
                 features, self.weight.float(), self.bias.float(), self.num_groups, self.eps
             )
@@ -57,9 +58,10 @@ def compiled_group_norm() -> ModuleType | None:
     return compiled
 
 
-def _has_quicker_way(features: Tensor) -> bool:
+def _has_fast_body(features: Tensor) -> bool:
     return (
-        features.device.type == "cpu"
+        not use_plain()
+        and features.device.type == "cpu"
         and features.dtype == torch.bfloat16
         and features.is_contiguous(memory_format=torch.channels_last)
         and features.numel() > 0
@@ -87,21 +89,21 @@ class _GroupNormReLU(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         features, answer, weight, mean, scale = ctx.saved_tensors
         compiled = compiled_group_norm()
         assert compiled is not None
-        of_features = torch.empty_like(features)
-        of_weight, of_bias = (weight.new_empty(len(features), len(weight)) for _ in range(2))
-        g, x, y, of_x = (_bits(each) for each in (gradient.to(features.dtype), features, answer, of_features))
-        w, m, s, of_w, of_b = (each.numpy() for each in (weight, mean, scale, of_weight, of_bias))
+        grad_features = torch.empty_like(features)
+        grad_weight, grad_bias = (weight.new_empty(len(features), len(weight)) for _ in range(2))
+        g, x, y, grad_x = (_bits(each) for each in (grad.to(features.dtype), features, answer, grad_features))
+        w, m, s, grad_w, grad_b = (each.numpy() for each in (weight, mean, scale, grad_weight, grad_bias))
 
         def part(start: int, stop: int) -> None:
             here = slice(start, stop)
-            compiled.backward(g[here], x[here], y[here], w, m[here], s[here], of_x[here], of_w[here], of_b[here])
+            compiled.backward(g[here], x[here], y[here], w, m[here], s[here], grad_x[here], grad_w[here], grad_b[here])
 
         on_all_threads(part, len(features))
-        return of_features, of_weight.sum(dim=0), of_bias.sum(dim=0), None, None
+        return grad_features, grad_weight.sum(dim=0), grad_bias.sum(dim=0), None, None
 
 
 def _bits(maps: Tensor) -> Any:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError
+from unscene.ops.plain import use_plain
 
 FEW_PIXELS = 16  # of the output; beyond, copying the surroundings costs more than it saves
 
@@ -39,7 +40,7 @@ class SmallMapConv2d(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
         height, width = (-(-side // self.stride) for side in features.shape[2:])
-        if height * width > FEW_PIXELS or features.device.type != "cpu":
+        if height * width > FEW_PIXELS or features.device.type != "cpu" or use_plain():
             return F.conv2d(features, self.weight, stride=self.stride, padding=1)
         padded = F.pad(features.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # [B, H + 2, W + 2, C]
         rows, columns = (slice(0, self.stride * count, self.stride) for count in (height, width))
@@ -49,5 +50,5 @@ class SmallMapConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         """The channels, for printing."""
-        after, before = self.weight.shape[:2]
-        return f"{before}, {after}, stride={self.stride}"
+        c_out, c_in = self.weight.shape[:2]
+        return f"{c_in}, {c_out}, stride={self.stride}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unscene.errors import check_shape
+from unscene.ops.plain import use_plain
 
 
 def convolve_doubled(coarse: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,6 +33,8 @@ def convolve_doubled(coarse: Tensor, weight: Tensor, bias: Tensor | None = None)
     check_shape(weight, f"D {channels} 3 3", "weight")
     if bias is not None:
         check_shape(bias, f"{len(weight)}", "bias")
+    if use_plain():
+        return F.conv2d(F.interpolate(coarse, scale_factor=2, mode="nearest"), weight, bias, padding=1)
     flipped = F.pad(weight.flip(2, 3), (1, 1, 1, 1))  # 0 w_2 w_1 w_0 0
     pairs = flipped[:, :, 1:] + flipped[:, :, :-1]
     kernel = pairs[..., 1:] + pairs[..., :-1]
@@ -55,5 +59,8 @@ def convolve_doubled_and_skip(coarse: Tensor, skip: Tensor, weight: Tensor, bias
     size = check_shape(coarse, "S C h w", "coarse")
     beside = check_shape(skip, f"{size['S']} D {2 * size['h']} {2 * size['w']}", "skip")["D"]
     check_shape(weight, f"E {size['C'] + beside} 3 3", "weight")
-    of_coarse, of_skip = weight.split([size["C"], beside], dim=1)
-    return F.conv2d(skip, of_skip, bias, padding=1).add_(convolve_doubled(coarse, of_coarse))
+    if use_plain():
+        doubled = F.interpolate(coarse, scale_factor=2, mode="nearest")
+        return F.conv2d(torch.cat([doubled, skip], dim=1), weight, bias, padding=1)
+    weight_coarse, weight_skip = weight.split([size["C"], beside], dim=1)
+    return F.conv2d(skip, weight_skip, bias, padding=1).add_(convolve_doubled(coarse, weight_coarse))

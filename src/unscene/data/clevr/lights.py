@@ -69,15 +69,7 @@ class SampleBits(NamedTuple):
 
 
 def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
-    """Return scenes' lamps.
-
-    Args:
-        positions: [B, 4, 3] of their centres.
-
-    Returns:
-        [B, 4] of `LAMP`: positions, directions of length 1 (the axis to the origin, and to the right and up), power and
-        half the side.
-    """
+    """Return scenes' lamps, [B, 4] of `LAMP`, at the positions [B, 4, 3] of their centres."""
     lamps = np.zeros(positions.shape[:2], LAMP)
     for vector, values in zip(("position", "axis", "right", "up"), (positions, *facing_origin(positions)), strict=True):
         for position, axis in enumerate("xyz"):
@@ -92,16 +84,9 @@ def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
 def light(scene: LitScene, point: Any, normal: Any, back: Any, alpha: float, sample: SampleBits) -> Any:
     """Return the irradiance that the lamps give a surface, and the light of their highlights towards the viewer.
 
-    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over one random point j of each lamp;
-    a point behind a solid gives none.
-
-    Args:
-        scene: the solids cast the shadows.
-        point: just outside the surface.
-        normal: to shade with.
-        back: to the viewer.
-        alpha: GGX roughness of the highlights; 0 for none.
-        sample: where on the lamps.
+    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over one random point j of each lamp (`sample`); a point behind a
+    solid gives none. `point` is just outside the surface, `back` the direction to the viewer, and `alpha` the GGX
+    roughness of the highlights, 0 for none.
     """
     red = green = blue = shine_red = shine_green = shine_blue = 0.0
     for which in range(len(scene.lamps)):

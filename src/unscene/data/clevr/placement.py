@@ -56,10 +56,7 @@ class PlacedScenes(NamedTuple):
         number: [B] int64 of solids.
         camera: [B, 3] float64.
         lamps: [B, 4, 3] float64.
-        shape: [B, M] int64, as are the next three, counted from 1 as in `objects`.
-        material: likewise.
-        color: likewise.
-        size: likewise.
+        shape, material, color, size: [B, M] int64, counted from 1 as in `objects`.
         position: [B, M, 2] float64, x and y.
         rotation: [B, M] float64 in [0, 2 pi), about the vertical axis.
         visible_pixels: [B, M] int64, whose middles show the solid in CLEVR's whole picture of 320 x 240.
@@ -79,14 +76,7 @@ class PlacedScenes(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What is drawn, with equal probabilities.
-
-    Attributes:
-        shapes: [S] int64, counted from 1 as in `objects`, as are the others.
-        materials: likewise.
-        colours: likewise.
-        sizes: likewise.
-    """
+    """What is drawn, with equal probabilities: int64 numbers, counted from 1 as in `objects`."""
 
     shapes: NDArray[np.int64]
     materials: NDArray[np.int64]
@@ -97,17 +87,10 @@ class Choices(NamedTuple):
 def placed_scenes(
     seed: int, indices: NDArray[np.int64], fewest: int, most: int, choices: Choices
 ) -> PlacedScenes | None:
-    """Draw scenes, every one from (seed, index) alone.
-
-    Args:
-        seed: 0 .. 2**64 - 1.
-        indices: [B] the samples.
-        fewest: solids of a scene.
-        most: solids of a scene; also M.
-        choices: of what they are.
+    """Draw B scenes of `fewest` to `most` solids, every one from (seed, index) alone; M is `most`.
 
     Returns:
-        B scenes, or None when a scene has no room for so many solids.
+        The scenes, or None when one has no room for so many solids.
     """
     draws = uniform_draws(seed, indices, _FIRST_DRAW)
     jitter = 2 * draws - 1

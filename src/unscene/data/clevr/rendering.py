@@ -33,13 +33,7 @@ _PIXELS = np.uint64(0x70697865_6C730000)  # so that pixels and positions use dif
 def render(
     scenes: PlacedScenes, height: int, width: int, view: tuple[float, float, float, float] = CROP
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the pictures of placed scenes.
-
-    Args:
-        scenes: B of them.
-        height: of the pictures, in pixels.
-        width: of the pictures; pixels are square where its ratio to the height is the view's.
-        view: the part of CLEVR's picture that is shown.
+    """Return the pictures of B placed scenes: the part `view` (`x1 y1 x2 y2`) of CLEVR's picture of 320 x 240.
 
     Returns:
         images [B, height, width, 3] uint8 and label maps [B, height, width] uint8: solid `m` has label `m + 1`.

@@ -31,13 +31,9 @@ FLOOR_STARTS, FLOOR_ENDS, SWEEP_RADIUS, WALL_HEIGHT = -9.55, 8.5, 9.0, 23.2
 def facing_origin(
     points: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the axes of a camera or lamp that faces the origin and stands upright.
+    """Return forward, right and up, [..., 3] of length 1, of cameras or lamps that face the origin and stand upright.
 
-    Args:
-        points: [..., 3], none straight above the origin.
-
-    Returns:
-        forward, right, up, each [..., 3], of length 1 and perpendicular to each other.
+    `points` [..., 3] are their positions, none straight above the origin.
     """
     forward = -points / np.linalg.norm(points, axis=-1, keepdims=True)
     right = np.stack([forward[..., 1], -forward[..., 0], np.zeros_like(forward[..., 0])], axis=-1)  # forward x z
@@ -47,12 +43,9 @@ def facing_origin(
 
 @compiled_part
 def through(camera: Any, x: float, y: float) -> Any:
-    """The direction of the ray through a point of CLEVR's picture.
+    """The direction of the ray through a point of CLEVR's picture: x in 0 .. 320 to the right, y in 0 .. 240 downwards.
 
-    Args:
-        camera: [4, 3] its position and the three axes that `facing_origin` gives.
-        x: to the right, 0 .. 320.
-        y: downwards, 0 .. 240.
+    `camera` [4, 3] is its position and the three axes of `facing_origin`.
     """
     across, down = (x - WIDTH / 2) / FOCAL_LENGTH, (y - HEIGHT / 2) / FOCAL_LENGTH
     ray = (

@@ -16,13 +16,7 @@ from unscene.errors import ShapeError
 
 
 def downscale_bilinear(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink an image.
-
-    Args:
-        image: [3 H, 3 W, C].
-
-    Returns:
-        [2 H, 2 W, C], rounded, halves up.
+    """Return an image [3 H, 3 W, C] as [2 H, 2 W, C], rounded, halves up.
 
     Raises:
         ShapeError: height or width is no multiple of 3.
@@ -43,13 +37,7 @@ def _blended(threes: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def downscale_nearest(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink maps whose values must not be mixed.
-
-    Args:
-        maps: [..., 3 H, 3 W].
-
-    Returns:
-        [..., 2 H, 2 W].
+    """Return maps [..., 3 H, 3 W], whose values must not be mixed, as [..., 2 H, 2 W].
 
     Raises:
         ShapeError: height or width is no multiple of 3.

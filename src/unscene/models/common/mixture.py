@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from unscene.errors import check_shape
 from unscene.models.common.precision import at_least_float32
+from unscene.ops.mixture import categorical_kl, log_gaussian_mixture
 
 MixtureOver = Literal["pixel", "channel"]
-NEGLIGIBLE = -80.0  # nats; e^-80 is 2e-35, still a normal number in float32
 
 
 def mixture_log_likelihood(
@@ -44,9 +40,8 @@ def mixture_log_likelihood(
     slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
     check_shape(log_masks, f"{size['B']} {slots} 1 {size['H']} {size['W']}", "log_masks")
     check_shape(scales, str(slots), "scales")
-    images, components, log_masks = (at_least_float32(each) for each in (images, components, log_masks))
-    total: Tensor = _MixtureLogLikelihood.apply(images, components, log_masks, scales.to(components), over == "pixel")
-    return total
+    images, components, log_masks = (at_least_float32(values) for values in (images, components, log_masks))
+    return log_gaussian_mixture(images, components, log_masks, scales.to(components), by_pixel=over == "pixel")
 
 
 def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
@@ -64,73 +59,4 @@ def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
     """
     check_shape(log_masks, "B K 1 H W", "log_masks")
     check_shape(decoded_logits, " ".join(map(str, log_masks.shape)), "decoded_logits")
-    divergence: Tensor = _MaskKL.apply(at_least_float32(log_masks), at_least_float32(decoded_logits))
-    return divergence
-
-
-class _MixtureLogLikelihood(Function):
-    """The sum and its gradients by hand, with fewer passes over the pixels than autograd's.
-
-    With the responsibilities r_k = m_k N_k / sum_j m_j N_j: d/d log m_k = r_k and d/d X_k = r_k (x - X_k) / sigma_k^2.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor, by_pixel: bool
-    ) -> Tensor:
-        scales = scales.view(-1, 1, 1, 1)
-        difference = images.unsqueeze(1) - components  # [B, K, 3, H, W]
-        log_constant = -torch.log(scales) - 0.5 * math.log(2 * math.pi)
-        if by_pixel:
-            squared = _sum_of_squares(difference)  # [B, K, 1, H, W]
-            log_constant = 3 * log_constant
-        else:
-            squared = difference.square()
-        joint = squared.mul_(-0.5 / scales**2).add_(log_constant).add_(log_masks)
-        greatest = joint.amax(dim=1, keepdim=True)
-        # a CPU's exp is many times slower where it underflows, and e^-80 of the best slot's share counts for nothing
-        shares = joint.sub_(greatest).clamp_min_(NEGLIGIBLE).exp_()
-        total = shares.sum(dim=1, keepdim=True)
-        ctx.save_for_backward(difference, shares.div_(total), scales)
-        likelihood: Tensor = total.log().add_(greatest).sum(dim=(1, 2, 3, 4))
-        return likelihood
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        difference, responsibilities, scales = ctx.saved_tensors
-        of_joint = responsibilities * gradient.view(-1, 1, 1, 1, 1)
-        of_components = (of_joint / scales**2) * difference
-        of_images = -of_components.sum(dim=1) if ctx.needs_input_grad[0] else None
-        of_masks = of_joint if of_joint.shape[2] == 1 else of_joint.sum(dim=2, keepdim=True)
-        return of_images, of_components, of_masks, None, None
-
-
-class _MaskKL(Function):
-    """The sum and its gradients by hand: d/d log q = q (log q - log p) + q and d/d logit_k = p_k sum_j q_j - q_k."""
-
-    @staticmethod
-    def forward(ctx: Any, log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
-        masks = log_masks.exp()
-        log_decoded = torch.log_softmax(decoded_logits, dim=1)
-        each = (log_masks - log_decoded).mul_(masks)
-        ctx.save_for_backward(masks, log_decoded, each)
-        divergence: Tensor = each.sum(dim=(1, 2, 3, 4))
-        return divergence
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        masks, log_decoded, each = ctx.saved_tensors
-        gradient = gradient.view(-1, 1, 1, 1, 1)
-        of_logits = log_decoded.exp().mul_(masks.sum(dim=1, keepdim=True)).sub_(masks).mul_(gradient)
-        return (each + masks).mul_(gradient), of_logits
-
-
-def _sum_of_squares(difference: Tensor) -> Tensor:
-    """[B, K, C, H, W] -> [B, K, 1, H, W], with no copy of the whole."""
-    first, *others = difference.split(1, dim=2)
-    total: Tensor = first.square()
-    for channel in others:
-        total.addcmul_(channel, channel)
-    return total
+    return categorical_kl(at_least_float32(log_masks), at_least_float32(decoded_logits))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.ops.conv_relu import relu_convolutions
+from unscene.ops.tiled_conv import convolve_tiled
 
 Padding = Literal["valid", "same"]
 Activation = Literal["relu", "elu"]
@@ -19,8 +20,7 @@ class SpatialBroadcastDecoder(nn.Module):
     """Decode [S, D] latents to [S, out_channels, size, size].
 
     `layers` 3x3 convolutions, each with its activation, then one 1x1 to the output, on the latent tiled over a grid of
-    coordinates in -1..1. The tiled latent is the same at every pixel, so the first convolution is computed as
-    sum(kernel) z + kernel * coordinates: the same numbers, at no cost.
+    coordinates in -1..1.
 
     Args:
         latent_dim: D.
@@ -72,11 +72,7 @@ class SpatialBroadcastDecoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """[S, D] -> [S, out_channels, size, size]."""
         check_shape(latents, f"S {self.latent_dim}", "latents")
-        kernel_of_latent, kernel_of_place = self.first.weight.split([self.latent_dim, 2], dim=1)
-        of_latent = F.linear(latents, kernel_of_latent.sum(dim=(2, 3)), self.first.bias)  # [S, channels]
-        of_place = F.conv2d(self.coordinates, kernel_of_place)  # [1, channels, size', size']
-        # added with the channels last, which is how the convolutions want them
-        features = (of_latent[:, None, None] + of_place.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        features = convolve_tiled(latents, self.coordinates, self.first.weight, self.first.bias)
         if self.activation == "elu":
             features = F.elu_(features)
             for layer in self.hidden:

@@ -1,0 +1,125 @@
+"""Sums over the slots of every pixel, with their gradients: a mixture of Gaussians, a divergence between two shares."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from unscene.ops.plain import use_plain
+
+NEGLIGIBLE = -80.0  # nats; e^-80 is 2e-35, still a normal number in float32
+
+
+def log_gaussian_mixture(
+    images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor, by_pixel: bool
+) -> Tensor:
+    """Return log sum_k m_k N(x; X_k, sigma_k^2), summed over the image; the fast body is differentiable once.
+
+    Args:
+        images: [B, C, H, W].
+        components: [B, K, C, H, W], the means X_k.
+        log_masks: [B, K, 1, H, W].
+        scales: [K] standard deviations, without a gradient.
+        by_pixel: N is a C-dimensional Gaussian of a pixel; False: every channel is mixed by itself.
+
+    Returns:
+        [B] nats.
+    """
+    scales = scales.view(-1, 1, 1, 1)
+    if not use_plain():
+        total: Tensor = _LogGaussianMixture.apply(images, components, log_masks, scales, by_pixel)
+        return total
+    log_density = -0.5 * ((images.unsqueeze(1) - components) / scales) ** 2 - torch.log(scales * math.sqrt(2 * math.pi))
+    if by_pixel:
+        log_density = log_density.sum(dim=2, keepdim=True)
+    return (log_masks + log_density).logsumexp(dim=1).sum(dim=(1, 2, 3))
+
+
+def categorical_kl(log_masks: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(q || p) of q = exp(log_masks), p = softmax(logits) over axis 1, summed over all else.
+
+    The fast body is differentiable once.
+
+    Args:
+        log_masks: [B, K, 1, H, W].
+        logits: [B, K, 1, H, W].
+
+    Returns:
+        [B] nats.
+    """
+    if not use_plain():
+        divergence: Tensor = _CategoricalKL.apply(log_masks, logits)
+        return divergence
+    return (log_masks.exp() * (log_masks - logits.log_softmax(dim=1))).sum(dim=(1, 2, 3, 4))
+
+
+class _LogGaussianMixture(Function):
+    """Fewer passes over the pixels than autograd's.
+
+    With the responsibilities r_k = m_k N_k / sum_j m_j N_j: d/d log m_k = r_k and d/d X_k = r_k (x - X_k) / sigma_k^2.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor, by_pixel: bool
+    ) -> Tensor:
+        difference = images.unsqueeze(1) - components  # [B, K, C, H, W]
+        log_constant = -torch.log(scales) - 0.5 * math.log(2 * math.pi)
+        if by_pixel:
+            squared = _sum_of_squares(difference)  # [B, K, 1, H, W]
+            log_constant = difference.shape[2] * log_constant
+        else:
+            squared = difference.square()
+        joint = squared.mul_(-0.5 / scales**2).add_(log_constant).add_(log_masks)
+        greatest = joint.amax(dim=1, keepdim=True)
+        # a CPU's exp is many times slower where it underflows, and e^-80 of the best slot's share counts for nothing
+        shares = joint.sub_(greatest).clamp_min_(NEGLIGIBLE).exp_()
+        total = shares.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(difference, shares.div_(total), scales)
+        likelihood: Tensor = total.log().add_(greatest).sum(dim=(1, 2, 3, 4))
+        return likelihood
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        difference, responsibilities, scales = ctx.saved_tensors
+        grad_joint = responsibilities * grad.view(-1, 1, 1, 1, 1)
+        grad_components = (grad_joint / scales**2) * difference
+        grad_images = -grad_components.sum(dim=1) if ctx.needs_input_grad[0] else None
+        grad_masks = grad_joint if grad_joint.shape[2] == 1 else grad_joint.sum(dim=2, keepdim=True)
+        return grad_images, grad_components, grad_masks, None, None
+
+
+class _CategoricalKL(Function):
+    """d/d log q = q (log q - log p) + q and d/d logit_k = p_k sum_j q_j - q_k."""
+
+    @staticmethod
+    def forward(ctx: Any, log_masks: Tensor, logits: Tensor) -> Tensor:
+        masks = log_masks.exp()
+        log_decoded = torch.log_softmax(logits, dim=1)
+        terms = (log_masks - log_decoded).mul_(masks)
+        ctx.save_for_backward(masks, log_decoded, terms)
+        divergence: Tensor = terms.sum(dim=(1, 2, 3, 4))
+        return divergence
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        masks, log_decoded, terms = ctx.saved_tensors
+        grad = grad.view(-1, 1, 1, 1, 1)
+        grad_logits = log_decoded.exp().mul_(masks.sum(dim=1, keepdim=True)).sub_(masks).mul_(grad)
+        return (terms + masks).mul_(grad), grad_logits
+
+
+def _sum_of_squares(difference: Tensor) -> Tensor:
+    """[B, K, C, H, W] -> [B, K, 1, H, W], with no copy of the whole."""
+    first, *others = difference.split(1, dim=2)
+    total: Tensor = first.square()
+    for channel in others:
+        total.addcmul_(channel, channel)
+    return total

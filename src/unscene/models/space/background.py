@@ -96,11 +96,10 @@ class SpaceBackground(nn.Module):
         super().__init__()
         self.settings = settings
         hidden, mask = settings.hidden, settings.mask_dim
-        halve = [2] * len(settings.channels)
         self.encoder = StridedEncoder(
             3,
             settings.channels,
-            halve,
+            [2] * len(settings.channels),
             size,
             settings.features,
             settings.features,
@@ -135,25 +134,25 @@ class SpaceBackground(nn.Module):
     def forward(self, images: Tensor, sample: bool) -> Backdrop:
         """Images [B, 3, size, size] -> Backdrop; latents are drawn, or are their means."""
         check_shape(images, "B 3 H W", "images")
-        latents, posteriors = self.infer_masks(images, sample)  # [B, K, D], K Gaussians
-        log_masks = self.masks(latents)
+        latents, posteriors = self.infer_masks(images, sample)  # z_m: [B, K, D], q(z_m,k | z_m,<k, x)
+        log_masks = self.masks(latents)  # pi
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_c | x, m)
         codes = sample_gaussian(mean, log_variance) if sample else mean
         components, _ = self.vae.decode(codes)
         priors = self.mask_priors(latents)
-        mask_kl = [gaussian_kl(*each, *prior) for each, prior in zip(posteriors, priors, strict=True)]
-        of_component = softplus_gaussian(self.component_prior(latents))
-        component_kl = gaussian_kl(mean, log_variance, *of_component)
+        mask_kl = [gaussian_kl(*posterior, *prior) for posterior, prior in zip(posteriors, priors, strict=True)]
+        component_prior = softplus_gaussian(self.component_prior(latents))  # p(z_c,k | z_m,k)
+        component_kl = gaussian_kl(mean, log_variance, *component_prior)
         return Backdrop(log_masks, components, torch.stack(mask_kl).sum(dim=0), component_kl.sum(dim=1))
 
     def infer_masks(self, images: Tensor, sample: bool) -> tuple[Tensor, list[Gaussian]]:
         """[B, K, D] the masks' latents, and q(z_m,k | z_m,<k, x) of each."""
-        seen = self.encoder(images).to(images.dtype)
-        state = self._begun(self.posterior_state, len(images))
+        features = self.encoder(images).to(images.dtype)
+        state = _initial_state(self.posterior_state, len(images))
         latent = self.first_mask.expand(len(images), -1)
         latents, posteriors = [], []
         for _ in range(self.settings.components):
-            state = self.posterior(torch.cat([latent, seen], dim=1), state)
+            state = self.posterior(torch.cat([latent, features], dim=1), state)
             posteriors.append(softplus_gaussian(self.to_posterior(state[0])))
             latent = sample_gaussian(*posteriors[-1]) if sample else posteriors[-1][0]
             latents.append(latent)
@@ -161,7 +160,7 @@ class SpaceBackground(nn.Module):
 
     def mask_priors(self, latents: Tensor) -> list[Gaussian]:
         """p(z_m,k | z_m,<k) for each of the latents [B, K, D]."""
-        state = self._begun(self.prior_state, len(latents))
+        state = _initial_state(self.prior_state, len(latents))
         priors = [softplus_gaussian(self.to_prior(state[0]))]
         for latent in latents.unbind(1)[:-1]:
             state = self.prior(latent, state)
@@ -176,6 +175,7 @@ class SpaceBackground(nn.Module):
             logits = F.interpolate(logits, scale_factor=self.settings.mask_stride, mode="bilinear", align_corners=False)
         return stick_breaking(logits.unflatten(0, first.shape[:2]))
 
-    def _begun(self, state: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """h and c of a recurrent network before its first step, [B, hidden] each."""
-        return state[0].expand(batch, -1), state[1].expand(batch, -1)
+
+def _initial_state(state: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """h and c of an LSTM before its first step, [B, hidden] each."""
+    return state[0].expand(batch, -1), state[1].expand(batch, -1)

@@ -20,7 +20,7 @@ from unscene.ops.glimpses import composite_glimpses, cut_glimpses, paste_borders
 
 LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
 SMALLEST_ALPHA = 1e-6  # what a colour is divided by at least: below a lone faint object's presence over the cells
-NEAREST = 100.0  # how hard the nearest object wins a pixel: the factor of its importance in the softmax over cells
+NEAREST = 100.0  # factor of alpha sigmoid(-z_depth) in the softmax over the cells: the nearest object wins a pixel
 
 
 @dataclass(frozen=True)
@@ -127,25 +127,23 @@ class SpaceForeground(nn.Module):
             size_setting="model.foreground.glimpse_size",
             norm=settings.glimpse_norm,
         )
-        self._begin()
+        if settings.first_weights == "keep_variance":
+            keep_variance(*self.glimpse_encoder.modules(), *self.glimpse_decoder.modules())
+        if settings.first_presence is not None:
+            logit = math.log(settings.first_presence / (1 - settings.first_presence))
+            assert self.to_cells.bias is not None
+            with torch.no_grad():
+                self.to_cells.bias[0] = math.atanh(logit / LARGEST_LOGIT)
         line = torch.arange(settings.grid) + 0.5
         y, x = torch.meshgrid(line, line, indexing="ij")
         self.register_buffer("centres", torch.stack([x, y], dim=-1).flatten(0, 1), persistent=False)  # [N, 2]
 
     centres: Tensor
 
-    def _begin(self) -> None:
-        """Set the first weights that are ours."""
-        if self.settings.first_weights == "keep_variance":
-            keep_variance(*self.glimpse_encoder.modules(), *self.glimpse_decoder.modules())
-        if self.settings.first_presence is not None:
-            logit = math.log(self.settings.first_presence / (1 - self.settings.first_presence))
-            assert self.to_cells.bias is not None
-            with torch.no_grad():
-                self.to_cells.bias[0] = math.atanh(logit / LARGEST_LOGIT)
-
     def infer(self, images: Tensor, temperature: float | None = None) -> Cells:
-        """q(z_fg | x): where something is from the image, what it is from a glimpse of its box.
+        """q(z_fg | x) = prod_n q(z_pres,n | x) q(z_where,n | x) q(z_depth,n | x) q(z_what,n | z_where,n, x).
+
+        Where something is comes from the image, what it is from a glimpse of its box.
 
         Args:
             images: [B, 3, size, size].
@@ -154,21 +152,21 @@ class SpaceForeground(nn.Module):
         """
         features = self.encoder(images.contiguous(memory_format=torch.channels_last))
         features = self.joined(torch.cat([features, self.lateral(features)], dim=1))
-        answers = at_least_float32(self.to_cells(features)).flatten(2).transpose(1, 2)  # [B, N, 11]
-        of_presence, *others = answers.split([1, 2, 4, 4], dim=2)
-        depth, scale, shift = (softplus_gaussian(each) for each in others)
-        logits = LARGEST_LOGIT * of_presence.squeeze(2).tanh()
+        outputs = at_least_float32(self.to_cells(features)).flatten(2).transpose(1, 2)  # [B, N, 11]
+        presence_logits, *gaussians = outputs.split([1, 2, 4, 4], dim=2)
+        depth, scale, shift = map(softplus_gaussian, gaussians)
+        logits = LARGEST_LOGIT * presence_logits.squeeze(2).tanh()
         if temperature is None:
             presence = (logits > 0).to(logits)
-            far, boxes = depth[0], self.boxes(scale[0], shift[0])
+            z_depth, boxes = depth[0], self.boxes(scale[0], shift[0])
         else:
             presence = sample_relaxed_bernoulli(logits, temperature)
-            far, boxes = sample_gaussian(*depth), self.boxes(sample_gaussian(*scale), sample_gaussian(*shift))
+            z_depth, boxes = sample_gaussian(*depth), self.boxes(sample_gaussian(*scale), sample_gaussian(*shift))
         side = self.settings.glimpse_size
         glimpses = cut_glimpses(images, boxes, (side, side))
         what = softplus_gaussian(self.glimpse_encoder(glimpses.flatten(0, 1)).unflatten(0, logits.shape))
         code = what[0] if temperature is None else sample_gaussian(*what)
-        return Cells(logits, scale, shift, depth, what, presence, boxes, (-far).sigmoid().squeeze(2), code)
+        return Cells(logits, scale, shift, depth, what, presence, boxes, (-z_depth).sigmoid().squeeze(2), code)
 
     def boxes(self, scale: Tensor, shift: Tensor) -> Tensor:
         """[B, N, 4] x1 y1 x2 y2 in pixels, of z_where [B, N, 2] each.
@@ -205,22 +203,26 @@ class SpaceForeground(nn.Module):
     def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
         """The KL terms of the cells, each [B], against the priors at a step of a training."""
         settings = self.settings
-        of_scale = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
-        of_object = {
-            "scale_kl": gaussian_kl(*cells.scale, *of_scale),
+        scale_prior = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
+        object_kl = {
+            "scale_kl": gaussian_kl(*cells.scale, *scale_prior),
             "shift_kl": unit_gaussian_kl(*cells.shift),
             "depth_kl": unit_gaussian_kl(*cells.depth),
             "what_kl": unit_gaussian_kl(*cells.what),
         }
         if settings.weigh_by_presence:
-            of_object = {name: cells.presence * divergence for name, divergence in of_object.items()}
-        of_presence = bernoulli_kl(cells.logits, settings.presence.at(step))
-        return {name: each.sum(dim=1) for name, each in ({"presence_kl": of_presence} | of_object).items()}
+            object_kl = {name: cells.presence * kl for name, kl in object_kl.items()}
+        presence_kl = bernoulli_kl(cells.logits, settings.presence.at(step))
+        return {name: kl.sum(dim=1) for name, kl in ({"presence_kl": presence_kl} | object_kl).items()}
 
     def boundary(self, cells: Cells, alpha: Tensor, step: int) -> Tensor:
-        """[B] the boundary loss of the foreground's alpha [B, 1, H, W]; 0 where it does not count at a step."""
-        if not self.settings.bounded_at(step):
+        """[B] the boundary loss of the foreground's alpha [B, 1, H, W]; 0 when it is off at a step."""
+        glimpse, width, end = (
+            self.settings.glimpse_size,
+            self.settings.boundary_width,
+            self.settings.boundary_end_step,
+        )
+        if width == 0 or (end is not None and step >= end):
             return alpha.new_zeros(len(alpha))
-        glimpse, width = self.settings.glimpse_size, self.settings.boundary_width
         borders = paste_borders(cells.presence, cells.boxes, glimpse, width, (self.size, self.size))
         return boundary_loss(borders, alpha)

@@ -83,7 +83,7 @@ class SPACE(nn.Module):
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1: every latent is its mean, and an object is there or is not."""
-        images = self._enlarged(images)
+        images = self._upscale(images)
         cells = self.foreground.infer(images)
         chosen = self.likeliest(cells)
         return self._decomposition(cells, chosen, self.foreground.draw(cells, chosen), self.background(images, False))
@@ -93,9 +93,12 @@ class SPACE(nn.Module):
         return cells.logits.topk(self.settings.num_slots - 1, dim=1).indices.sort(dim=1).values
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
-        """The negative bound and the boundary loss of images [B, 3, size, size], and the decomposition they are of."""
+        """The negative bound and the boundary loss of images [B, 3, size, size], and their decomposition.
+
+        -E_q log p(x | z_fg, z_bg) + KL(q(z_fg | x) || p(z_fg)) + KL(q(z_bg | x) || p(z_bg)) + boundary
+        """
         settings = self.settings.foreground
-        images = self._enlarged(images)
+        images = self._upscale(images)
         cells = self.foreground.infer(images, settings.temperature.at(step))  # q(z_fg | x)
         chosen = self.likeliest(cells)
         drawing = self.foreground.draw(cells, chosen)
@@ -111,7 +114,7 @@ class SPACE(nn.Module):
             "boundary": self.foreground.boundary(cells, drawing.alpha, step),
         }
         observed = {"objects": (cells.logits > 0).sum(dim=1).to(alpha)}
-        with torch.no_grad():  # nothing is learnt from the answer, whose maps are many
+        with torch.no_grad():  # the loss does not depend on the decomposition
             answer = self._decomposition(cells, chosen, drawing, backdrop)
         weights = {name: self.settings.kl_weight if name.endswith("_kl") else 1.0 for name in terms}
         weights["what_kl"] *= settings.what_weight.at(step)
@@ -129,16 +132,12 @@ class SPACE(nn.Module):
         share = SMALLEST_SHARE + (1 - 2 * SMALLEST_SHARE) * alpha
         log_masks = torch.cat([share.log().unsqueeze(1), (1 - share).log().unsqueeze(1) + backdrop.log_masks], dim=1)
         components = torch.cat([foreground.unsqueeze(1), backdrop.components], dim=1)
-        of_background = components.new_full((components.shape[1] - 1,), self.settings.background.sigma)
-        scales = F.pad(of_background, (1, 0), value=self.settings.foreground.sigma)
+        background_sigmas = components.new_full((components.shape[1] - 1,), self.settings.background.sigma)
+        scales = F.pad(background_sigmas, (1, 0), value=self.settings.foreground.sigma)
         return mixture_log_likelihood(images, components, log_masks, scales, self.settings.mixture_over)
 
-    def _enlarged(self, images: Tensor) -> Tensor:
-        """The images as everything is computed.
-
-        Raises:
-            ShapeError: images of another size than the model's.
-        """
+    def _upscale(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] the images at the resolution of all computations."""
         size, scale = self.settings.size, self.settings.scale
         check_shape(images, f"B 3 {size} {size}", "images")
         if scale == 1:
@@ -152,27 +151,27 @@ class SPACE(nn.Module):
         """
         scale, side = self.settings.scale, self.settings.size
 
-        def of_chosen(values: Tensor) -> Tensor:
+        def select(values: Tensor) -> Tensor:
             return values.take_along_dim(chosen.view(*chosen.shape, *[1] * (values.ndim - 2)), dim=1)
 
-        boxes = clip_boxes(of_chosen(cells.boxes) / scale, side, side)
-        scores = of_chosen(cells.probability)
+        boxes = clip_boxes(select(cells.boxes) / scale, side, side)
+        scores = select(cells.probability)
         valid = (scores > 0.5) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
-        there = valid.to(scores)
-        masks = self._reduced(drawing.masks * there.view(*there.shape, 1, 1, 1))
+        valid_weight = valid.to(scores)
+        masks = self._downscale(drawing.masks * valid_weight.view(*valid.shape, 1, 1, 1))
         masks = torch.cat([masks, 1 - masks.sum(dim=1, keepdim=True)], dim=1)
         components = torch.cat([drawing.objects, backdrop.image().unsqueeze(1)], dim=1)
         return Decomposition(
             log_masks=masks.clamp_min(math.exp(LOG_ZERO)).log(),
-            components=self._reduced(components),
+            components=self._downscale(components),
             background=self.background_slot,
-            latents=F.pad(of_chosen(cells.what[0]) * there.unsqueeze(2), (0, 0, 0, 1)),
-            boxes=boxes * there.unsqueeze(2),
+            latents=F.pad(select(cells.what[0]) * valid_weight.unsqueeze(2), (0, 0, 0, 1)),
+            boxes=boxes * valid_weight.unsqueeze(2),
             box_scores=scores,
             box_valid=valid,
         )
 
-    def _reduced(self, maps: Tensor) -> Tensor:
+    def _downscale(self, maps: Tensor) -> Tensor:
         """[B, K, C, H, W] averaged over the pixels that each of the images' was enlarged to."""
         if self.settings.scale == 1:
             return maps

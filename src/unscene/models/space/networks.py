@@ -59,9 +59,8 @@ def strided_convolutions(
             f"{settings} must be of at least one layer, with channels of 1 or more and a stride of 1 or 2 for each, "
             f"but there are channels {list(channels)} and strides {list(strides)}."
         )
-    before = (in_channels, *channels[:-1])
-    layers = zip(before, channels, strides, strict=True)
-    return nn.Sequential(*(normed_convolution(one, other, 2 + stride, stride, norm) for one, other, stride in layers))
+    layers = zip((in_channels, *channels[:-1]), channels, strides, strict=True)
+    return nn.Sequential(*(normed_convolution(c_in, c_out, 2 + stride, stride, norm) for c_in, c_out, stride in layers))
 
 
 class StridedEncoder(nn.Module):
@@ -96,15 +95,15 @@ class StridedEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.convolutions = strided_convolutions(in_channels, channels, strides, settings, norm)
-        left, rest = divmod(size, math.prod(strides))
-        if rest or not left:
+        smallest, rest = divmod(size, math.prod(strides))
+        if rest or not smallest:
             raise RecipeError(
                 f"{settings} cannot divide the {size} pixels of {size_setting} by strides {list(strides)}: take fewer "
                 f"layers of stride 2, or another size that is a multiple of {math.prod(strides)}."
             )
         self.to_vector = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(channels[-1] * left**2, hidden),
+            nn.Linear(channels[-1] * smallest**2, hidden),
             CELU(),
             group_norm(hidden, norm),
             nn.Linear(hidden, out),
@@ -157,15 +156,15 @@ class SubpixelDecoder(nn.Module):
         if min(channels) < 1:
             raise RecipeError(f"{settings} must be 1 or more each, not {list(channels)}.")
         self.latent_dim = latent_dim
-        each, larger = divmod(doublings, len(channels))
+        doublings_a_level, remainder = divmod(doublings, len(channels))
         layers: list[nn.Module] = [nn.Conv2d(latent_dim, hidden, 1), CELU(), group_norm(hidden, norm)]
-        before = hidden
+        c_in = hidden
         for level, width in enumerate(channels):
-            factor = 2 ** (each + (level >= len(channels) - larger))
-            layers += [SubpixelConv2d(before, width, factor), CELU()]
+            factor = 2 ** (doublings_a_level + (level >= len(channels) - remainder))
+            layers += [SubpixelConv2d(c_in, width, factor), CELU()]
             layers += [group_norm(width, norm), normed_convolution(width, width, 3, norm=norm)]
-            before = width
-        self.layers = nn.Sequential(*layers, nn.Conv2d(before, out_channels, 3, padding=1))
+            c_in = width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(c_in, out_channels, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
         """[S, D] -> [S, out_channels, size, size]."""

@@ -42,5 +42,5 @@ def bernoulli_kl(logits: Tensor, prior: float) -> Tensor:
         [...] in nats.
     """
     present, absent = logits.sigmoid(), (-logits).sigmoid()
-    of_present = present * (F.logsigmoid(logits) - math.log(prior))
-    return of_present + absent * (F.logsigmoid(-logits) - math.log1p(-prior))
+    kl_present = present * (F.logsigmoid(logits) - math.log(prior))
+    return kl_present + absent * (F.logsigmoid(-logits) - math.log1p(-prior))

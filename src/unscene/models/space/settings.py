@@ -98,7 +98,3 @@ class ForegroundSettings:
             raise RecipeError(
                 f"boundary_width must be at most half of glimpse_size {self.glimpse_size}, not {self.boundary_width}."
             )
-
-    def bounded_at(self, step: int) -> bool:
-        """Whether the boundary loss counts at a step of a training."""
-        return self.boundary_width > 0 and (self.boundary_end_step is None or step < self.boundary_end_step)

@@ -242,7 +242,7 @@ def _refusal(details: Sequence[Any], name: str, hint: Any, section: str) -> str:
         reason = str(details[0]["ctx"]["error"])
         if not _is_settings(_bare(hint)):  # a constraint of one setting
             return f"{name} {reason}"
-        if not name or reason.startswith(f"{section}."):
+        if not name:
             return reason
         first = re.split(r"\W", reason)[0]
         return f"{name}{'.' if first in _hints(_bare(hint)) else ': '}{reason}"

@@ -100,7 +100,7 @@ def test_a_misspelt_setting_names_the_nearest(changes, message):
         ({"model.normalise": "imagnet"}, r"model\.normalise must be true or false or one of imagenet, not imagnet"),
         (
             {"model.backbone.pretrained": True, "model.backbone.width": 64},
-            r"pretrained needs model\.normalise imagenet",
+            r"model\.backbone\.pretrained needs normalise imagenet",
         ),
         ({"trainer.devices": "two"}, r"trainer\.devices must be a whole number or one of auto, not two"),
         ({"trainer.strategy": "dpp"}, r"trainer\.strategy must be one of auto, ddp, not dpp\. Did you mean 'ddp'\?"),

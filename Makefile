@@ -1,15 +1,15 @@
-# Two commands:  make demo  (the main job)   make test  (every test)
+# Two commands:  make demo  (the main job)   make test  (the tests, in a few minutes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check venv lock clean
+.PHONY: demo test test-all check venv lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, evaluate and decompose on generated scenes; names the page it wrote"
-	@echo "make test    every test"
+	@echo "make test    the tests, in a few minutes; make test-all adds the slow ones"
 	@echo "make check   ruff and mypy"
 	@echo "make venv    build $(VENV) from the hashed lock, nothing else"
 	@echo "make lock    write the lock anew (needs uv)"
@@ -24,8 +24,14 @@ $(READY): requirements/lock.txt requirements/build.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
+# One thread a process: OpenMP's threads would wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
 test: venv
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: venv
+	$(PYTEST)
 
 check: venv
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.tiny import RECIPE
 from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
 from unscene.scene import Decomposition
 
@@ -21,26 +22,6 @@ if TYPE_CHECKING:
     from unscene.runs.run_folder import RunFolder
 
 os.environ.setdefault("UNSCENE_TRACEBACK", "1")  # no test takes an unforeseen error for a message
-
-TINY: dict[str, Any] = {
-    "data.size": 32,
-    "data.count": 40,
-    "validation.count": 6,
-    "test.count": 4,
-    "model.backbone.width": 8,
-    "model.backbone.fpn_channels": 8,
-    "model.head.channels": 8,
-    "model.head.bottleneck": 16,
-    "model.vae.encoder_channels": [8, 8],
-    "model.vae.encoder_hidden": 16,
-    "model.vae.decoder_channels": 8,
-    "trainer.batch_size": 4,
-    "trainer.max_steps": 6,
-    "trainer.log_every": 2,
-    "trainer.precision": "float32",
-    "trainer.accelerator": "cpu",
-    "trainer.threads": 1,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +40,8 @@ def tiny() -> Callable[..., Recipe]:
 
     def make(changes: dict[str, Any] | None = None, images: str = "") -> Recipe:
         if not images:
-            return load_recipe("rmonet_unet/multi_dsprites_cpu", TINY | (changes or {}))
-        small = {name: value for name, value in TINY.items() if not name.endswith(".count")}
+            return load_recipe("rmonet_unet/multi_dsprites_cpu", RECIPE | (changes or {}))
+        small = {name: value for name, value in RECIPE.items() if not name.endswith(".count")}
         return load_recipe("rmonet_unet/images", small | {"data.folder": images} | (changes or {}))
 
     return make
@@ -69,7 +50,7 @@ def tiny() -> Callable[..., Recipe]:
 @pytest.fixture(scope="session")
 def tiny_arguments() -> list[str]:
     """The same recipe for the command line."""
-    settings = [f"--{name}={value}".replace(" ", "") for name, value in TINY.items()]
+    settings = [f"--{name}={value}".replace(" ", "") for name, value in RECIPE.items()]
     return ["rmonet_unet/multi_dsprites_cpu", *settings]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unscene.errors import ShapeError
 from unscene.report.comparison_figure import comparison_rows, scenes_png
-from unscene.report.slot_colours import slot_colour
+from unscene.report.slots import slot_colour
 from unscene.scene import Decomposition, Scene
 
 GROUND = (40, 40, 40)

@@ -12,7 +12,7 @@ from PIL import Image
 from unscene.errors import ShapeError
 from unscene.evaluation.example_scenes import read_scenes
 from unscene.report.figures import png_bytes, scene_figure
-from unscene.report.slot_colours import slot_colour
+from unscene.report.slots import slot_colour
 from unscene.scene import Decomposition, Scene
 
 

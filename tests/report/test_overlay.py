@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from unscene.errors import ShapeError
 from unscene.report.overlay import overlay
-from unscene.report.slot_colours import SLOT_COLOURS, label_map_palette, slot_colour, text_colour
+from unscene.report.slots import SLOT_COLOURS, label_map_palette, slot_colour, text_colour
 
 GREY = np.full((20, 30, 3), 100, np.uint8)
 

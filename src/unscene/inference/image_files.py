@@ -18,7 +18,7 @@ from unscene.inference.found_objects import FoundObjects
 from unscene.inference.output_names import NamedImage
 from unscene.report.overlay import overlay
 from unscene.report.results import Picture, SlotLocation
-from unscene.report.slot_colours import label_map_palette
+from unscene.report.slots import label_map_palette
 
 SUFFIXES = (".overlay.png", ".masks.png", ".npz")
 _THUMBNAIL = 320  # pixels of the longer side

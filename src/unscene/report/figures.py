@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
 from unscene.report.overlay import overlay
-from unscene.report.slot_colours import slot_colour
+from unscene.report.slots import slot_colour
 from unscene.scene import Decomposition, Scene
 
 INK = "#808080"  # read on white and on black alike

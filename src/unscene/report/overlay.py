@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from unscene.errors import ShapeError, check_shape
-from unscene.report.slot_colours import label_map_palette, slot_colour, text_colour
+from unscene.report.slots import label_map_palette, slot_colour, text_colour
 
 _SMALLEST_WITH_TEXT = 128  # pixels of the shorter side; on less a number would hide the object
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unscene.files import write_bytes, write_text
-from unscene.report.sample_figure import sample_figure
+from unscene.report.slots import sample_figure
 from unscene.runs.run_folder import RunFolder
 from unscene.scene import Decomposition, Scene
 from unscene.training.validation import ValidationResult

@@ -1,11 +1,11 @@
-"""sample_figure: what is in the figure of a decomposition."""
+"""slots: what the sample figure of a decomposition shows."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from unscene.report.sample_figure import sample_figure
+from unscene.report.slots import sample_figure
 from unscene.scene import Decomposition
 
 
@@ -13,7 +13,7 @@ def decomposition(boxes: bool) -> tuple[torch.Tensor, Decomposition]:
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     masks = torch.full((2, 3, 1, 8, 8), 0.25)
     masks[:, 0] = 0.5
-    made = Decomposition(
+    result = Decomposition(
         log_masks=masks.log(),
         components=torch.stack([torch.full((2, 3, 8, 8), value) for value in (1.0, 0.5, 0.0)], dim=1),
         background=-1,
@@ -21,12 +21,12 @@ def decomposition(boxes: bool) -> tuple[torch.Tensor, Decomposition]:
         box_scores=torch.ones(2, 2) if boxes else None,
         box_valid=torch.tensor([[True, False], [True, True]]) if boxes else None,
     )
-    return images, made
+    return images, result
 
 
-def test_the_picture_shows_input_reconstruction_masks_and_slots():
-    images, made = decomposition(boxes=False)
-    axes = sample_figure(images, made, "step 3").axes[0]
+def test_rows_are_input_reconstruction_masks_and_slots():
+    images, result = decomposition(boxes=False)
+    axes = sample_figure(images, result, "step 3").axes[0]
     picture = np.asarray(axes.get_images()[0].get_array())
     assert picture.shape == (8 * 8, 2 * 8, 3)  # 2 + 2 a slot rows of 8 pixels, 2 columns
     assert np.allclose(picture[:8, 8:], images[1].permute(1, 2, 0))
@@ -37,17 +37,17 @@ def test_the_picture_shows_input_reconstruction_masks_and_slots():
     assert names == ["input", "reconstruction", "mask 0", "slot 0", "mask 1", "slot 1", "mask 2", "slot 2"]
 
 
-def test_valid_boxes_are_drawn_on_their_image():
-    images, made = decomposition(boxes=True)
-    drawn = [patch.get_bbox().extents.tolist() for patch in sample_figure(images, made).axes[0].patches]
-    assert drawn == [[0.5, 1.5, 4.5, 5.5], [7.5, -0.5, 15.5, 7.5], [9.5, 1.5, 11.5, 3.5]]
+def test_valid_boxes_are_on_their_image():
+    images, result = decomposition(boxes=True)
+    patches = [patch.get_bbox().extents.tolist() for patch in sample_figure(images, result).axes[0].patches]
+    assert patches == [[0.5, 1.5, 4.5, 5.5], [7.5, -0.5, 15.5, 7.5], [9.5, 1.5, 11.5, 3.5]]
 
 
-def test_without_boxes_none_are_drawn():
-    images, made = decomposition(boxes=False)
-    assert not sample_figure(images, made).axes[0].patches
+def test_model_without_boxes_has_none_in_the_figure():
+    images, result = decomposition(boxes=False)
+    assert not sample_figure(images, result).axes[0].patches
 
 
-def test_the_title_is_the_verdict():
-    images, made = decomposition(boxes=False)
-    assert sample_figure(images, made, "step 3   decomposing").get_suptitle() == "step 3   decomposing"
+def test_title_is_shown():
+    images, result = decomposition(boxes=False)
+    assert sample_figure(images, result, "step 3   decomposing").get_suptitle() == "step 3   decomposing"

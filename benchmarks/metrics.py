@@ -19,7 +19,7 @@ from benchmarks.command import finish, option_parser, run, started
 from benchmarks.reference.ari import plain_foreground_ari
 from benchmarks.reference.box_ap import plain_box_ap
 from benchmarks.timing import Comparison, Subject, measure
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import TrainingError
 from unscene.metrics import new_metric
 from unscene.metrics.ari import adjusted_rand_index

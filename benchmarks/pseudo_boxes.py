@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.command import finish, option_parser, run, started
 from benchmarks.reference.pseudo_boxes import plain_pseudo_boxes
 from benchmarks.timing import Comparison, measure
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import TrainingError
 from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import RECIPE
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.scene import Decomposition
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ JOBS = {  # what each starts from; an entry of a registry is followed only where
     "train MONet on Multi-dSprites": (
         "unscene.training.train",
         "unscene.models.monet.model",
-        "unscene.data.multi_dsprites.dataset",
+        "unscene.data.multi_dsprites",
     ),
     "decompose images with R-MONet": ("unscene.inference.decompose", "unscene.models.rmonet.model"),
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.reference.clevr_solids import Array, Solid, dot, quadratic, solid_of, unit
 from unscene.data.clevr import lights, shading, stage
 from unscene.data.clevr.placement import PlacedScenes
-from unscene.data.hashed_random import splitmix64
+from unscene.data.generated_scenes import splitmix64
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _PIXELS = np.uint64(0x706978656C730000)

@@ -17,7 +17,7 @@ from benchmarks.reference.ari import plain_foreground_ari
 from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.pseudo_boxes import multi_otsu_016, plain_pseudo_boxes
 from benchmarks.reference.rmonet import PlainRMONet
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import RecipeError
 from unscene.metrics.ari import AdjustedRandIndex
 from unscene.models.rmonet.model import RMONet

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unscene.data.batches import BatchDataset, StepSampler, ordered_batches, training_batches
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, RecipeError
 
 SCENES = MultiDSprites(MultiDSpritesSettings(count=10, size=16))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from unscene.data import shifts_of
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.evaluation import shifts
 from unscene.evaluation.evaluate import evaluate, measure

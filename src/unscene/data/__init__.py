@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from unscene.registry import registered_class
 
 SOURCES = {
-    "multi_dsprites": "unscene.data.multi_dsprites.dataset:MultiDSprites",
+    "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites",
     "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes",
     "hdf5": "unscene.data.hdf5.dataset:SceneFile",
     "montezuma": "unscene.data.montezuma.dataset:Montezuma",

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import PositiveInt
 
 from unscene.data.image_resize import FitKind, fit_image
-from unscene.data.indices import checked_indices
+from unscene.data.samples import checked_indices
 from unscene.errors import DataError
 from unscene.settings import NonEmptyText, settings_dataclass
 

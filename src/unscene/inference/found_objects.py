@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.image_resize import ResizeGeometry
-from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.samples import boxes_of_labels
 from unscene.scene import Decomposition
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from unscene.data.clevr.random_numba import splitmix64, uniform_draw
-from unscene.data.hashed_random import sample_keys, uniform_draws
-from unscene.data.hashed_random import splitmix64 as of_arrays
+from unscene.data.generated_scenes import sample_keys, uniform_draws
+from unscene.data.generated_scenes import splitmix64 as of_arrays
 
 
 def test_one_number_at_a_time_is_what_all_at_once_are():

@@ -15,7 +15,7 @@ import pytest
 
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.hdf5.writer import write_scenes
-from unscene.data.multi_dsprites.dataset import VERSION, MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import VERSION, MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, ShapeError
 
 COUNT = 30

@@ -8,7 +8,6 @@ import pytest
 from tools.record_montezuma import RamObjects, objects_in_ram
 from unscene.data.generate import generate
 from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
-from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.montezuma.dataset import (
     Montezuma,
     MontezumaSettings,
@@ -19,6 +18,7 @@ from unscene.data.montezuma.dataset import (
     resized_labels,
 )
 from unscene.data.montezuma.labels import OBJECTS, label_frame
+from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError, RecipeError
 
 pytest.importorskip("ale_py")

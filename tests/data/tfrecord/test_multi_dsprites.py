@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.multi_dsprites.dataset import MultiDSprites, MultiDSpritesSettings
+from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
 from unscene.errors import DataError, RunError
 

@@ -27,10 +27,8 @@ from unscene.data.clevr.objects import (
     SIZES,
     UNSEEN_COLOURS,
 )
-from unscene.data.hashed_random import Seed
-from unscene.data.indices import checked_indices
-from unscene.data.label_boxes import boxes_of_labels
-from unscene.data.occluder import CropShare, OccluderShare, centred, occlude
+from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, central_part, occlude
+from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError, RecipeError
 from unscene.settings import distinct_names, settings_dataclass
 
@@ -134,7 +132,7 @@ class ClevrScenes:
                 f"clevr_scenes: {placement.SCENES} attempts did not place up to {settings.max_objects} objects so that "
                 "all are visible. Lower max_objects, or allow other sizes."
             )
-        view = centred(rendering.CROP, settings.crop)
+        view = central_part(rendering.CROP, settings.crop)
         image, labels = rendering.render(scenes, settings.size, settings.size, view)
         occlude(image, labels, settings.seed, indices, settings.occluder, _OCCLUDER)
         radius = np.array([0, *SIZES.values()])[scenes.size]

@@ -30,7 +30,7 @@ from unscene.data.clevr.stage import (
     seen_at,
     through,
 )
-from unscene.data.hashed_random import sample_keys, uniform_draws
+from unscene.data.generated_scenes import sample_keys, uniform_draws
 from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part
 from unscene.ops.threads import on_all_threads

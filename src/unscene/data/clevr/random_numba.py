@@ -1,4 +1,4 @@
-"""The numbers of `hashed_random`, one at a time, compiled by numba. Without numba this module cannot be imported."""
+"""The numbers of `generated_scenes`, one at a time, compiled by numba. Without numba this module cannot be imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNIT = 2.0**-53
 
 @compiled_part
 def splitmix64(state: Any) -> Any:
-    """`hashed_random.splitmix64` of one uint64."""
+    """`generated_scenes.splitmix64` of one uint64."""
     mixed = state + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
@@ -24,11 +24,11 @@ def splitmix64(state: Any) -> Any:
 
 @compiled_part
 def bits_of_draw(key: Any, draw: int) -> Any:
-    """The 64 bits behind a sample's draw; `key` is one of `hashed_random.sample_keys`."""
+    """The 64 bits behind a sample's draw; `key` is one of `generated_scenes.sample_keys`."""
     return splitmix64(key + np.uint64(draw) * _GOLDEN)
 
 
 @compiled_part
 def uniform_draw(key: Any, draw: int) -> Any:
-    """The number that `hashed_random.uniform_draws` has at [sample, draw]."""
+    """The number that `generated_scenes.uniform_draws` has at [sample, draw]."""
     return (bits_of_draw(key, draw) >> np.uint64(11)) * _UNIT

@@ -22,8 +22,7 @@ from pydantic import PositiveInt
 from unscene.data.coco.instances import CocoInstances, read_coco
 from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind, fit_image
-from unscene.data.indices import checked_indices, resolve_range
-from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
 from unscene.errors import DataError
 from unscene.settings import NonEmptyText, settings_dataclass
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.indices import checked_indices, resolve_range
+from unscene.data.samples import checked_indices, resolve_range
 from unscene.errors import DataError
 from unscene.settings import NonEmptyText, settings_dataclass
 

@@ -23,8 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.indices import checked_indices
-from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError
 
 _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 
-from unscene.data.indices import checked_indices
-from unscene.data.label_boxes import boxes_of_labels
 from unscene.data.montezuma.labels import OBJECTS, label_frame
+from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError
 from unscene.settings import settings_dataclass
 

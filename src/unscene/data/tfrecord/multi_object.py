@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unscene.data.label_boxes import boxes_of_labels
+from unscene.data.samples import boxes_of_labels
 from unscene.data.tfrecord.example import Feature, parse_example
 from unscene.data.tfrecord.records import read_records
 from unscene.errors import DataError

@@ -1,4 +1,4 @@
-"""multi_dsprites: any sample alone, the ranges of the paper, and labels, boxes and colours that agree."""
+"""multi_dsprites: any sample alone, the ranges of the paper, labels that agree, and shapes against scikit-image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.draw import polygon
 
-from unscene.data.multi_dsprites.dataset import SHIFTS, MultiDSprites, MultiDSpritesSettings
-from unscene.data.multi_dsprites.sprites import ALL_SHAPES, SHAPES, covered_windows
+from unscene.data.multi_dsprites import (
+    ALL_SHAPES,
+    SHAPES,
+    SHIFTS,
+    MultiDSprites,
+    MultiDSpritesSettings,
+    covered_windows,
+)
 from unscene.errors import DataError, RecipeError, ShapeError
 
 COUNT = 3000
@@ -65,7 +72,7 @@ def test_two_seeds_draw_unrelated_scenes(scenes):
 
 
 @pytest.mark.parametrize(("fewest", "most"), [(2, 5), (1, 4), (0, 1), (3, 3), (7, 12)])
-def test_each_number_of_objects_is_as_frequent_as_the_others(fewest, most):
+def test_numbers_of_objects_are_equally_frequent(fewest, most):
     drawn = MultiDSprites(MultiDSpritesSettings(count=1000, min_objects=fewest, max_objects=most)).batch(range(1000))
     numbers, counts = np.unique((drawn["shape"] > 0).sum(axis=1), return_counts=True)
     assert numbers.tolist() == list(range(fewest, most + 1))
@@ -139,13 +146,13 @@ def test_hidden_sprites_have_neither_label_nor_box(scenes):
     assert (scenes["boxes"][seen][:, 2:] > scenes["boxes"][seen][:, :2]).all()
 
 
-def test_as_many_sprites_are_hidden_as_measured(scenes):
+def test_share_of_hidden_sprites_is_the_measured_one(scenes):
     visibility = scenes["visibility"][scenes["shape"] > 0]
     assert (visibility == 0).mean() == pytest.approx(0.006, abs=0.003)  # .6 % are hidden,
     assert (visibility < 0.25).mean() == pytest.approx(0.049, abs=0.008)  # 4.9 % show less than a quarter
 
 
-def test_each_label_has_the_colour_of_its_sprite(scenes):
+def test_labels_have_the_colour_of_their_sprite(scenes):
     for image, mask, colours in zip(scenes["image"][:300], scenes["labels"], scenes["color"], strict=False):
         palette = np.concatenate([image[:1, 0], np.rint(colours * 255)])  # no sprite reaches the image's corner
         assert np.array_equal(palette[mask], image)
@@ -187,7 +194,7 @@ def test_the_sprites_grow_with_the_image():
     assert np.abs(2 * small["boxes"] - large["boxes"])[both].max() <= 8
 
 
-def test_shapes_and_scales_are_those_asked_for():
+def test_settings_choose_shapes_and_scales():
     wanted = MultiDSpritesSettings(count=60, shapes=("heart", "square"), min_scale=0.8, max_scale=0.8)
     drawn = MultiDSprites(wanted).batch(range(60))
     present = drawn["shape"] > 0
@@ -195,7 +202,7 @@ def test_shapes_and_scales_are_those_asked_for():
     assert drawn["scale"][present] == pytest.approx(0.8)
 
 
-def test_sprites_are_turned_as_far_as_is_asked_for(scenes):
+def test_max_orientation_limits_the_angles(scenes):
     upright = MultiDSprites(MultiDSpritesSettings(count=40, max_orientation=0, shapes=("square",))).batch(range(40))
     assert not upright["orientation"].any()
     alone = upright["visibility"] == 1
@@ -208,7 +215,7 @@ def test_sprites_are_turned_as_far_as_is_asked_for(scenes):
     assert scenes["orientation"].max() == pytest.approx(2 * np.pi, rel=0.01)
 
 
-def test_triangles_are_drawn_when_they_are_asked_for(scenes):
+def test_settings_choose_triangles(scenes):
     assert SHAPES == MultiDSpritesSettings().shapes == ("square", "ellipse", "heart")
     drawn = MultiDSprites(MultiDSpritesSettings(count=40, shapes=("triangle",))).batch(range(40))
     present = drawn["shape"] > 0
@@ -219,7 +226,7 @@ def test_triangles_are_drawn_when_they_are_asked_for(scenes):
 
 
 @pytest.mark.parametrize("background", ["grey", "colour"])
-def test_grey_sprites_are_told_from_the_ground_by_brightness(background, scenes):
+def test_grey_sprites_differ_from_the_ground_in_brightness(background, scenes):
     settings = MultiDSpritesSettings(count=400, colours="grey", background=background)
     drawn = MultiDSprites(settings).batch(range(400))
     assert np.array_equal(drawn["labels"], scenes["labels"][:400])
@@ -232,7 +239,7 @@ def test_grey_sprites_are_told_from_the_ground_by_brightness(background, scenes)
     assert values.mean() == pytest.approx(127.5, abs=8)
 
 
-def test_a_crop_is_the_middle_of_a_larger_image_drawn_anew():
+def test_cropped_scene_is_the_middle_of_a_larger_image():
     whole = MultiDSprites(MultiDSpritesSettings(count=80, size=128)).batch(range(80))
     cropped = MultiDSprites(MultiDSpritesSettings(count=80, crop=0.5)).batch(range(80))
     assert np.array_equal(cropped["labels"], whole["labels"][:, 32:96, 32:96])
@@ -259,7 +266,7 @@ def test_visibility_counts_what_the_crop_cuts_off():
     assert kept.max() == 1
 
 
-def test_an_occluder_hides_and_changes_nothing_else(scenes):
+def test_occluder_hides_pixels_and_changes_nothing_else(scenes):
     drawn = MultiDSprites(MultiDSpritesSettings(count=COUNT, occluder=0.4)).batch(range(150))
     for name in ("shape", "scale", "orientation", "x", "y", "color"):
         assert np.array_equal(drawn[name], scenes[name][:150])
@@ -344,6 +351,131 @@ def test_indices_are_one_row_of_whole_numbers(indices):
         ({"shapes": ("heart", "heart")}, r"each once, not \[heart, heart\]"),
     ],
 )
-def test_impossible_settings_are_refused_with_a_cure(wrong, message):
+def test_impossible_settings_are_refused_with_a_hint(wrong, message):
     with pytest.raises(RecipeError, match=message):
         MultiDSpritesSettings(**wrong)
+
+
+T = np.linspace(0, 2 * np.pi, 500, endpoint=False)
+
+
+def outline(shape: str) -> tuple[np.ndarray, np.ndarray]:
+    """Right and down of the fitted curve, at scale 1, in pixels of an image of 64."""
+    if shape == "square":
+        return np.array([-9.6, 9.6, 9.6, -9.6]), np.array([-9.6, -9.6, 9.6, 9.6])
+    if shape == "ellipse":
+        return 12.8 * np.cos(T), 7.2 * np.sin(T)
+    if shape == "triangle":
+        corners = np.deg2rad([-90, 30, 150])
+        return 13.5 * np.cos(corners), 13.5 * np.sin(corners)
+    x = 16 * np.sin(T) ** 3
+    y = 13 * np.cos(T) - 5 * np.cos(2 * T) - 2 * np.cos(3 * T) - np.cos(4 * T)
+    down = -(y - (y.min() + y.max()) / 2) * 1.075
+    return x * 9.6 / 16, down * 9.6 / 16
+
+
+def rasterised(shape: str, scale: float, orientation: float, x: float, y: float, size: int) -> np.ndarray:
+    right, down = (size / 64 * scale * coordinate for coordinate in outline(shape))
+    column = size * (0.25 + 0.5 * x) + right * np.cos(orientation) - down * np.sin(orientation)
+    row = size * (0.25 + 0.5 * y) + right * np.sin(orientation) + down * np.cos(orientation)
+    image = np.zeros((size, size), bool)
+    image[polygon(row - 0.5, column - 0.5, image.shape)] = True  # scikit-image's pixel middles are whole numbers
+    return image
+
+
+def painted(sprites: dict[str, np.ndarray], size: int) -> np.ndarray:
+    covered, corner = covered_windows(sprites, size)  # of whole images, in which every window lies
+    images = np.zeros((len(covered), size, size), bool)
+    side = covered.shape[1]
+    for image, window, (x, y) in zip(images, covered, corner, strict=True):
+        image[y : y + side, x : x + side] = window
+    return images
+
+
+def random_sprites(shape: str, count: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {
+        "shape": np.full(count, ALL_SHAPES.index(shape) + 1, np.uint8),
+        "scale": generator.uniform(0.5, 1, count).astype(np.float32),
+        "orientation": generator.uniform(0, 2 * np.pi, count).astype(np.float32),
+        "x": generator.uniform(0, 1, count).astype(np.float32),
+        "y": generator.uniform(0, 1, count).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("shape", ALL_SHAPES)
+@pytest.mark.parametrize(("size", "worst"), [(64, 0.97), (256, 0.995)])
+def test_a_sprite_covers_its_polygon(shape, size, worst):
+    sprites = random_sprites(shape, 30)
+    factors = zip(*(sprites[key] for key in ("scale", "orientation", "x", "y")), strict=True)
+    expected = np.stack([rasterised(shape, *values, size) for values in factors])
+    found = painted(sprites, size)
+    both, either = (found & expected).sum(axis=(1, 2)), (found | expected).sum(axis=(1, 2))
+    assert (both / either).min() >= worst
+
+
+def upright(shape: str, orientation: float = 0.0) -> np.ndarray:
+    one = {"shape": np.array([ALL_SHAPES.index(shape) + 1]), "orientation": np.array([orientation], np.float32)}
+    middle = {"scale": np.ones(1, np.float32), "x": np.full(1, 0.5, np.float32), "y": np.full(1, 0.5, np.float32)}
+    return painted(one | middle, 64)[0]
+
+
+def test_a_square_by_hand():
+    rows, columns = np.nonzero(upright("square"))  # 32 - 9.6 = 22.4 .. 41.6: middles 22.5 .. 41.5
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (22, 41, 22, 41)
+    assert len(rows) == 400
+
+
+def test_an_ellipse_lies_and_a_quarter_turn_makes_it_stand():
+    lying = upright("ellipse")
+    assert lying.any(axis=0).sum() == 26  # middles within 12.8 of 32
+    assert lying.any(axis=1).sum() == 14  # within 7.2
+    assert np.array_equal(upright("ellipse", np.pi / 2), lying.T)
+
+
+def test_a_heart_points_down_and_a_positive_angle_turns_it_clockwise():
+    heart = upright("heart")
+    widths = heart.sum(axis=1)[heart.any(axis=1)]
+    assert widths[: len(widths) // 2].sum() > 1.5 * widths[len(widths) // 2 :].sum()  # more above than below
+    assert np.array_equal(heart, heart[:, ::-1])
+    turned = upright("heart", np.pi / 2)  # its point, at the bottom, goes to the left
+    assert turned[:, :32].sum() < turned[:, 32:].sum()
+
+
+def test_a_triangle_stands_on_a_side_and_a_third_of_a_turn_leaves_it_as_it_is():
+    rows, columns = np.nonzero(triangle := upright("triangle"))
+    assert (rows.min(), rows.max()) == (19, 38)  # 32 - 13.5 = 18.5, where it is a point, to 32 + 6.75
+    assert (columns.min(), columns.max()) == (20, 43)  # 13.5 cos 30 = 11.69 at the base, 11.55 in row 38: from 20.5
+    assert np.array_equal(triangle, triangle[:, ::-1])
+    assert triangle.sum() == pytest.approx(3 * np.sqrt(3) / 4 * 13.5**2, rel=0.04)
+    turned = upright("triangle", 2 * np.pi / 3)
+    assert (turned & triangle).sum() / (turned | triangle).sum() > 0.97
+
+
+@pytest.mark.parametrize("shape", ALL_SHAPES)
+def test_a_crop_is_the_middle_of_a_larger_image(shape):
+    sprites = random_sprites(shape, 50)
+    whole, corner = covered_windows(sprites, 128)
+    cropped, corner_in_crop = covered_windows(sprites, 64, crop=0.5)
+    assert np.array_equal(cropped, whole)
+    assert np.array_equal(corner_in_crop, corner - 32)
+    assert corner_in_crop.min() < 0
+
+
+@pytest.mark.parametrize("size", [16, 17, 31, 64, 100, 333])
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_no_window_leaves_the_image(size, place):
+    one = np.ones(1, np.float32)
+    covered, corner = covered_windows(
+        {"shape": one, "scale": one, "orientation": one * np.pi / 4, "x": one * place, "y": one * place}, size
+    )
+    assert corner.min() >= 0
+    assert corner.max() + covered.shape[1] <= size
+    assert covered.any(axis=(1, 2)).all()
+
+
+def test_no_sprite_is_no_window():
+    none = {key: np.zeros(0, np.float32) for key in ("shape", "scale", "orientation", "x", "y")}
+    covered, corner = covered_windows(none, 64)
+    assert covered.shape == (0, 29, 29)
+    assert corner.shape == (0, 2)

@@ -1,0 +1,91 @@
+"""What every data source shares: checked indices, ranges of a data set, and boxes of label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.errors import DataError, ShapeError, check_shape
+
+_LABELS_A_PASS = 8  # one bit of a byte a label
+
+
+def checked_indices(indices: Sequence[int] | NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """Return the indices [B] of a batch as int64, in 0 .. `count` - 1; any order, duplicates and an empty row are fine.
+
+    Raises:
+        ShapeError: `indices` is not one row of whole numbers.
+        DataError: an index is outside the data set.
+    """
+    found = np.asarray(indices)
+    check_shape(found, "B", "indices")
+    if found.size and found.dtype.kind not in "iu":
+        raise ShapeError(f"indices must be whole numbers, but are {found.dtype}.")
+    outside = found[(found < 0) | (found >= count)]
+    if outside.size:
+        raise DataError(f"sample {outside[0]} was asked for, but there are {count}: give indices 0 to {count - 1}.")
+    return found.astype(np.int64)
+
+
+def resolve_range(first: int, count: int, size: int, data: str) -> range:
+    """Return the indices that the settings `first` and `count` name in a data set of `size` samples.
+
+    Args:
+        first: index of the first; below 0 it counts from the end.
+        count: number of samples; 0 takes all from `first` on, below 0 all but so many at the end.
+        size: number of samples that exist.
+        data: the data set and what it has, for the message: "FILE has 30 scenes".
+
+    Raises:
+        DataError: the data set has too few.
+    """
+    start = first + (size if first < 0 else 0)
+    length = count + (size - start if count <= 0 else 0)
+    if not 0 <= start < start + length <= size:
+        raise DataError(
+            f"{data}, too few for first {first:,} and count {count:,}: lower data.count, validation.count and "
+            "test.count, or give more data."
+        )
+    return range(start, start + length)
+
+
+def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
+    """Return the tightest boxes around the pixels of every label, for a batch of label maps.
+
+    A label becomes one bit of a byte: one OR along the columns and one along the rows find the rows and columns of
+    eight labels at once.
+
+    Args:
+        labels: [B, H, W] uint8, 0 is the background.
+        num_objects: M; label `m + 1` goes to row `m`, labels above M are left out.
+
+    Returns:
+        [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive; a zero row for a label without a pixel.
+
+    Raises:
+        ShapeError: `labels` has not three axes, or is not uint8.
+    """
+    batch = check_shape(labels, "B H W", "labels")["B"]
+    if labels.dtype != np.uint8:
+        raise ShapeError(f"labels must be uint8, but are {labels.dtype}. Convert them with labels.astype(np.uint8).")
+    boxes = np.zeros((batch, num_objects, 4), np.float32)
+    for first in range(0, num_objects, _LABELS_A_PASS):
+        rows = boxes[:, first : first + _LABELS_A_PASS]
+        bit_of_label = np.zeros(256, np.uint8)  # labels first + 1 .. first + 8 have a bit, all others none
+        chosen = range(first + 1, min(first + 1 + _LABELS_A_PASS, 256))
+        bit_of_label[chosen] = [1 << position for position in range(len(chosen))]
+        bits = bit_of_label[labels]  # [B, H, W]
+        x1, x2, seen = _extent(np.bitwise_or.reduce(bits, axis=1), rows.shape[1])
+        y1, y2, _ = _extent(np.bitwise_or.reduce(bits, axis=2), rows.shape[1])
+        rows[seen] = np.stack([x1, y1, x2, y2], axis=-1)[seen]
+    return boxes
+
+
+def _extent(bits: NDArray[np.uint8], labels: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """[B, L] first position, one past the last position, and whether there is any, from bits along one axis [B, P]."""
+    occurs = ((bits[:, None, :] >> np.arange(labels, dtype=np.uint8)[:, None]) & 1).astype(np.bool_)  # [B, L, P]
+    start = occurs.argmax(axis=2)
+    end = occurs.shape[2] - occurs[:, :, ::-1].argmax(axis=2)
+    return start, end, np.asarray(occurs.any(axis=2))

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from unscene.evaluation.example_scenes import read_scenes
-from unscene.metrics.ari import AdjustedRandIndex
+from unscene.metrics.ari import ari_fg
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
 from unscene.models.explicit_localization.reconstruction_quality import best_region
 from unscene.recipes import load_recipe
@@ -42,7 +42,7 @@ def foreground_ari(scene: Scene, settings: LocationSettings, num_slots: int) -> 
         masks.append(remaining * mask)
         remaining = remaining * (1 - mask)
     shares = torch.stack([1 - sum(masks), *masks], dim=1).clamp_min(1e-6)
-    metric = AdjustedRandIndex()
+    metric = ari_fg()
     metric.update(scene, Decomposition(shares.log(), torch.zeros_like(shares).expand(-1, -1, 3, -1, -1), 0))
     return float(metric.compute()["ari_fg"] or 0.0)
 

@@ -19,7 +19,7 @@ from benchmarks.reference.pseudo_boxes import multi_otsu_016, plain_pseudo_boxes
 from benchmarks.reference.rmonet import PlainRMONet
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import RecipeError
-from unscene.metrics.ari import AdjustedRandIndex
+from unscene.metrics.ari import ari_fg
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
 from unscene.recipes import load_recipe
@@ -191,7 +191,7 @@ def test_foreground_ari_is_that_of_scikit_learn():
     log_masks = torch.from_numpy(random.normal(size=(64, 6, 1, 64, 64)).astype(np.float32))
     log_masks += 2 * torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 6).permute(0, 3, 1, 2).unsqueeze(2)
     made = Decomposition(log_masks.log_softmax(dim=1), torch.zeros(64, 6, 3, 64, 64), background=-1)
-    metric = AdjustedRandIndex()
+    metric = ari_fg()
     metric.update(Scene(torch.zeros(64, 3, 64, 64), torch.from_numpy(labels)), made)
     expected = plain_foreground_ari(labels, made.labels().numpy())
     assert metric.per_image()[3] is expected[3] is None

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score
 
 from unscene.errors import DataError, ShapeError, TrainingError
-from unscene.metrics.ami import AdjustedMutualInformation
+from unscene.metrics.ami import ami_fg
 from unscene.scene import Decomposition, Scene
 
 
@@ -22,7 +22,7 @@ def of(labels, slots, background=0, num_slots=4):
 
 
 def scores(labels, slots, **more):
-    metric = AdjustedMutualInformation()
+    metric = ami_fg()
     metric.update(*of(labels, slots, **more))
     return metric.compute()
 
@@ -55,7 +55,7 @@ def test_it_is_scikit_learns_of_the_objects_pixels():
 
 
 def test_an_image_without_objects_and_one_without_labels_do_not_count():
-    metric = AdjustedMutualInformation()
+    metric = ami_fg()
     metric.update(*of([[[0, 0]], [[1, 2]]], [[[1, 2]], [[1, 2]]]))
     scene, decomposition = of([[[0, 0]]], [[[1, 2]]])
     metric.update(Scene(scene.images), decomposition)
@@ -64,7 +64,7 @@ def test_an_image_without_objects_and_one_without_labels_do_not_count():
 
 
 def test_merged_metrics_are_one():
-    both, one, other = (AdjustedMutualInformation() for _ in range(3))
+    both, one, other = (ami_fg() for _ in range(3))
     first, second = of([[[1, 2, 2, 1]]], [[[1, 2, 1, 1]]]), of([[[1, 1, 2, 2]]], [[[1, 1, 3, 3]]])
     for batch in (first, second):
         both.update(*batch)
@@ -78,8 +78,8 @@ def test_what_is_broken_is_refused():
     scene, decomposition = of([[[1, 2]]], [[[1, 2]]])
     broken = Decomposition(decomposition.log_masks * torch.nan, decomposition.components)
     with pytest.raises(TrainingError, match="NaN"):
-        AdjustedMutualInformation().update(scene, broken)
+        ami_fg().update(scene, broken)
     with pytest.raises(DataError, match="integers"):
-        AdjustedMutualInformation().update(Scene(scene.images, scene.labels.float()), decomposition)
+        ami_fg().update(Scene(scene.images, scene.labels.float()), decomposition)
     with pytest.raises(ShapeError, match="labels"):
-        AdjustedMutualInformation().update(Scene(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long()), decomposition)
+        ami_fg().update(Scene(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long()), decomposition)

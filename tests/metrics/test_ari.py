@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from unscene.errors import RecipeError, ShapeError, TrainingError
-from unscene.metrics.ari import AdjustedRandIndex, adjusted_rand_index, deepmind_formula_is_nan
+from unscene.metrics import new_metric
+from unscene.metrics.ari import adjusted_rand_index, ari, ari_fg, ari_fg_objects, deepmind_formula_is_nan
 from unscene.metrics.contingency import contingency_table
 from unscene.scene import Decomposition, Scene
 
@@ -73,7 +74,7 @@ def test_table_must_have_three_axes():
 @given(label_maps())
 def test_foreground_agrees_with_scikit_learn_on_the_pixels_of_objects(hard_decomposition, maps):
     true, predicted = maps
-    metric = AdjustedRandIndex("ari_fg")
+    metric = ari_fg()
     metric.update(scene(torch.from_numpy(true)), hard_decomposition(torch.from_numpy(predicted), 7, 2))
     expected = [
         adjusted_rand_score(a[a > 0], b[a > 0]) if a.any() else None for a, b in zip(true, predicted, strict=True)
@@ -88,7 +89,7 @@ def test_foreground_agrees_with_scikit_learn_on_the_pixels_of_objects(hard_decom
 @given(label_maps())
 def test_all_pixels_agree_with_scikit_learn(hard_decomposition, maps):
     true, predicted = maps
-    metric = AdjustedRandIndex("ari")
+    metric = ari()
     metric.update(scene(torch.from_numpy(true)), hard_decomposition(torch.from_numpy(predicted), 7, -1))
     expected = [adjusted_rand_score(a.ravel(), b.ravel()) for a, b in zip(true, predicted, strict=True)]
     assert metric.compute() == {"ari": pytest.approx(np.mean(expected), abs=1e-9)}
@@ -120,7 +121,7 @@ def test_counts_of_images(hard_decomposition):
     """One object in one slot (1, NaN for DeepMind), split (0), two objects found (1), no object (not counted, NaN)."""
     labels = torch.tensor([[[0, 1, 1, 1]], [[0, 1, 1, 1]], [[1, 1, 2, 2]], [[0, 0, 0, 0]]])
     slots = torch.tensor([[[2, 0, 0, 0]], [[2, 0, 0, 1]], [[0, 0, 2, 2]], [[0, 1, 2, 2]]])
-    metric = AdjustedRandIndex()
+    metric = ari_fg()
     metric.update(scene(labels), hard_decomposition(slots, 3, -1))
     assert metric.per_image() == [1, 0, 1, None]
     result = metric.compute()
@@ -131,7 +132,7 @@ def test_counts_of_images(hard_decomposition):
 
 def test_images_of_background_alone(hard_decomposition):
     labels = torch.zeros(2, 2, 2, dtype=torch.int64)
-    foreground, everything = AdjustedRandIndex("ari_fg"), AdjustedRandIndex("ari")
+    foreground, everything = ari_fg(), ari()
     for metric in (foreground, everything):
         metric.update(scene(labels), hard_decomposition(torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 1]]]), 2, 0))
     assert foreground.compute() == {
@@ -147,7 +148,7 @@ def both_means(labels: torch.Tensor, decomposition: Decomposition) -> list[float
     """`ari_fg` and `ari_fg_objects`."""
     means = []
     for variant in ("ari_fg", "ari_fg_objects"):
-        metric = AdjustedRandIndex(variant)
+        metric = new_metric(variant)
         metric.update(scene(labels), decomposition)
         means.append(metric.compute()[variant])
     return means
@@ -172,7 +173,7 @@ def test_without_a_background_slot_both_are_the_same(hard_decomposition):
 def test_a_single_slot_that_is_the_background_leaves_no_slot_for_objects(hard_decomposition):
     decomposition = hard_decomposition(torch.zeros(1, 1, 2), 1, 0)
     assert both_means(torch.tensor([[[0, 1]]]), decomposition) == [1, None]
-    metric = AdjustedRandIndex("ari_fg_objects")
+    metric = ari_fg_objects()
     metric.update(scene(torch.tensor([[[0, 1]]])), decomposition)
     assert metric.per_image() == [None]
 
@@ -181,12 +182,12 @@ def test_broken_masks_are_refused_by_every_variant(hard_decomposition):
     broken = Decomposition(torch.full((1, 2, 1, 1, 2), float("nan")), torch.zeros(1, 2, 3, 1, 2), 0)
     for variant in ("ari_fg", "ari_fg_objects", "ari"):
         with pytest.raises(TrainingError, match="NaN"):
-            AdjustedRandIndex(variant).update(scene(torch.tensor([[[0, 1]]])), broken)
+            new_metric(variant).update(scene(torch.tensor([[[0, 1]]])), broken)
 
 
 def test_unlabelled_images_keep_their_place(hard_decomposition):
     decomposition = hard_decomposition(torch.zeros(2, 1, 2), 2, -1)
-    metric = AdjustedRandIndex()
+    metric = ari_fg()
     metric.update(Scene(torch.zeros(2, 3, 1, 2)), decomposition)
     metric.update(scene(torch.ones(2, 1, 2, dtype=torch.int64)), decomposition)
     assert metric.per_image() == [None, None, 1, 1]
@@ -195,4 +196,4 @@ def test_unlabelled_images_keep_their_place(hard_decomposition):
 
 def test_variants_do_not_merge():
     with pytest.raises(RecipeError, match="cannot be merged"):
-        AdjustedRandIndex("ari_fg").merge(AdjustedRandIndex("ari"))
+        ari_fg().merge(ari())

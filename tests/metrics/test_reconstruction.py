@@ -5,7 +5,7 @@ import torch
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
 from unscene.errors import ShapeError, TrainingError
-from unscene.metrics.reconstruction import ReconstructionError
+from unscene.metrics.reconstruction import reconstruction
 from unscene.scene import Decomposition, Scene
 
 
@@ -20,7 +20,7 @@ def test_by_hand():
     """Two slots share each pixel equally: .4 and .8 mix to .6, against .5 and .6."""
     images = torch.tensor([0.5, 0.6]).view(2, 1, 1, 1).expand(2, 3, 2, 2)
     components = torch.tensor([0.4, 0.8]).view(1, 2, 1, 1, 1).expand(2, 2, 3, 2, 2)
-    metric = ReconstructionError()
+    metric = reconstruction()
     metric.update(Scene(images), Decomposition(torch.full((2, 2, 1, 2, 2), 0.5).log(), components))
     assert metric.per_image() == pytest.approx([20, 100], abs=1e-4)
     assert metric.compute() == {
@@ -31,7 +31,7 @@ def test_by_hand():
 
 def test_agrees_with_scikit_image():
     scene, decomposition = random_batch(3)
-    metric = ReconstructionError()
+    metric = reconstruction()
     metric.update(scene, decomposition)
     pairs = list(zip(scene.images.double().numpy(), decomposition.reconstruction().double().numpy(), strict=True))
     psnr = [peak_signal_noise_ratio(image, mixed, data_range=1) for image, mixed in pairs]
@@ -44,7 +44,7 @@ def test_agrees_with_scikit_image():
 def test_bfloat16_answers_are_mixed_in_float32():
     scene, decomposition = random_batch(2)
     half = decomposition.map(lambda tensor: tensor.bfloat16())
-    rounded, exact = ReconstructionError(), ReconstructionError()
+    rounded, exact = reconstruction(), reconstruction()
     rounded.update(scene, half)
     exact.update(scene, half.map(lambda tensor: tensor.float()))
     assert rounded.compute() == exact.compute()
@@ -53,7 +53,7 @@ def test_bfloat16_answers_are_mixed_in_float32():
 def test_a_broken_reconstruction_is_refused():
     components = torch.zeros(2, 1, 3, 2, 2)
     components[1, 0, 0, 0, 0] = float("nan")
-    metric = ReconstructionError()
+    metric = reconstruction()
     with pytest.raises(TrainingError, match="1 of 2 images are not finite"):
         metric.update(Scene(torch.zeros(2, 3, 2, 2)), Decomposition(torch.zeros(2, 1, 1, 2, 2), components))
     assert metric.per_image() == []
@@ -61,4 +61,4 @@ def test_a_broken_reconstruction_is_refused():
 
 def test_another_number_of_images_is_refused():
     with pytest.raises(ShapeError, match="images"):
-        ReconstructionError().update(random_batch(1)[0], random_batch(2)[1])
+        reconstruction().update(random_batch(1)[0], random_batch(2)[1])

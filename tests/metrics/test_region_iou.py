@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
+from unscene.metrics import MeanOverImages
 from unscene.metrics.contingency import contingency_table
-from unscene.metrics.region_iou import MaskIoU, PolarityIoU, intersection_over_union, matched_iou
+from unscene.metrics.region_iou import MaskIoU, intersection_over_union, iou_polarity, matched_iou
 from unscene.scene import Scene
 
 
@@ -84,8 +85,8 @@ def test_a_single_slot_that_is_the_background(hard_decomposition):
     assert measured([[[0, 1]]], [[[0, 0]]], 1, 0, hard_decomposition).per_image() == [0]
 
 
-def polarity(labels, slots, num_slots, background, make) -> PolarityIoU:
-    labels, metric = torch.tensor(labels), PolarityIoU()
+def polarity(labels, slots, num_slots, background, make) -> MeanOverImages:
+    labels, metric = torch.tensor(labels), iou_polarity()
     decomposition = make(torch.tensor(slots), num_slots, background)
     metric.update(Scene(torch.zeros(len(labels), 3, *labels.shape[1:]), labels), decomposition)
     return metric

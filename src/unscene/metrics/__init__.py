@@ -1,26 +1,30 @@
-"""What a metric is, and the list of all there are.
+"""What a metric is, and the list of all metrics.
 
-A metric sees batch after batch (`update`), then says its numbers (`compute`). It is its own state: plain lists that
-pickle, so several processes send their metrics to one another (`torch.distributed.all_gather_object`) and `merge` them
-in the order of the ranks. Where the scene or the decomposition lacks a field that a metric needs, the metric is not
-applicable and answers None: never NaN, never -1.
+A metric receives batch after batch (`update`) and returns its numbers (`compute`). Its state is lists that pickle, so
+several processes send their metrics to one another (`torch.distributed.all_gather_object`) and `merge` them in the
+order of the ranks. Where the scene or the decomposition lacks a field that a metric needs, the metric is not applicable
+and returns None: never NaN, never -1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from math import fsum
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
+from unscene.errors import RecipeError
 from unscene.registry import registered_class
 from unscene.scene import Decomposition, Scene
+
+ImageValues: TypeAlias = "dict[str, list[float | None]]"  # by the number's name, one value an image
 
 
 class Metric(Protocol):
     """One metric."""
 
     def update(self, scene: Scene, decomposition: Decomposition) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Raises:
             ShapeError: the scene and the decomposition are not of the same images.
@@ -28,36 +32,82 @@ class Metric(Protocol):
         """
 
     def compute(self) -> dict[str, float | int | None]:
-        """The numbers by name, over all that was taken in; None where nothing was applicable."""
+        """The numbers by name, over all batches; None where nothing was applicable."""
 
     def per_image(self) -> list[float | None]:
-        """One value for every image taken in, in order; higher is better, None where it is not counted."""
+        """One value for every image, in order; higher is better, None where the image is not counted."""
 
     def merge(self, other: Self) -> None:
-        """Take in all that another one, of the same settings, has taken in."""
+        """Add all batches of another metric of the same kind."""
+
+
+@dataclass
+class MeanOverImages:
+    """A metric whose numbers are means over images, of values that each depend on one image alone.
+
+    Attributes:
+        measure: a function of a module (so that it pickles): the values of a batch; None where it is not applicable.
+            A value is None where its image is not counted.
+        names: of the numbers; the first one is the value of `per_image`.
+        totals: the numbers that are sums over images instead.
+    """
+
+    measure: Callable[[Scene, Decomposition], ImageValues | None]
+    names: tuple[str, ...]
+    totals: tuple[str, ...] = ()
+    values: ImageValues = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values = {name: [] for name in self.names}
+
+    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+        measured = self.measure(scene, decomposition)
+        for name, values in self.values.items():
+            values += [None] * len(scene) if measured is None else measured[name]
+
+    def compute(self) -> dict[str, float | int | None]:
+        return {
+            name: total_of_counted(values) if name in self.totals else mean_of_counted(values)
+            for name, values in self.values.items()
+        }
+
+    def per_image(self) -> list[float | None]:
+        return list(self.values[self.names[0]])
+
+    def merge(self, other: MeanOverImages) -> None:
+        if other.names != self.names:
+            raise RecipeError(f"{other.names[0]} cannot be merged with {self.names[0]}. Merge metrics of one kind.")
+        for name, values in self.values.items():
+            values += other.values[name]
 
 
 def mean_of_counted(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are not None, or None without any; exact, so the order of merging is of no matter."""
+    """The mean of the values that are not None, or None without any; exact, so the order of merging does not matter."""
     counted = [value for value in values if value is not None]
     return fsum(counted) / len(counted) if counted else None
 
 
-METRICS = {  # their modules are imported when a metric is asked for: pycocotools and SciPy take long
+def total_of_counted(values: Iterable[float | None]) -> float | None:
+    """The sum of the values that are not None, or None without any."""
+    counted = [value for value in values if value is not None]
+    return sum(counted) if counted else None
+
+
+METRICS = {  # a module is imported when its metric is asked for: pycocotools and SciPy load slowly
     "ari_fg": "unscene.metrics.ari:ari_fg",
     "ari_fg_objects": "unscene.metrics.ari:ari_fg_objects",
     "ari": "unscene.metrics.ari:ari",
-    "ami_fg": "unscene.metrics.ami:AdjustedMutualInformation",
+    "ami_fg": "unscene.metrics.ami:ami_fg",
     "box_ap": "unscene.metrics.box_ap:BoxAveragePrecision",
     "mask_iou": "unscene.metrics.region_iou:MaskIoU",
-    "iou_polarity": "unscene.metrics.region_iou:PolarityIoU",
+    "iou_polarity": "unscene.metrics.region_iou:iou_polarity",
     "object_locations": "unscene.metrics.object_locations:ObjectLocations",
-    "reconstruction": "unscene.metrics.reconstruction:ReconstructionError",
+    "reconstruction": "unscene.metrics.reconstruction:reconstruction",
 }
 
 
 def new_metric(name: str) -> Metric:
-    """Return a registered metric that has seen nothing.
+    """Return a registered metric without any batch.
 
     Raises:
         RecipeError: no metric of this name.
@@ -67,5 +117,5 @@ def new_metric(name: str) -> Metric:
 
 
 def default_metrics() -> list[Metric]:
-    """New metrics for an evaluation: one of each in `METRICS`, in its order."""
+    """New metrics for an evaluation: all of `METRICS`, in its order."""
     return [new_metric(name) for name in METRICS]

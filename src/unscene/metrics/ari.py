@@ -6,15 +6,13 @@ pixels of true objects alone, so what a model does to the background's pixels is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from unscene.errors import RecipeError, check_shape
-from unscene.metrics import mean_of_counted
+from unscene.errors import check_shape
+from unscene.metrics import ImageValues, MeanOverImages
 from unscene.metrics.contingency import check_masks, contingency_table, decomposition_table
 from unscene.scene import Decomposition, Scene
 
@@ -25,17 +23,14 @@ def adjusted_rand_index(table: Tensor) -> Tensor:
     ARI = 2 (tp tn - fn fp) / ((tp + fn)(fn + tn) + (tp + fp)(fp + tn)),  over ordered pairs of pixels: tp are together
     in both, fn together in the truth alone, fp in the prediction alone, tn in neither.
 
-    Two partitions that agree wholly are 1: one object in one slot, each pixel by itself in both, no pixel at all. One
-    object, split, is 0. Below 0 is worse than chance.
+    Two partitions that agree wholly have 1: one object in one slot, each pixel by itself in both, no pixel at all. One
+    object that is split has 0. Below 0 is worse than chance.
 
     Args:
         table: [B, R, C] pixel counts n_ij.
 
     Returns:
         [B] float64, at most 1, never NaN.
-
-    Raises:
-        ShapeError: not three axes.
     """
     check_shape(table, "B R C", "table")
     cells = table.double()  # exact up to 2^53 pairs, where int64 would overflow in tp * tn from 240 x 320 pixels on
@@ -52,18 +47,12 @@ def adjusted_rand_index(table: Tensor) -> Tensor:
 
 
 def deepmind_formula_is_nan(table: Tensor) -> Tensor:
-    """Whether (index - expected) / (maximum - expected), the field's formula for the same index, is 0 / 0.
+    """[B] whether (index - expected) / (maximum - expected), the field's formula for the same index, is 0 / 0.
 
-    It is for one object in one slot, for objects of one pixel each in slots of their own, and with no or one pixel.
-    DeepMind's `segmentation_metrics.py` mends the first, but only if one slot also wins the whole background.
-
-    Args:
-        table: [B, R, C] pixel counts.
-
-    Returns:
-        [B] bool.
+    This happens for one object in one slot, for objects of one pixel in slots of their own, and with no or one pixel.
+    DeepMind's `segmentation_metrics.py` handles the first case, but only if one slot also wins all of the background.
+    The table has [B, R, C] pixel counts.
     """
-    check_shape(table, "B R C", "table")
     true, predicted, pixels = table.sum(dim=2), table.sum(dim=1), table.sum(dim=(1, 2))
     true_pairs = (true * (true - 1)).sum(dim=1)
     predicted_pairs = (predicted * (predicted - 1)).sum(dim=1)
@@ -71,72 +60,32 @@ def deepmind_formula_is_nan(table: Tensor) -> Tensor:
     return (true_pairs == predicted_pairs) & all_or_none
 
 
-Variant = Literal["ari_fg", "ari_fg_objects", "ari"]
+def _ari_of_objects(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
+    if scene.labels is None:
+        return None
+    table = decomposition_table(scene.labels, decomposition)[:, 1:]  # the pixels of true objects
+    scores = _scores(table)
+    objects: list[int] = (table.sum(dim=2) > 0).sum(dim=1).tolist()
+    return {
+        "ari_fg": scores,
+        "ari_fg_images": [int(score is not None) for score in scores],
+        "ari_fg_several": [score if number > 1 else None for score, number in zip(scores, objects, strict=True)],
+        "ari_fg_deepmind_nan": deepmind_formula_is_nan(table).int().tolist(),
+    }
 
 
-@dataclass
-class AdjustedRandIndex:
-    """Mean adjusted Rand index over images.
-
-    The variant is also the name of the mean in `compute`:
-        ari_fg: the pixels of true objects; the predicted label is the argmax over all K slots, background included.
-            `ari_fg_images` is the number of counted images (an image without an object is not counted), and
-            `ari_fg_deepmind_nan` the number of all images for which DeepMind's formula is NaN. `ari_fg_several` is the
-            mean over the images of two objects or more: a lone object that is left to the background has an index of 1.
-        ari_fg_objects: the same pixels, but only the objects' slots compete (ties to the first slot). Far above
-            `ari_fg`, the masks are soft: objects are found, but lose their pixels to the background.
-        ari: all pixels, the background being one object, and all K slots.
-    """
-
-    variant: Variant = "ari_fg"
-    scores: list[float | None] = field(default_factory=list, init=False)
-    several: list[float | None] = field(default_factory=list, init=False)  # the scores of images of several objects
-    labelled_images: int = field(default=0, init=False)
-    deepmind_nan: int = field(default=0, init=False)
-
-    def update(self, scene: Scene, decomposition: Decomposition) -> None:
-        if scene.labels is None or (self.variant == "ari_fg_objects" and not decomposition.foreground):
-            self.scores += [None] * len(scene)
-            return
-        if self.variant == "ari_fg_objects":
-            table = _table_of_objects(scene.labels, decomposition)
-        else:
-            table = decomposition_table(scene.labels, decomposition)
-        if self.variant != "ari":
-            table = table[:, 1:]  # the pixels of true objects
-            self.deepmind_nan += int(deepmind_formula_is_nan(table).sum())
-        self.labelled_images += len(table)
-        scores = _scores(table)
-        self.scores += scores
-        objects: list[int] = (table.sum(dim=2) > 0).sum(dim=1).tolist()
-        self.several += [score if number > 1 else None for score, number in zip(scores, objects, strict=True)]
-
-    def compute(self) -> dict[str, float | int | None]:
-        values: dict[str, float | int | None] = {self.variant: mean_of_counted(self.scores)}
-        if self.variant == "ari_fg":
-            labelled = self.labelled_images > 0
-            values["ari_fg_images"] = sum(score is not None for score in self.scores) if labelled else None
-            values["ari_fg_several"] = mean_of_counted(self.several)
-            values["ari_fg_deepmind_nan"] = self.deepmind_nan if labelled else None
-        return values
-
-    def per_image(self) -> list[float | None]:
-        return list(self.scores)
-
-    def merge(self, other: AdjustedRandIndex) -> None:
-        if other.variant != self.variant:
-            raise RecipeError(
-                f"{other.variant} cannot be merged with {self.variant}. Merge a metric with its own kind."
-            )
-        self.scores += other.scores
-        self.several += other.several
-        self.labelled_images += other.labelled_images
-        self.deepmind_nan += other.deepmind_nan
+def _ari_of_object_slots(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
+    if scene.labels is None or not decomposition.foreground:
+        return None
+    check_masks(decomposition)
+    slots = torch.tensor(decomposition.foreground, device=decomposition.log_masks.device)
+    winner = decomposition.log_masks.index_select(1, slots).squeeze(2).max(dim=1).indices  # argmax, 7 times faster
+    table = contingency_table(scene.labels, winner, num_predicted=len(slots)).cpu()
+    return {"ari_fg_objects": _scores(table[:, 1:])}
 
 
-ari_fg = partial(AdjustedRandIndex, "ari_fg")
-ari_fg_objects = partial(AdjustedRandIndex, "ari_fg_objects")
-ari = partial(AdjustedRandIndex, "ari")
+def _ari_of_all_pixels(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
+    return None if scene.labels is None else {"ari": _scores(decomposition_table(scene.labels, decomposition))}
 
 
 def _scores(table: Tensor) -> list[float | None]:
@@ -146,9 +95,22 @@ def _scores(table: Tensor) -> list[float | None]:
     return [score if count else None for score, count in zip(index, counted, strict=True)]
 
 
-def _table_of_objects(labels: Tensor, decomposition: Decomposition) -> Tensor:
-    """[B, M+1, K-1] the contingency table where only the objects' slots compete."""
-    check_masks(decomposition)
-    slots = torch.tensor(decomposition.foreground, device=decomposition.log_masks.device)
-    winner = decomposition.log_masks.index_select(1, slots).squeeze(2).max(dim=1).indices  # argmax, 7 times faster
-    return contingency_table(labels, winner, num_predicted=len(slots)).cpu()
+_COUNTS = ("ari_fg_images", "ari_fg_deepmind_nan")
+
+ari_fg = partial(MeanOverImages, _ari_of_objects, ("ari_fg", "ari_fg_images", "ari_fg_several", _COUNTS[1]), _COUNTS)
+"""Mean adjusted Rand index over images, of the pixels of true objects alone.
+
+The predicted label is the argmax over all K slots, background included; an image without an object is not counted.
+    ari_fg_images: the number of counted images.
+    ari_fg_several: the mean over images of two objects or more: a lone object left to the background has an index of 1.
+    ari_fg_deepmind_nan: the number of images for which DeepMind's formula is NaN.
+"""
+
+ari_fg_objects = partial(MeanOverImages, _ari_of_object_slots, ("ari_fg_objects",))
+"""The same pixels, but only the objects' slots compete (ties to the first slot).
+
+A value far above `ari_fg` shows soft masks: objects are found, but lose their pixels to the background.
+"""
+
+ari = partial(MeanOverImages, _ari_of_all_pixels, ("ari",))
+"""All pixels, the background being one object, and all K slots."""

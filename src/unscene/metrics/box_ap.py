@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unscene.errors import ShapeError, TrainingError
 from unscene.metrics import mean_of_counted
+from unscene.metrics.contingency import BROKEN_WEIGHTS
 from unscene.metrics.region_iou import matched_iou
 from unscene.scene import Decomposition, Scene
 
@@ -79,8 +80,7 @@ class BoxAveragePrecision:
 def coco_precision_and_recall(images: list[ImageBoxes]) -> tuple[float, float, float, float]:
     """Average precision at .50:.95, .50 and .75, and recall at .50:.95, by pycocotools.
 
-    Args:
-        images: at least one true box and one found box among them.
+    There must be at least one true box and one found box.
     """
     truth = [
         {"image_id": i, "bbox": box, "iscrowd": 0} for i, image in enumerate(images) for box in image.truth.tolist()
@@ -144,7 +144,4 @@ def _xywh(boxes: Tensor) -> NDArray[np.float64]:
 def _check_finite(batch: list[ImageBoxes]) -> None:
     broken = sum(not (np.isfinite(image.found).all() and np.isfinite(image.scores).all()) for image in batch)
     if broken:
-        raise TrainingError(
-            f"Valid boxes of {broken} of {len(batch)} images are not finite, and have no metric. "
-            "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
-        )
+        raise TrainingError(f"Valid boxes of {broken} of {len(batch)} images are not finite. {BROKEN_WEIGHTS}")

@@ -9,6 +9,7 @@ from unscene.errors import DataError, TrainingError, check_shape
 from unscene.scene import Decomposition
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: what stays in its cache
+BROKEN_WEIGHTS = "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
 
 
 def contingency_table(
@@ -20,12 +21,12 @@ def contingency_table(
 
     Args:
         true_labels: [B, H, W] integers from 0.
-        predicted_labels: [B, H, W] integers from 0.
+        predicted_labels: likewise.
         num_true: R, by default the largest true label and one.
-        num_predicted: C, by default the largest predicted label and one.
+        num_predicted: C, likewise.
 
     Returns:
-        [B, R, C] int64 pixel counts, on the device of `predicted_labels`; sums to H W an image.
+        [B, R, C] int64 pixel counts, on the device of `predicted_labels`; their sum is H W for each image.
 
     Raises:
         ShapeError: the two are not label maps of the same size.
@@ -49,37 +50,26 @@ def _counted(true: Tensor, predicted: Tensor, rows: int, columns: int) -> Tensor
 
 
 def decomposition_table(labels: Tensor, decomposition: Decomposition) -> Tensor:
-    """Count the pixels of every pair of a true label and a slot that wins the pixel (argmax over all K).
+    """[B, M+1, K] int64 on the CPU: pixels of every true label of maps [B, H, W] and slot (argmax over all K).
 
-    Args:
-        labels: [B, H, W] true label map, 0 is the background.
-        decomposition: K slots of the same images.
-
-    Returns:
-        [B, M+1, K] int64 on the CPU, M the largest true label. The columns are those of `Decomposition.labels()`: with
-        a background's slot column 0 is the background, without one all are foreground.
+    The columns are those of `Decomposition.labels()`: column 0 is the background, where the model states its slot.
 
     Raises:
         ShapeError, DataError: see `contingency_table`.
-        TrainingError: see `check_masks`.
+        TrainingError: a mask holds NaN.
     """
     check_masks(decomposition)
     return contingency_table(labels, decomposition.labels(), num_predicted=decomposition.num_slots).cpu()
 
 
 def check_masks(decomposition: Decomposition) -> None:
-    """Refuse masks with NaN, which argmax would silently take for the largest.
-
-    Raises:
-        TrainingError: a log mask is NaN (-inf is a share of 0, and is right).
-    """
+    """Raise TrainingError for masks with NaN, which argmax takes for the largest; -inf is right, a share of 0."""
     largest = decomposition.log_masks.amax(dim=(1, 2, 3, 4))  # NaN if any is; ten times faster than isnan().any()
     broken = int(largest.isnan().sum())
     if broken:
         images = len(decomposition.log_masks)
         raise TrainingError(
-            f"The masks of {broken} of {images} images hold NaN instead of log shares, and have no metric. "
-            "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
+            f"The masks of {broken} of {images} images hold NaN instead of log shares. {BROKEN_WEIGHTS}"
         )
 
 

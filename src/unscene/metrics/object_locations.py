@@ -33,15 +33,10 @@ def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
 def match_locations(
     centres: NDArray[np.float64], locations: NDArray[np.float64], tolerance: float = TOLERANCE
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Match objects with locations one to one, so that as many as can be lie within the tolerance, then nearest.
+    """Match objects [M, 2] with locations [N, 2] one to one: as many as lie within the tolerance, then the nearest.
 
-    Args:
-        centres: [M, 2] y and x of the objects.
-        locations: [N, 2] of the slots; a row of zeros is a slot that is not used.
-        tolerance: largest distance of a match.
-
-    Returns:
-        [M] the location of each object, -1 for none within the tolerance; [M] its distance, infinite for none.
+    A row of zeros is a slot that is not used. Returns [M] the index of each object's location, -1 for none, and [M] its
+    distance, infinite for none.
     """
     distances = np.linalg.norm(centres[:, None] - locations[None], axis=2)
     distances[:, ~locations.any(axis=1)] = np.inf
@@ -60,8 +55,8 @@ class LocatedObject:
 
     Attributes:
         label: of the object, from 1.
-        images: that show it.
-        located: of these, with a location within the tolerance.
+        images: how many show it.
+        located: how many of these have a location within the tolerance.
         distance: median of the located ones, in shares of the frame; None without any.
     """
 
@@ -110,7 +105,7 @@ class ObjectLocations:
         return rows
 
     def per_image(self) -> list[float | None]:
-        return [mean_of_counted(float(np.isfinite(one)) for one in image.values()) for image in self.objects]
+        return [mean_of_counted(float(np.isfinite(distance)) for distance in image.values()) for image in self.objects]
 
     def merge(self, other: ObjectLocations) -> None:
         self.objects += other.objects

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unscene.models import model_class
-from unscene.models.rmonet import multi_otsu, proposals
+from unscene.models.rmonet import multi_otsu
 from unscene.models.rmonet.proposals import ProposalSettings, RegionProposals
 from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
 from unscene.ops import components, nms
@@ -54,13 +54,11 @@ class NoHostReads(TorchDispatchMode):
 
 
 @pytest.fixture(autouse=True)
-def _no_kept_tables() -> Iterator[None]:
-    """Tables that are kept for each device must not come from, nor stay for, another test's kind of tensors."""
-    for table in (multi_otsu._last_bins, proposals._first_anchors):
-        table.cache_clear()
+def _no_cached_bins() -> Iterator[None]:
+    """The bins that are cached for each device must not come from, nor stay for, another test's kind of tensors."""
+    multi_otsu._last_bins.cache_clear()
     yield
-    for table in (multi_otsu._last_bins, proposals._first_anchors):
-        table.cache_clear()
+    multi_otsu._last_bins.cache_clear()
 
 
 def region_stage(device: str) -> Callable[[], tuple[Tensor, ...]]:

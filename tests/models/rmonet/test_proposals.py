@@ -172,6 +172,23 @@ def test_what_fills_a_level_up_is_no_box():
     assert proposals.boxes[0, proposals.valid[0], 0].tolist() == [0, 20, 40]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_fill_short_levels_do_not_change_the_order_of_equal_scores(seed):
+    levels = (100, 100, 27, 12)
+    anchors = torch.tensor(
+        [[4.0 * (n % 16), 4.0 * (n // 16), 4.0 * (n % 16) + 3, 4.0 * (n // 16) + 3] for n in range(239)]
+    )
+    torch.manual_seed(seed)
+    logits = torch.linspace(-9, -5, 239)[torch.randperm(239)]
+    logits[torch.randperm(239)[:12]] = torch.linspace(50, 60, 12)  # the sigmoid of these is 1
+    ranks = [level.argsort(descending=True) for level in logits.split(levels)]
+    order = torch.cat([rank + sum(levels[:n]) for n, rank in enumerate(ranks)])
+    first = torch.where(logits[order] > 0, 1.0, -1.0).topk(20)
+    expected = order[first.indices][first.values.topk(5).indices]
+    proposals = rpn_of().propose(answers(logits.tolist(), anchors.tolist(), levels), SIZE, 5)
+    assert torch.equal(proposals.boxes[0], anchors[expected])
+
+
 def test_anchors_are_made_once_and_serve_a_training_after_a_validation():
     rpn, pyramid = rpn_of(), pyramid_of()
     with torch.inference_mode():

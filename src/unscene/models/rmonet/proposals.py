@@ -4,7 +4,6 @@ with pseudo boxes. Anchors and head are torchvision's; everything after them run
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, Literal
 
 import torch
@@ -161,7 +160,12 @@ class RegionProposals(nn.Module):
         keep = batched_nms(
             boxes.view(*levels, 4), scores.view(levels), valid.view(levels), settings.level_nms_threshold
         )
-        best = self._best(boxes, scores, keep.view_as(valid), settings.top_n_after)
+        counts = [min(logits.shape[2], level) for level in predicted.levels]
+        boxes, scores, keep = (
+            torch.cat([level[:, :count] for level, count in zip(all_levels.unbind(1), counts, strict=True)], dim=1)
+            for all_levels in (boxes.view(*logits.shape, 4), scores.view_as(logits), keep.view_as(logits))
+        )  # without the rows that fill up short levels: `topk` orders equal scores by the number of rows
+        best = self._best(boxes, scores, keep, settings.top_n_after)
         keep = batched_nms(best.boxes, best.scores, best.valid, settings.final_nms_threshold)
         return self._best(best.boxes, best.scores, keep, num_boxes)
 
@@ -267,18 +271,15 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
 def _top_of_each_level(objectness: Tensor, levels: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
     """The logits [B, L, n], falling, and indices of the `count` surest anchors of each level of objectness [B, A].
 
-    A level with fewer anchors is filled up with the logit -inf and the index of some anchor.
+    A level with fewer anchors is filled up with the logit -inf and the index 0.
     """
-    most = max(levels)
-    padded = [F.pad(level, (0, most - level.shape[1]), value=-torch.inf) for level in objectness.split(levels, dim=1)]
-    logits, order = torch.stack(padded, dim=1).topk(min(count, most), dim=2)
-    return logits, (order + _first_anchors(levels, logits.device)).clamp_(max=objectness.shape[1] - 1)
-
-
-@lru_cache
-def _first_anchors(levels: tuple[int, ...], device: torch.device) -> Tensor:
-    """[L, 1] the first anchor of each level; kept on the device, since the host waits for a copy to a GPU."""
-    return torch.tensor([sum(levels[:index]) for index in range(len(levels))], device=device).unsqueeze(1)
+    tops, first = [], 0
+    for level in objectness.split(levels, dim=1):
+        logits, order = level.topk(min(count, level.shape[1]), dim=1)
+        missing = (0, min(count, max(levels)) - logits.shape[1])
+        tops.append((F.pad(logits, missing, value=-torch.inf), F.pad(order + first, missing)))
+        first += level.shape[1]
+    return torch.stack([logits for logits, _ in tops], dim=1), torch.stack([order for _, order in tops], dim=1)
 
 
 def _by_anchor(level: Tensor, values: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""resumable_writer: finished parts outlive whatever stops the writing, and are gone on with only where they fit."""
+"""resumable_writer: finished parts outlive whatever stops the writing, and are continued only where they fit."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from unscene.errors import DataError, RunError
 
 COUNT = 30
 MADE_FROM = {"file": "a", "bytes": 3}
+START = {"scenes": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,7 @@ class Source:
     """Batches of two scenes; scene n is all n. Its position counts them."""
 
     def __init__(self, position: dict[str, int]) -> None:
-        self.position = {"scenes": position.get("scenes", 0)}
+        self.position = dict(position)
 
     def batches(self, stop: int = COUNT, error: type[BaseException] | None = None) -> Iterator[dict[str, np.ndarray]]:
         while self.position["scenes"] < stop:
@@ -45,9 +47,9 @@ class Source:
 
 
 def write(path: Path, stop: int = COUNT, error: type[BaseException] | None = None, made_from=MADE_FROM) -> int:
-    """Returns where it began."""
-    with scene_parts(path, made_from) as parts:
-        began = parts.position.get("scenes", 0)
+    """Write the file; returns the first scene that this call wrote."""
+    with scene_parts(path, made_from, START) as parts:
+        began = parts.position["scenes"]
         source = Source(parts.position)
         parts.add(source.batches(stop, error), source.position)
         assert parts.join({"source": "test"}, progress=False) == COUNT
@@ -58,11 +60,11 @@ def assert_whole(path: Path) -> None:
     store = SceneStore(path)
     assert store.batch(range(COUNT))["image"][:, 0, 0, 0].tolist() == list(range(COUNT))
     assert (store.attributes["source"], store.attributes["complete"]) == ("test", True)
-    assert [each.name for each in path.parent.iterdir()] == ["scenes.h5"]
+    assert [file.name for file in path.parent.iterdir()] == ["scenes.h5"]
 
 
 def parts_of(path: Path) -> list[str]:
-    return sorted(each.name for each in (path.parent / ".scenes.h5.parts").iterdir())
+    return sorted(file.name for file in (path.parent / ".scenes.h5.parts").iterdir())
 
 
 def test_parts_are_joined_and_removed(path):
@@ -71,14 +73,14 @@ def test_parts_are_joined_and_removed(path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, DataError, KeyboardInterrupt])
-def test_finished_parts_stay_and_are_gone_on_with(path, error, caplog):
+def test_finished_parts_stay_and_are_continued(path, error, caplog):
     with pytest.raises(error) as caught:
         write(path, stop=20, error=error)
     assert not path.exists()
     assert parts_of(path) == ["000000.h5", "000001.h5"]  # 16 of the 20 scenes; no unfinished file
-    said = str(caught.value) if error is KeyboardInterrupt else caplog.text
-    assert "16 scenes are kept in" in said
-    assert "the same command resumes" in said
+    message = str(caught.value) if error is KeyboardInterrupt else caplog.text
+    assert "16 scenes are kept in" in message
+    assert "the same command resumes" in message
     assert write(path) == 16
     assert_whole(path)
 
@@ -89,20 +91,20 @@ def test_an_error_before_the_first_part_leaves_nothing(path):
     assert not list(path.parent.iterdir())
 
 
-def test_without_a_part_no_folder_stays_that_was_not_there_with_one_all_do(path):
+def test_new_folders_stay_only_with_a_finished_part(path):
     far = path.parent / "new" / "newer" / "scenes.h5"
     with pytest.raises(DataError, match="stop"):
         write(far, 6, DataError)
     assert list(path.parent.iterdir()) == []
     with pytest.raises(DataError, match="stop"):
         write(far, 10, DataError)
-    assert [each.name for each in far.parent.iterdir()] == [".scenes.h5.parts"]
+    assert [file.name for file in far.parent.iterdir()] == [".scenes.h5.parts"]
     assert write(far) == 8
     assert_whole(far)
 
 
-def test_a_last_part_that_is_not_full_counts_too(path):
-    with pytest.raises(RuntimeError), scene_parts(path, MADE_FROM) as parts:
+def test_a_last_part_that_is_not_full_is_kept(path):
+    with pytest.raises(RuntimeError), scene_parts(path, MADE_FROM, START) as parts:
         source = Source(parts.position)
         parts.add(source.batches(20), source.position)
         raise RuntimeError
@@ -120,10 +122,21 @@ def test_parts_of_something_else_are_removed(path, caplog):
     assert_whole(path)
 
 
-def test_what_cannot_be_used_is_written_again(path):
+@pytest.mark.parametrize("older", [{"place": {"scenes": 8}}, {"position": {"records": 8}}, {"position": 8}, {}])
+def test_parts_of_another_version_are_written_again(path, older, caplog):
     with pytest.raises(RuntimeError):
         write(path, stop=20, error=RuntimeError)
-    with scene_parts(path, MADE_FROM, lambda position: position["scenes"] <= 8) as parts:
+    with h5py.File(path.parent / ".scenes.h5.parts" / "000000.h5", "a") as file:
+        file.attrs["settings"] = json.dumps({"made_from": MADE_FROM, **older})
+    assert write(path) == 0
+    assert "000000.h5, a part of another conversion" in caplog.text
+    assert_whole(path)
+
+
+def test_parts_that_do_not_fit_are_written_again(path):
+    with pytest.raises(RuntimeError):
+        write(path, stop=20, error=RuntimeError)
+    with scene_parts(path, MADE_FROM, START, lambda position: position["scenes"] <= 8) as parts:
         assert (len(parts), parts.position) == (8, {"scenes": 8})
         source = Source(parts.position)
         parts.add(source.batches(), source.position)
@@ -132,7 +145,7 @@ def test_what_cannot_be_used_is_written_again(path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "unfinished"])
-def test_a_damaged_part_and_all_behind_it_are_written_again(path, damage):
+def test_a_damaged_part_and_later_ones_are_written_again(path, damage):
     with pytest.raises(RuntimeError):
         write(path, stop=28, error=RuntimeError)
     part = path.parent / ".scenes.h5.parts" / "000001.h5"
@@ -150,12 +163,12 @@ def test_an_existing_file_stays(path):
     with pytest.raises(DataError, match="already there"):
         write(path)
     assert path.read_text() == "mine"
-    assert [each.name for each in path.parent.iterdir()] == ["scenes.h5"]
+    assert [file.name for file in path.parent.iterdir()] == ["scenes.h5"]
 
 
 def test_two_writers_of_one_file_are_refused(path):
     pytest.importorskip("fcntl")
-    with scene_parts(path, MADE_FROM) as parts:
+    with scene_parts(path, MADE_FROM, START) as parts:
         assert isinstance(parts, SceneParts)
         with pytest.raises(RunError, match="is in use by process"):
             write(path)
@@ -165,14 +178,14 @@ def test_two_writers_of_one_file_are_refused(path):
     assert_whole(path)
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write(tmp_path / "file" / "scenes.h5")
 
 
-def test_no_scene_is_no_file(path):
-    with pytest.raises(DataError, match="no scene"), scene_parts(path, MADE_FROM) as parts:
+def test_no_scene_gives_no_file(path):
+    with pytest.raises(DataError, match="no scene"), scene_parts(path, MADE_FROM, START) as parts:
         parts.add([], {})
         parts.join({}, progress=False)
     assert not list(path.parent.iterdir())

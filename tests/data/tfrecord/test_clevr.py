@@ -1,4 +1,4 @@
-"""clevr: crop, size, objects and split by hand; damage, other files, a full disk, a kill and going on."""
+"""clevr: crop, size, objects and split by hand; damage, other files, a full disk, a kill and resuming."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.tfrecord import clevr, multi_object
-from unscene.data.tfrecord.clevr import convert_clevr, split
+from unscene.data.tfrecord.clevr import convert_clevr, downscale_bilinear, downscale_nearest, split
 from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
-from unscene.errors import DataError, RunError
+from unscene.errors import DataError, RunError, ShapeError
 
 NAME = "clevr_with_masks_train.tfrecords"
 BYTES = ("size", "material", "shape", "color")
@@ -141,7 +143,7 @@ class TestConversion:
         assert SceneStore(out).attributes["records_read"] == 5
 
     @pytest.mark.parametrize(
-        ("settings", "said"),
+        ("settings", "message"),
         [
             ({"count": 11}, "10 records, fewer than the 11 asked for. Set count to 10"),
             ({"count": 0}, "count must be 1 or more"),
@@ -150,8 +152,8 @@ class TestConversion:
             ({"min_objects": 8, "max_objects": 9}, "10 records, none of 8 to 9 objects. --min-objects 0"),
         ],
     )
-    def test_impossible_numbers(self, tmp_path, records, settings, said):
-        with pytest.raises(DataError, match=said):
+    def test_impossible_numbers(self, tmp_path, records, settings, message):
+        with pytest.raises(DataError, match=message):
             convert_clevr(written(tmp_path, records), tmp_path / "clevr.h5", progress=False, **settings)
         assert not (tmp_path / "clevr.h5").exists()
 
@@ -160,27 +162,27 @@ class TestConversion:
         convert_clevr(path, tmp_path / "quiet.h5", progress=False)
         assert "B/s" not in capfd.readouterr().err
         convert_clevr(path, tmp_path / "clevr.h5")
-        said = capfd.readouterr().err
-        assert f"{NAME}: 100%" in said
-        assert "B/s" in said
-        assert "clevr.h5: 100%" in said  # while the parts are joined
+        shown = capfd.readouterr().err
+        assert f"{NAME}: 100%" in shown
+        assert "B/s" in shown
+        assert "clevr.h5: 100%" in shown  # while the parts are joined
 
 
 class TestSplit:
-    def test_the_papers(self, caplog):  # R-MONet, Section 4: 48,400 and 1,600 of 50,000
+    def test_split_of_the_paper(self, caplog):  # R-MONet, Section 4: 48,400 and 1,600 of 50,000
         expected = {"train_first": 0, "train_count": 48_400, "test_first": 48_400, "test_count": 1_600}
         assert split(50_000) == split(50_123) == expected
         assert not caplog.text
 
     @pytest.mark.parametrize(("count", "train", "test"), [(49_963, 48_400, 1_563), (48_400, 48_400, 0), (7, 7, 0)])
-    def test_too_few_scenes_are_said(self, caplog, count, train, test):
+    def test_too_few_scenes_are_logged(self, caplog, count, train, test):
         expected = {"train_first": 0, "train_count": train, "test_first": train, "test_count": test}
         assert split(count) == expected
         assert (
             f"{count:,} scenes are fewer than the 50,000 of the paper: {train:,} train and {test:,} test" in caplog.text
         )
 
-    def test_it_is_recorded(self, tmp_path, records, monkeypatch):
+    def test_the_split_is_recorded(self, tmp_path, records, monkeypatch):
         monkeypatch.setattr(clevr, "NUM_TRAIN", 4)
         monkeypatch.setattr(clevr, "NUM_TEST", 2)
         convert_clevr(written(tmp_path, records), tmp_path / "clevr.h5", progress=False)
@@ -197,7 +199,7 @@ class TestOtherFiles:
         path = written(tmp_path, [framed(example(scene))])
         with pytest.raises(DataError) as caught:
             convert_clevr(path, tmp_path / "clevr.h5", skip_damaged=True, progress=False)
-        for said in (
+        for part in (
             "record 0 at byte 0",
             "'image' is 12,288 x uint8, not 230,400 x uint8",
             "'size' is missing",
@@ -205,10 +207,10 @@ class TestOtherFiles:
             "looks like multi_dsprites_colored_on_grayscale.tfrecords",
             f"Give {NAME} instead",
         ):
-            assert said in str(caught.value)
+            assert part in str(caught.value)
         assert names(tmp_path) == [NAME]
 
-    def test_each_names_the_other(self, tmp_path, records):
+    def test_multi_dsprites_names_a_clevr_file(self, tmp_path, records):
         with pytest.raises(DataError, match=f"looks like {NAME}"):
             convert_multi_dsprites(written(tmp_path, records[:1]), tmp_path / "a.h5", progress=False)
 
@@ -223,7 +225,7 @@ class TestOtherFiles:
             convert_clevr(tmp_path / NAME, tmp_path / "clevr.h5")
         assert names(tmp_path) == []
 
-    def test_an_output_that_is_there_stays(self, tmp_path, records):
+    def test_an_existing_output_stays(self, tmp_path, records):
         out = tmp_path / "clevr.h5"
         out.write_text("mine")
         with pytest.raises(DataError, match="already there"):
@@ -262,7 +264,7 @@ class TestDamage:
             convert_clevr(path, tmp_path / "clevr.h5", progress=False)
         assert names(tmp_path) == [NAME]
 
-    def test_what_was_finished_before_the_damage_is_gone_on_with(self, tmp_path, records, small_parts):
+    def test_parts_before_the_damage_are_continued(self, tmp_path, records, small_parts):
         path, out = written(tmp_path, flipped(records, 8)), tmp_path / "clevr.h5"
         with pytest.raises(DataError, match=r"record 8 .*--skip-damaged"):
             convert_clevr(path, out, progress=False)
@@ -272,7 +274,7 @@ class TestDamage:
         assert SceneStore(out).attributes["damaged_left_out"] == 1
 
 
-class TestGoingOn:
+class TestResuming:
     def stop_before(self, monkeypatch, number: int, error: BaseException) -> None:
         read = multi_object.read_records
 
@@ -285,7 +287,7 @@ class TestGoingOn:
         monkeypatch.setattr(multi_object, "read_records", stopping)
 
     @pytest.mark.parametrize("skip_damaged", [False, True])
-    def test_it_is_the_same_as_in_one_go(self, tmp_path, records, small_parts, monkeypatch, skip_damaged):
+    def test_a_resumed_file_equals_an_unbroken_one(self, tmp_path, records, small_parts, monkeypatch, skip_damaged):
         parts = flipped(flipped(records, 1), 7) if skip_damaged else records
         path, whole, out = written(tmp_path, parts), tmp_path / "whole.h5", tmp_path / "clevr.h5"
         convert_clevr(path, whole, skip_damaged, progress=False)
@@ -305,7 +307,7 @@ class TestGoingOn:
             assert all(np.array_equal(first[name], second[name]) for name in first)
             assert dict(first.attrs) == dict(second.attrs)
 
-    def test_other_settings_and_another_file_begin_anew(self, tmp_path, records, small_parts, monkeypatch, caplog):
+    def test_other_settings_start_anew(self, tmp_path, records, small_parts, monkeypatch, caplog):
         path, out = written(tmp_path, records), tmp_path / "clevr.h5"
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             self.stop_before(patch, 8, KeyboardInterrupt())
@@ -341,7 +343,7 @@ clevr.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
 """
 
 
-def test_a_killed_conversion_is_gone_on_with(tmp_path, records, small_parts):
+def test_a_killed_conversion_is_resumed(tmp_path, records, small_parts):
     path, out = written(tmp_path, records), tmp_path / "clevr.h5"
     process = subprocess.Popen([sys.executable, "-c", STOPS_HALFWAY, path, out], stdout=subprocess.PIPE, text=True)
     try:
@@ -371,7 +373,7 @@ clevr.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
 """
 
 
-def test_a_full_disk_is_an_error_with_a_cure_and_the_parts_stay(tmp_path, framed, example):
+def test_a_full_disk_is_an_error_with_a_hint_and_the_parts_stay(tmp_path, framed, example):
     pytest.importorskip("resource", reason="the test fills a disk by limiting the size of files")
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     path, out = written(tmp_path, [framed(example(scene_of(3) | {"image": noise}))] * 4), tmp_path / "clevr.h5"
@@ -412,3 +414,48 @@ def test_memory_does_not_grow_with_the_file(tmp_path, records, small_parts, monk
     path = written(tmp_path, records[:2])
     peak(1)  # what is imported and kept once
     assert peak(20) < peak(2) + 2_000_000  # a record has 3.2 MB
+
+
+def test_three_pixels_become_two():  # (3 a + b) / 4 and (b + 3 c) / 4 along both axes: 16ths, halves up
+    image = np.array([[0, 16, 32], [64, 64, 64], [255, 255, 8]], np.uint8)[..., None]
+    found = downscale_bilinear(image)[..., 0]
+    rows = [(0 * 3 + 64) / 4, (16 * 3 + 64) / 4, (32 * 3 + 64) / 4], [(64 + 765) / 4, (64 + 765) / 4, (64 + 24) / 4]
+    assert rows == ([16, 28, 40], [207.25, 207.25, 22])
+    # 19, 37; 207.25, 68.3125
+    assert found.tolist() == [[19, 37], [207, 68]]
+
+
+def test_a_half_is_rounded_up():
+    image = np.zeros((3, 3, 1), np.uint8)
+    image[0, 1] = 200  # 3 * 1 sixteenths of 200 are 37.5
+    assert downscale_bilinear(image)[..., 0].tolist() == [[38, 38], [0, 0]]
+
+
+def test_the_extremes_and_the_channels_stay():
+    image = np.zeros((6, 9, 3), np.uint8)
+    image[..., 1], image[..., 2] = 255, 7
+    found = downscale_bilinear(image)
+    assert found.shape == (4, 6, 3)
+    assert found.dtype == np.uint8
+    assert (found == [0, 255, 7]).all()
+
+
+def test_bilinear_equals_pytorchs_without_low_pass():
+    image = np.random.default_rng(0).integers(0, 256, (192, 96, 3), np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    expected = F.interpolate(pixels, size=(128, 64), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
+    assert np.abs(downscale_bilinear(image) - expected).max() <= 0.5
+
+
+def test_nearest_equals_pytorchs_nearest_exact():
+    maps = np.random.default_rng(0).integers(0, 256, (2, 5, 12, 6), np.uint8)
+    expected = F.interpolate(torch.from_numpy(maps), size=(8, 4), mode="nearest-exact").numpy()
+    assert np.array_equal(downscale_nearest(maps), expected)
+    assert downscale_nearest(np.arange(9, dtype=np.uint8).reshape(3, 3)).tolist() == [[0, 2], [6, 8]]
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ShapeError, match="must be multiples of 3, but are 6 and 7"):
+        downscale_bilinear(np.zeros((6, 7, 3), np.uint8))
+    with pytest.raises(ShapeError, match="but are 4 and 6"):
+        downscale_nearest(np.zeros((4, 6), np.uint8))

@@ -57,7 +57,7 @@ def only_file(folder: Path) -> bool:
 
 class TestConversion:
     @pytest.mark.parametrize("plain", [False, True])
-    def test_gives_what_the_generator_draws(self, tmp_path, generated, records, plain):
+    def test_scenes_equal_the_generated_ones(self, tmp_path, generated, records, plain):
         out = tmp_path / "scenes.h5"
         assert convert_multi_dsprites(written(tmp_path, records, plain), out, progress=False) == 70
         store = SceneStore(out)
@@ -118,9 +118,9 @@ class TestConversion:
         assert len(store) == 66
         np.testing.assert_array_equal(store.batch([65])["image"][0], generated["image"][65])
 
-    @pytest.mark.parametrize(("count", "said"), [(71, "ended after 70. Set count to 70"), (0, "must be 1 or more")])
-    def test_an_impossible_count(self, tmp_path, records, count, said):
-        with pytest.raises(DataError, match=said):
+    @pytest.mark.parametrize(("count", "message"), [(71, "ended after 70. Set count to 70"), (0, "must be 1 or more")])
+    def test_an_impossible_count(self, tmp_path, records, count, message):
+        with pytest.raises(DataError, match=message):
             convert_multi_dsprites(written(tmp_path, records), tmp_path / "scenes.h5", progress=False, count=count)
         assert only_file(tmp_path)
 
@@ -144,7 +144,7 @@ class TestOtherFiles:
             convert_multi_dsprites(
                 written(tmp_path, [framed(example(clevr))]), tmp_path / "scenes.h5", skip_damaged=True, progress=False
             )
-        for said in (
+        for part in (
             "record 0 at byte 0",
             "'image' is 230,400 x uint8, not 12,288 x uint8",
             "'mask' is 844,800 x uint8, not 24,576 x uint8",
@@ -154,7 +154,7 @@ class TestOtherFiles:
             "looks like clevr_with_masks_train.tfrecords",
             f"Give {NAME} instead",
         ):
-            assert said in str(caught.value)
+            assert part in str(caught.value)
         assert only_file(tmp_path)
 
     @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ class TestOtherFiles:
         with pytest.raises(DataError, match=f"looks like {other}.tfrecords"):
             convert_multi_dsprites(written(tmp_path, [framed(example(scene))]), tmp_path / "scenes.h5", progress=False)
 
-    def test_a_missing_feature_is_named_and_those_that_are_there(self, tmp_path, framed, example):
+    def test_a_missing_feature_and_the_present_ones_are_named(self, tmp_path, framed, example):
         scene = empty_scene()
         del scene["mask"]
         part = framed(example(scene))
@@ -181,7 +181,7 @@ class TestOtherFiles:
             convert_multi_dsprites(tmp_path / NAME, tmp_path / "scenes.h5")
         assert not list(tmp_path.iterdir())
 
-    def test_an_output_that_is_there_stays(self, tmp_path, records):
+    def test_an_existing_output_stays(self, tmp_path, records):
         out = tmp_path / "scenes.h5"
         out.write_text("mine")
         with pytest.raises(DataError, match="already there"):
@@ -226,7 +226,7 @@ class TestDamage:
         np.testing.assert_array_equal(images, generated["image"][:number])
         assert "1 damaged records left out" in caplog.text
 
-    def test_a_damaged_length_says_how_many_can_be_kept(self, tmp_path, records):
+    def test_a_damaged_length_names_the_number_of_sound_records(self, tmp_path, records):
         path = written(tmp_path, self.damaged(records, 66, 0))
         with pytest.raises(DataError, match=r"record 66 .* has a damaged length .* pass --count 66 to keep"):
             convert_multi_dsprites(path, tmp_path / "scenes.h5", skip_damaged=True, progress=False)

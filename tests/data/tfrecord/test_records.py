@@ -74,7 +74,7 @@ class TestSound:
 
     @one_folder
     @given(payloads, st.sampled_from(["plain", "gzip", "members", "padded", "stored"]))
-    def test_what_was_written_is_read(self, tmp_path, datas, kind):
+    def test_written_records_are_read(self, tmp_path, datas, kind):
         parts = [framed(data) for data in datas]
         content = {
             "plain": b"".join(parts),
@@ -125,7 +125,7 @@ class TestDamagedPlainFile:
             assert message.startswith("scenes.tfrecords")
             assert "Download the file again" in message
 
-    def test_every_cut_is_found_unless_it_is_between_two_records(self, tmp_path):
+    def test_every_cut_within_a_record_is_found(self, tmp_path):
         ends = [0, 21, 37, 66]
         for cut in range(1, len(self.content)):
             datas, message = read(written(tmp_path, self.content[:cut]))
@@ -145,7 +145,7 @@ class TestDamagedPlainFile:
             "Download the file again, or pass --skip-damaged to leave such records out."
         )
 
-    def test_damaged_data_is_left_out_on_demand(self, tmp_path):
+    def test_on_damage_skips_damaged_data(self, tmp_path):
         changed = self.content.replace(b"first", b"fOrst")
         errors = []
         records = list(read_records(written(tmp_path, changed), errors.append))
@@ -154,13 +154,13 @@ class TestDamagedPlainFile:
         found = int.from_bytes(masked(b"fOrst"), "little")
         assert f"should be {int.from_bytes(masked(b'first'), 'little'):#010x}, is {found:#010x}" in str(errors[0])
 
-    def test_a_cut_record_is_left_out_on_demand(self, tmp_path):
+    def test_on_damage_skips_a_cut_record(self, tmp_path):
         errors = []
         datas, message = read(written(tmp_path, self.content[:-1]), errors.append)
         assert (datas, message) == ([b"first", b""], "")
         assert "record 2 at byte 37 is cut short (expected 29 bytes, found 28)" in str(errors[0])
 
-    def test_a_damaged_length_ends_the_reading_and_says_what_can_be_kept(self, tmp_path):
+    def test_a_damaged_length_stops_and_names_the_sound_records(self, tmp_path):
         changed = bytearray(self.content)
         changed[37] ^= 1
         errors = []
@@ -170,10 +170,10 @@ class TestDamagedPlainFile:
         assert "record 2 at byte 37 has a damaged length" in message
         assert "--count 2 to keep the 2 whole records" in message
 
-    def test_an_impossible_length_is_not_reserved(self, tmp_path):
+    def test_an_impossible_length_allocates_nothing(self, tmp_path):
         length = struct.pack("<Q", 2**60)
         message = read(written(tmp_path, framed(b"a") + length + masked(length)))[1]
-        assert "record 1 at byte 17 is said to have 1,152,921,504,606,846,976 bytes" in message
+        assert "record 1 at byte 17 states a length of 1,152,921,504,606,846,976 bytes" in message
 
 
 class TestDamagedGzipFile:
@@ -199,7 +199,7 @@ class TestDamagedGzipFile:
         assert f"record {len(found)} at byte {sum(len(payload) + 16 for payload in found)} (byte " in message
         assert f"the file ends inside its gzip stream, at byte {cut}" in message
 
-    def test_every_record_before_the_broken_place_is_read(self, tmp_path):
+    def test_every_record_before_a_fault_is_read(self, tmp_path):
         rng = np.random.default_rng(0)
         datas = [rng.bytes(3000) for _ in range(20)]  # does not compress: bytes stay nearly in place
         content = bytearray(gzip.compress(b"".join(map(framed, datas)), compresslevel=0))
@@ -213,7 +213,7 @@ class TestDamagedGzipFile:
         assert "--count 10 to keep" in message
 
     @pytest.mark.parametrize("position", range(-8, 0))
-    def test_a_wrong_checksum_of_the_whole_loses_no_record(self, tmp_path, position):
+    def test_a_wrong_gzip_checksum_loses_no_record(self, tmp_path, position):
         datas = [b"one", b"two"]
         content = bytearray(gzip.compress(b"".join(map(framed, datas))))
         content[position] ^= 0x10
@@ -226,14 +226,14 @@ class TestDamagedGzipFile:
         assert read(path, errors.append) == (datas, "")
         assert errors == []
 
-    def test_a_wrong_checksum_hides_no_member_that_follows(self, tmp_path):
+    def test_a_wrong_checksum_before_another_member_stops(self, tmp_path):
         first, second = bytearray(gzip.compress(framed(b"one"))), gzip.compress(framed(b"two"))
         first[-5] ^= 0x10
         found, message = read(written(tmp_path, bytes(first) + second), [].append)
         assert found == [b"one"]
         assert "broken" in message
 
-    def test_a_cut_file_gives_its_whole_records_on_demand(self, tmp_path):
+    def test_on_damage_reads_the_sound_records_of_a_cut_file(self, tmp_path):
         rng = np.random.default_rng(1)
         datas = [rng.bytes(1000) for _ in range(9)]
         content = gzip.compress(b"".join(map(framed, datas)), compresslevel=0)
@@ -243,7 +243,7 @@ class TestDamagedGzipFile:
         assert "record 5 at byte 5,080" in str(errors[0])
         assert len(errors) == 1
 
-    def test_something_after_the_stream(self, tmp_path):
+    def test_other_bytes_after_the_stream(self, tmp_path):
         found, message = read(written(tmp_path, gzip.compress(framed(b"one")) + b"something else"))
         assert found == [b"one"]
         assert "record 1 at byte 19" in message
@@ -252,7 +252,7 @@ class TestDamagedGzipFile:
 
 class TestOtherFiles:
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "expected"),
         [
             (b"", "is empty (0 bytes)"),
             (gzip.compress(b""), "holds no record"),
@@ -264,11 +264,11 @@ class TestOtherFiles:
             (b"\x1f\x8b", "ends inside its gzip stream"),
         ],
     )
-    def test_what_is_no_tfrecord_file(self, tmp_path, content, said):
+    def test_other_formats_are_named(self, tmp_path, content, expected):
         datas, message = read(written(tmp_path, content))
         assert datas == []
         assert message.startswith("scenes.tfrecords")
-        assert said in message
+        assert expected in message
 
     def test_missing_file_and_folder(self, tmp_path):
         with pytest.raises(DataError, match=r"There is no file .*nothing\.tfrecords"):
@@ -284,20 +284,20 @@ def example_class(packed: bool) -> type:
 
     def message(name, *fields):
         added = file.message_type.add(name=name)
-        for number, (field, kind, repeated, of) in enumerate(fields, start=1):
+        for number, (field, kind, repeated, type_name) in enumerate(fields, start=1):
             label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
-            one = added.field.add(
-                name=field, number=number, type=kind, label=label, type_name=of and f".e{packed}.{of}"
+            item = added.field.add(
+                name=field, number=number, type=kind, label=label, type_name=type_name and f".e{packed}.{type_name}"
             )
             if repeated and kind in (types.TYPE_FLOAT, types.TYPE_INT64):
-                one.options.packed = packed
+                item.options.packed = packed
         return added
 
     message("BytesList", ("value", types.TYPE_BYTES, True, None))
     message("FloatList", ("value", types.TYPE_FLOAT, True, None))
     message("Int64List", ("value", types.TYPE_INT64, True, None))
     kinds = [("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")]
-    feature = message("Feature", *((name, types.TYPE_MESSAGE, False, of) for name, of in kinds))
+    feature = message("Feature", *((name, types.TYPE_MESSAGE, False, type_name) for name, type_name in kinds))
     feature.oneof_decl.add(name="kind")
     for field in feature.field:
         field.oneof_index = 0
@@ -305,8 +305,8 @@ def example_class(packed: bool) -> type:
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=types.TYPE_STRING, label=types.LABEL_OPTIONAL)
-    of = f".e{packed}.Feature"
-    entry.field.add(name="value", number=2, type=types.TYPE_MESSAGE, label=types.LABEL_OPTIONAL, type_name=of)
+    feature_type = f".e{packed}.Feature"
+    entry.field.add(name="value", number=2, type=types.TYPE_MESSAGE, label=types.LABEL_OPTIONAL, type_name=feature_type)
     message("Example", ("features", types.TYPE_MESSAGE, False, "Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
@@ -372,14 +372,14 @@ class TestParseExample:
         assert parsed["empty"].tolist() == []
 
     def test_a_message_in_pieces_is_merged_and_the_last_of_two_kinds_counts(self):
-        one, two = bytes.fromhex("1205 0a030a0141"), bytes.fromhex("1205 0a030a0142")  # bytes "A", then bytes "B"
+        first, second = bytes.fromhex("1205 0a030a0141"), bytes.fromhex("1205 0a030a0142")  # bytes "A", then bytes "B"
         other = bytes.fromhex("1208 12060a040000803f")  # then the float 1
         name = bytes.fromhex("0a0178")
-        assert parse_example(bytes([0x0A, 19, 0x0A, 17]) + name + one + two).get("x").tolist() == [65, 66]
-        assert parse_example(bytes([0x0A, 22, 0x0A, 20]) + name + one + other).get("x").tolist() == [1.0]
+        assert parse_example(bytes([0x0A, 19, 0x0A, 17]) + name + first + second).get("x").tolist() == [65, 66]
+        assert parse_example(bytes([0x0A, 22, 0x0A, 20]) + name + first + other).get("x").tolist() == [1.0]
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "expected"),
         [
             ("0a05", "field 1 reaches to byte 7 of a message of 2"),
             ("0a030a0541", "field 1 reaches to byte 7 of a message of 3"),
@@ -391,11 +391,11 @@ class TestParseExample:
             ("0a05 0a03 0a01ff", "can't decode byte 0xff"),
         ],
     )
-    def test_malformed_messages(self, content, said):
+    def test_malformed_messages(self, content, expected):
         with pytest.raises(DataError) as caught:
             parse_example(bytes.fromhex(content), "scenes.tfrecords: record 3 at byte 99")
         assert str(caught.value).startswith("scenes.tfrecords: record 3 at byte 99 holds no well-formed")
-        assert said in str(caught.value)
+        assert expected in str(caught.value)
 
     @given(st.data())
     def test_any_damage_is_a_data_error_or_another_example(self, data):

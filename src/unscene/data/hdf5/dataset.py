@@ -20,7 +20,7 @@ class SceneFileSettings:
     """Which scenes of which file.
 
     Attributes:
-        path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of the field's published ones.
+        path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of a published one.
         first: index of the first scene; below 0 it counts from the end.
         count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
         size: height and width that the images must have; 0 takes them as they are.

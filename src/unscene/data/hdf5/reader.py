@@ -1,4 +1,4 @@
-"""Scenes on disk: one HDF5 file, one sample a chunk, so that reading a sample at random costs one chunk.
+"""Reads scenes from an HDF5 file with one sample a chunk, so that reading a sample at random costs one chunk.
 
     image     [N, H, W, 3]  uint8                   the only required one
     mask      [N, H, W]     uint8 label map, 0 is the background; published files have [N, H, W, 1] or one mask for
@@ -60,12 +60,9 @@ class SceneStore:
                 self._rows = {name: file[name][()] for name in sorted(_row_names(file))}
                 self.num_objects = _num_objects(file)
         except FileNotFoundError:
-            raise DataError(f"{path} does not exist. Check the name, or make the file first.") from None
+            raise DataError(f"{path} does not exist. Check the name, or write the file first.") from None
         except (OSError, RuntimeError, KeyError) as error:
-            raise DataError(
-                f"{path} cannot be read as HDF5 ({error}). Expected a file that unscene or h5py wrote: download or "
-                "generate it again."
-            ) from error
+            raise DataError(f"{path} cannot be read as HDF5 ({error}). Download or generate it again.") from error
 
     def __len__(self) -> int:
         return int(self._count)
@@ -114,10 +111,8 @@ class SceneStore:
                 values[row] = dataset[index]
         except (OSError, RuntimeError, KeyError) as error:
             sample = "" if index is None else f" of sample {index:,}"
-            raise DataError(
-                f"{self.path}: '{name}'{sample} cannot be read ({error}). The file is damaged or was removed: download "
-                "or generate it again."
-            ) from error
+            hint = "The file is damaged or was removed: download or generate it again."
+            raise DataError(f"{self.path}: '{name}'{sample} cannot be read ({error}). {hint}") from error
         return values
 
     def _as_labels(self, mask: NDArray) -> NDArray[np.uint8]:
@@ -126,9 +121,8 @@ class SceneStore:
             return np.asarray(mask[..., 0].argmax(axis=entries), np.uint8)
         labels = mask[..., 0] if mask.ndim == 4 else mask
         if labels.dtype != np.uint8 and labels.size and (labels.min() < 0 or labels.max() > 255):
-            raise DataError(
-                f"{self.path}: 'mask' has labels from {labels.min()} to {labels.max()}; expected 0 (background) to 255."
-            )
+            found = f"labels from {labels.min()} to {labels.max()}"
+            raise DataError(f"{self.path}: 'mask' has {found}; expected 0 (background) to 255.")
         return labels.astype(np.uint8, copy=False)
 
 

@@ -1,9 +1,9 @@
-"""Scenes to disk where that takes long: finished parts beside the new file outlive Ctrl-C, a kill and a full disk.
+"""Writes scenes in parts that outlive Ctrl-C, a kill and a full disk, for sources that take long.
 
 An HDF5 file whose writer is killed cannot be trusted, so no such file is continued. Instead every thousand scenes are a
-small file of their own, whole or absent (`hdf5.writer`), in the folder `.NAME.parts` beside the new file NAME. A part
-records what the scenes were made from and how far the source had been read. The next writer of the same file continues
-after the last part; at the end all parts are joined, and the folder is removed.
+small file of their own, complete or absent (`hdf5.writer`), in the folder `.NAME.parts` beside the new file NAME. A
+part records what the scenes were made from and how far the source had been read. The next writer of the same file
+continues after the last part; at the end all parts are joined, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,25 @@ Position = dict[str, int]  # how far a source has been read, in its own terms
 
 
 class SceneParts:
-    """The parts of an unfinished file.
+    """The parts of an unfinished file; arguments as those of `scene_parts`.
 
     Attributes:
         path: of the file.
-        position: of the source at the end of the last part; empty without one.
+        position: of the source at the end of the last part; `start` without one.
     """
 
     def __init__(
-        self, path: Path, folder: Path, made_from: Mapping[str, Any], fits: Callable[[Position], bool]
+        self,
+        path: Path,
+        folder: Path,
+        made_from: Mapping[str, Any],
+        start: Mapping[str, int],
+        fits: Callable[[Position], bool],
     ) -> None:
         self.path, self._folder, self._made_from = path, folder, dict(made_from)
+        self.position: Position = dict(start)
         self._stores: list[SceneStore] = []
-        self.position: Position = {}
-        for number in count():
-            store = self._finished(self._part(number))
-            if store is None or not fits(store.attributes["settings"]["position"]):
-                break
+        while (store := self._finished_part(fits)) is not None:
             self._stores.append(store)
             self.position = store.attributes["settings"]["position"]
         for part in sorted(folder.glob("*.h5"))[len(self._stores) :]:
@@ -61,22 +63,16 @@ class SceneParts:
         return sum(map(len, self._stores))
 
     def add(self, batches: Iterable[Mapping[str, NDArray]], position: Position) -> None:
-        """Write the batches of a source, part after part.
-
-        Args:
-            batches: those after `self.position`, as `write_scenes` takes them.
-            position: of the source; the source keeps it up to date.
+        """Write the batches of a source after `self.position`, part after part; the source keeps `position` up to date.
 
         Raises:
             DataError: as `write_scenes`; the parts before it stay.
         """
         rest = iter(batches)
         for first in rest:
-            part = self._part(len(self._stores))
+            part, batches_of_part = self._next_part, chain([first], islice(rest, _BATCHES_A_PART - 1))
             settings = {"made_from": self._made_from, "position": position}  # read when the part is full
-            write_scenes(
-                part, chain([first], islice(rest, _BATCHES_A_PART - 1)), None, {"settings": settings}, progress=False
-            )
+            write_scenes(part, batches_of_part, None, {"settings": settings}, progress=False)
             self._stores.append(SceneStore(part))
 
     def join(self, attributes: Mapping[str, Any], progress: bool = True) -> int:
@@ -89,34 +85,43 @@ class SceneParts:
                 yield store.batch(np.arange(start, min(start + _JOINED_AT_ONCE, len(store))))
             store.close()
 
-    def _part(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.h5"
+    @property
+    def _next_part(self) -> Path:
+        return self._folder / f"{len(self._stores):06d}.h5"
 
-    def _finished(self, part: Path) -> SceneStore | None:
-        """A part that was made from the same; None when it is missing, damaged or another one."""
+    def _finished_part(self, fits: Callable[[Position], bool]) -> SceneStore | None:
+        """The next part; None if it is missing, damaged, made from something else, or of another version."""
         try:
-            store = SceneStore(part)
+            store = SceneStore(self._next_part)
         except DataError:
             return None
         settings = store.attributes.get("settings")
-        return store if isinstance(settings, dict) and settings.get("made_from") == self._made_from else None
+        if not isinstance(settings, dict) or settings.get("made_from") != self._made_from:
+            return None
+        position: Any = settings.get("position")
+        known = isinstance(position, dict) and position.keys() == self.position.keys()
+        return store if known and fits(position) else None
 
 
 @contextmanager
 def scene_parts(
-    path: str | Path, made_from: Mapping[str, Any], fits: Callable[[Position], bool] = lambda position: True
+    path: str | Path,
+    made_from: Mapping[str, Any],
+    start: Mapping[str, int],
+    fits: Callable[[Position], bool] = lambda position: True,
 ) -> Iterator[SceneParts]:
     """The parts of a new file, at first those that an interrupted writer finished.
 
     Args:
         path: of the new file.
         made_from: numbers and words that decide the scenes; parts made from others are removed, and logged.
+        start: position of the source before its first scene.
         fits: whether a part that ends at this position of the source can be used.
 
     Raises:
         RunError: another process writes the same file.
-        DataError: the file is already there, or its folder cannot be written. When anything stops the writing, the
-            finished parts stay, and the log says where; without any, nothing stays, nor do folders that were made.
+        DataError: the file already exists, or its folder cannot be written. When anything stops the writing, the
+            finished parts stay, and the log says where; without any, no new file or folder stays.
     """
     path = Path(path)
     refuse_existing(path)
@@ -127,7 +132,7 @@ def scene_parts(
             folder.mkdir(parents=True, exist_ok=True)
         try:
             with lock(folder, path):
-                parts = SceneParts(path, folder, made_from, fits)
+                parts = SceneParts(path, folder, made_from, start, fits)
                 yield parts
         except BaseException as error:
             if not parts:

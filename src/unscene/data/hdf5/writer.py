@@ -1,4 +1,4 @@
-"""Scenes to disk: a new HDF5 file as `reader` describes it, whole or not at all."""
+"""Writes scenes to a new HDF5 file as `reader` describes it, complete or not at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_scenes(
     """Write scenes to a new HDF5 file, which appears under its name only when it is complete.
 
     Args:
-        path: of the new file; missing folders are made.
+        path: of the new file; missing folders are created.
         batches: any number of them, `count` samples in all, each with the same arrays [B, ...], `image` among them;
             `labels` is stored as `mask`, the name that published files have for it.
         count: N; None when only the end of `batches` tells.
@@ -48,9 +48,9 @@ def write_scenes(
         N, the number of scenes written.
 
     Raises:
-        DataError: the file is already there, cannot be written, the disk is full, or the batches are not `count`
-            samples. Whatever stops the writing, Ctrl-C too, the unfinished file is removed, and so are the folders
-            that were made for it; the next process that writes the same file replaces what a killed one left.
+        DataError: the file already exists or cannot be written, the disk is full, or the batches are not `count`
+            samples. Whatever stops the writing, Ctrl-C too, the unfinished file and its new folders are removed; the
+            next process that writes the same file replaces what a killed one left.
         RunError: another process writes the same file.
     """
     path = Path(path)
@@ -68,7 +68,9 @@ def write_scenes(
                     with explained(path, partial, written, count):
                         target.raise_kept()
                     bar.update(written - bar.n)
-                _write_attributes(file, {**attributes, "unscene_version": version("unscene"), "complete": True})
+                with _interrupt_waits():
+                    for key, value in {**attributes, "unscene_version": version("unscene"), "complete": True}.items():
+                        file.attrs[key] = json.dumps(value) if isinstance(value, Mapping | list) else value
             with explained(path, partial, written, count):
                 target.raise_kept()
         with explained(path, partial):
@@ -175,12 +177,6 @@ def _write_rows(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
         dataset.id.write_direct_chunk((row, *[0] * sample.ndim), zlib.compress(sample.tobytes(), _GZIP_LEVEL))
 
 
-def _write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    with _interrupt_waits():
-        for key, value in attributes.items():
-            file.attrs[key] = json.dumps(value) if isinstance(value, Mapping | list) else value
-
-
 def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int | None) -> None:
     for name, values in batch.items():
         rows = 1 if name in ("image", "mask") else min(_ROWS_A_CHUNK, count or _ROWS_A_CHUNK)
@@ -196,7 +192,7 @@ def _create_datasets(file: h5py.File, batch: Mapping[str, NDArray], count: int |
 
 
 @contextmanager
-def explained(path: Path, partial: Path, done: int = 0, count: int | None = None) -> Iterator[None]:
+def explained(path: Path, partial: Path, written: int = 0, count: int | None = None) -> Iterator[None]:
     """Turn the system's error into a DataError with a hint."""
     try:
         yield
@@ -206,12 +202,12 @@ def explained(path: Path, partial: Path, done: int = 0, count: int | None = None
         if error.errno not in DISK_FULL:
             hint = "Check the folder's name and permissions, or give another one."
             raise DataError(f"{path} cannot be written: {error}. {hint}") from error
-        written = partial.stat().st_size / 1e6 if partial.exists() else 0.0
-        needed = f"about {written / done * count:,.1f} MB" if done and count else "more"
-        all_of_them = f" of {count:,}" if count else ""
-        free = shutil.disk_usage(path.parent).free / 1e6 + written  # what the unfinished file held is given back
+        size = partial.stat().st_size / 1e6 if partial.exists() else 0.0
+        needed = f"about {size / written * count:,.1f} MB" if written and count else "more"
+        scenes = f"{written:,}{f' of {count:,}' if count else ''} scenes"
+        free = shutil.disk_usage(path.parent).free / 1e6 + size  # what the unfinished file held is given back
         raise DataError(
-            f"{path} could not be finished: {error.strerror}, after {done:,}{all_of_them} scenes. It needs {needed}, "
+            f"{path} could not be finished: {error.strerror}, after {scenes}. It needs {needed}, "
             f"and {free:,.1f} MB are free on the disk of {path.resolve().parent}. Free some space, write to another "
             "disk, or ask for fewer scenes."
         ) from error

@@ -9,8 +9,8 @@ entries, the background first and then up to ten objects.
     mask       of each object to 128, the pixel whose centre is nearest
     split      the first 48,400 scenes train, the next 1,600 test                     (R-MONet, Section 4)
 
-R-MONet resizes "as MONet", whose code is not public, and the field's own does not agree: ours is what TensorFlow 2
-does (Slot Attention) and PyTorch's `interpolate`. IODINE's TensorFlow 1 samples from the pixels' corners, which moves
+R-MONet resizes "as MONet", whose code is not public, and the field's own does not agree. Ours is TensorFlow 2's
+(Slot Attention) and PyTorch's `interpolate`. IODINE's TensorFlow 1 samples from the pixels' corners, which moves
 everything by a quarter of a pixel; later code filters as well (Pillow, scikit-image).
 An object may have no pixel left in the crop (about 6 % have none): then its row of boxes is 0.
 """
@@ -26,9 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data.hdf5.resumable_writer import scene_parts
-from unscene.data.tfrecord.downscale import downscale_bilinear, downscale_nearest
-from unscene.data.tfrecord.multi_object import RecordLayout, SceneRecords, batches, object_factors, scenes_before
-from unscene.errors import DataError
+from unscene.data.tfrecord.multi_object import (
+    START,
+    RecordLayout,
+    SceneRecords,
+    batches,
+    object_factors,
+    scenes_before,
+)
+from unscene.errors import DataError, ShapeError
 
 _ENTRIES = 11  # of a scene, background included
 _INTEGERS = ("size", "material", "shape", "color")
@@ -83,7 +89,7 @@ def convert_clevr(
         The number of scenes written.
 
     Raises:
-        DataError: the TFRecord file is missing, damaged or another one, `out` is already there or cannot be written,
+        DataError: the TFRecord file is missing, damaged or another one, `out` already exists or cannot be written,
             there are fewer than `count` records, no scene has so many objects, or a number is impossible.
     """
     tfrecords = Path(tfrecords)
@@ -98,18 +104,19 @@ def convert_clevr(
         "bytes": tfrecords.stat().st_size if tfrecords.is_file() else 0,
         "unscene_version": version("unscene"),
     }
-    with scene_parts(out, made_from, lambda position: count is None or scenes_before(position) <= count) as parts:
+    with scene_parts(out, made_from, START, lambda end: count is None or scenes_before(end) <= count) as parts:
         records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress, parts.position, count)
         kept = (scene for scene in records if min_objects <= scene["visibility"][1:].sum() <= max_objects)
         parts.add(batches(map(cropped_scene, kept)), records.position)
-        read = f"{tfrecords.name}: {records.scenes:,} records"
-        if count is not None and records.scenes < count:
-            raise DataError(f"{read}, fewer than the {count:,} asked for. Set count to {records.scenes}.")
+        found = scenes_before(records.position)
+        read = f"{tfrecords.name}: {found:,} records"
+        if count is not None and found < count:
+            raise DataError(f"{read}, fewer than the {count:,} asked for. Set count to {found}.")
         if not len(parts):
             raise DataError(
                 f"{read}, none of {min_objects} to {max_objects} objects. --min-objects 0 --max-objects 10 keeps all."
             )
-        source = {"source": f"clevr, converted from {tfrecords.name}", "records_read": records.scenes}
+        source = {"source": f"clevr, converted from {tfrecords.name}", "records_read": found}
         attributes = source | {"damaged_left_out": records.damaged, "settings": settings} | split(len(parts))
         written = parts.join(attributes, progress)
     records.report_damage(written)
@@ -138,3 +145,36 @@ def cropped_scene(scene: Mapping[str, NDArray]) -> dict[str, NDArray]:
         "labels": masks.argmax(axis=0).astype(np.uint8),
         **object_factors(scene, (*_INTEGERS, *_REALS, "pixel_coords")),
     }
+
+
+def downscale_bilinear(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image [3 H, 3 W, C] as [2 H, 2 W, C], rounded, halves up.
+
+    The centre of pixel d of the smaller image lies at 1.5 (d + .5) - .5 = 1.5 d + .25 of the larger one. So three
+    pixels a b c become (3 a + b) / 4 and (b + 3 c) / 4, along the rows and then along the columns.
+
+    Raises:
+        ShapeError: height or width is no multiple of 3.
+    """
+    _check_threes(*image.shape[:2])
+    sums = _blended(_blended(image.astype(np.uint16)).swapaxes(0, 1)).swapaxes(0, 1)  # 16 times the values
+    return np.ascontiguousarray(sums + 8 >> 4, np.uint8)
+
+
+def _blended(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """[3 N, ...] to [2 N, ...], 4 times the values."""
+    a, b, c = pixels[0::3], pixels[1::3], pixels[2::3]
+    return np.stack([3 * a + b, b + 3 * c], axis=1).reshape(-1, *pixels.shape[1:])
+
+
+def downscale_nearest(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return maps [..., 3 H, 3 W], whose values must not be mixed, as [..., 2 H, 2 W]: a and c of pixels a b c."""
+    *others, height, width = maps.shape
+    _check_threes(height, width)
+    outer = maps.reshape(*others, height // 3, 3, width // 3, 3)[..., ::2, :, ::2]
+    return outer.reshape(*others, height // 3 * 2, width // 3 * 2)
+
+
+def _check_threes(height: int, width: int) -> None:
+    if height % 3 or width % 3:
+        raise ShapeError(f"height and width must be multiples of 3, but are {height} and {width}.")

@@ -18,7 +18,8 @@ from unscene.errors import DataError
 
 Feature = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64] | list[bytes]
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types
+_VARINT, _LENGTH, _FIXED32 = 0, 2, 5  # wire types
+_FIXED_SIZE = {1: 8, _FIXED32: 4}
 
 # An array written as 12,288 entries of one byte is 12,288 times 0x0a 0x01 value: NumPy reads that at once.
 _ONE_BYTE_ENTRY = np.dtype([("tag and length", "<u2"), ("value", "u1")])
@@ -29,11 +30,7 @@ class _MalformedError(Exception):
 
 
 def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
-    """Parse a `tf.train.Example` from its wire format.
-
-    Args:
-        data: the payload of a record.
-        where: how messages name the record (`Record.where`).
+    """Parse a `tf.train.Example`; `where` names its record in messages.
 
     Returns:
         Each feature's list by name: float32 or int64 arrays [N]; for bytes a uint8 array [N] when every entry is one
@@ -43,21 +40,57 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
         DataError: the message is not well formed.
     """
     features: dict[str, Feature] = {}
-    name = ""
+    inside = ""
     try:
         for example in _values(memoryview(data), 1):
             for entry in _values(example, 1):
-                names, lists = list(_values(entry, 1)), list(_values(entry, 2))
+                names = list(_values(entry, 1))
                 name = bytes(names[-1]).decode("utf-8") if names else ""
-                features[name] = _feature(_merged(lists))
-                name = ""
+                inside = f" in feature '{name}'"
+                features[name] = _feature(_merged(list(_values(entry, 2))))
+                inside = ""
     except (_MalformedError, UnicodeDecodeError) as error:
-        inside = f" in feature '{name}'" if name else ""
         raise DataError(
             f"{where} holds no well-formed tf.train.Example: {error}{inside}. Its checksum is right, so it was written "
             "so: check which file this is, or pass --skip-damaged to leave such records out."
         ) from None
     return features
+
+
+def _feature(message: memoryview) -> Feature:
+    """The one list of a `Feature`; of several kinds the last counts, and pieces of it are joined."""
+    lists = [(number, value) for number, wire, value in _fields(message) if wire == _LENGTH and number <= 3]
+    if not lists:
+        return []
+    kind = lists[-1][0]
+    content = _merged([value for number, value in lists if number == kind])
+    if kind == 1:
+        if len(content) % _ONE_BYTE_ENTRY.itemsize == 0:
+            entries = np.frombuffer(content, _ONE_BYTE_ENTRY)
+            if (entries["tag and length"] == 0x010A).all():
+                return entries["value"].copy()
+        return [bytes(entry) for entry in _values(content, 1)]
+    # numbers are packed (one block) or not (a field each)
+    blocks = list(_values(content, 1, (_LENGTH, _FIXED32 if kind == 2 else _VARINT)))
+    if kind == 2:
+        if any(len(block) % 4 for block in blocks):
+            raise _MalformedError(f"a list of floats has {[len(block) for block in blocks]} bytes, no multiple of 4")
+        return np.frombuffer(b"".join(blocks), "<f4").astype(np.float32)
+    packed, integers, at = _merged(blocks), [], 0
+    while at < len(packed):
+        value, at = _varint(packed, at)
+        integers.append(value)
+    return np.array(integers, np.uint64).view(np.int64)  # a negative one is stored as its two's complement
+
+
+def _merged(pieces: list[memoryview]) -> memoryview:
+    """A message in pieces (nearly always one): appending their bytes merges them."""
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+
+def _values(message: memoryview, number: int, wires: tuple[int, ...] = (_LENGTH,)) -> Iterator[memoryview]:
+    """The fields of one number, of some wire types."""
+    return (value for field, wire, value in _fields(message) if field == number and wire in wires)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
@@ -66,71 +99,25 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     while at < end:
         tag, at = _varint(message, at)
         number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            stop = _varint(message, at)[1]
-        elif wire in (_FIXED64, _FIXED32):
-            stop = at + (8 if wire == _FIXED64 else 4)
-        elif wire == _LENGTH:
+        if wire == _LENGTH:
             size, at = _varint(message, at)
-            stop = at + size
+        elif wire == _VARINT:
+            size = _varint(message, at)[1] - at
+        elif wire in _FIXED_SIZE:
+            size = _FIXED_SIZE[wire]
         else:
             raise _MalformedError(f"wire type {wire} at byte {at - 1:,} of a message of {end:,}")
-        if number == 0 or stop > end:
-            raise _MalformedError(f"field {number} reaches to byte {stop:,} of a message of {end:,}")
-        yield number, wire, message[at:stop]
-        at = stop
+        if number == 0 or at + size > end:
+            raise _MalformedError(f"field {number} reaches to byte {at + size:,} of a message of {end:,}")
+        yield number, wire, message[at : at + size]
+        at += size
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """A base-128 number, low digits first, and where it ends."""
     value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            break
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
+    for position, byte in enumerate(message[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
-            return value & (2**64 - 1), at
+            return value & (2**64 - 1), at + position + 1
     raise _MalformedError(f"a number without an end at byte {at:,} of a message of {len(message):,}")
-
-
-def _values(message: memoryview, number: int, wires: tuple[int, ...] = (_LENGTH,)) -> Iterator[memoryview]:
-    """The fields of one number, of some wire types."""
-    return (value for field, wire, value in _fields(message) if field == number and wire in wires)
-
-
-def _merged(pieces: list[memoryview]) -> memoryview:
-    """A message in pieces (nearly always one): appending their bytes merges them."""
-    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
-
-
-def _feature(message: memoryview) -> Feature:
-    """The one list of a `Feature`; of several kinds the last counts, and pieces of it are joined."""
-    lists = [(number, value) for number, wire, value in _fields(message) if wire == _LENGTH and number < 4]
-    if not lists:
-        return []
-    kind = lists[-1][0]
-    content = _merged([value for number, value in lists if number == kind])
-    if kind == 1:
-        return _bytes_list(content)
-    # packed (one block) and unpacked (a field each)
-    if kind == 2:
-        blocks = list(_values(content, 1, (_LENGTH, _FIXED32)))
-        if any(len(block) % 4 for block in blocks):
-            raise _MalformedError(f"a list of floats has {[len(block) for block in blocks]} bytes, no multiple of 4")
-        return np.frombuffer(b"".join(blocks), "<f4").astype(np.float32)
-    packed = memoryview(b"".join(_values(content, 1, (_LENGTH, _VARINT))))
-    integers, at = [], 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
-        integers.append(value)
-    return np.array(integers, np.uint64).view(np.int64)  # a negative one is stored as its two's complement
-
-
-def _bytes_list(message: memoryview) -> NDArray[np.uint8] | list[bytes]:
-    if len(message) % _ONE_BYTE_ENTRY.itemsize == 0:
-        entries = np.frombuffer(message, _ONE_BYTE_ENTRY)
-        if (entries["tag and length"] == 0x010A).all():
-            return entries["value"].copy()
-    return [bytes(entry) for entry in _values(message, 1)]

@@ -1,9 +1,8 @@
 """DeepMind's Multi-dSprites, "coloured sprites on grayscale", from its TFRecord file to an HDF5 file of scenes.
 
 The file (`multi_dsprites/multi_dsprites_colored_on_grayscale.tfrecords`) gives every scene six entries, the background
-first and then up to five sprites.
-The result has the arrays that `MultiDSprites` draws, so that one can replace the other; only `visibility` is 0 or 1
-here, as in the file, and not the visible share.
+first and then up to five sprites. The result has the arrays of `MultiDSprites`, so that one can replace the other; only
+`visibility` is 0 or 1 here, as in the file, and not the visible share.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ def convert_multi_dsprites(
         The number of scenes written.
 
     Raises:
-        DataError: the TFRecord file is missing, damaged or another one, `out` is already there or cannot be written,
-            or there are fewer than `count` scenes.
+        DataError: the TFRecord file is missing, damaged or another one, `out` already exists or cannot be written, or
+            there are fewer than `count` scenes.
     """
     tfrecords = Path(tfrecords)
     attributes: dict[str, Any] = {"source": f"multi_dsprites, converted from {tfrecords.name}"}

@@ -1,8 +1,8 @@
 """DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, checked against the layout of their data set.
 
 The files are in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
-(`tfrecord.multi_dsprites`, `tfrecord.clevr`); everything else about reading them is here. Every scene has entries, the
-background first and then the objects; `visibility` states which of them exist.
+(`tfrecord.multi_dsprites`, `tfrecord.clevr`). Every scene has entries, the background first and then the objects;
+`visibility` states which of them exist.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from unscene.data.tfrecord.example import Feature, parse_example
 from unscene.data.tfrecord.records import read_records
 from unscene.errors import DataError
 
+START = {"records": 0, "damaged": 0}  # a `SceneRecords.position`
+
 _KNOWN_BY_SIZE = {  # bytes of an image and of its masks
     (64 * 64 * 3, 6 * 64 * 64): "multi_dsprites_colored_on_grayscale.tfrecords",
     (64 * 64, 4 * 64 * 64): "multi_dsprites_binarized.tfrecords",
@@ -42,14 +44,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """What every record of a published file holds.
+    """What every record of a published file holds: type and shape of each feature, `image` and `mask` among them."""
 
-    Attributes:
-        file: its published name.
-        features: type and shape of each; `image` and `mask` are among them.
-    """
-
-    file: str
+    file: str  # its published name
     features: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 
     def shaped(self, features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
@@ -58,18 +55,18 @@ class RecordLayout:
         Raises:
             DataError: a feature is missing or of another type or size: this is another file.
         """
+        rows = {name: _row(values) for name, values in features.items()}
         scene, wrong = {}, []
         for name, (kind, shape) in self.features.items():
-            values = _flat(features.get(name))
-            if values is not None and values.dtype == kind and values.size == math.prod(shape):
-                scene[name] = values.reshape(shape)
-            elif values is None:
+            if name not in rows:
                 wrong.append(f"'{name}' is missing")
+            elif rows[name].dtype == kind and rows[name].size == math.prod(shape):
+                scene[name] = rows[name].reshape(shape)
             else:
-                expected = f"{math.prod(shape):,} x {kind.__name__}"
-                wrong.append(f"'{name}' is {values.size:,} x {values.dtype}, not {expected}")
+                found, expected = rows[name], f"{math.prod(shape):,} x {kind.__name__}"
+                wrong.append(f"'{name}' is {found.size:,} x {found.dtype}, not {expected}")
         if wrong:
-            image, masks = (_size(features.get(name)) for name in ("image", "mask"))
+            image, masks = (rows[name].size if name in rows else 0 for name in ("image", "mask"))
             other = _KNOWN_BY_SIZE.get((image, masks), self.file)
             names = ", ".join(sorted(features)) or "none"
             looks = f"It looks like {other}" if other != self.file else f"Its features are {names}"
@@ -78,16 +75,9 @@ class RecordLayout:
         return scene
 
 
-def _flat(values: Feature | None) -> NDArray | None:
+def _row(values: Feature) -> NDArray:
     """One row of numbers; bytes may also have been written as one entry."""
-    if isinstance(values, list):
-        return np.frombuffer(b"".join(values), np.uint8) if values else None
-    return values
-
-
-def _size(values: Feature | None) -> int:
-    flat = _flat(values)
-    return 0 if flat is None else flat.size
+    return np.frombuffer(b"".join(values), np.uint8) if isinstance(values, list) else values
 
 
 class SceneRecords:
@@ -103,9 +93,10 @@ class SceneRecords:
 
     Attributes:
         position: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
+        damaged: number of records left out so far.
 
     Raises:
-        DataError: while iterating: the file is missing, damaged or another one.
+        DataError: `count` is below 1; while iterating: the file is missing, damaged or another one.
     """
 
     def __init__(
@@ -114,28 +105,17 @@ class SceneRecords:
         layout: RecordLayout,
         skip_damaged: bool = False,
         progress: bool = True,
-        position: Mapping[str, int] | None = None,
+        position: Mapping[str, int] = START,
         count: int | None = None,
     ) -> None:
         if count is not None and count < 1:
             raise DataError(f"count must be 1 or more, but is {count}.")
         self._path, self._layout, self._skip_damaged, self._progress = path, layout, skip_damaged, progress
-        self.position = dict(position or {"records": 0, "damaged": 0})
-        self._first, self._seen, self._count = self.position["records"], 0, count
-        self._damaged_since = 0  # after the last scene
-
-    @property
-    def damaged(self) -> int:
-        """Number of records left out so far."""
-        return self.position["damaged"] + self._damaged_since
-
-    @property
-    def scenes(self) -> int:
-        """Number of scenes so far, those of the earlier reading too."""
-        return scenes_before(self.position)
+        self.position, self.damaged = dict(position), position["damaged"]
+        self._first, self._seen, self._count = position["records"], 0, count
 
     def __iter__(self) -> Iterator[dict[str, NDArray]]:
-        return islice(self._scenes(), None if self._count is None else self._count - self.scenes)
+        return islice(self._scenes(), None if self._count is None else self._count - scenes_before(self.position))
 
     def _scenes(self) -> Iterator[dict[str, NDArray]]:
         size = self._path.stat().st_size if self._path.is_file() else None
@@ -153,14 +133,13 @@ class SceneRecords:
                         continue
                     scene = self._layout.shaped(features, record.where)
                     self.position.update(records=self._seen, damaged=self.damaged)
-                    self._damaged_since = 0
                     yield scene
                 bar.update(record.file_bytes - bar.n)
 
     def _leave_out(self, error: DataError) -> None:
         if self._seen < self._first:
             return  # the earlier reading has counted it
-        self._damaged_since += 1
+        self.damaged += 1
         if self.damaged <= _SHOWN:
             _log.warning("left out: %s", error)
 

@@ -1,14 +1,23 @@
-"""found_objects: objects in the image's own pixels."""
+"""found_objects: objects in the image's own pixels, and a COCO file that pycocotools loads."""
 
 from __future__ import annotations
+
+import contextlib
+import io
+import json
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from skimage.measure import regionprops
 
 from unscene.data.image_resize import fit_image
-from unscene.inference.found_objects import found_objects
+from unscene.inference.found_objects import FoundObjects, coco_annotations, coco_json, found_objects
 from unscene.scene import Decomposition
 
 SIZE = 8
@@ -98,3 +107,103 @@ def test_random_masks_agree_with_argmax_and_scikit_image():
         assert found.areas[row] == props.area
         shares = log_masks[1, props.label - 1, 0].exp().numpy()[found.labels == props.label]
         assert found.scores[row] == pytest.approx(shares.mean(), abs=1e-5)
+
+
+# COCO
+
+
+def loaded(dataset, tmp_path):
+    path = tmp_path / "objects.json"
+    path.write_text(json.dumps(dataset))
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def objects(labels, boxes, scores, latents=None, locations=None) -> FoundObjects:
+    """The objects of a label map."""
+    slots = np.unique(labels[labels > 0])
+    rows = {"latents": latents, "locations": locations}
+    return FoundObjects(
+        labels=labels.astype(np.uint8),
+        slots=slots.astype(np.int64),
+        areas=np.array([(labels == slot).sum() for slot in slots], np.int64),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array(scores, np.float32),
+        **{name: None if values is None else np.array(values, np.float32) for name, values in rows.items()},
+    )
+
+
+@pytest.fixture
+def dataset():
+    first, second = np.zeros((4, 6), int), np.zeros((5, 3), int)
+    first[1:3, 2:6], second[4, 0] = 2, 1
+    annotations = coco_annotations(objects(first, [(2, 1, 6, 3)], [0.75], latents=[(1.0, -0.123456)]), 1)
+    annotations += coco_annotations(objects(second, [(0, 4, 1, 5)], [0.5]), 3)
+    return coco_json([("a/1.jpg", 4, 6), ("empty.png", 9, 9), ("b.png", 5, 3)], annotations, {"fit": "pad"})
+
+
+def test_ids_boxes_and_areas_by_hand(dataset):
+    assert [image["id"] for image in dataset["images"]] == [1, 2, 3]
+    assert dataset["images"][0] == {"id": 1, "file_name": "a/1.jpg", "height": 4, "width": 6}
+    one, two = dataset["annotations"]
+    assert (one["id"], one["image_id"], one["category_id"], one["slot"]) == (1, 1, 1, 2)
+    assert one["bbox"] == [2, 1, 4, 2]
+    assert (one["area"], one["iscrowd"], one["score"]) == (8, 0, 0.75)
+    assert one["latent"] == [1.0, -0.12346]
+    assert (two["id"], two["image_id"], two["area"]) == (2, 3, 1)
+    assert "latent" not in two
+    assert dataset["info"]["fit"] == "pad"
+
+
+def test_pycocotools_loads_the_masks(dataset, tmp_path):
+    coco = loaded(dataset, tmp_path)
+    assert coco.getCatIds(catNms=["object"]) == [1]
+    assert coco.getAnnIds(imgIds=[2]) == []
+    mask = coco.annToMask(coco.loadAnns([1])[0])
+    assert mask.tolist() == [[0] * 6, [0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [0] * 6]
+
+
+def test_the_annotations_are_a_detectors_results_too(dataset, tmp_path):
+    coco = loaded(dataset, tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(coco, coco.loadRes(dataset["annotations"]), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+@given(labels=arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 3)))
+def test_any_label_map_comes_back(labels):
+    height, width = labels.shape
+    number = len(np.unique(labels[labels > 0]))
+    found = objects(labels, [(0, 0, width, height)] * number, [1.0] * number)
+    dataset = coco_json([("x.png", height, width)], coco_annotations(found, 1), {})
+    coco = COCO()
+    coco.dataset = json.loads(json.dumps(dataset))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    assert len(dataset["annotations"]) == number
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        assert (coco.annToMask(annotation) == (labels == annotation["slot"])).all()
+        assert annotation["area"] == (labels == annotation["slot"]).sum()
+
+
+def test_no_object_at_all_is_a_valid_file(tmp_path):
+    assert coco_annotations(objects(np.zeros((2, 2), int), [], []), 1) == []
+    coco = loaded(coco_json([("x.png", 2, 2)], [], {}), tmp_path)
+    assert coco.getImgIds() == [1]
+    assert coco.getAnnIds() == []
+
+
+def test_a_location_is_kept_to_four_places():
+    mask = np.ones((2, 2), int)
+    (annotation,) = coco_annotations(objects(mask, [(0, 0, 2, 2)], [0.5], locations=[(0.123456, 1.0)]), 1)
+    assert annotation["location"] == [0.1235, 1.0]
+    assert "location" not in coco_annotations(objects(mask, [(0, 0, 2, 2)], [0.5]), 1)[0]
+
+
+def test_the_sides_of_a_box_are_rounded_before_their_difference():
+    (annotation,) = coco_annotations(objects(np.ones((9, 9), int), [(0.126, 0.5, 3.244, 7.999)], [0.123456]), 1)
+    assert annotation["bbox"] == [0.13, 0.5, 3.11, 7.5]
+    assert annotation["score"] == 0.12346

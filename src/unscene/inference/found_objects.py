@@ -1,29 +1,34 @@
-"""A decomposition brought back to its image: labels, boxes and scores at the image's own resolution."""
+"""The objects of one image: labels, boxes and scores at the image's own resolution, and the same as COCO JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.data.samples import boxes_of_labels
 from unscene.scene import Decomposition
 
+CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
+
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """The objects of one image, N in all: the slots that won a pixel.
+    """The objects of one image, N in all: the foreground slots that won a pixel.
 
     Attributes:
-        labels: [H, W] uint8, 0 is the background, `n` the slot `n` of the foreground, counted from 1.
+        labels: [H, W] uint8, 0 is the background, `n` the foreground slot `n`, counted from 1.
         slots: [N] labels of the objects.
         areas: [N] pixels of the objects.
         boxes: [N, 4] float32 `x1 y1 x2 y2` in the image's pixels, end exclusive.
         scores: [N] float32 in [0, 1].
-        latents: [N, D] float32, or None for a model without.
-        locations: [N, 2] float32, y and x in 0..1 of the image, as the model states them; None for a model without.
+        latents: [N, D] float32; None if the model has none.
+        locations: [N, 2] float32, y and x in 0..1 of the image, as the model states them; None if it has none.
     """
 
     labels: NDArray[np.uint8]
@@ -36,32 +41,35 @@ class FoundObjects:
 
 
 def found_objects(decomposition: Decomposition, index: int, geometry: ResizeGeometry) -> FoundObjects:
-    """Find the objects of one image of a decomposition.
+    """Return the objects of image `index` of a decomposition, whose model saw the image resized by `geometry`.
 
-    The masks are enlarged first, then compete for each pixel, so borders are smooth. A slot without a box of the model
-    gets the box around its pixels, and their mean share as its score. Outside of a crop, which the model did not see,
-    all is background.
-
-    Args:
-        decomposition: of a batch.
-        index: of the image in it.
-        geometry: how the image was brought to the model's square.
+    The masks are enlarged first and then compete for each pixel, so that borders are smooth. A slot without a valid box
+    of the model gets the box around its pixels, and their mean share as its score. Pixels outside of a crop, which the
+    model did not see, are background.
     """
     labels, shares = _labels_and_shares(decomposition, index, geometry)
     foreground = np.array(decomposition.foreground, np.int64)
-    pixels = np.bincount(labels.ravel(), minlength=len(foreground) + 1)
-    slots = np.flatnonzero(pixels[1:]) + 1
-    boxes, scores = _boxes_and_scores(decomposition, index, geometry, labels, shares, slots)
-    latents = None if decomposition.latents is None else decomposition.latents[index].float().numpy()
-    locations = None if decomposition.locations is None else decomposition.locations[index].float().numpy()
+    count = len(foreground) + 1
+    areas = np.bincount(labels.ravel(), minlength=count)[1:]
+    share_sums = np.bincount(labels.ravel(), weights=shares.ravel(), minlength=count)[1:]
+    scores = (share_sums / areas.clip(1)).clip(0, 1).astype(np.float32)
+    boxes = boxes_of_labels(labels[None], len(foreground))[0]
+    model_boxes, model_scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
+    if model_boxes is not None and model_scores is not None and valid is not None:
+        restored = geometry.restore_boxes(model_boxes[index].float().numpy())
+        used = valid[index].bool().numpy() & restored.any(axis=1)
+        boxes[used] = restored[used]
+        scores[used] = model_scores[index].float().numpy()[used]
+    rows = np.flatnonzero(areas)
+    latents, locations = decomposition.latents, decomposition.locations
     return FoundObjects(
         labels=labels,
-        slots=slots,
-        areas=pixels[slots].astype(np.int64),
-        boxes=boxes,
-        scores=scores,
-        latents=None if latents is None else latents[foreground[slots - 1]],
-        locations=None if locations is None else geometry.restore_locations(locations)[slots - 1],
+        slots=rows + 1,
+        areas=areas[rows].astype(np.int64),
+        boxes=boxes[rows],
+        scores=scores[rows],
+        latents=None if latents is None else latents[index].float().numpy()[foreground[rows]],
+        locations=None if locations is None else geometry.restore_locations(locations[index].float().numpy())[rows],
     )
 
 
@@ -82,24 +90,53 @@ def _labels_and_shares(
     return labels, shares
 
 
-def _boxes_and_scores(
-    decomposition: Decomposition,
-    index: int,
-    geometry: ResizeGeometry,
-    labels: NDArray[np.uint8],
-    shares: NDArray[np.float32],
-    slots: NDArray[np.int64],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[N, 4] and [N]: the model's valid boxes and their scores, else those of the pixels."""
-    number = len(decomposition.foreground)
-    boxes = boxes_of_labels(labels[None], number)[0]
-    pixels = np.bincount(labels.ravel(), minlength=number + 1)[1:]
-    total = np.bincount(labels.ravel(), weights=shares.ravel(), minlength=number + 1)[1:]
-    scores = (total / pixels.clip(1)).clip(0, 1).astype(np.float32)
-    given, given_scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
-    if given is not None and given_scores is not None and valid is not None:
-        restored = geometry.restore_boxes(given[index].float().numpy())
-        used = valid[index].bool().numpy() & restored.any(axis=1)
-        boxes[used] = restored[used]
-        scores[used] = given_scores[index].float().numpy()[used]
-    return boxes[slots - 1], scores[slots - 1]
+def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]:
+    """Return the objects of one image as COCO annotations, without the `id` that `coco_json` gives.
+
+    Besides COCO's fields an annotation has `score`, `slot` and, if the model has them, `latent` and `location`
+    (y and x in 0..1 of the image, from its top left).
+    """
+    annotations = []
+    for row, slot in enumerate(found.slots.tolist()):
+        runs = coco_mask.encode(np.asfortranarray(found.labels == slot, dtype=np.uint8))
+        x1, y1, x2, y2 = (round(side, 2) for side in found.boxes[row].tolist())
+        annotation: dict[str, Any] = {
+            "image_id": image_id,
+            "category_id": CATEGORY["id"],
+            "segmentation": {"size": list(found.labels.shape), "counts": runs["counts"].decode("ascii")},
+            "area": int(found.areas[row]),
+            "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
+            "iscrowd": 0,
+            "score": round(float(found.scores[row]), 5),
+            "slot": slot,
+        }
+        if found.latents is not None:
+            annotation["latent"] = [round(number, 5) for number in found.latents[row].tolist()]
+        if found.locations is not None:
+            annotation["location"] = [round(number, 4) for number in found.locations[row].tolist()]
+        annotations.append(annotation)
+    return annotations
+
+
+def coco_json(
+    images: Sequence[tuple[str, int, int]], annotations: Sequence[Mapping[str, Any]], info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a COCO data set (Lin et al., Microsoft COCO, 2014) for `json.dump`; all ids begin with 1.
+
+    pycocotools' `loadRes` also takes the list of annotations, as the results of a detector.
+
+    Args:
+        images: (file name, H, W) of every image; `image_id` 1 is the first.
+        annotations: of these images, by `coco_annotations`.
+        info: further fields of COCO's `info`, for instance the source of the masks.
+    """
+    return {
+        "info": {"description": "objects found by unscene, without any label", **info},
+        "licenses": [],
+        "images": [
+            {"id": number, "file_name": name, "height": height, "width": width}
+            for number, (name, height, width) in enumerate(images, start=1)
+        ],
+        "categories": [CATEGORY],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
+    }

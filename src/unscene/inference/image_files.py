@@ -1,21 +1,23 @@
-"""The files of one decomposed image: overlay, label map, arrays; and its thumbnail."""
+"""Which images a command line names, and the result files of one image: overlay, label map, arrays, thumbnail."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unscene.data.image_resize import ResizeGeometry
+from unscene.data.image_folder import ImageFolder, ImageFolderSettings
+from unscene.errors import DataError
 from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects
-from unscene.inference.output_names import NamedImage
 from unscene.report.overlay import overlay
 from unscene.report.results import Picture, SlotLocation
 from unscene.report.slots import label_map_palette
@@ -24,47 +26,89 @@ SUFFIXES = (".overlay.png", ".masks.png", ".npz")
 _THUMBNAIL = 320  # pixels of the longer side
 
 
-@dataclass(frozen=True)
-class ReadImage:
-    """An image with its name, its pixels [H, W, 3], and the square [S, S, 3] that the model sees of it."""
+class NamedImage(NamedTuple):
+    """An image file, its name below the inputs' common folder, and the beginning of its results' names."""
 
-    name: NamedImage
-    pixels: NDArray[np.uint8]
-    square: NDArray[np.uint8]
-    geometry: ResizeGeometry
+    path: Path
+    file_name: str
+    stem: str
 
 
-def write_image_results(read: ReadImage, found: FoundObjects, folder: Path) -> NDArray[np.uint8]:
-    """Write `NAME.overlay.png`, `NAME.masks.png` and `NAME.npz`, as `unscene.inference.decompose` describes them.
+def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
+    """Find the images of files and folders, folders with everything below them, every image once.
 
-    Args:
-        read: the image.
-        found: its objects.
-        folder: of the results; folders of the name are created in it.
+    In folders, names that begin with a dot and results of an earlier run (`*.overlay.png`, `*.masks.png`) are ignored.
 
     Returns:
-        The overlay [H, W, 3].
+        The folder that all have in common, and the images in their order. Results are named like the image, without
+        its suffix, in the same folders below the common one: `a/1.jpg` and `b/1.jpg` give `a/1` and `b/1`. Where this
+        would give two images one name (`1.jpg` and `1.png`), the suffix stays.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written.
+        DataError: a path does not exist, a folder holds no image, a name is not UTF-8, or `paths` is empty.
     """
-    target = folder / read.name.stem
-    rows = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # by slot, so that a slot keeps its colour
-    rows[found.slots - 1] = found.boxes
-    picture = overlay(read.pixels, found.labels, rows)
+    if not paths:
+        raise DataError("no image was named. Give image files or folders.")
+    files: dict[Path, None] = {}
+    roots = []
+    for path in map(_absolute, paths):
+        roots.append(path if path.is_dir() else path.parent)
+        files.update(dict.fromkeys(_images_of(path)))
+    try:
+        common = Path(os.path.commonpath(roots))
+    except ValueError as error:  # Windows
+        raise DataError("the images are on different drives. Decompose those of each drive by themselves.") from error
+    names = [PurePosixPath(file.relative_to(common).as_posix()) for file in files]
+    for name in names:
+        try:
+            str(name).encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(f"the name {str(name)!r} is not UTF-8, which a result file needs. Rename it.") from None
+    # some file systems treat A.png and a.png as one file
+    taken = Counter(str(name.with_suffix("")).casefold() for name in names)
+    stems = [str(name if taken[str(name.with_suffix("")).casefold()] > 1 else name.with_suffix("")) for name in names]
+    return common, [NamedImage(*parts) for parts in zip(files, map(str, names), stems, strict=True)]
+
+
+def _images_of(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"There is no image or folder {path}. Check its name.")
+    if not path.is_dir():
+        return [path]
+    results = SUFFIXES[:2]
+    images = [file for file in ImageFolder(ImageFolderSettings(str(path))).paths if not file.name.endswith(results)]
+    if not images:
+        raise DataError(f"{path} holds only results of unscene ({', '.join(results)}). Name the folder of the images.")
+    return [_absolute(file) for file in images]
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 (links stay: a link's own name is the image's)
+
+
+def write_image_results(
+    pixels: NDArray[np.uint8], found: FoundObjects, name: NamedImage, folder: Path
+) -> NDArray[np.uint8]:
+    """Write the `SUFFIXES` files of an image [H, W, 3] into a folder; return the overlay [H, W, 3]."""
+    target = folder / name.stem
+    boxes_by_slot = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # so that a slot keeps its colour
+    boxes_by_slot[found.slots - 1] = found.boxes
+    picture = overlay(pixels, found.labels, boxes_by_slot)
     label_map = Image.fromarray(found.labels)
     label_map.putpalette(label_map_palette())
+    arrays = {key: getattr(found, key) for key in ("slots", "areas", "boxes", "scores")}
+    arrays["image_size"] = np.array(pixels.shape[:2])
+    arrays |= {key: getattr(found, key) for key in ("latents", "locations") if getattr(found, key) is not None}
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(f"{target}.overlay.png")
         label_map.save(f"{target}.masks.png")
-        np.savez_compressed(f"{target}.npz", **_arrays(read, found))
+        np.savez_compressed(f"{target}.npz", **arrays)
     return picture
 
 
 def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
-    objects = len(found.slots)
     image = Image.fromarray(picture)
     small = max(image.size) <= _THUMBNAIL
     if small:  # enlarged without smoothing, so that its pixels are seen
@@ -76,30 +120,12 @@ def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects)
         image.save(file, "PNG")
     else:
         image.save(file, "JPEG", quality=85)
-    locations: tuple[SlotLocation, ...] = ()
-    if found.locations is not None:
-        rows = zip(found.slots.tolist(), found.locations.tolist(), strict=True)
-        locations = tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows)
-    count = f"{objects} object{'' if objects == 1 else 's'}"
+    rows = () if found.locations is None else zip(found.slots.tolist(), found.locations.tolist(), strict=True)
+    count = f"{len(found.slots)} object{'' if len(found.slots) == 1 else 's'}"
     return Picture(
         file.getvalue(),
         alt=f"{name.file_name} with the masks and boxes of {count}.",
         caption=f"{name.file_name}: {count}",
         link=quote(f"{name.stem}.overlay.png"),
-        locations=locations,
+        locations=tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows),
     )
-
-
-def _arrays(read: ReadImage, found: FoundObjects) -> dict[str, Any]:
-    arrays: dict[str, Any] = {
-        "slots": found.slots,
-        "areas": found.areas,
-        "boxes": found.boxes,
-        "scores": found.scores,
-        "image_size": np.array([read.geometry.height, read.geometry.width]),
-    }
-    if found.latents is not None:
-        arrays["latents"] = found.latents
-    if found.locations is not None:
-        arrays["locations"] = found.locations
-    return arrays

@@ -1,4 +1,4 @@
-"""output_names: every image once, folders mirrored, no clash."""
+"""image_files: which images are meant, and that no two results share a name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unscene.errors import DataError
-from unscene.inference.output_names import named_images
+from unscene.inference.image_files import named_images
 
 
 @pytest.fixture

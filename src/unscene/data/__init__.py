@@ -1,9 +1,9 @@
 """The data sources by name. Adding one: its file, its test, and a line here.
 
 A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth
-is known, `labels` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4]. A source whose labels mean the
-same object in every image says so by `object_names`: the name of label `n` is `object_names[n - 1]`. A class of sources
-that can draw scenes of other kinds than those of training has `shifts`: by a shift's name the settings that it changes.
+is known, `labels` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4]. If its labels mean the same
+object in every image, it has `object_names`: the name of label `n` is `object_names[n - 1]`. A class whose scenes can
+differ from those of training has `shifts`: by a shift's name the settings that it changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 def object_names(source: Source) -> tuple[str, ...]:
-    """The names of labels 1, 2 ... of a source; empty where a label is no certain object."""
+    """The names of labels 1, 2 ... of a source; empty where a label means no particular object."""
     return tuple(getattr(source, "object_names", ()))
 
 

@@ -17,16 +17,10 @@ from unscene.errors import RecipeError, UnsceneError
 
 
 class StepSampler(Sampler[NDArray[np.int64]]):
-    """Yields the indices of one batch a step, from a step on, without end.
+    """Yields the indices of one batch a step, from `first_step` on, without end, for a source of `count` scenes.
 
-    Every epoch has its own permutation; the remainder that fills no batch is left out.
-
-    Args:
-        count: scenes of the source.
-        batch_size: of all processes together.
-        seed: of the order.
-        first_step: where to begin.
-        rank, world: this process and their number; each takes every world-th scene of the batch.
+    Every epoch has its own permutation, which comes from `seed`; the remainder that fills no batch is left out. A batch
+    of `batch_size` is that of all `world` processes; the process `rank` takes every world-th scene of it.
 
     Raises:
         RecipeError: the batch is larger than the data, or cannot be shared evenly.
@@ -90,14 +84,9 @@ class Batches:
 def training_batches(
     source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
 ) -> Batches:
-    """The training's batches, one a step.
+    """The training's batches, one a step, read by `workers` processes (0: this one), which keep `prefetch` ready each.
 
-    Args:
-        source: of the scenes.
-        sampler: their order.
-        workers: processes that draw or read them; 0: this one.
-        prefetch: batches that a worker keeps ready.
-        pin_memory: keep them in memory that a GPU copies from while it computes.
+    With `pin_memory` they are in memory that a GPU copies from while it computes.
     """
     loader = DataLoader(
         BatchDataset(source),

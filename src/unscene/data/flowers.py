@@ -39,13 +39,13 @@ class FlowersSettings:
 
     Attributes:
         root: folder that holds `flowers-102`, or that it is downloaded to.
-        split: `train` is the file's `tstid` (6,149 images), `validation` its `valid` (1,020), `test` its `trnid`
-            (1,020), as in ReDO.
-        count: the first so many; 0 takes all.
-        size: the shorter side is brought to it, then the middle square is taken.
+        split: as in ReDO, `train` is the file's `tstid` (6,149 images), `validation` its `valid`, `test` its `trnid`
+            (1,020 each).
+        count: number of images, from the first; 0 takes all.
+        size: side of the square, as of `middle_square`.
         mask: which pixels of a segmentation are background. `redo`: red or green is 0 or blue is 254. `distance`:
             no further than 60 from (0, 0, 254), which the compression of JPEG disturbs less.
-        download: fetch what is missing: 345 MB of images and 203 MB of segmentations.
+        download: download missing files: 345 MB of images and 203 MB of segmentations.
 
     Raises:
         RecipeError: a value is impossible.
@@ -94,10 +94,8 @@ class Flowers:
             DataError: an image or segmentation is missing or damaged.
         """
         indices, size = checked_indices(indices, len(self)), self.settings.size
-        image, labels = (
-            np.empty((len(indices), size, size, 3), np.uint8),
-            np.empty((len(indices), size, size), np.uint8),
-        )
+        image = np.empty((len(indices), size, size, 3), np.uint8)
+        labels = np.empty((len(indices), size, size), np.uint8)
         for row, number in enumerate(self.ids[indices].tolist()):
             image[row], labels[row] = self._pair(number)
         return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, 1)}
@@ -108,13 +106,11 @@ class Flowers:
         image = read_image(self.folder / "jpg" / f"image_{number:05d}.jpg")
         segmentation = read_image(self.folder / "segmim" / f"segmim_{number:05d}.jpg")
         if image.shape != segmentation.shape:
-            raise DataError(
-                f"flowers: image {number} has {image.shape[1]} x {image.shape[0]} pixels, its segmentation "
-                f"{segmentation.shape[1]} x {segmentation.shape[0]}. Download both again."
-            )
-        settings = self.settings
-        flower = flower_mask(segmentation, settings.mask)
-        pair = middle_square(image, settings.size), middle_square(flower, settings.size)
+            (height, width), (other_height, other_width) = image.shape[:2], segmentation.shape[:2]
+            sizes = f"{width} x {height} pixels, its segmentation {other_width} x {other_height}"
+            raise DataError(f"flowers: image {number} has {sizes}. Download both again.")
+        size = self.settings.size
+        pair = middle_square(image, size), middle_square(flower_mask(segmentation, self.settings.mask), size)
         if (len(self._remembered) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _REMEMBERED_BYTES:
             self._remembered[number] = pair
         return pair
@@ -127,12 +123,11 @@ def flower_mask(segmentation: NDArray[np.uint8], rule: str = "redo") -> NDArray[
         background = (red == 0) | (green == 0) | (blue == BLUE[2])
     else:
         background = red**2 + green**2 + (blue - BLUE[2]) ** 2 <= FAR_FROM_BLUE**2
-    flower: NDArray[np.uint8] = np.asarray(~background, np.uint8)
-    return flower
+    return np.asarray(~background, np.uint8)
 
 
 def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The shorter side brought to `size`, then the middle square of [H, W] or [H, W, 3], as ReDO does by torchvision.
+    """Resize [H, W] or [H, W, 3] until the shorter side is `size`, and cut the middle square, as ReDO by torchvision.
 
     Every pixel is the nearest one of the image: no value is mixed, neither in the images nor in the masks.
     """
@@ -146,7 +141,7 @@ def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def download_flowers(root: Path) -> None:
-    """Fetch images, splits and segmentations with their checksums, showing the progress; what is there stays.
+    """Download images, splits and segmentations, with their checksums; existing files stay.
 
     Raises:
         DataError: no connection, a wrong checksum, or a disk that is full.
@@ -160,9 +155,8 @@ def download_flowers(root: Path) -> None:
             download_and_extract_archive(SEGMENTATIONS, str(root / "flowers-102"), md5=SEGMENTATIONS_MD5)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"the Oxford Flowers cannot be downloaded to {root}: {error}. Check the connection and the disk, or put "
-            f"there what another machine has fetched: 102flowers.tgz, imagelabels.mat, setid.mat and {SEGMENTATIONS}, "
-            "unpacked in flowers-102."
+            f"the Oxford Flowers cannot be downloaded to {root}: {error}. Check the connection and the disk, or get "
+            f"102flowers.tgz, imagelabels.mat, setid.mat and {SEGMENTATIONS} elsewhere and unpack them in flowers-102."
         ) from error
 
 
@@ -172,7 +166,7 @@ def _ids(folder: Path, split: str) -> NDArray[np.int64]:
     if missing:
         raise DataError(
             f"the Oxford Flowers are not in {folder}: {', '.join(missing)} is missing. Pass --data.download true to "
-            "fetch them (550 MB), or name the folder that holds flowers-102 with --data.root."
+            "download them (550 MB), or name the folder that holds flowers-102 with --data.root."
         )
     try:
         return np.asarray(loadmat(folder / "setid.mat")[SPLITS[split]]).ravel().astype(np.int64)

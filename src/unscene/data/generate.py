@@ -1,4 +1,4 @@
-"""Draw a data set into an HDF5 file."""
+"""Writes the scenes of a generator to an HDF5 file."""
 
 from __future__ import annotations
 
@@ -15,29 +15,20 @@ from unscene.data import object_names, source_class
 from unscene.data.hdf5.writer import write_scenes
 from unscene.settings import typed_settings
 
-BATCH = 256  # scenes drawn at once
+BATCH = 256  # scenes at once
 
 
 def generate(source_name: str, path: Path, settings: dict[str, Any], progress: bool = True) -> int:
-    """Draw every scene of a source into a new HDF5 file.
-
-    Args:
-        source_name: a source that draws, for instance `multi_dsprites`.
-        path: the file; never overwritten.
-        settings: of the source, by name.
-        progress: show a bar.
-
-    Returns:
-        Number of scenes.
+    """Write every scene of a generator, for instance `multi_dsprites`, to a new HDF5 file; return their number.
 
     Raises:
         RecipeError: a setting that the source does not have, or an impossible value.
         DataError: the file exists or cannot be written.
     """
-    drawing = source_class(source_name)
-    known = ", ".join(item.name for item in dataclasses.fields(drawing.Settings))
-    chosen = typed_settings(drawing.Settings, settings, "data", source_name, f"It has: {known}.")
-    source = drawing(chosen)
+    generator = source_class(source_name)
+    known = ", ".join(item.name for item in dataclasses.fields(generator.Settings))
+    chosen = typed_settings(generator.Settings, settings, "data", source_name, f"It has: {known}.")
+    source = generator(chosen)
 
     def batches() -> Iterator[dict[str, NDArray[Any]]]:
         for first in range(0, len(source), BATCH):
@@ -46,7 +37,7 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
     attributes = {
         "source": source_name,
         "seed": chosen.seed,
-        "generator_version": sys.modules[drawing.__module__].VERSION,
+        "generator_version": sys.modules[generator.__module__].VERSION,
         "settings": dataclasses.asdict(chosen),
     }
     if object_names(source):

@@ -1,7 +1,4 @@
-"""A folder of your own images, without labels, in any format and mode that Pillow reads.
-
-`read_image` documents the conversion to RGB, `fit_image` the way to the model's square.
-"""
+"""A folder of your own images, without labels, in any format and mode that Pillow reads."""
 
 from __future__ import annotations
 
@@ -33,10 +30,10 @@ _log = logging.getLogger(__name__)
 
 @settings_dataclass
 class ImageFolderSettings:
-    """Which images, and how they are brought to the model's size.
+    """Which images, and how they become the model's square.
 
     Attributes:
-        folder: searched with everything below it; names that begin with a dot are ignored.
+        folder: searched with all folders below it; names that begin with a dot are ignored.
         size: side of the square in pixels.
         skip_damaged: leave out the images that cannot be read. For that, every image is read once at the start.
         fit: as in `fit_image`.
@@ -54,11 +51,9 @@ class ImageFolderSettings:
 class ImageFolder:
     """The images of a folder, read when they are needed.
 
-    Fitted images are kept in memory (up to 512 MiB a process): decoding a photograph takes some 100 ms, and every epoch
-    needs it again.
+    Fitted images are kept in memory (up to 512 MiB a process), since decoding a photograph takes some 100 ms.
 
     Attributes:
-        settings: as given.
         paths: of the images, sorted by their names below the folder; image `i` of a batch is `paths[i]`.
         skipped: the images that cannot be read, with `skip_damaged`; a warning in the log names them.
 
@@ -83,10 +78,7 @@ class ImageFolder:
         return {**self.__dict__, "_remembered": {}}  # a spawned worker fills its own
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[np.uint8]]:
-        """Read images.
-
-        Returns:
-            `image` [B, size, size, 3] uint8.
+        """Return `image` [B, size, size, 3] uint8.
 
         Raises:
             DataError: an image cannot be read.
@@ -116,16 +108,14 @@ class ImageFolder:
             except DataError as error:
                 first_error = first_error or error
                 self.skipped.append(path)
-        if len(self.skipped) == len(self.paths):
-            raise DataError(
-                f"none of the {len(self.paths)} images of {self.settings.folder} can be read: {first_error}"
-            )
-        if self.skipped:
-            found = len(self.paths)
+        found, skipped = len(self.paths), len(self.skipped)
+        if skipped == found:
+            raise DataError(f"none of the {found} images of {self.settings.folder} can be read: {first_error}")
+        if skipped:
             self.paths = [path for path in self.paths if path not in set(self.skipped)]
-            names = ", ".join(str(path) for path in self.skipped[:_SHOWN])
-            more = f" and {len(self.skipped) - _SHOWN} more" if len(self.skipped) > _SHOWN else ""
-            _log.warning("%d of %d images left out, they cannot be read: %s%s", len(self.skipped), found, names, more)
+            more = f" and {skipped - _SHOWN} more" if skipped > _SHOWN else ""
+            names = ", ".join(map(str, self.skipped[:_SHOWN]))
+            _log.warning("%d of %d images left out, they cannot be read: %s%s", skipped, found, names, more)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -135,15 +125,14 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     the first frame is read. Greys of more than 8 bits are scaled, not cut: 16 bits by 1/257; floats in [0, 1] by 255;
     any other range from its least value to its greatest.
 
-    Args:
-        path: of the file; its content decides the format, not its name.
+    The file's content decides the format, not its name.
 
     Returns:
         [H, W, 3] uint8.
 
     Raises:
-        DataError: the file is missing, damaged, cut short, no image, or has so many pixels that Pillow takes it for
-            an attack (a "decompression bomb", twice `PIL.Image.MAX_IMAGE_PIXELS`).
+        DataError: the file is missing, damaged, cut short, no image, or has more than twice
+            `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a "decompression bomb").
     """
     try:
         # Opened here: given the name, Pillow 13 maps some TIFFs into memory and then mixes up the rows of turned ones.

@@ -1,4 +1,4 @@
-"""From an image of any size to the model's square, and back again with the masks and boxes found there."""
+"""From an image of any size to the model's square, and back again with the masks and boxes of the square."""
 
 from __future__ import annotations
 
@@ -17,27 +17,18 @@ Rectangle = tuple[int, int, int, int]  # x1 y1 x2 y2 in pixels, end exclusive
 
 @dataclass(frozen=True)
 class ResizeGeometry:
-    """How an image was brought to the square: its part `source` became the part `target` of the square.
+    """How an image was resized to the square: its part `source` became the part `target` of the square."""
 
-    Attributes:
-        height: H of the image.
-        width: W of the image.
-        size: side of the square.
-        source: `x1 y1 x2 y2` in the image, end exclusive; smaller than the image for "crop".
-        target: `x1 y1 x2 y2` in the square, end exclusive; smaller than the square for "pad".
-    """
-
-    height: int
+    height: int  # of the image
     width: int
-    size: int
-    source: Rectangle
-    target: Rectangle
+    size: int  # side of the square
+    source: Rectangle  # in the image; smaller than the image for "crop"
+    target: Rectangle  # in the square; smaller than the square for "pad"
 
     def resize_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring a label map [H, W] of the image to the square, as `fit_image` brought the image.
+        """Return a label map [H, W] of the image as [size, size], as `fit_image` resized the image.
 
-        Returns:
-            [size, size] uint8: the label of the nearest pixel; 0 where the square shows nothing of the image.
+        A pixel has the label of the nearest pixel; 0 where the square shows nothing of the image.
 
         Raises:
             ShapeError: `labels` has other axes.
@@ -50,7 +41,7 @@ class ResizeGeometry:
         return square
 
     def restore(self, masks: NDArray[np.floating], fill: ArrayLike = 0.0) -> NDArray[np.float32]:
-        """Bring masks [K, size, size] of the square to the image's own resolution, [K, H, W] float32.
+        """Return masks [K, size, size] of the square at the image's own resolution, [K, H, W] float32.
 
         Bilinear, so that masks which sum to 1 over K still do, and smoothed where the image is smaller than the square.
         Pixels outside of a crop get `fill`, one number or [K] of them.
@@ -71,10 +62,9 @@ class ResizeGeometry:
         return restored
 
     def restore_boxes(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring boxes [N, 4] `x1 y1 x2 y2` of the square to the image's own pixels; a zero row is no box.
+        """Return boxes [N, 4] of the square in the image's own pixels, float32; a zero row is no box.
 
-        Returns:
-            [N, 4] float32, clipped to the part that the square shows; a zero row where nothing is left.
+        They are clipped to the part of the image that the square shows; a zero row where nothing is left.
 
         Raises:
             ShapeError: `boxes` has other axes.
@@ -88,10 +78,9 @@ class ResizeGeometry:
         return restored.astype(np.float32)
 
     def restore_locations(self, locations: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring locations [N, 2], y and x in 0..1 of the square, to the image.
+        """Return locations [N, 2], y and x in 0..1 of the square, as y and x in 0..1 of the image, float32.
 
-        Returns:
-            [N, 2] float32, y and x in 0..1 of the image, clipped to the part that the square shows.
+        They are clipped to the part of the image that the square shows.
 
         Raises:
             ShapeError: `locations` has other axes.
@@ -104,7 +93,7 @@ class ResizeGeometry:
 
 
 def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], ResizeGeometry]:
-    """Bring an image to a square, smoothing where it is reduced (bicubic).
+    """Resize an image to a square, smoothing where it is reduced (bicubic).
 
     Args:
         image: [H, W, 3] uint8.

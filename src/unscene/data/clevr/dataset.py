@@ -1,9 +1,9 @@
 """CLEVR-like scenes: cubes, spheres and cylinders of rubber and metal on CLEVR's stage, traced when they are needed.
 
 Camera, lamps, materials and the rules of placement are those of clevr-dataset-gen. The picture is the crop that the
-R-MONet and MONet papers train on (rows 29 to 221, columns 64 to 256 of 320 x 240), traced at its final size instead of
-scaled down to it. Simpler than in Blender: the cubes' and cylinders' edges are sharp, and only shaded as
-round; light is followed to its first surface, and further only in mirrors (`shading`).
+R-MONet and MONet papers train on (rows 29 to 221, columns 64 to 256 of 320 x 240), traced at its final size. Simpler
+than in Blender: edges are sharp, and only shaded as round; light is followed to its first surface, and further only in
+mirrors (`shading`).
 
 A sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unscene[render]'`.
 """
@@ -18,21 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from unscene.data.clevr.objects import (
-    ALL_COLOURS,
-    ALL_SHAPES,
-    COLOURS,
-    MATERIALS,
-    SHAPES,
-    SIZES,
-    UNSEEN_COLOURS,
-)
+from unscene.data.clevr.objects import ALL_COLOURS, ALL_SHAPES, COLOURS, MATERIALS, SHAPES, SIZES, UNSEEN_COLOURS
 from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, central_part, occlude
 from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError, RecipeError
 from unscene.settings import distinct_names, settings_dataclass
 
-VERSION = 1  # of the generator: raised whenever the same seed would draw something else
+VERSION = 1  # of the generator: raised whenever the same seed would give another scene
 
 SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -49,20 +41,19 @@ _OCCLUDER = 51  # grey, darker than floor and wall
 
 @settings_dataclass
 class ClevrScenesSettings:
-    """What is drawn. The defaults are the papers' CLEVR6: 3 to 6 objects of all kinds.
+    """The kind of scenes. The defaults are the papers' CLEVR6: 3 to 6 objects of all kinds.
 
     Attributes:
         count: number of scenes.
-        seed: another seed draws another, unrelated data set.
+        seed: another seed gives another, unrelated data set.
         size: side of the image in pixels.
         min_objects: fewest objects of a scene; some of them may be outside of the crop.
         max_objects: most objects of a scene; also M, the rows of boxes and factors.
-        shapes: drawn with equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
+        shapes: with equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
         materials: of rubber, metal.
-        colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which CLEVR has not.
+        colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which CLEVR does not have.
         sizes: of large, small.
-        crop: share of the papers' crop, about its middle, that is traced at the image's size; 1 is all of it, 1/4 the
-            least.
+        crop: central share of the papers' crop that is traced at the image's size, 1/4 to 1 (all of it).
         occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
 
     Raises:
@@ -73,7 +64,7 @@ class ClevrScenesSettings:
     seed: Seed = 0
     size: Annotated[int, Field(ge=16)] = 128
     min_objects: NonNegativeInt = 3
-    max_objects: Annotated[int, Field(ge=1, le=10)] = 6  # as in CLEVR; more seldom find room
+    max_objects: Annotated[int, Field(ge=1, le=10)] = 6  # as in CLEVR; there is hardly room for more
     shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = SHAPES
     materials: Annotated[tuple[str, ...], distinct_names(MATERIALS)] = MATERIALS
     colours: Annotated[tuple[str, ...], distinct_names(ALL_COLOURS)] = tuple(COLOURS)
@@ -103,17 +94,16 @@ class ClevrScenes:
 
         Returns:
             image: [B, size, size, 3] uint8.
-            labels: [B, size, size] uint8 label map: what the ray through the pixel's middle meets, 0 is the background
-                and the occluder.
+            labels: [B, size, size] uint8 label map, 0 is the background and the occluder.
             boxes: [B, M, 4] float32 of the visible part, `x1 y1 x2 y2`, end exclusive; row `m` belongs to label
                 `m + 1`, a zero row where there is no object, or it is outside of the crop or behind the occluder.
             shape: [B, M] uint8, 1.. as in `objects.ALL_SHAPES`, 0 where there is no object; all other factors
                 are 0 there too.
-            material, color, size: [B, M] uint8, likewise as in `MATERIALS`, `ALL_COLOURS` and `SIZES`.
+            material, color, size: [B, M] uint8, 1.. as in `MATERIALS`, `ALL_COLOURS` and `SIZES`.
             x, y, z: [B, M] float32, the centre, in CLEVR's units; the floor is at z = 0.
             rotation: [B, M] float32 in [0, 2 pi], about the vertical axis, counterclockwise from above.
-            visible_pixels: [B, M] int32, how many show the object in CLEVR's whole picture of 320 x 240, where there is
-                no occluder: 200 or more.
+            visible_pixels: [B, M] int32, how many show the object in CLEVR's picture of 320 x 240, without an
+                occluder: 200 or more.
 
         Raises:
             DataError: numba is not installed, or the objects find no room.
@@ -128,9 +118,9 @@ class ClevrScenes:
         )
         scenes = placement.placed_scenes(settings.seed, indices, settings.min_objects, settings.max_objects, choices)
         if scenes is None:
+            attempts = f"{placement.SCENES} attempts did not place up to {settings.max_objects} objects"
             raise DataError(
-                f"clevr_scenes: {placement.SCENES} attempts did not place up to {settings.max_objects} objects so that "
-                "all are visible. Lower max_objects, or allow other sizes."
+                f"clevr_scenes: {attempts} so that all are visible. Lower max_objects, or allow other sizes."
             )
         view = central_part(rendering.CROP, settings.crop)
         image, labels = rendering.render(scenes, settings.size, settings.size, view)
@@ -150,11 +140,7 @@ class ClevrScenes:
 
 
 def compiled_tracer() -> tuple[ModuleType, ModuleType]:
-    """The modules `placement` and `rendering`, which numba compiles.
-
-    Raises:
-        DataError: numba is not installed.
-    """
+    """The modules `placement` and `rendering`, which numba compiles; a DataError if it is not installed."""
     try:
         from unscene.data.clevr import placement, rendering
     except ImportError as missing:

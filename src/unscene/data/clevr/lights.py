@@ -45,37 +45,27 @@ LAMP = np.dtype(
 
 
 class LitScene(NamedTuple):
-    """What is on the stage.
+    """Solids and lamps on the stage."""
 
-    Attributes:
-        solids: [N] of `ray_tracing.SOLID`.
-        lamps: [4] of `LAMP`.
-    """
-
-    solids: Any
-    lamps: Any
+    solids: Any  # [N] of `ray_tracing.SOLID`
+    lamps: Any  # [4] of `LAMP`
 
 
 class SampleBits(NamedTuple):
-    """The random bits of one sample of a pixel.
+    """The random bits of one sample of a pixel."""
 
-    Attributes:
-        strata: uint64, two bits a lamp: which part of its square is sampled; then two for the blurred mirror.
-        bits: uint64, two bytes a lamp: where in that part.
-    """
-
-    strata: Any
-    bits: Any
+    strata: Any  # uint64, two bits a lamp: which part of its square is sampled; then two for the blurred mirror
+    bits: Any  # uint64, two bytes a lamp: where in that part
 
 
 def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
     """Return scenes' lamps, [B, 4] of `LAMP`, at the positions [B, 4, 3] of their centres."""
     lamps = np.zeros(positions.shape[:2], LAMP)
     for vector, values in zip(("position", "axis", "right", "up"), (positions, *facing_origin(positions)), strict=True):
-        for position, axis in enumerate("xyz"):
-            lamps[f"{vector}_{axis}"] = values[..., position]
-    for position, colour in enumerate(("red", "green", "blue")):
-        lamps[colour] = LAMP_POWER[:, position]
+        for index, axis in enumerate("xyz"):
+            lamps[f"{vector}_{axis}"] = values[..., index]
+    for index, colour in enumerate(("red", "green", "blue")):
+        lamps[colour] = LAMP_POWER[:, index]
     lamps["half"] = LAMP_SIDES / 2
     return lamps
 

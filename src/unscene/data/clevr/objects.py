@@ -1,7 +1,7 @@
 """What CLEVR's objects can be: shapes, materials, colours and sizes, in the order of clevr-dataset-gen.
 
-The factors `shape`, `material`, `color` and `size` count them from 1; 0 is no object. After those of CLEVR come
-ours, for test sets with what is unseen in training.
+The factors `shape`, `material`, `color` and `size` count them from 1; 0 is no object. Ours, which are unseen in
+training, follow those of CLEVR.
 """
 
 from __future__ import annotations

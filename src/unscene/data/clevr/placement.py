@@ -1,9 +1,9 @@
-"""Where CLEVR puts its solids: drawn one after another, apart from each other, and none hidden (compiled by numba).
+"""Random positions of CLEVR's solids, apart from each other, and none hidden (compiled by numba).
 
-The rules are those of clevr-dataset-gen's `render_images.py`. A solid's position is drawn again until it fits, 50 times
-at most; then all solids are drawn again, also when one of them shows too few pixels. There is a gap between the circles
-that two solids stand in; and along each axis of the camera, before its jitter, their centres are a margin apart. Camera
-and lamps are jittered uniformly in a cube.
+The rules are those of clevr-dataset-gen's `render_images.py`. A solid gets random positions until one fits, 50 at most;
+then all solids start again, also when one of them shows too few pixels. There is a gap between the circles that two
+solids stand in; and along each axis of the camera, before its jitter, their centres are a margin apart. Camera and
+lamps are jittered uniformly in a cube.
 
 Without numba this module cannot be imported.
 """
@@ -21,15 +21,7 @@ from unscene.data.clevr.lights import LAMP_JITTER, LAMPS
 from unscene.data.clevr.objects import ALL_COLOURS, MATERIALS, SIZES
 from unscene.data.clevr.random_numba import uniform_draw
 from unscene.data.clevr.ray_tracing import SOLID, distance_to, first_hit
-from unscene.data.clevr.stage import (
-    CAMERA,
-    CAMERA_JITTER,
-    HEIGHT,
-    WIDTH,
-    facing_origin,
-    seen_at,
-    through,
-)
+from unscene.data.clevr.stage import CAMERA, CAMERA_JITTER, HEIGHT, WIDTH, facing_origin, seen_at, through
 from unscene.data.generated_scenes import sample_keys, uniform_draws
 from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part
@@ -49,34 +41,23 @@ _RADII = np.array([0.0, *SIZES.values()])
 
 
 class PlacedScenes(NamedTuple):
-    """B scenes of up to M solids each; the factors are 0 where there is none.
+    """B scenes of up to M solids each; the factors are 0 where there is none."""
 
-    Attributes:
-        key: [B] uint64, what all random numbers of a scene are hashed from.
-        number: [B] int64 of solids.
-        camera: [B, 3] float64.
-        lamps: [B, 4, 3] float64.
-        shape, material, color, size: [B, M] int64, counted from 1 as in `objects`.
-        position: [B, M, 2] float64, x and y.
-        rotation: [B, M] float64 in [0, 2 pi), about the vertical axis.
-        visible_pixels: [B, M] int64, whose middles show the solid in CLEVR's whole picture of 320 x 240.
-    """
-
-    key: NDArray[Any]
-    number: NDArray[Any]
-    camera: NDArray[Any]
-    lamps: NDArray[Any]
-    shape: NDArray[Any]
+    key: NDArray[Any]  # [B] uint64, which all random numbers of a scene are hashed from
+    number: NDArray[Any]  # [B] int64 of solids
+    camera: NDArray[Any]  # [B, 3] float64
+    lamps: NDArray[Any]  # [B, 4, 3] float64
+    shape: NDArray[Any]  # [B, M] int64, counted from 1 as in `objects`; likewise the next three
     material: NDArray[Any]
     color: NDArray[Any]
     size: NDArray[Any]
-    position: NDArray[Any]
-    rotation: NDArray[Any]
-    visible_pixels: NDArray[Any]
+    position: NDArray[Any]  # [B, M, 2] float64, x and y
+    rotation: NDArray[Any]  # [B, M] float64 in [0, 2 pi), about the vertical axis
+    visible_pixels: NDArray[Any]  # [B, M] int64, whose middles show the solid in CLEVR's picture of 320 x 240
 
 
 class Choices(NamedTuple):
-    """What is drawn, with equal probabilities: int64 numbers, counted from 1 as in `objects`."""
+    """The possible factors, equally probable: int64 numbers, counted from 1 as in `objects`."""
 
     shapes: NDArray[np.int64]
     materials: NDArray[np.int64]
@@ -87,11 +68,7 @@ class Choices(NamedTuple):
 def placed_scenes(
     seed: int, indices: NDArray[np.int64], fewest: int, most: int, choices: Choices
 ) -> PlacedScenes | None:
-    """Draw B scenes of `fewest` to `most` solids, every one from (seed, index) alone; M is `most`.
-
-    Returns:
-        The scenes, or None when one has no room for so many solids.
-    """
+    """Return B scenes of `fewest` to `most` solids, from (seed, index) alone; None when one has no room for them."""
     draws = uniform_draws(seed, indices, _FIRST_DRAW)
     jitter = 2 * draws - 1
     number = fewest + (draws[:, 0] * (most + 1 - fewest)).astype(np.int64)
@@ -135,7 +112,7 @@ def _placer(code: str) -> Any:
         for b in range(len(scenes.key)):
             draw, complete = _FIRST_DRAW, False
             for _ in range(SCENES):
-                draw, fits = _draw_solids(scenes, b, choices, draw)
+                draw, fits = _choose_solids(scenes, b, choices, draw)
                 if fits and _all_show(scenes, b, cameras[b]):
                     complete = True
                     break
@@ -147,11 +124,11 @@ def _placer(code: str) -> Any:
 
 
 @compiled_part
-def _draw_solids(scenes: PlacedScenes, b: int, choices: Choices, draw: int) -> Any:
-    """Draw all solids of a scene; returns the next draw, and whether every solid has room."""
+def _choose_solids(scenes: PlacedScenes, b: int, choices: Choices, draw: int) -> Any:
+    """Choose all solids of a scene at random; returns the next draw, and whether every solid has room."""
     key = scenes.key[b]
     for m in range(scenes.number[b]):
-        scenes.size[b, m] = _one_of(choices.sizes, key, draw)
+        scenes.size[b, m] = _choice(choices.sizes, key, draw)
         draw += 1
         room = False
         for _ in range(TRIES):
@@ -163,16 +140,16 @@ def _draw_solids(scenes: PlacedScenes, b: int, choices: Choices, draw: int) -> A
                 break
         if not room:
             return draw, False
-        scenes.shape[b, m] = _one_of(choices.shapes, key, draw)
-        scenes.color[b, m] = _one_of(choices.colours, key, draw + 1)
+        scenes.shape[b, m] = _choice(choices.shapes, key, draw)
+        scenes.color[b, m] = _choice(choices.colours, key, draw + 1)
         scenes.rotation[b, m] = 2 * math.pi * uniform_draw(key, draw + 2)
-        scenes.material[b, m] = _one_of(choices.materials, key, draw + 3)
+        scenes.material[b, m] = _choice(choices.materials, key, draw + 3)
         draw += 4
     return draw, True
 
 
 @compiled_part
-def _one_of(choices: Any, key: Any, draw: int) -> Any:
+def _choice(choices: Any, key: Any, draw: int) -> Any:
     return choices[int(uniform_draw(key, draw) * len(choices))]
 
 

@@ -25,16 +25,11 @@ _CERTAIN = 1e-9  # of a squared length: no rounding makes a sphere around a soli
 SOLID = np.dtype(
     [
         ("kind", np.int64),  # CUBE, SPHERE, CYLINDER or CONE
-        ("x", np.float64),  # of the centre
-        ("y", np.float64),
-        ("z", np.float64),
+        *((axis, np.float64) for axis in "xyz"),  # of the centre
         ("radius", np.float64),  # also half the side of a cube and half the height of a cylinder or cone
-        ("cosine", np.float64),  # of the rotation about the vertical axis
-        ("sine", np.float64),
-        ("metal", np.int64),  # 0 is rubber; this and the colour, linear RGB, are for those who shade
-        ("red", np.float64),
-        ("green", np.float64),
-        ("blue", np.float64),
+        *((name, np.float64) for name in ("cosine", "sine")),  # of the rotation about the vertical axis
+        ("metal", np.int64),  # 0 is rubber
+        *((colour, np.float64) for colour in ("red", "green", "blue")),  # linear RGB
     ]
 )
 
@@ -196,11 +191,11 @@ def normals(solid: Any, point: Any) -> Any:
     if solid.kind == SPHERE:
         flat = shaded = unit(own)
     elif solid.kind == CUBE:
-        flat, shaded = _of_cube(own)
+        flat, shaded = _cube_normals(own)
     elif solid.kind == CYLINDER:
-        flat, shaded = _of_cylinder(own)
+        flat, shaded = _cylinder_normals(own)
     else:
-        flat, shaded = _of_cone(own)
+        flat, shaded = _cone_normals(own)
     return _turned(flat, solid), _turned(shaded, solid)
 
 
@@ -211,7 +206,7 @@ def _lean(offset: float) -> float:
 
 
 @compiled_part
-def _of_cube(own: Any) -> Any:
+def _cube_normals(own: Any) -> Any:
     x, y, z = abs(own[0]), abs(own[1]), abs(own[2])
     lean = (_lean(own[0]), _lean(own[1]), _lean(own[2]))
     if x >= y and x >= z:
@@ -225,7 +220,7 @@ def _of_cube(own: Any) -> Any:
 
 
 @compiled_part
-def _of_cylinder(own: Any) -> Any:
+def _cylinder_normals(own: Any) -> Any:
     far = math.sqrt(own[0] * own[0] + own[1] * own[1])
     x, y = (own[0] / far, own[1] / far) if far > 0 else (0.0, 0.0)
     if abs(own[2]) >= far:
@@ -235,7 +230,7 @@ def _of_cylinder(own: Any) -> Any:
 
 
 @compiled_part
-def _of_cone(own: Any) -> Any:
+def _cone_normals(own: Any) -> Any:
     """The side stands out by 2 for every 1 upwards; its rim is shaded as round, and so is its tip."""
     far = math.sqrt(own[0] * own[0] + own[1] * own[1])
     x, y = (own[0] / far, own[1] / far) if far > 0 else (0.0, 0.0)

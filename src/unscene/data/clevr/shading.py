@@ -39,13 +39,13 @@ def radiance(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -
     """Return the light that the camera receives along a ray, none where nothing is."""
     distance, index = first_hit(scene.solids, origin, direction)
     if index < 0:
-        return _of_backdrop(scene, origin, direction, sample)
+        return _backdrop_radiance(scene, origin, direction, sample)
     point = ahead(origin, direction, distance)
     solid = scene.solids[index]
     flat, normal = normals(solid, point)
     point = ahead(point, flat, SKIN)
     if not solid.metal:
-        return _of_rubber(scene, solid, point, normal, direction, sample)
+        return _rubber_radiance(scene, solid, point, normal, direction, sample)
     back = (-direction[0], -direction[1], -direction[2])
     _, shine = light(scene, point, normal, back, METAL_ALPHA, sample)
     clear = seen(scene, point, _outward(mirrored(direction, normal), flat), sample, solid.kind == SPHERE)
@@ -72,20 +72,20 @@ def seen(scene: LitScene, origin: Any, direction: Any, sample: SampleBits, with_
                 area = 4 * lamp.half * lamp.half
                 return _product(tint, (lamp.red / area, lamp.green / area, lamp.blue / area))
         if index < 0:
-            return _product(tint, _of_backdrop(scene, origin, direction, sample))
+            return _product(tint, _backdrop_radiance(scene, origin, direction, sample))
         point = ahead(origin, direction, distance)
         solid = scene.solids[index]
         flat, normal = normals(solid, point)
         point = ahead(point, flat, SKIN)
         if not solid.metal:
-            return _product(tint, _of_rubber(scene, solid, point, normal, direction, sample))
+            return _product(tint, _rubber_radiance(scene, solid, point, normal, direction, sample))
         tint = _product(tint, (solid.red, solid.green, solid.blue))
         origin, direction = point, _outward(mirrored(direction, normal), flat)
     return _product(tint, (FLOOR_GLOW, FLOOR_GLOW, FLOOR_GLOW))
 
 
 @compiled_part
-def _of_backdrop(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -> Any:
+def _backdrop_radiance(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -> Any:
     distance, along, up = to_backdrop(origin, direction)
     if distance == math.inf:
         return (0.0, 0.0, 0.0)
@@ -94,7 +94,7 @@ def _of_backdrop(scene: LitScene, origin: Any, direction: Any, sample: SampleBit
     depth = point[0] * AXIS[0] + point[1] * AXIS[1]
     glow = FLOOR_GLOW + SWEEP_GLOW * min(max(depth, 0.0), FLOOR_ENDS)
     (red, green, blue), _ = light(scene, ahead(point, normal, SKIN), normal, normal, 0.0, sample)
-    tint = _of_solids_beside(scene.solids, point)
+    tint = _light_of_solids(scene.solids, point)
     return (
         FLOOR * (red / math.pi + tint[0]) + glow,
         FLOOR * (green / math.pi + tint[1]) + glow,
@@ -103,7 +103,7 @@ def _of_backdrop(scene: LitScene, origin: Any, direction: Any, sample: SampleBit
 
 
 @compiled_part
-def _of_solids_beside(solids: Any, point: Any) -> Any:
+def _light_of_solids(solids: Any, point: Any) -> Any:
     """The light that solids give to the floor: each fills as much of the sky as a sphere, r^2 z / d^3 of it."""
     red = green = blue = 0.0
     for index in range(len(solids)):
@@ -116,7 +116,7 @@ def _of_solids_beside(solids: Any, point: Any) -> Any:
 
 
 @compiled_part
-def _of_rubber(scene: LitScene, solid: Any, point: Any, normal: Any, direction: Any, sample: SampleBits) -> Any:
+def _rubber_radiance(scene: LitScene, solid: Any, point: Any, normal: Any, direction: Any, sample: SampleBits) -> Any:
     back = (-direction[0], -direction[1], -direction[2])
     lamps, shine = light(scene, point, normal, back, RUBBER_ALPHA, sample)
     sheen = RUBBER_SHEEN + (1 - RUBBER_SHEEN) * (1 - max(dot(normal, back), 0.0)) ** 5

@@ -4,9 +4,8 @@
 
 Instances may overlap and COCO does not state which is in front. Here it is the smaller one, as a cup is on its table:
 so a pixel has one label, and a box is that of an instance's visible part. `left_out` removes pixels of several
-instances from the label map, so that a score of the foreground does not count them (as the public programs do that
-evaluate object-centric models on COCO). Crowd regions (`iscrowd`) are background, without a box. An image without
-instances stays; the foreground's scores do not count it.
+instances from the label map, so that a score of the foreground does not count them (as public programs that evaluate
+object-centric models on COCO do). Crowd regions (`iscrowd`) are background, without a box.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from unscene.settings import NonEmptyText, settings_dataclass
 
 @settings_dataclass
 class CocoSettings:
-    """Which images, and how they are brought to the model's size.
+    """Which images, and how they become the model's square.
 
     Attributes:
-        folder: that the other two are below.
+        folder: contains the other two.
         images: folder of the images, below `folder`.
         annotations: the file that lists them and their instances, below `folder`.
         first: index of the first image, in the order of their ids; below 0 it counts from the end.
@@ -41,7 +40,7 @@ class CocoSettings:
         fit: as in `fit_image`; label maps take the nearest pixel, boxes are those of the label map.
         labels: read the instances; a training needs none.
         overlaps: pixels of several instances are `left_out` of the label map, or have the smallest one's label
-            (`smaller_in_front`). The boxes are the latter's in both.
+            (`smaller_in_front`); the boxes are always those of the latter.
         skip_damaged: leave out the instances whose polygons or run lengths cannot be read.
 
     Raises:
@@ -61,12 +60,9 @@ class CocoSettings:
 
 
 class Coco:
-    """COCO's images, read when they are needed.
-
-    Memory holds a few arrays of them, which forked workers share.
+    """COCO's images, read when they are needed. Memory holds a few arrays, which forked workers share.
 
     Attributes:
-        settings: as given.
         paths: of the images, [N] of str; image `i` of a batch is `paths[i]`.
         instances: of these images; None without `labels`.
 
@@ -90,19 +86,23 @@ class Coco:
         chosen = resolve_range(settings.first, settings.count, len(ids), f"{file} lists {len(ids):,} images")
         ids = ids[chosen.start : chosen.stop]
         self.paths = np.array([str(folder / str(coco.imgs[image]["file_name"])) for image in ids])
-        _check_files_exist(self.paths, folder, file)
+        missing = [path for path in self.paths.tolist() if not Path(path).is_file()]
+        if missing:
+            raise DataError(
+                f"{len(missing):,} of {len(ids):,} images that {file} names are not in {folder}, for instance "
+                f"{Path(missing[0]).name}. Unpack the images there again, or name their folder with --data.images."
+            )
         self.instances = CocoInstances.from_coco(coco, ids, file, settings.skip_damaged) if settings.labels else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
-        """Read images and, with `labels`, what is known of them.
+        """Read images and, with `labels`, their instances, in the file's order; M is the most instances of an image.
 
         Returns:
             `image` uint8 [B, size, size, 3]; with `labels` also `labels` uint8 [B, size, size], `boxes` float32
-            [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance. M is the most instances of
-            an image; they are in the file's order.
+            [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance.
 
         Raises:
             DataError: an image cannot be read, or has another size than the file states.
@@ -128,10 +128,8 @@ class Coco:
         path, (height, width) = self.paths[index], instances.size(index)
         pixels = read_image(path)
         if pixels.shape[:2] != (height, width):
-            raise DataError(
-                f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but its annotations are for {width} x "
-                f"{height}. Unpack images and annotations of one release."
-            )
+            sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but its annotations are for {width} x {height}"
+            raise DataError(f"{path} has {sizes}. Unpack images and annotations of one release.")
         image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
         in_front, covered = label_map(instances.masks(index))
         labels = in_front if self.settings.overlaps == "smaller_in_front" else np.where(covered > 1, 0, in_front)
@@ -139,10 +137,7 @@ class Coco:
 
 
 def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Paint instances over each other, the smaller one in front; of equally large ones the later.
-
-    Args:
-        masks: [N, H, W] 0 or 1, at most 255 of them.
+    """Paint instances, masks [N, H, W] of 0 or 1, the smaller one in front; of equally large ones the later.
 
     Returns:
         labels: [H, W] uint8, n + 1 where instance n is in front, 0 where there is none.
@@ -152,12 +147,3 @@ def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.u
     for instance in np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable"):
         labels[masks[instance] > 0] = instance + 1
     return labels, masks.sum(axis=0, dtype=np.uint8)
-
-
-def _check_files_exist(paths: NDArray[np.str_], folder: Path, file: Path) -> None:
-    missing = [path for path in paths.tolist() if not Path(path).is_file()]
-    if missing:
-        raise DataError(
-            f"{len(missing):,} of {len(paths):,} images that {file} names are not in {folder}, for instance "
-            f"{Path(missing[0]).name}. Unpack the images there again, or name their folder with --data.images."
-        )

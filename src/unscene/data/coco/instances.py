@@ -26,31 +26,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CocoInstances:
-    """Masks and categories of the instances of N images. `from_coco` returns one.
+    """Masks and categories of the instances of N images. `from_coco` returns one."""
 
-    Attributes:
-        sizes: [N, 2] height and width.
-        first: [N + 1] image n has the instances first[n] to first[n + 1].
-        starts: [instances + 1] instance i has the bytes starts[i] to starts[i + 1].
-        runs: all run lengths, compressed as pycocotools does.
-        category_ids: [instances].
-    """
-
-    sizes: NDArray[np.int64]
-    first: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    runs: NDArray[np.uint8]
-    category_ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]  # [N, 2] height and width
+    first: NDArray[np.int64]  # [N + 1] image n has the instances first[n] to first[n + 1]
+    starts: NDArray[np.int64]  # [instances + 1] instance i has the bytes starts[i] to starts[i + 1]
+    runs: NDArray[np.uint8]  # all run lengths, compressed as by pycocotools
+    category_ids: NDArray[np.int64]  # [instances]
 
     @classmethod
     def from_coco(cls, coco: COCO, ids: list[int], file: Path, skip_damaged: bool = False) -> CocoInstances:
-        """Return the instances of some images of a file, without crowd regions.
+        """Return the instances of the images `ids` of a file, without crowd regions.
 
-        Args:
-            coco: as `read_coco` returns it.
-            ids: of the images.
-            file: its name, for messages.
-            skip_damaged: leave out damaged instances, with a warning in the log, instead of an error.
+        With `skip_damaged`, damaged instances are left out, with a warning in the log.
 
         Raises:
             DataError: an image has no size or over 255 instances, or an instance is damaged.
@@ -61,9 +49,8 @@ class CocoInstances:
         for image, size in zip(ids, sizes, strict=True):
             annotations = [item for item in coco.imgToAnns[image] if not item.get("iscrowd")]
             if len(annotations) > _MAX_INSTANCES:
-                raise DataError(
-                    f"{file}: image {image} has {len(annotations)} instances, over {_MAX_INSTANCES}. Leave it out."
-                )
+                over = f"{len(annotations)} instances, over {_MAX_INSTANCES}"
+                raise DataError(f"{file}: image {image} has {over}. Leave it out.")
             for annotation in annotations:
                 try:
                     found.append((_run_lengths(annotation, *size), _category(annotation)))
@@ -90,8 +77,7 @@ class CocoInstances:
 
     def size(self, image: int) -> tuple[int, int]:
         """Height and width of an image."""
-        height, width = self.sizes[image].tolist()
-        return height, width
+        return tuple(self.sizes[image].tolist())
 
     def categories(self, image: int) -> NDArray[np.int64]:
         """The category ids of an image's instances."""
@@ -139,44 +125,40 @@ def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
 
 def _size(image: dict[str, Any], file: Path) -> tuple[int, int]:
     size: tuple[Any, Any] = image.get("height"), image.get("width")
-    if not all(_whole(side, 1) for side in size):
+    if not all(_is_whole(side, 1) for side in size):
         raise DataError(f"{file}: image {image['id']} has no 'height' and 'width' in pixels. Download it again.")
     return size
 
 
 def _category(annotation: dict[str, Any]) -> int:
     category: Any = annotation.get("category_id")
-    if not _whole(category):
+    if not _is_whole(category):
         raise DataError(f"has {category!r} as 'category_id', expected a whole number.")
     return int(category)
 
 
 def _run_lengths(annotation: dict[str, Any], height: int, width: int) -> bytes:
-    """An instance's polygons or run lengths, as compressed run lengths.
-
-    Raises:
-        DataError: they are none, or not of this size; the caller puts the annotation's number before the message.
-    """
+    """An instance's polygons or run lengths, as compressed run lengths; `from_coco` completes the messages."""
     given = annotation.get("segmentation")
     if isinstance(given, dict):
-        return _of_run_lengths(given, height, width)
+        return _compressed(given, height, width)
     if not isinstance(given, list) or not given:
         raise DataError("has no 'segmentation': captions and panoptic files have none; instances_*.json does.")
     furthest = 2 * max(height, width)  # COCO's may leave the image a little; far outside is damage, and slow
     for polygon in given:
         numbers = polygon if isinstance(polygon, list) else []
-        if len(numbers) < 6 or len(numbers) % 2 or not all(_number(x) and abs(x) <= furthest for x in numbers):
+        near = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= furthest for x in numbers)
+        if len(numbers) < 6 or len(numbers) % 2 or not near:
             raise DataError("has a polygon that is not x1, y1, x2, y2 ... of three or more points within its image.")
-    merged = coco_mask.merge(coco_mask.frPyObjects(given, height, width))
-    return bytes(merged["counts"])
+    return bytes(coco_mask.merge(coco_mask.frPyObjects(given, height, width))["counts"])
 
 
-def _of_run_lengths(given: dict[str, Any], height: int, width: int) -> bytes:
+def _compressed(given: dict[str, Any], height: int, width: int) -> bytes:
     size, counts = given.get("size"), given.get("counts")
     if size != [height, width]:
         raise DataError(f"has run lengths of size {size}, expected its image's [{height}, {width}].")
     lengths = _decompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(lengths, list) or not all(map(_whole, lengths)) or sum(lengths) != height * width:
+    if not isinstance(lengths, list) or not all(map(_is_whole, lengths)) or sum(lengths) != height * width:
         raise DataError(f"has run lengths that do not add up to the {height * width} pixels of its image.")
     return bytes(coco_mask.frPyObjects({"size": size, "counts": lengths}, height, width)["counts"])
 
@@ -184,8 +166,8 @@ def _of_run_lengths(given: dict[str, Any], height: int, width: int) -> bytes:
 def _decompressed(counts: str) -> list[int]:
     """COCO's compressed run lengths as numbers, unchecked; pycocotools' own reader assumes that they fill the image.
 
-    A character holds 48 + five bits + 32 if the number goes on, the lowest bits first; the highest bit is the sign.
-    From the fourth run on it is the difference from the last but one.
+    A character holds 48 + five bits + 32 if the number continues, the lowest bits first; the highest bit is the sign.
+    From the fourth run on, a number is the difference from the last but one.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -200,9 +182,5 @@ def _decompressed(counts: str) -> list[int]:
     return lengths
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _whole(value: Any, least: int = 0) -> bool:
+def _is_whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_NUMBER

@@ -32,15 +32,15 @@ _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larg
 class SceneStore:
     """Scenes of an HDF5 file, read when they are needed.
 
-    The file is checked at once and opened again in every process that reads it, so a store can be pickled, and given to
+    The file is checked at once and opened again in every process that reads it, so a store can be pickled, and used in
     forked or spawned DataLoader workers.
 
     Attributes:
         path: of the file.
         attributes: of the file, `settings` as a dictionary.
         image_size: (H, W).
-        num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. In a file with label maps
-            alone it is the largest label, which takes one pass over them.
+        num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. With label maps alone it is
+            the largest label, which takes one pass over them.
 
     Raises:
         DataError: the file is missing, is not HDF5, was never completed, or an array in it is missing or of another

@@ -21,9 +21,10 @@ from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError
 from unscene.settings import settings_dataclass
 
-TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above what is black
+TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above the black rows
 VERSION = 1  # raised whenever the same settings give other frames
-ACTIONS, FRAME_SKIP = 18, 4  # emulator frames that an action lasts, and from one frame of the set to the next
+ACTIONS, FRAME_SKIP = 18, 4  # an action lasts 4 emulator frames, from one frame of the set to the next
+Play = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]  # screens [210, 160, 3] and memories [128]
 
 
 @settings_dataclass
@@ -34,9 +35,9 @@ class MontezumaSettings:
         count: number of frames.
         seed: of the policy.
         size: height and width of the frames; the screen's square is 160.
-        policy: `random` plays uniformly random actions from the start, a new game after each lost one. `recorded` plays
-            recorded games of the first room, in which the key and the doors are there or gone; there are
-            `recorded_frames()` of them, all different.
+        policy: `random` plays uniformly random actions from the start, and a new game when one is lost. `recorded`
+            plays recorded games of the first room, with and without the key and the doors; they have
+            `recorded_frames()` different frames.
 
     Raises:
         RecipeError: a value is impossible.
@@ -51,8 +52,8 @@ class MontezumaSettings:
 class Montezuma:
     """Frames with the labels of the first room's nine objects (`labels.OBJECTS`).
 
-    Frames come from a game, so a frame is only reached by playing up to it: quick in order, slow in any other order.
-    Write a file first (`unscene generate montezuma`) and train on that.
+    A frame is only reached by playing up to it: quick in order, slow in any other order. So write a file first
+    (`unscene generate montezuma`) and train on that.
 
     Raises:
         DataError: ale-py is not installed, or more recorded frames are asked for than there are.
@@ -66,11 +67,9 @@ class Montezuma:
         self.settings = settings
         emulator_class()  # raises at once when it is missing
         if settings.policy == "recorded" and settings.count > recorded_frames():
-            raise DataError(
-                f"montezuma: {settings.count} recorded frames were asked for, but there are {recorded_frames()}: "
-                "lower data.count."
-            )
-        self._played: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = None
+            asked = f"{settings.count} recorded frames were asked for, but there are {recorded_frames()}"
+            raise DataError(f"montezuma: {asked}: lower data.count.")
+        self._played: Play | None = None
         self._next = 0
 
     def __len__(self) -> int:
@@ -100,8 +99,8 @@ class Montezuma:
                 return frame
 
 
-def random_games(settings: MontezumaSettings) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """The screens [210, 160, 3] and memories [128] of a policy of uniformly random actions, without end."""
+def random_games(settings: MontezumaSettings) -> Play:
+    """The screens and memories of a policy of uniformly random actions, without end."""
     emulator = new_emulator()
     choose = np.random.default_rng(settings.seed)
     while True:
@@ -113,7 +112,7 @@ def random_games(settings: MontezumaSettings) -> Iterator[tuple[NDArray[np.uint8
         yield emulator.getScreenRGB(), emulator.getRAM()
 
 
-def recorded_games(settings: MontezumaSettings) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def recorded_games(settings: MontezumaSettings) -> Play:
     """The screens and memories of the recorded games, at the frames that the record names."""
     for game in _record():
         emulator = new_emulator()
@@ -134,17 +133,12 @@ def recorded_frames() -> int:
 @cache
 def _record() -> list[dict[str, Any]]:
     """Games as {"actions": [[action, times], ...], "frames": [steps after which a frame is taken]}."""
-    text = files("unscene.data.montezuma").joinpath("games.json").read_text(encoding="utf-8")
-    games: list[dict[str, Any]] = json.loads(text)["games"]
-    return games
+    games: Any = json.loads(files("unscene.data.montezuma").joinpath("games.json").read_text(encoding="utf-8"))
+    return list(games["games"])
 
 
 def new_emulator() -> Any:
-    """An emulator at the game's start; the same actions always lead to the same frames.
-
-    Raises:
-        DataError: ale-py is not installed.
-    """
+    """An emulator at the game's start; the same actions always lead to the same frames."""
     emulator = emulator_class()()
     emulator.setInt("random_seed", 0)
     emulator.setFloat("repeat_action_probability", 0.0)  # no sticky actions
@@ -155,17 +149,13 @@ def new_emulator() -> Any:
 
 
 def emulator_class() -> Any:
-    """ale-py's interface.
-
-    Raises:
-        DataError: it is not installed.
-    """
+    """ale-py's interface; a DataError if it is not installed."""
     try:
         import ale_py
     except ImportError:
         raise DataError(
             "montezuma needs the Atari emulator ale-py, which is not installed: pip install 'unscene[atari]'. "
-            "It is under the GPL-2.0, and so an extra of its own."
+            "It is under the GPL-2.0, and therefore an extra."
         ) from None
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     return ale_py.ALEInterface
@@ -173,8 +163,7 @@ def emulator_class() -> Any:
 
 def resized(screen: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The screen's square as [size, size, 3], each pixel the mean of what it covers."""
-    square = Image.fromarray(screen[TOP:BOTTOM])
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(screen[TOP:BOTTOM]).resize((size, size), Image.Resampling.BOX))
 
 
 def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -185,9 +174,8 @@ def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     square = labels[TOP:BOTTOM]
     resized_map = np.zeros((size, size), np.uint8)
     for label in np.unique(square[square > 0]):
-        share = np.asarray(
-            Image.fromarray((square == label).astype(np.float32)).resize((size, size), Image.Resampling.BOX)
-        )
+        mask = Image.fromarray((square == label).astype(np.float32))
+        share = np.asarray(mask.resize((size, size), Image.Resampling.BOX))
         covered = share >= 0.5
         if not covered.any():
             covered = (share > 0) & (share >= share.max(axis=1, keepdims=True))

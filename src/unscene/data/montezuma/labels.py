@@ -1,8 +1,8 @@
 """Labels of the first room of Montezuma's Revenge: nine objects, by the screen's colours and regions.
 
-The paper's list (Liu et al., 2019, Section 4): the agent, the skull, the rope, the key (which may be taken), two doors
-(which may be opened) and three ladders. Only agent and skull move, and no two objects share colour and region, so these
-two name every pixel; a test compares them with the console's memory (`objects_in_ram` of tools/record_montezuma.py).
+The list is the paper's (Liu et al., 2019, Section 4). The key may be taken and the doors opened. Only agent and skull
+move, and no two objects share colour and region, so these two label every pixel; a test compares them with the
+console's memory (`objects_in_ram` of tools/record_montezuma.py).
 """
 
 from __future__ import annotations
@@ -38,14 +38,11 @@ REGIONS = {  # x y w h
 def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Return the label map of a screen of the first room: label n is OBJECTS[n - 1], 0 the background.
 
-    A ladder's label is its whole box, rungs and gaps, without the objects in front of it.
+    A ladder's label fills its box, rungs and gaps, without the objects in front of it.
 
     Args:
         screen: [210, 160, 3].
         ram: [128], the console's memory; where given, another room than the first has no labels.
-
-    Returns:
-        [210, 160].
     """
     labels = np.zeros(screen.shape[:2], np.uint8)
     if ram is not None and ram[3] != 1:

@@ -16,7 +16,7 @@ from benchmarks.timing import Comparison
 from unscene.errors import RecipeError, UnsceneError
 from unscene.files import write_text, writing
 from unscene.ops.cpu_tuning import tune_cpu
-from unscene.runs.hardware import describe_machine
+from unscene.runs.run_folder import describe_machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -19,9 +19,9 @@ from benchmarks.plain_step import papers_letter, plain_model
 from benchmarks.recipe_step import recipe_to_measure, scenes_of
 from benchmarks.timing import Comparison, Subject, measure
 from benchmarks.training_step import FLOAT32, LETTER, PLAIN, compare_recipes, precision_name
-from unscene.runs.hardware import use_bfloat16
 from unscene.runs.loading import load, shipped_weights
 from unscene.runs.recipe import Recipe
+from unscene.runs.trainer_settings import use_bfloat16
 
 
 def model_to_measure(recipe: Recipe, device: torch.device | str) -> nn.Module:

@@ -21,8 +21,8 @@ from benchmarks.timing import Comparison, Spread, Subject, measure
 from unscene.errors import RecipeError
 from unscene.models.explicit_localization import model as explicit_localization
 from unscene.models.explicit_localization.model import ExplicitLocalization
-from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
+from unscene.runs.trainer_settings import use_bfloat16
 
 MASKS = "its location masks"
 

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from unscene.errors import RecipeError
 from unscene.recipes import load_recipe, recipe_values
-from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
+from unscene.runs.trainer_settings import use_bfloat16
 from unscene.scene import Scene
 from unscene.settings import Word
-from unscene.training.loss import BatchLoss, check_finite
-from unscene.training.optimizers import build_optimizers, clip_gradients
+from unscene.training.step import BatchLoss, build_optimizers, check_finite, clip_gradients
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:

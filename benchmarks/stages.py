@@ -23,8 +23,8 @@ from benchmarks.timing import Comparison, Spread, Subject, aligned, measure
 from benchmarks.training_step import PLAIN, precision_name
 from unscene.errors import RecipeError
 from unscene.models.rmonet.model import RMONet
-from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
+from unscene.runs.trainer_settings import use_bfloat16
 
 BOTH = "forwards and backwards"
 

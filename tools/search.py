@@ -26,7 +26,7 @@ from unscene.errors import UnsceneError
 from unscene.evaluation.evaluate import measure
 from unscene.plain_yaml import read_yaml
 from unscene.recipes import load_recipe
-from unscene.runs.hardware import describe_machine
+from unscene.runs.run_folder import describe_machine
 from unscene.training.train import train
 
 

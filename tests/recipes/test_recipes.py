@@ -15,7 +15,7 @@ from unscene.models.space.model import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
 from unscene.runs.recipe import SECTIONS, Recipe, read_recipe
 from unscene.runs.trainer_settings import ParamGroup, ScheduleSettings
-from unscene.training.optimizers import build_optimizers
+from unscene.training.step import build_optimizers
 
 IMAGES = ("rmonet_unet/images", "explicit_localization/images")
 NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user

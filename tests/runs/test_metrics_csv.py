@@ -1,95 +1,58 @@
-"""metrics_table: rows as they come, columns as they are measured, and nothing lost to a full disk."""
+"""metrics_csv: the length, speed and validations of a training, read from its folder."""
 
 from __future__ import annotations
 
-import csv
-import errno
-from pathlib import Path
+import json
 
 import pytest
 
-from unscene.errors import RunError
-from unscene.runs.metrics_csv import MetricsTable
+from unscene.errors import CheckpointError, DataError
+from unscene.runs.metrics_csv import read_training
+from unscene.runs.run_folder import RunFolder
 
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+TABLE = """step,seconds,train/loss,train/images_per_second,val/ari_fg
+50,10,3.5,100,
+100,20,2.5,400,
+100,30,,,0.4
+150,40,1.5,200,
+150,90,,,0.6
+"""
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "metrics.csv"
+def run(tmp_path):
+    (tmp_path / "metrics.csv").write_text(TABLE)
+    return RunFolder(tmp_path)
 
 
-def test_a_later_column_is_empty_before(path):
-    table = MetricsTable(path)
-    table.append({"step": 1, "seconds": 0.5, "loss": 2.5})
-    table.append({"step": 2, "seconds": 0.9, "ari": 0.25})
-    table.append({"step": 3, "seconds": 1.5, "loss": 1.5})
-    assert path.read_text() == "step,seconds,loss,ari\n1,0.5,2.5,\n2,0.9,,0.25\n3,1.5,1.5,\n"
+def test_training_by_hand(run):
+    starts = [{"gpu": None, "cpu": "old", "threads": 1}, {"gpu": None, "cpu": "fast", "threads": 2}]
+    run.environment.write_text(json.dumps(starts))
+    found = read_training(run)
+    assert (found.steps, found.minutes, found.images_per_second) == (150, 1.5, 200)
+    assert found.machine == "fast, 2 threads"
+    assert found.validation.tolist() == [[30, 0.4], [90, 0.6]]
 
 
-def test_another_process_goes_on_with_the_columns(path):
-    MetricsTable(path).append({"step": 1, "seconds": 0.5, "loss": 2.5})
-    table = MetricsTable(path)
-    table.append({"seconds": 2, "step": 2, "loss": 1.0})
-    assert rows(path)[1] == {"step": "2", "seconds": "2", "loss": "1.0"}
-    assert table.last_seconds() == 2
+def test_machine_is_the_gpu_where_there_is_one(run):
+    run.environment.write_text(json.dumps({"gpu": "large", "cpu": "fast", "threads": 2}))
+    assert read_training(run).machine == "large"
 
 
-def test_rows_after_a_step_are_dropped(path):
-    table = MetricsTable(path)
-    for step in (2, 4, 4, 6):
-        table.append({"step": step, "seconds": step / 10, "loss": 1.0})
-    table.keep_until(4)
-    assert [row["step"] for row in rows(path)] == ["2", "4", "4"]
-    assert table.last_seconds() == 0.4
-    table.keep_until(0)
-    assert path.read_text() == "step,seconds,loss\n"
-    assert table.last_seconds() == 0
+def test_missing_files_and_columns_give_none(tmp_path):
+    run = RunFolder(tmp_path)
+    assert read_training(run) is None
+    run.metrics.write_text("step,seconds\n")
+    assert read_training(run) is None
+    run.metrics.write_text("step,seconds,val/score\n5,2,0.1\n")
+    found = read_training(run)
+    assert (found.images_per_second, found.machine, len(found.validation)) == (None, "", 0)
 
 
-def test_a_validation_that_is_repeated_loses_its_row(path):
-    table = MetricsTable(path)
-    for step in (2, 4):
-        table.append({"step": step, "seconds": step, "loss": 1.0})
-        table.append({"step": step, "seconds": step, "val/score": 0.5})
-    table.keep_until(4, repeat_validation=True)
-    assert [(row["step"], row["val/score"]) for row in rows(path)] == [("2", ""), ("2", "0.5"), ("4", "")]
-
-
-def test_half_a_row_is_dropped(path):
-    path.write_text("step,seconds,loss\n2,0.1,1.0\n4,0.2,0.9\n6,0.3,0.")  # the power went off
-    table = MetricsTable(path)
-    assert table.last_seconds() == 0.2
-    table.keep_until(100)
-    assert path.read_text() == "step,seconds,loss\n2,0.1,1.0\n4,0.2,0.9\n"
-
-
-def test_a_row_without_a_step_is_dropped(path):
-    path.write_text("step,seconds,loss\n2,0.1,1.0\n\x00\x00,,\n,,\n3,0.2\n4,0.2,0.5\n")
-    MetricsTable(path).keep_until(100)
-    assert [row["step"] for row in rows(path)] == ["2", "4"]
-
-
-def test_an_empty_file_is_begun_anew(path):
-    path.touch()
-    MetricsTable(path).append({"step": 1, "seconds": 1, "loss": 2})
-    assert path.read_text() == "step,seconds,loss\n1,1,2\n"
-
-
-def test_a_full_disk_leaves_the_table_as_it_was(path, monkeypatch):
-    table = MetricsTable(path)
-    table.append({"step": 1, "seconds": 1, "loss": 2.0})
-    before = path.read_bytes()
-
-    class Full(csv.DictWriter):
-        def writerow(self, row):
-            super().writerow(dict(list(row.items())[:1]))
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(csv, "DictWriter", Full)
-    with pytest.raises(RunError, match=r"metrics\.csv: the disk is full"):
-        table.append({"step": 2, "seconds": 2, "loss": 1.0})
-    assert path.read_bytes() == before
+def test_damaged_files_are_named(run):
+    run.environment.write_text("{")
+    with pytest.raises(CheckpointError, match=r"environment\.json"):
+        read_training(run)
+    run.metrics.write_text("step,seconds,a\n1,2,three\n")
+    with pytest.raises(DataError, match=r"metrics\.csv"):
+        read_training(run)

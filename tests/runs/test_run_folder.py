@@ -1,39 +1,42 @@
-"""run_folder: never overwritten, held by one training, written whole or not at all."""
+"""run_folder: never overwritten, locked by one training, started again after any kill; the machine's description."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from unscene.errors import CheckpointError, RunError
-from unscene.runs.run_folder import RunFolder
+from unscene.runs.run_folder import RunFolder, describe_machine, git_commit
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_a_new_run_holds_its_recipe_and_folders(tmp_path):
+def test_new_run_holds_its_recipe_and_folders(tmp_path):
     run = RunFolder.create(tmp_path / "runs" / "a", "seed: 3\n")
     assert names(run.path) == ["checkpoints", "recipe.yaml", "samples"]
     assert RunFolder.open(run.path).recipe_values() == {"seed": 3}
 
 
-def test_an_empty_folder_may_become_a_run(tmp_path):
+def test_empty_folder_may_become_a_run(tmp_path):
     assert RunFolder.create(tmp_path, "seed: 3\n").recipe.is_file()
 
 
-def test_a_run_is_never_overwritten(tmp_path):
+def test_run_is_never_overwritten(tmp_path):
     run = RunFolder.create(tmp_path / "a", "seed: 3\n")
     with pytest.raises(RunError, match=r"is not empty.*resume it with `unscene train --resume .*a`, or name another"):
         RunFolder.create(tmp_path / "a", "seed: 4\n")
     assert run.recipe_values() == {"seed": 3}
 
 
-def test_what_is_no_run_is_not_offered_for_resuming(tmp_path):
+def test_folder_of_other_files_is_refused_without_a_resume_hint(tmp_path):
     (tmp_path / "letter.txt").write_text("precious")
     with pytest.raises(RunError, match=r"is not empty") as caught:
         RunFolder.create(tmp_path, "")
@@ -51,13 +54,13 @@ def test_open_says_what_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"- 1", b"a: [", b"\xff\xfe\x00"])
-def test_a_damaged_recipe_is_named(tmp_path, content):
+def test_damaged_recipe_is_named(tmp_path, content):
     (tmp_path / "recipe.yaml").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"recipe\.yaml is damaged"):
         RunFolder.open(tmp_path).recipe_values()
 
 
-def test_every_start_is_remembered(tmp_path):
+def test_every_start_is_recorded(tmp_path):
     run = RunFolder(tmp_path)
     assert run.starts() == []
     run.add_environment({"commit": "a"})
@@ -68,7 +71,7 @@ def test_every_start_is_remembered(tmp_path):
         run.add_environment({"commit": "c"})
 
 
-def test_a_held_folder_is_refused_to_another_training(tmp_path):
+def test_locked_folder_is_refused(tmp_path):
     run = RunFolder(tmp_path / "a")
     with run.lock():
         RunFolder.create(run.path, "seed: 3\n")
@@ -81,7 +84,7 @@ def test_a_held_folder_is_refused_to_another_training(tmp_path):
     assert run.recipe.is_file()
 
 
-def test_what_never_trained_leaves_nothing(tmp_path):
+def test_failed_start_leaves_no_run_folder(tmp_path):
     run = RunFolder(tmp_path / "runs" / "a")
     with suppress(KeyboardInterrupt), run.lock():
         RunFolder.create(run.path, "seed: 3\n")
@@ -90,7 +93,7 @@ def test_what_never_trained_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_only_what_a_run_wrote_is_removed(tmp_path):
+def test_failed_start_removes_only_its_own_files(tmp_path):
     run = RunFolder(tmp_path)
     with suppress(KeyboardInterrupt), run.lock():
         RunFolder.create(run.path, "seed: 3\n")
@@ -100,7 +103,7 @@ def test_only_what_a_run_wrote_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("kept", ["metrics", "last"])
-def test_what_trained_stays(tmp_path, kept):
+def test_run_with_a_row_or_checkpoint_stays(tmp_path, kept):
     run = RunFolder(tmp_path / "a")
     with suppress(KeyboardInterrupt), run.lock():
         RunFolder.create(run.path, "seed: 3\n")
@@ -109,7 +112,7 @@ def test_what_trained_stays(tmp_path, kept):
     assert run.recipe.is_file()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         RunFolder.create(tmp_path / "file" / "run", "")
@@ -117,7 +120,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         raise AssertionError("locked")
 
 
-def test_what_a_killed_training_left_half_written_is_removed(tmp_path):
+def test_temporary_files_of_a_killed_training_are_removed(tmp_path):
     run = RunFolder(tmp_path / "a")
     (run.path / "checkpoints").mkdir(parents=True)
     for part in (run.path / ".recipe.yaml.part", run.checkpoints / ".best.ckpt.part"):
@@ -126,11 +129,43 @@ def test_what_a_killed_training_left_half_written_is_removed(tmp_path):
         assert names(run.path) == ["checkpoints"]
 
 
-def test_a_run_that_was_killed_before_its_recipe_can_begin_again(tmp_path):
+@pytest.mark.parametrize(
+    "leftovers",
+    [[], [".recipe.yaml.part"], ["checkpoints/", "samples/"], ["checkpoints/.last.ckpt.part", "tensorboard/"]],
+)
+def test_run_that_was_killed_before_its_recipe_starts_again(tmp_path, leftovers):
     run = RunFolder(tmp_path / "a")
     run.path.mkdir()
-    (run.path / ".recipe.yaml.part").write_text("se")
+    for name in leftovers:
+        path = run.path / name
+        (path if name.endswith("/") else path.parent).mkdir(exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text("se")
+    with pytest.raises(
+        CheckpointError, match=r"nothing to resume\. Start the training with `unscene train RECIPE --out"
+    ):
+        RunFolder.open(run.path)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt), run.lock():
+            assert RunFolder.create(run.path, "seed: 3\n").recipe_values() == {"seed": 3}
+            raise KeyboardInterrupt
+        assert not run.recipe.exists()
     with run.lock():
-        assert RunFolder.create(run.path, "seed: 3\n").recipe_values() == {"seed": 3}
+        RunFolder.create(run.path, "seed: 3\n")
         run.metrics.touch()
     assert run.recipe.is_file()
+
+
+def test_description_of_the_machine_is_ready_for_json(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/unscene", "train", "r", "--data.folder", "my photos"])
+    machine = describe_machine()
+    assert json.loads(json.dumps(machine)) == machine
+    assert machine["torch"] == torch.__version__.partition("+")[0]
+    assert machine["cores"] >= 1
+    assert shlex.split(machine["command"]) == ["unscene", "train", "r", "--data.folder", "my photos"]
+    assert machine["date"].endswith("+00:00")
+
+
+def test_commit_is_none_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None

@@ -1,24 +1,26 @@
-"""settings: the schedule's values by hand, and values that cannot be."""
+"""trainer_settings: the schedule by hand, values that are refused, and when a training uses bfloat16."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 from unscene.errors import RecipeError
+from unscene.runs import trainer_settings
 from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup, ScheduleSettings, TrainerSettings
 
 
-def test_without_settings_the_factor_is_one():
+def test_default_factor_is_one():
     schedule = ScheduleSettings()
     assert [schedule.factor(epoch) for epoch in (0.01, 1, 1000)] == [1, 1, 1]
 
 
-def test_warmup_rises_on_a_line():
+def test_warmup_is_linear():
     schedule = ScheduleSettings(warmup_epochs=4)
     assert [schedule.factor(epoch) for epoch in (0, 1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1, 1]
 
 
-def test_cosine_with_restarts_of_a_falling_peak():
+def test_cosine_cycles_with_falling_peaks():
     schedule = ScheduleSettings(warmup_epochs=2, cycle_epochs=4, restart_factor=0.1)
     # warm-up until 2; cycles begin at 2, 6, 10 with peaks 1, .1, .01; half of the peak in their middle
     expected = {2: 1, 4: 0.5, 3: 0.8535534, 5: 0.1464466, 6: 0.1, 8: 0.05, 10: 0.01, 12: 0.005}
@@ -52,5 +54,24 @@ def test_impossible_values_are_refused_by_name(settings, values, message):
         settings(**values)
 
 
-def test_a_rate_of_zero_freezes_a_part():
+def test_rate_of_zero_is_allowed_in_a_group():
     assert ParamGroup("backbone", learning_rate=0.0).learning_rate == 0
+
+
+def test_auto_precision_follows_the_device(monkeypatch):
+    for fast in (True, False):
+        monkeypatch.setattr(trainer_settings, "fast_at_bfloat16", lambda device, fast=fast: fast)
+        assert trainer_settings.use_bfloat16("auto", "cpu") is fast
+        assert trainer_settings.use_bfloat16("bf16", "cpu") is True
+        assert trainer_settings.use_bfloat16("float32", "cpu") is False
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_cpu_with_amx_is_fast_at_bfloat16(monkeypatch, supported):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: supported, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    assert trainer_settings.fast_at_bfloat16("cpu") is supported
+
+
+def test_unknown_device_is_not_fast_at_bfloat16():
+    assert not trainer_settings.fast_at_bfloat16("meta")

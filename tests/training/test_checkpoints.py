@@ -1,6 +1,9 @@
-"""checkpoints: whole, finite, and the best one kept whatever kills the process."""
+"""checkpoints: written whole and synced, finite, and the best one knows its score."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +30,7 @@ def content(model: nn.Module, step: int = 12, best_score: float | None = None) -
     return checkpoint_content(Progression(step), model, [torch.optim.Adam(model.parameters())], {}, best_score)
 
 
-def test_a_checkpoint_is_what_was_saved(run):
+def test_checkpoint_holds_what_was_saved(run):
     model, progression = nn.Linear(2, 2), Progression(7, 3, ["step 3: collapsed"], validation_due=True)
     write_checkpoint(checkpoint_content(progression, model, [torch.optim.Adam(model.parameters())], {}, 0.5), run.last)
     read = torch.load(run.last, weights_only=True)
@@ -37,7 +40,7 @@ def test_a_checkpoint_is_what_was_saved(run):
     assert read["best_score"] == 0.5
 
 
-def test_a_full_disk_keeps_the_checkpoint_that_is_there(run, monkeypatch):
+def test_full_disk_keeps_the_earlier_checkpoint(run, monkeypatch):
     write_checkpoint({"step": 1}, run.last)
 
     def full(path, content):
@@ -51,6 +54,23 @@ def test_a_full_disk_keeps_the_checkpoint_that_is_there(run, monkeypatch):
     assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux tells the path of an open file")
+def test_checkpoint_is_synced_before_its_rename_and_its_folder_after(run, monkeypatch):
+    synced = []
+    monkeypatch.delenv("UNSCENE_SYNC", raising=False)
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append((str(Path(f"/proc/self/fd/{file}").readlink()), run.last.exists()))
+    )
+    write_checkpoint({"step": 1}, run.last)
+    assert synced == [(str(run.checkpoints / ".last.ckpt.part"), False), (str(run.checkpoints), True)]
+
+
+def test_checkpoint_of_an_earlier_version_has_observed_nothing():
+    assert Progression.from_checkpoint(
+        {"step": 2, "first_step": 0, "restarts": [], "validation_due": True}
+    ) == Progression(2, validation_due=True)
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_weights_that_are_not_finite_are_refused(value):
     model = nn.ModuleDict({"good": nn.Linear(2, 2), "bad": nn.Linear(2, 2)})
@@ -60,15 +80,15 @@ def test_weights_that_are_not_finite_are_refused(value):
         content(model)
 
 
-def test_the_random_numbers_continue_where_the_checkpoint_was():
+def test_random_numbers_continue_after_the_checkpoint():
     state = content(nn.Linear(2, 2))["random_state"]
-    drawn = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
     set_random_state(state)
-    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_best_checkpoint_knows_its_score(run):
+def test_best_checkpoint_knows_its_score(run):
     assert read_best_score(run) is None
     write_checkpoint(content(nn.Linear(2, 2), best_score=-0.25), run.best)
     assert read_best_score(run) == -0.25

@@ -20,17 +20,17 @@ SLURM = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2",
 
 @pytest.fixture
 def machine(monkeypatch):
-    """`machine(gpus, environment)` is what this one then seems to be."""
+    """`machine(gpus, environment)` imitates a machine with so many GPUs and such an environment."""
     for name in TORCHRUN | SLURM:
         monkeypatch.delenv(name, raising=False)
 
-    def seem(gpus: int, environment: dict[str, str] | None = None) -> None:
+    def imitate(gpus: int, environment: dict[str, str] | None = None) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         for name, value in (environment or {}).items():
             monkeypatch.setenv(name, value)
 
-    return seem
+    return imitate
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_processes_are_those_that_were_started(machine, gpus, environment, setti
     assert DeviceSetup.from_settings(TrainerSettings(**settings)) == DeviceSetup(*expected)
 
 
-def test_a_gpu_that_is_not_there_is_refused(machine):
+def test_missing_gpu_is_refused(machine):
     machine(0)
     with pytest.raises(RecipeError, match=r"trainer\.accelerator is gpu, but PyTorch finds no GPU here"):
         DeviceSetup.from_settings(TrainerSettings(accelerator="gpu"))
 
 
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "auto"), (1, "ddp"), (2, "auto")])
-def test_fabric_is_told_of_devices_machines_and_strategy(machine, processes, strategy):
+def test_fabric_gets_devices_machines_and_strategy(machine, processes, strategy):
     machine(0)
     settings = TrainerSettings(devices=processes, strategy=strategy)
     options = DeviceSetup.from_settings(settings).fabric_kwargs(settings)
@@ -71,23 +71,23 @@ def test_fabric_is_told_of_devices_machines_and_strategy(machine, processes, str
 
 @pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
 @pytest.mark.parametrize("detection", [True, False])
-def test_no_parameter_is_idle_with_detection_or_without(tiny, kind, detection):
+def test_every_parameter_has_a_gradient_with_and_without_detection(tiny, kind, detection):
     settings = tiny(IMAGE_WIDE | {"model.detection": detection, "model.head.kind": kind}).model
     model = model_class("rmonet")(settings)
     model.loss(torch.rand(2, 3, 32, 32), 0)[0].total.mean().backward()
-    assert not [name for name, each in model.named_parameters() if each.grad is None]
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
 REFUSED = "the machine cannot do what the trainer's settings ask for"
 
 
-def test_slurms_tasks_without_their_number_a_machine_are_refused_in_words(machine):
+def test_slurm_without_tasks_per_node_is_refused(machine):
     machine(0, {name: value for name, value in SLURM.items() if name != "SLURM_NTASKS_PER_NODE"})
     with pytest.raises(RecipeError, match=f"{REFUSED}.*ntasks-per-node"):
         build_fabric(TrainerSettings())
 
 
-def test_another_number_of_processes_than_torchrun_started_is_refused_in_words(machine):
+def test_devices_other_than_torchruns_processes_are_refused(machine):
     machine(0, TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"})
     fabric = build_fabric(TrainerSettings(devices=3))
     with pytest.raises(RecipeError, match=REFUSED):
@@ -109,20 +109,20 @@ def test_another_number_of_processes_than_torchrun_started_is_refused_in_words(m
         (16, 2, {"workers": 3}, 3),
     ],
 )
-def test_workers_take_the_cores_that_the_training_leaves(machine, monkeypatch, cores, gpus, settings, workers):
+def test_default_number_of_workers(machine, monkeypatch, cores, gpus, settings, workers):
     machine(gpus)
     monkeypatch.setattr(devices, "_available_cores", lambda: cores)
     assert loader_workers(TrainerSettings(**settings)) == workers
 
 
-def test_cores_that_srun_has_parted_are_a_tasks_own(machine, monkeypatch):
+def test_cores_of_an_srun_task_are_not_shared(machine, monkeypatch):
     machine(2, {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_CPUS_PER_TASK": "16"})
     monkeypatch.setattr(devices, "_available_cores", lambda: 16)
     assert loader_workers(TrainerSettings()) == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
-def test_cores_are_those_that_this_process_may_use(machine):
+def test_workers_follow_the_cpu_affinity(machine):
     machine(1)
     before = os.sched_getaffinity(0)
     try:

@@ -1,4 +1,4 @@
-"""interruption: the first signal asks, the second one ends, and afterwards the signals are as before."""
+"""train.Interruption: the first signal asks, the second one ends, and afterwards the handlers are as before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from unscene.distributed.processes import SIGNALS, leave_to_parent
-from unscene.training.signals import Interruption
+from unscene.training.train import Interruption
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -23,7 +23,7 @@ def test_the_first_signal_asks_and_the_second_ends(number, capfd):
     assert "Stopping after this step" in capfd.readouterr().err
 
 
-def test_the_signals_are_given_back():
+def test_signal_handlers_are_restored():
     before = [signal.getsignal(number) for number in SIGNALS]
     with suppress(ValueError), Interruption():
         assert signal.getsignal(signal.SIGINT) != before[0]
@@ -31,7 +31,7 @@ def test_the_signals_are_given_back():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_thread_leaves_the_signals_alone():
+def test_thread_changes_no_signal_handler():
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def inside() -> None:
@@ -45,11 +45,11 @@ def test_a_thread_leaves_the_signals_alone():
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_batch_systems_warning_is_among_them():
+def test_warning_of_a_batch_system_is_among_the_signals():
     assert {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGINT)} == set(SIGNALS)
 
 
-def test_a_process_that_loads_data_heeds_none_but_sigterm():
+def test_loader_process_ignores_all_signals_but_sigterm():
     before = [signal.getsignal(number) for number in SIGNALS]
     try:
         with Interruption() as interruption:

@@ -1,4 +1,4 @@
-"""restart: a collapse is found, reported, and begun again with other weights, at most so often."""
+"""Restarts: a collapse is found and reported, and the training begins again with other initial weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def health_of(shares: list[float], background: int | None) -> Health:
     return health
 
 
-def test_what_a_collapse_is():
+def test_collapse_by_hand():
     limits = {"largest_slot": 0.9, "foreground_won": 0.005}
     assert health_of([0.95, 0.05], None).collapse(**limits) == "the largest slot holds 0.950 of the foreground"
     assert health_of([0.6, 0.4], None).collapse(**limits) is None
@@ -30,7 +30,7 @@ def test_what_a_collapse_is():
     assert health_of([0.2, 0.4, 0.4], 0).collapse(**limits) is None
 
 
-def test_it_begins_again_as_often_as_it_may_and_says_so(tiny, tmp_path):
+def test_training_restarts_until_the_limit_and_reports_it(tiny, tmp_path):
     run = train(tiny({"trainer.restart": ALWAYS, **EVERY_STEP}), tmp_path / "run")
     lines = run.restarts.read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == ["step 1", "step 2"]
@@ -38,36 +38,36 @@ def test_it_begins_again_as_often_as_it_may_and_says_so(tiny, tmp_path):
     assert "after 1 steps" in lines[1]
 
 
-def test_the_weights_are_those_of_another_seed_and_training_goes_on_as_from_the_start(tiny, tmp_path, state):
+def test_restart_takes_the_weights_of_another_seed_and_a_new_optimiser(tiny, tmp_path, state):
     """One step, a restart, one step: what a training of the other seed's weights does in one step."""
     changes = {"trainer.restart": {**ALWAYS, "times": 1}, **EVERY_STEP, "trainer.max_steps": 2}
     run = train(tiny(changes), tmp_path / "run")
     recipe = tiny({})
     torch.manual_seed(recipe.seed + 1)
-    begun = recipe.build_model().state_dict()
+    initial = recipe.build_model().state_dict()
     rate = recipe.optimizer.learning_rate
     moved = 0
     for name, value in state(run.last).items():
         if value.is_floating_point() and "running" not in name:
-            change = (value - begun[name]).abs().max()
+            change = (value - initial[name]).abs().max()
             assert change <= 1.01 * rate  # Adam's first step, its memory empty, is one rate at most
             moved += int(change > 0)
     assert moved > 10
     (optimizer,) = torch.load(run.last, weights_only=True)["optimizers"]
-    assert {float(each["step"]) for each in optimizer["state"].values()} == {1.0}  # it has forgotten the first attempt
+    assert {float(state["step"]) for state in optimizer["state"].values()} == {1.0}
 
 
-def test_every_optimiser_forgets(tiny, tmp_path):
+def test_restart_resets_all_optimisers(tiny, tmp_path):
     two = {"optimizer.name": "rmsprop", "optimizer.param_groups": [{"prefix": "vae", "name": "adam"}]}
     changes = {"trainer.restart": {**ALWAYS, "times": 1}, **EVERY_STEP, **two, "trainer.max_steps": 2}
     run = train(tiny(changes), tmp_path / "run")
     optimizers = torch.load(run.last, weights_only=True)["optimizers"]
-    states = [each for optimizer in optimizers for each in optimizer["state"].values()]
-    assert {len(each) for each in states} == {2, 3}  # RMSprop's and Adam's
-    assert {float(each["step"]) for each in states} == {1.0}
+    states = [state for optimizer in optimizers for state in optimizer["state"].values()]
+    assert {len(state) for state in states} == {2, 3}  # RMSprop's and Adam's
+    assert {float(state["step"]) for state in states} == {1.0}
 
 
-def test_a_resumed_training_remembers(tiny, tmp_path):
+def test_resumed_training_keeps_its_restarts(tiny, tmp_path):
     recipe = tiny({"trainer.restart": {**ALWAYS, "times": 1}, **EVERY_STEP, "trainer.max_steps": 2})
     train(recipe, tmp_path / "run")
     longer = tiny({"trainer.restart": {**ALWAYS, "times": 1}, **EVERY_STEP})
@@ -79,7 +79,7 @@ def test_a_resumed_training_remembers(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"times": 0}, {"from_step": 100}, {"until_step": 0}])
-def test_outside_of_its_limits_it_leaves_a_training_alone(tiny, tmp_path, settings):
+def test_no_restart_outside_of_its_limits(tiny, tmp_path, settings):
     run = train(
         tiny({"trainer.restart": {**ALWAYS, **settings}, **EVERY_STEP, "trainer.max_steps": 2}), tmp_path / "run"
     )

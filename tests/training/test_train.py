@@ -1,21 +1,24 @@
-"""train: a run folder that explains itself, the same seed the same numbers, and a resumed training as if unbroken."""
+"""train: the files of a run, the same numbers from the same seed, and a resumed run equal to an uninterrupted one."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+import os
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from unscene.cli.main import main
 from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError
+from unscene.metrics.health import Health
 from unscene.models.rmonet.model import RMONet
+from unscene.runs import run_folder
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import read_weights
 from unscene.scene import Losses
@@ -23,10 +26,9 @@ from unscene.training import loop
 from unscene.training.checkpoints import read_best_score, write_checkpoint
 from unscene.training.loop import TrainingLoop
 from unscene.training.train import train
-from unscene.training.validation import ValidationResult
 
-NEVER_THE_SAME = ("seconds", "train/images_per_second")
-OFTEN = {"trainer.validate_minutes": 1e-6}  # after every step
+TIMINGS = ("seconds", "train/images_per_second")
+VALIDATE_EVERY_STEP = {"trainer.validate_minutes": 1e-6}  # after every step
 
 
 def rows(run: RunFolder, prefix: str = "train/") -> list[dict[str, str]]:
@@ -35,7 +37,7 @@ def rows(run: RunFolder, prefix: str = "train/") -> list[dict[str, str]]:
         table = list(csv.DictReader(file))
     kept = [row for row in table if any(value for name, value in row.items() if name.startswith(prefix))]
     return [
-        {name: row[name] for name in row if name == "step" or (name.startswith(prefix) and name not in NEVER_THE_SAME)}
+        {name: row[name] for name in row if name == "step" or (name.startswith(prefix) and name not in TIMINGS)}
         for row in kept
     ]
 
@@ -61,7 +63,7 @@ def stop_after(monkeypatch):
     return press
 
 
-def test_a_run_explains_itself(trained, tiny):
+def test_run_folder_holds_all_files(trained, tiny):
     names = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("tensorboard/events")}
     assert len(events) == 1
@@ -104,7 +106,7 @@ def test_metrics_name_every_term_and_the_validation(trained):
 
 
 @pytest.mark.parametrize(("by", "score"), [("mask_iou", "mask_iou"), ("map_50", "map_50"), ("located", None)])
-def test_the_best_weights_are_those_of_the_score_that_is_named(tiny, tmp_path, by, score):
+def test_named_score_chooses_the_best_weights(tiny, tmp_path, by, score):
     run = train(tiny({"trainer.keep_best_by": by, "trainer.max_steps": 2}), tmp_path / "run")
     (validation,) = rows(run, "val/")
     if score is None:  # the model has no locations
@@ -113,12 +115,12 @@ def test_the_best_weights_are_those_of_the_score_that_is_named(tiny, tmp_path, b
         assert validation["val/score"] == validation[f"val/{score}"]
 
 
-def test_a_training_that_ends_with_a_cycle_ends_at_its_lowest_rate(tiny, tmp_path):
+def test_training_that_ends_with_a_cycle_ends_at_its_lowest_rate(tiny, tmp_path):
     """Not with one step at the next cycle's peak, which the kept weights would be of."""
     recipe = tiny({"trainer.log_every": 1, "trainer.max_steps": 4, "schedule.cycle_epochs": 1})
     epoch = len(recipe.source()) // recipe.trainer.batch_size
-    whole = {"schedule.warmup_epochs": 0, "schedule.cycle_epochs": 4 / epoch, "schedule.lowest": 0}
-    run = train(tiny({"trainer.log_every": 1, "trainer.max_steps": 4, **whole}), tmp_path / "run")
+    one_cycle = {"schedule.warmup_epochs": 0, "schedule.cycle_epochs": 4 / epoch, "schedule.lowest": 0}
+    run = train(tiny({"trainer.log_every": 1, "trainer.max_steps": 4, **one_cycle}), tmp_path / "run")
     rates = [float(row["train/learning_rate"]) / recipe.optimizer.learning_rate for row in rows(run)]
     assert rates == pytest.approx([0.5 + 0.5 * math.cos(math.pi * (step + 0.5) / 4) for step in range(4)], rel=1e-3)
 
@@ -132,7 +134,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(trained, tiny):
     assert row["train/loss"] == pytest.approx(total, rel=1e-3)
 
 
-def test_tensorboard_holds_the_same(trained):
+def test_tensorboard_holds_the_losses(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(trained.tensorboard))
@@ -142,7 +144,7 @@ def test_tensorboard_holds_the_same(trained):
     assert events.Scalars("val/score")
 
 
-def test_the_same_seed_gives_the_same_bits(trained, tiny, tmp_path, state):
+def test_same_seed_gives_the_same_bits(trained, tiny, tmp_path, state):
     again = train(tiny(), tmp_path / "again")
     assert rows(again) == rows(trained)
     assert rows(again, "val/") == rows(trained, "val/")
@@ -151,8 +153,8 @@ def test_the_same_seed_gives_the_same_bits(trained, tiny, tmp_path, state):
     assert rows(other) != rows(trained)
 
 
-def test_validations_leave_no_trace_in_the_training(trained, tiny, tmp_path, state):
-    run = train(tiny(OFTEN), tmp_path / "run")
+def test_validations_do_not_change_the_training(trained, tiny, tmp_path, state):
+    run = train(tiny(VALIDATE_EVERY_STEP), tmp_path / "run")
     assert [row["step"] for row in rows(run, "val/")] == ["1", "2", "3", "4", "5", "6"]
     assert rows(run) == rows(trained)
     assert same(state(run.last), state(trained.last))
@@ -163,14 +165,16 @@ def test_validations_leave_no_trace_in_the_training(trained, tiny, tmp_path, sta
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_interrupted_and_resumed_is_as_if_unbroken(trained, tiny, tmp_path, state, stop_after, monkeypatch, step):
+def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    trained, tiny, tmp_path, state, stop_after, monkeypatch, step
+):
     stop_after(step)
     with pytest.raises(KeyboardInterrupt, match=r"unscene train --resume .*run"):
         train(tiny(), tmp_path / "run")
     monkeypatch.undo()
     run = RunFolder.open(tmp_path / "run")
     assert torch.load(run.last, weights_only=True)["step"] == step
-    assert not list(run.samples.iterdir())  # somebody waits: no validation
+    assert not list(run.samples.iterdir())  # no validation while the user waits
     assert run.weights.is_file()
     train(tiny(), run.path, resume=True)
     assert rows(run) == rows(trained)  # a row that the interruption cut in two as well
@@ -179,7 +183,7 @@ def test_interrupted_and_resumed_is_as_if_unbroken(trained, tiny, tmp_path, stat
     assert [start["first_step"] for start in run.starts()] == [0, step]
 
 
-def test_a_finished_run_can_be_made_longer(trained, tiny, tmp_path, state):
+def test_finished_run_can_be_prolonged(trained, tiny, tmp_path, state):
     longer = tiny({"trainer.max_steps": 9})
     unbroken = train(longer, tmp_path / "unbroken")
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
@@ -189,14 +193,14 @@ def test_a_finished_run_can_be_made_longer(trained, tiny, tmp_path, state):
     assert run.recipe_values()["trainer"]["max_steps"] == 9
 
 
-def test_a_run_that_has_had_its_steps_says_so(trained, tiny, tmp_path, state, capsys):
+def test_resuming_a_finished_run_changes_nothing(trained, tiny, tmp_path, state, capsys):
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
     train(tiny(), run.path, resume=True)
-    assert "has had its 6 steps; raise --trainer.max_steps" in capsys.readouterr().out
+    assert "has had its 6 steps. To train longer, raise --trainer.max_steps" in capsys.readouterr().out
     assert rows(run) == rows(trained)
 
 
-def test_a_run_without_a_checkpoint_is_resumed_from_its_first_step(trained, tiny, tmp_path, state):
+def test_run_without_a_checkpoint_resumes_from_its_first_step(trained, tiny, tmp_path, state):
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
     shutil.rmtree(run.checkpoints)
     shutil.rmtree(run.samples)
@@ -205,7 +209,7 @@ def test_a_run_without_a_checkpoint_is_resumed_from_its_first_step(trained, tiny
     assert same(state(run.last), state(trained.last))
 
 
-def test_a_resumed_run_may_learn_at_another_rate(tiny, tmp_path):
+def test_resumed_run_may_change_its_learning_rates(tiny, tmp_path):
     groups = "optimizer.param_groups"
     run = train(tiny({groups: [{"prefix": "vae", "learning_rate": 0.001}]}), tmp_path / "run")
     changes = {"trainer.max_steps": 8, "optimizer.learning_rate": 0.02, "schedule.cycle_epochs": 0}
@@ -221,7 +225,7 @@ def test_gradients_are_clipped_in_either_precision(tiny, tmp_path, state, precis
     free = train(tiny(changes), tmp_path / "free")
     for name in ("rmsprop", "adam", "adamw"):
         clipped = train(tiny(changes | {"optimizer.name": name, "optimizer.clip_norm": 1e-3}), tmp_path / name)
-        assert all(each.isfinite().all() for each in state(clipped.last).values() if each.is_floating_point())
+        assert all(value.isfinite().all() for value in state(clipped.last).values() if value.is_floating_point())
         if name == "rmsprop":
             assert not same(state(free.last), state(clipped.last))
 
@@ -234,7 +238,7 @@ TWO = {
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_two_optimisers_are_resumed_as_if_unbroken(tiny, tmp_path, state, stop_after, monkeypatch, clip_norm):
+def test_two_optimisers_are_resumed(tiny, tmp_path, state, stop_after, monkeypatch, clip_norm):
     recipe = tiny(TWO | {"optimizer.clip_norm": clip_norm})
     unbroken = train(recipe, tmp_path / "unbroken")
     stop_after(3)
@@ -245,20 +249,20 @@ def test_two_optimisers_are_resumed_as_if_unbroken(tiny, tmp_path, state, stop_a
     assert rows(run) == rows(unbroken)
     assert same(state(run.last), state(unbroken.last))
     kept = torch.load(run.last, weights_only=True)["optimizers"]
-    assert {tuple(sorted(each)) for optimizer in kept for each in optimizer["state"].values()} == {
+    assert {tuple(sorted(moments)) for optimizer in kept for moments in optimizer["state"].values()} == {
         ("exp_avg", "exp_avg_sq", "step"),
         ("square_avg", "step"),
     }
 
 
-def test_a_run_that_was_not_clipped_may_be_resumed_clipped(tiny, tmp_path):
+def test_clipping_may_begin_with_a_resume(tiny, tmp_path):
     changes = {"trainer.precision": "bf16", "trainer.max_steps": 2}
     run = train(tiny(changes), tmp_path / "run")
     train(tiny(changes | {"trainer.max_steps": 4, "optimizer.clip_norm": 0.1}), run.path, resume=True)
     assert torch.load(run.last, weights_only=True)["step"] == 4
 
 
-def test_a_limit_in_minutes_counts_from_the_start(tiny, tmp_path):
+def test_time_limit_counts_from_each_start(tiny, tmp_path):
     run = train(tiny({"trainer.max_minutes": 1e-6, "trainer.max_steps": 100}), tmp_path / "run")
     assert [row["step"] for row in rows(run, "val/")] == ["1"]
     train(tiny({"trainer.max_minutes": 1e-6, "trainer.max_steps": 100}), run.path, resume=True)
@@ -285,12 +289,14 @@ def broken_at(monkeypatch):
     return breaks
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_by_name(trained, tiny, tmp_path, broken_at, state, monkeypatch):
+def test_loss_that_is_not_finite_ends_the_training_and_names_the_term(
+    trained, tiny, tmp_path, broken_at, state, monkeypatch
+):
     broken_at(4, "mask_kl")
     run = RunFolder(tmp_path / "run")
     with pytest.raises(TrainingError, match=r"step 4: the loss is not finite, because of mask_kl "):
         train(tiny({"trainer.checkpoint_minutes": 1e-6}), run.path)
-    assert torch.load(run.last, weights_only=True)["step"] == 4  # after the last step that was well
+    assert torch.load(run.last, weights_only=True)["step"] == 4  # after the last finite step
     assert [row["step"] for row in rows(run)] == ["2", "4"]
     monkeypatch.undo()
     train(tiny(), run.path, resume=True)
@@ -298,7 +304,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name(trained, tiny, tmp_
     assert same(state(run.last), state(trained.last))
 
 
-def test_a_full_disk_ends_the_training_and_keeps_the_checkpoint(tiny, tmp_path, monkeypatch):
+def test_full_disk_ends_the_training_and_keeps_the_checkpoint(tiny, tmp_path, monkeypatch):
     write, seen = Path.write_bytes, []
 
     def full(self: Path, content: bytes) -> int:
@@ -316,7 +322,7 @@ def test_a_full_disk_ends_the_training_and_keeps_the_checkpoint(tiny, tmp_path, 
     assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
 
 
-def test_a_second_training_into_the_folder_is_refused(trained, tiny):
+def test_second_training_into_the_folder_is_refused(trained, tiny):
     before = trained.last.read_bytes()
     with pytest.raises(RunError, match="is not empty, and a run is never overwritten"):
         train(tiny(), trained.path)
@@ -327,11 +333,11 @@ def test_a_second_training_into_the_folder_is_refused(trained, tiny):
     assert trained.last.read_bytes() == before
 
 
-def test_what_cannot_begin_leaves_no_folder(tiny, tmp_path, monkeypatch):
+def test_failed_start_leaves_no_run_folder(tiny, tmp_path, monkeypatch):
     for changes, error, message in (
         ({"trainer.batch_size": 41}, RecipeError, r"batch_size is 41, but there are only 40 images"),
         ({"optimizer.param_groups": [{"prefix": "vea"}]}, RecipeError, r"Did you mean 'vae'"),
-        ({"validation.count": 0}, RecipeError, r"validation: multi_dsprites: count must be 1 or more"),
+        ({"validation.count": 0}, RecipeError, r"validation\.count must be 1 or more"),
     ):
         with pytest.raises(error, match=message):
             train(tiny(changes), tmp_path / "run")
@@ -345,7 +351,7 @@ def test_what_cannot_begin_leaves_no_folder(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_image_is_named_in_one_line(tiny, tmp_path, workers):
+def test_damaged_image_is_named_in_one_line(tiny, tmp_path, workers):
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(12):
@@ -361,7 +367,7 @@ def test_a_damaged_image_is_named_in_one_line(tiny, tmp_path, workers):
     assert rows(run, "val/")[0]["val/score"].startswith("-")  # nothing is labelled: minus the error of the images
 
 
-def test_a_checkpoint_of_another_model_is_refused(trained, tiny, tmp_path):
+def test_checkpoint_of_another_model_is_refused(trained, tiny, tmp_path):
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
     with pytest.raises(CheckpointError, match=r"last\.ckpt holds the weights of another model than recipe"):
         train(tiny({"model.vae.latent_dim": 3}), run.path, resume=True)
@@ -382,9 +388,9 @@ def fourth_is_best(monkeypatch):
         step[:] = [self.progression.step]
         decide(self, last)
 
-    def scored(*arguments) -> ValidationResult:
-        result = measure(*arguments)
-        return replace(result, scores=result.scores | {"val/score": -abs(step[0] - 4.0)})
+    def scored(*arguments) -> tuple[dict[str, float], Health]:
+        scores, health = measure(*arguments)
+        return scores | {"val/score": -abs(step[0] - 4.0)}, health
 
     monkeypatch.setattr(TrainingLoop, "validate", validate)
     monkeypatch.setattr(loop, "validate", scored)
@@ -392,11 +398,11 @@ def fourth_is_best(monkeypatch):
 
 @pytest.mark.parametrize("killed_before", ["validation", "best.ckpt", "last.ckpt"])
 @pytest.mark.parametrize("steps", [4, 6])
-def test_a_validation_that_a_kill_took_is_repeated(
+def test_validation_that_was_killed_is_repeated(
     tiny, tmp_path, state, fourth_is_best, monkeypatch, killed_before, steps
 ):
     """Whatever was on the disk by then, row and best.ckpt agree after the run is resumed."""
-    recipe = tiny(OFTEN | {"trainer.max_steps": steps})
+    recipe = tiny(VALIDATE_EVERY_STEP | {"trainer.max_steps": steps})
     unbroken = train(recipe, tmp_path / "unbroken")
 
     def write(content: dict, path: Path) -> None:
@@ -418,18 +424,51 @@ def test_a_validation_that_a_kill_took_is_repeated(
         assert same(state(getattr(run, path)), state(getattr(unbroken, path)))
     assert torch.load(run.best, weights_only=True)["step"] == read_weights(run.weights)[2]["step"] == 4
     assert read_best_score(run) == 0
+    assert run.health.read_text() == unbroken.health.read_text()
+    assert "pseudo boxes" in run.health.read_text()
     assert not torch.load(run.last, weights_only=True)["validation_due"]
 
 
-def test_the_best_weights_outlive_the_loss_of_metrics_csv(tiny, tmp_path, fourth_is_best):
-    run = train(tiny(OFTEN | {"trainer.max_steps": 4}), tmp_path / "run")
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "zeroed"])
+def test_best_weights_stay_when_metrics_csv_is_lost(tiny, tmp_path, fourth_is_best, damage):
+    run = train(tiny(VALIDATE_EVERY_STEP | {"trainer.max_steps": 4}), tmp_path / "run")
+    size = run.metrics.stat().st_size
     run.metrics.unlink()
-    train(tiny(OFTEN), run.path, resume=True)
+    if damage != "deleted":
+        run.metrics.write_bytes(bytes(size if damage == "zeroed" else 0))
+    train(tiny(VALIDATE_EVERY_STEP), run.path, resume=True)
     assert torch.load(run.best, weights_only=True)["step"] == 4
     assert read_weights(run.weights)[2]["step"] == 4
+    assert [row["step"] for row in rows(run, "val/")] == ["5", "6"]
 
 
-def test_memory_that_is_full_is_said_in_words(tiny, tmp_path, monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is a fork")
+@pytest.mark.parametrize("or_resume", [[], ["--or-resume"]])
+def test_command_can_be_repeated_after_kills_before_recipe_yaml(tmp_path, tiny_arguments, monkeypatch, or_resume):
+    run = RunFolder(tmp_path / "run")
+    command = ["train", *tiny_arguments, "--trainer.max_steps=1", "--out", str(run.path), *or_resume]
+
+    def killed(path: Path, text: str) -> None:
+        path.with_name(f".{path.name}.part").write_text(text[:10])
+        os._exit(9)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "write_text", killed)
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                try:
+                    main(command)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+            assert [path.name for path in run.path.iterdir()] == [".recipe.yaml.part"]
+    assert main(command) == 0
+    assert torch.load(run.last, weights_only=True)["step"] == 1
+    assert not list(run.path.glob(".*"))
+
+
+def test_full_memory_is_a_clear_error(tiny, tmp_path, monkeypatch):
     def full(*arguments, **settings):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -438,14 +477,14 @@ def test_memory_that_is_full_is_said_in_words(tiny, tmp_path, monkeypatch):
         train(tiny(), tmp_path / "run")
 
 
-def test_validation_looks_at_so_many_images(tiny, tmp_path, monkeypatch):
+def test_validation_uses_at_most_so_many_images(tiny, tmp_path, monkeypatch):
     batches, seen = loop.ordered_batches, []
 
-    def looked_at(*arguments):
+    def counted(*arguments):
         for batch in batches(*arguments):
             seen.append(len(batch["image"]))
             yield batch
 
-    monkeypatch.setattr(loop, "ordered_batches", looked_at)
+    monkeypatch.setattr(loop, "ordered_batches", counted)
     train(tiny({"trainer.validate_images": 5, "trainer.max_steps": 1}), tmp_path / "run")
     assert seen == [4, 1]

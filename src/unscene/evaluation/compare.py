@@ -29,7 +29,7 @@ from unscene.report.page import first_unique, page_text, scenes_in_words
 from unscene.report.results import Curves, ModelResult, Picture
 from unscene.report.score_curves import score_figure
 from unscene.report.table import Row, Table
-from unscene.runs.training_record import TrainingRecord, read_training
+from unscene.runs.metrics_csv import TrainingRecord, read_training
 from unscene.scene import Scene
 
 if TYPE_CHECKING:

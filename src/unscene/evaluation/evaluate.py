@@ -22,7 +22,8 @@ from unscene.metrics.object_locations import LocatedObject, ObjectLocations
 from unscene.report.curves import curves_figure, light_and_dark, read_curves
 from unscene.report.page import write_page
 from unscene.report.results import Curves, ModelResult
-from unscene.runs.hardware import describe_machine, use_bfloat16
+from unscene.runs.run_folder import describe_machine
+from unscene.runs.trainer_settings import use_bfloat16
 from unscene.scene import Scene
 
 if TYPE_CHECKING:

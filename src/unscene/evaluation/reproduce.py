@@ -34,12 +34,12 @@ from unscene.files import write_bytes
 from unscene.metrics.health import is_decomposing
 from unscene.report.table import Table
 from unscene.runs.loading import load
-from unscene.runs.metrics_csv import MetricsTable, read_columns
+from unscene.runs.metrics_csv import read_columns, read_training
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.resuming import is_same_run, settings_of
 from unscene.runs.run_folder import RunFolder
-from unscene.runs.training_record import read_training
 from unscene.runs.weights import read_checkpoint
+from unscene.training.log import MetricsTable
 from unscene.training.train import train
 
 CURVE = ("ari_fg", "ari_fg_objects", "ami_fg", "map_50", "located", "iou_polarity", "reconstruction_mse")

@@ -30,7 +30,7 @@ from unscene.inference.found_objects import coco_annotations, coco_json, found_o
 from unscene.inference.image_files import SUFFIXES, NamedImage, named_images, thumbnail, write_image_results
 from unscene.report.page import Section, write_page
 from unscene.report.results import Picture
-from unscene.runs.hardware import describe_machine
+from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene
 
 if TYPE_CHECKING:

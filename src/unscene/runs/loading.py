@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from unscene.data.image_resize import FitKind
 from unscene.errors import CheckpointError, RecipeError, check_shape
-from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
+from unscene.runs.trainer_settings import use_bfloat16
 from unscene.runs.weights import check_weights, read_checkpoint, read_weights
 from unscene.scene import Decomposition
 

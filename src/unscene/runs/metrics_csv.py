@@ -1,10 +1,9 @@
-"""metrics.csv: a row every few steps, and columns that come as they are measured."""
+"""A run's metrics.csv, read: its columns, and the length, speed and validations of the training."""
 
 from __future__ import annotations
 
 import csv
-import io
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,91 +11,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.errors import DataError
-from unscene.files import write_text, writing
+from unscene.runs.run_folder import RunFolder
 
-Series = dict[str, NDArray[np.float64]]  # name -> [P, ...] a row each time that it was measured
+Series = dict[str, NDArray[np.float64]]  # name -> [P, ...], one row for each measurement
+_NO_POINTS = np.zeros((0, 3))
 
 
-class MetricsTable:
-    """Rows are appended as they come; a new column rewrites the file once, under another name first.
+@dataclass(frozen=True)
+class TrainingRecord:
+    """One training.
 
-    Args:
-        path: of the file, which need not exist yet.
+    Attributes:
+        steps: of the training, not of the best weights.
+        minutes: its wall-clock time, with the validations.
+        images_per_second: median over the rows of its metrics.csv; None before the first one.
+        machine: of its last start; empty where it is not known.
+        validation: [P, 2] seconds since its start, and the foreground ARI of each validation that has one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.columns = ["step", "seconds"]
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
-                self.columns = next(csv.reader(file), self.columns)
+    steps: int
+    minutes: float
+    images_per_second: float | None
+    machine: str
+    validation: NDArray[np.float64]
 
-    def keep_until(self, step: int, repeat_validation: bool = False) -> None:
-        """Drop the rows after a step, which a resumed run measures again, and incomplete rows.
 
-        Args:
-            step: the last one that stays.
-            repeat_validation: whether the row of its validation goes as well.
-        """
-        if self.path.is_file():
-            rows = [row for row in self._rows() if int(row["step"]) <= step]
-            if repeat_validation:
-                rows = [row for row in rows if int(row["step"]) < step or not row.get("val/score")]
-            self._rewrite(rows)
+def read_training(run: RunFolder) -> TrainingRecord | None:
+    """Read a run's metrics.csv and environment.json; None where nothing was measured yet.
 
-    def last_seconds(self) -> float:
-        """Training time of the last row; 0 without one."""
-        return max((float(row["seconds"]) for row in self._rows() if row["seconds"]), default=0.0)
-
-    def append(self, row: dict[str, float | int]) -> None:
-        """Write one row; cells that it lacks stay empty.
-
-        Raises:
-            RunError: the disk is full or the place cannot be written; the table then is as it was.
-        """
-        new = [name for name in row if name not in self.columns]
-        if new or not self.path.is_file():
-            rows = self._rows()
-            self.columns += new
-            self._rewrite([*rows, row])
-            return
-        with writing(self.path):
-            before = self.path.stat().st_size
-            try:
-                with self.path.open("a", newline="", encoding="utf-8") as file:
-                    csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
-            except BaseException:  # Ctrl-C too
-                os.truncate(self.path, before)
-                raise
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """Every whole row: a machine that lost its power may have left half of one."""
-        if not self.path.is_file():
-            return []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-        return [row for row in rows if None not in row.values() and row["step"].isdigit()]
-
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+    Raises:
+        DataError: metrics.csv is damaged.
+        CheckpointError: environment.json is damaged.
+    """
+    if not run.metrics.is_file():
+        return None
+    columns, clock = read_columns(run.metrics)
+    if not len(clock):
+        return None
+    speeds = columns.get("train/images_per_second", _NO_POINTS)[:, 2]
+    start: dict[str, Any] = next(reversed(run.starts()), {})
+    machine = start.get("gpu") or (f"{start.get('cpu')}, {start.get('threads')} threads" if start else "")
+    return TrainingRecord(
+        steps=int(clock[:, 0].max()),
+        minutes=float(clock[:, 1].max()) / 60,
+        images_per_second=float(np.median(speeds)) if len(speeds) else None,
+        machine=str(machine),
+        validation=columns.get("val/ari_fg", _NO_POINTS)[:, 1:],
+    )
 
 
 def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
-    """Read every column of a run's metrics.csv.
-
-    Args:
-        metrics_csv: columns `step`, `seconds`, then one a name; a cell is empty where nothing was measured.
+    """Read all columns; a cell is empty where nothing was measured.
 
     Returns:
-        Name -> [P, 3], step and seconds of each finite value and itself; and the clock [P, 2], step and seconds of
-        every row.
+        Name -> [P, 3], step, seconds and value of each finite value; and [P, 2], step and seconds of every row.
 
     Raises:
-        DataError: the file is missing, has not these columns, or holds something that is no number.
+        DataError: the file is missing, does not begin with the columns step and seconds, or holds something that is no
+            number.
     """
     try:
         with metrics_csv.open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""A run's folder: it explains itself, is never overwritten, and is written whole or not at all.
+"""A run's folder: it explains itself, is never overwritten, and each of its files is written whole or not at all.
 
 recipe.yaml        every setting
 environment.json   versions, commit, hardware, command, one entry a start or resume
@@ -7,25 +7,37 @@ tensorboard/       the same for TensorBoard
 checkpoints/       last.ckpt (by the clock), best.ckpt (by validation)
 samples/           figures: input with boxes, reconstruction, masks
 health.txt         the verdict of the last validation
+restarts.txt       one line for each restart after a collapse
 weights.safetensors  the best weights alone, ready for `unscene.load`
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import platform
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from unscene.errors import CheckpointError, RecipeError, RunError
 from unscene.files import lock, remove_litter, removed_if_empty, write_text, writing
 from unscene.plain_yaml import read_yaml
 
+PACKAGES = ("unscene", "torch", "torchvision", "lightning", "numpy", "scipy", "scikit-learn", "pycocotools", "h5py")
+
 
 class RunFolder:
-    """Paths and files of one run. Make one with `create` or `open`."""
+    """Paths and files of one run; `create` makes the folder of a new run, `open` checks that of an earlier one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,24 +55,23 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe_text: str) -> RunFolder:
-        """Make the folder of a new run.
+        """Make the folder of a new run. What a process left that was killed before it wrote recipe.yaml is no run.
 
         Raises:
-            RunError: something is there already, or the place cannot be written.
+            RunError: the folder holds something, or cannot be written.
         """
         run = cls(path)
         with writing(path):
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file; a run needs a folder. Name another one with --out.")
-            if path.is_dir() and any(path.iterdir()):
+            if path.is_dir() and not run._is_unused():
                 hint = "name another one with --out"
                 if run.recipe.is_file():
                     hint = f"resume it with `unscene train --resume {path}`, or {hint}"
                 raise RunError(f"{path} is not empty, and a run is never overwritten: {hint}.")
             path.mkdir(parents=True, exist_ok=True)
             write_text(run.recipe, recipe_text)  # first: with it the folder is a run
-            for folder in (run.checkpoints, run.samples):
-                folder.mkdir(exist_ok=True)
+        run.make_folders()
         return run
 
     @classmethod
@@ -70,39 +81,56 @@ class RunFolder:
         Raises:
             CheckpointError: it is no run's folder.
         """
-        if not (path / "recipe.yaml").is_file():
-            what = "does not exist" if not path.exists() else "holds no recipe.yaml, so it is no run's folder"
-            raise CheckpointError(f"{path} {what}. Name the folder that `unscene train` wrote, for instance runs/NAME.")
-        return cls(path)
+        run = cls(path)
+        if run.recipe.is_file():
+            return run
+        if path.is_dir() and run._is_unused():
+            raise CheckpointError(
+                f"{path} holds no recipe.yaml yet, so there is nothing to resume. Start the training with "
+                f"`unscene train RECIPE --out {path}`."
+            )
+        what = "does not exist" if not path.exists() else "holds no recipe.yaml, so it is no run's folder"
+        raise CheckpointError(f"{path} {what}. Name the folder that `unscene train` wrote, for instance runs/NAME.")
 
-    @contextmanager
+    def _is_unused(self) -> bool:
+        """Whether the folder holds no file but temporary ones, and no folder but those of a run."""
+        folders = (self.path, self.checkpoints, self.samples, self.tensorboard)
+        return all(
+            path in folders or (path.parent in folders and path.match(".*.part")) for path in self.path.rglob("*")
+        )
+
+    def make_folders(self) -> None:
+        """Make the folders of checkpoints and samples where they are missing."""
+        for folder in (self.checkpoints, self.samples):
+            with writing(folder):
+                folder.mkdir(exist_ok=True)
+
+    @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other trainings out of the folder for as long as this lasts; the folder is created if it is missing.
+        """Keep other trainings out of the folder until the block ends. The folder is created if it is missing.
 
-        What a killed training left half-written is removed, and at the end what this one wrote before its first row.
+        Temporary files of a killed training are removed, and at the end all that this one wrote, if it wrote neither a
+        row nor a checkpoint.
 
         Raises:
-            RunError: another process trains into it, or the place cannot be written.
+            RunError: another process trains into it, or it cannot be written.
         """
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             with writing(self.path):
                 stack.enter_context(removed_if_empty(self.path))
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock(self.path))
                 for folder in (self.path, self.checkpoints, self.samples):
                     remove_litter(folder)
-                fresh = not any(self.path.iterdir())
+                unused = self._is_unused()
             try:
                 yield
             finally:
-                if fresh and not self.metrics.exists() and not self.last.exists():
-                    self._clear()
-
-    def _clear(self) -> None:
-        for folder in (self.checkpoints, self.samples, self.tensorboard):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.recipe, self.environment):
-            file.unlink(missing_ok=True)
+                if unused and not self.metrics.exists() and not self.last.exists():
+                    for folder in (self.checkpoints, self.samples, self.tensorboard):
+                        shutil.rmtree(folder, ignore_errors=True)
+                    for file in (self.environment, self.recipe):  # recipe.yaml last: until then the folder is a run
+                        file.unlink(missing_ok=True)
 
     def recipe_values(self) -> dict[str, Any]:
         """The recipe as plain values.
@@ -119,7 +147,7 @@ class RunFolder:
         return values
 
     def starts(self) -> list[dict[str, Any]]:
-        """What environment.json says of every start and resume; empty where nothing was written yet.
+        """The entries of environment.json, one for each start and resume; empty before the first one.
 
         Raises:
             CheckpointError: environment.json is damaged.
@@ -133,5 +161,47 @@ class RunFolder:
         return entries if isinstance(entries, list) else [entries]
 
     def add_environment(self, entry: dict[str, Any]) -> None:
-        """Append what this start ran on to environment.json."""
+        """Append the entry of this start to environment.json."""
         write_text(self.environment, json.dumps([*self.starts(), entry], indent=2) + "\n")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, commit, hardware, command and date, flat and ready for JSON."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """The commit of this source tree, with `-dirty` after it when files differ; None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return None
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(package)
+    return None

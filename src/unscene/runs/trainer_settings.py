@@ -6,6 +6,7 @@ import math
 from dataclasses import field
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from unscene.errors import RecipeError
@@ -169,3 +170,21 @@ class TrainerSettings:
     checkpoint_minutes: PositiveFloat = 5.0
     log_every: PositiveInt = 50
     restart: RestartSettings = field(default_factory=RestartSettings)
+
+
+def use_bfloat16(precision: Literal["auto", "bf16", "float32"], device: torch.device | str) -> bool:
+    """Whether a training of `trainer.precision` runs in bfloat16 on a device."""
+    return precision == "bf16" or (precision == "auto" and fast_at_bfloat16(device))
+
+
+def fast_at_bfloat16(device: torch.device | str) -> bool:
+    """Whether a device is faster in bfloat16 than in float32: a GPU of compute capability 8 or above, a CPU with AMX or
+    AVX512-bf16.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu":
+        return False
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

@@ -1,4 +1,4 @@
-"""Checkpoints: last.ckpt to resume from, best.ckpt of the best validation. A file is on the disk whole or not at all.
+"""Checkpoints: last.ckpt to resume from, best.ckpt of the best validation. Both are written whole, and synced.
 
 Around a validation last.ckpt is written twice: before it, with `validation_due`, and after its row and best.ckpt are
 written. So wherever a process is killed, a resumed run repeats what is not certain, and row and best.ckpt agree.
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unscene.errors import TrainingError
 from unscene.files import write_bytes
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import read_checkpoint
-from unscene.training.loss import RESUME_HINT
+from unscene.training.step import NOT_FINITE_HINT
 
 
 @dataclass
@@ -28,24 +28,26 @@ class Progression:
 
     Attributes:
         step: steps taken.
-        first_step: where this attempt began; later than 0 after a restart.
+        first_step: the first step of this attempt; later than 0 after a restart.
         restarts: one line for each restart.
         validation_due: whether the validation of this step is not complete.
+        observed: means of `Losses.observed` over the last batch, by name.
     """
 
     step: int = 0
     first_step: int = 0
     restarts: list[str] = field(default_factory=list)
     validation_due: bool = False
+    observed: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> Progression:
-        """Return how far a checkpoint is."""
-        return cls(**{each.name: content[each.name] for each in fields(cls)})
+        """Return the progression of a checkpoint; those of earlier versions lack `observed`."""
+        return cls(**{item.name: content[item.name] for item in fields(cls) if item.name in content})
 
     @property
     def attempt_step(self) -> int:
-        """Steps since the weights were drawn; schedules and annealing follow it."""
+        """Steps since the initial weights; schedules and annealing follow it."""
         return self.step - self.first_step
 
 
@@ -56,10 +58,10 @@ def checkpoint_content(
     log: dict[str, Any],
     best_score: float | None,
 ) -> dict[str, Any]:
-    """Return everything that a resumed training needs, as tensors and plain values.
+    """Return all that a resumed training needs, as tensors and plain values.
 
-    The random state is that of the first process and of every other: all draw the noise of the whole batch (see
-    `unscene.distributed.noise`), so a run may be resumed by any number of processes.
+    The random state is the same in all processes (see `unscene.distributed.noise`), so any number of processes may
+    resume the run.
 
     Raises:
         TrainingError: a weight is not finite.
@@ -69,7 +71,7 @@ def checkpoint_content(
     if broken:
         raise TrainingError(
             f"step {progression.step:,}: {len(broken)} of the weights are not finite, '{broken[0]}' among them, so no "
-            f"checkpoint was written. {RESUME_HINT}"
+            f"checkpoint was written. {NOT_FINITE_HINT}"
         )
     random_state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -85,26 +87,18 @@ def checkpoint_content(
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; a checkpoint that is there stays.
-    """
+    """Write a checkpoint; a RunError (disk full, no permission) leaves the earlier one as it was."""
     file = io.BytesIO()
     torch.save(content, file)
     write_bytes(path, file.getbuffer())
 
 
 def read_best_score(run: RunFolder) -> float | None:
-    """Return the score of best.ckpt, which holds it itself; None without a best.ckpt.
-
-    Raises:
-        CheckpointError: best.ckpt is damaged.
-    """
+    """Return the score that best.ckpt itself holds; None without a best.ckpt."""
     return float(read_checkpoint(run.best)["best_score"]) if run.best.is_file() else None
 
 
-def set_random_state(state: dict[str, torch.Tensor]) -> None:
+def set_random_state(state: dict[str, Tensor]) -> None:
     """Restore the random state of a checkpoint."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():

@@ -18,13 +18,7 @@ _REFUSED = "the machine cannot do what the trainer's settings ask for: {}"
 
 @dataclass(frozen=True)
 class DeviceSetup:
-    """Where a training runs.
-
-    Attributes:
-        device: `cuda` or `cpu`.
-        processes: on this machine; one device each.
-        machines: that train together.
-    """
+    """Where a training runs: `cuda` or `cpu`, processes on this machine with one device each, and machines."""
 
     device: str
     processes: int
@@ -32,11 +26,7 @@ class DeviceSetup:
 
     @classmethod
     def from_settings(cls, settings: TrainerSettings) -> DeviceSetup:
-        """Return what the settings ask for; with `devices` auto, the processes that torchrun or srun have started.
-
-        Raises:
-            RecipeError: the settings ask for a GPU, but there is none.
-        """
+        """Return what the settings ask for; with `devices` auto, the processes that torchrun or srun have started."""
         on_gpu = torch.cuda.is_available()
         if settings.accelerator == "gpu" and not on_gpu:
             raise RecipeError("trainer.accelerator is gpu, but PyTorch finds no GPU here. Set it to auto or cpu.")
@@ -49,7 +39,7 @@ class DeviceSetup:
         return cls(device, torch.cuda.device_count() if device == "cuda" else 1, settings.num_nodes)
 
     def fabric_kwargs(self, settings: TrainerSettings) -> dict[str, Any]:
-        """Arguments of Fabric. Its precision stays float32: `training.loss.autocast` is ours."""
+        """Arguments of Fabric. Its precision stays float32, since `training.step.autocast` sets that of a training."""
         return {
             "accelerator": self.device,
             "devices": self.processes,
@@ -59,7 +49,7 @@ class DeviceSetup:
 
 
 def build_fabric(settings: TrainerSettings) -> Fabric:
-    """Return the engine that starts the processes and averages their gradients; nothing is started yet.
+    """Return the engine that starts the processes and averages their gradients. It has started none yet.
 
     Raises:
         RecipeError: the machine does not have what the settings ask for.
@@ -86,8 +76,8 @@ def launch(fabric: Fabric) -> None:
 def loader_workers(settings: TrainerSettings) -> int:
     """Processes that load data, for each process that trains: `trainer.workers`, or where that is -1 the default.
 
-    The default: none on a CPU, since computing a step takes far longer than loading its scenes. Beside a GPU all cores
-    but the training's own, at most eight; the processes of this machine share them, unless srun gave each its own.
+    The default on a CPU is none, since a step takes far longer than loading its scenes. Beside a GPU it is all cores
+    but the training's own, at most eight. The processes of a machine share the cores, unless srun gave each its own.
     """
     setup = DeviceSetup.from_settings(settings)
     if settings.workers >= 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from unscene.distributed.processes import mean_over_processes
 from unscene.distributed.sync_batch_norm import synchronise_batch_norm
 from unscene.files import write_text
 from unscene.metrics.health import Health
-from unscene.runs.hardware import use_bfloat16
 from unscene.runs.recipe import Recipe
 from unscene.runs.run_folder import RunFolder
+from unscene.runs.trainer_settings import use_bfloat16
 from unscene.scene import Scene
 from unscene.training.checkpoints import (
     Progression,
@@ -34,27 +34,16 @@ from unscene.training.checkpoints import (
     write_checkpoint,
 )
 from unscene.training.devices import loader_workers
-from unscene.training.loss import BatchLoss, autocast, check_finite
-from unscene.training.optimizers import build_optimizers, clip_gradients, param_groups
-from unscene.training.progress import TrainingLog
-from unscene.training.samples import Samples
-from unscene.training.signals import Interruption
-from unscene.training.validation import MAX_BATCH, SCORE, evaluating, validate
+from unscene.training.log import TrainingLog
+from unscene.training.step import BatchLoss, autocast, build_optimizers, check_finite, clip_gradients, param_groups
+from unscene.training.validation import MAX_BATCH, SCORE, evaluating, show_validation, validate
 
 
 class TrainingLoop:
-    """One training, from its first step or from a checkpoint.
+    """One training, from its first step or from a checkpoint, whose weights `model` then has.
 
-    Args:
-        fabric: launched. It says which process this is, and averages the gradients of all processes.
-        recipe: every setting.
-        run: the folder that the first process writes.
-        model: with its first weights, or those of the checkpoint.
-        source: the training's scenes.
-        validation_source: the validation's scenes.
-        samples: writes the sample figure.
-        interruption: whether a signal asked the training to end.
-        checkpoint: to resume from, or None.
+    The launched `fabric` tells which process this is, and averages the gradients of all processes. `sample_images`
+    [B, 3, H, W] are those of the sample figure; `interrupted` tells whether a signal asked the training to end.
     """
 
     def __init__(
@@ -65,20 +54,19 @@ class TrainingLoop:
         model: nn.Module,
         source: Source,
         validation_source: Source,
-        samples: Samples,
-        interruption: Interruption,
+        sample_images: Tensor,
+        interrupted: Callable[[], bool],
         checkpoint: dict[str, Any] | None = None,
     ) -> None:
         self.fabric, self.recipe, self.settings, self.run = fabric, recipe, recipe.trainer, run
-        self.source, self.validation_source = source, validation_source
-        self.samples, self.interruption = samples, interruption
+        self.source, self.validation_source, self.sample_images = source, validation_source, sample_images
+        self.interrupted = interrupted
         self.model = synchronise_batch_norm(model, fabric.device) if fabric.world_size > 1 else model
         self.bfloat16 = use_bfloat16(self.settings.precision, fabric.device)
         self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16))
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.peak_rates = [group["lr"] for group in param_groups(self.optimizers)]
         self.log = TrainingLog(run, recipe.trainer, writes=fabric.is_global_zero)
-        self.observed: dict[str, Tensor] = {}
         self.progression = Progression()
         self.random_state: dict[str, Tensor] | None = None
         if checkpoint is not None:
@@ -89,14 +77,7 @@ class TrainingLoop:
             self.random_state = checkpoint["random_state"]
 
     def run_to_end(self) -> None:
-        """Train until the last step, the time limit or a signal.
-
-        Raises:
-            TrainingError: the loss or a weight is not finite.
-            RecipeError: the batch is larger than the data, or the processes cannot share it evenly.
-            DataError: a scene cannot be read.
-            RunError: the disk is full, or the folder cannot be written.
-        """
+        """Train until the last step, the time limit or a signal."""
         settings, progression = self.settings, self.progression
         batches = self._batches()
         self.best_score = read_best_score(self.run)
@@ -106,7 +87,7 @@ class TrainingLoop:
         self.checkpoint_timer = Timer(settings.checkpoint_minutes)
         stop = progression.step >= settings.max_steps
         try:
-            if progression.validation_due:  # its process was killed
+            if progression.validation_due:  # the process that began it was killed
                 self.validate(last=stop)
             while not stop:
                 losses = self.step(next(batches))
@@ -116,15 +97,12 @@ class TrainingLoop:
             self.log.close()
 
     def step(self, images: Tensor) -> dict[str, Tensor]:
-        """Take one step.
-
-        Args:
-            images: [B, 3, H, W] in 0..1, this process's share of the batch.
+        """Take one step on this process's images [B, 3, H, W] in 0..1.
 
         Returns:
-            The loss, its terms and what the model observed, [B] each.
+            The loss, its terms and what the model observed, by name: [B] each.
         """
-        losses, self.observed = self.loss(images, self.progression.attempt_step)
+        losses, observed = self.loss(images, self.progression.attempt_step)
         loss = losses["loss"].mean()
         check_finite(loss, losses, self.progression.step)
         self.model.zero_grad()
@@ -135,16 +113,17 @@ class TrainingLoop:
         for optimizer in self.optimizers:
             optimizer.step()
         self.progression.step += 1
-        return {**losses, **self.observed}
+        self.progression.observed = {name: values.detach().float().mean() for name, values in observed.items()}
+        return {**losses, **observed}
 
     def save_and_validate(self) -> bool:
         """Write last.ckpt and validate if it is time; return whether the training ends.
 
-        All processes decide alike: their clocks and signals differ, and one that decided alone would wait for the
+        All processes decide alike. Their clocks and signals differ, and a process that decided alone would wait for the
         others for ever.
         """
         requests = [
-            self.interruption.asked,
+            self.interrupted(),
             self.progression.step >= self.settings.max_steps or self.time_limit.is_over(),
             self.validation_timer.is_over(),
             self.checkpoint_timer.is_over(),
@@ -160,27 +139,29 @@ class TrainingLoop:
 
     def validate(self, last: bool) -> None:
         """Validate, log it, keep the best checkpoint, and restart after a collapse unless this is the last step."""
-        step, device = self.progression.step, self.fabric.device
+        progression, device = self.progression, self.fabric.device
         with self.log.paused():
             with evaluating(self.model, autocast(device, self.bfloat16)):
-                result = validate(self.model, self._validation_batches(), self.settings.keep_best_by, device)
+                scores, health = validate(self.model, self._validation_batches(), self.settings.keep_best_by, device)
                 if self.fabric.is_global_zero:
-                    self.samples.write(step, self.model(self.samples.images.to(device)), result, self.observed)
-            self.log.write(step, result.scores | result.health.compute())
-            self.progression.validation_due = False
-            score = result.scores[SCORE]
-            if math.isfinite(score) and (self.best_score is None or score > self.best_score):
-                self.best_score = score
+                    shown = self.model(self.sample_images.to(device))
+                    show_validation(
+                        self.run, progression.step, scores, health, progression.observed, self.sample_images, shown
+                    )
+            self.log.write(progression.step, scores | health.compute())
+            progression.validation_due = False
+            if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
+                self.best_score = scores[SCORE]
                 self.save(best=True)
             if not last:
-                self.restart_if_collapsed(result.health)
+                self.restart_if_collapsed(health)
             self.save()
         self.validation_timer.restart()
 
     def restart_if_collapsed(self, health: Health) -> None:
-        """Begin again with other weights if the validation found a collapse and a restart is left.
+        """Begin again with other initial weights if the validation found a collapse and a restart is left.
 
-        The optimiser forgets, schedules and annealing begin again; the steps taken are spent. best.ckpt stays until a
+        The optimisers are reset, schedules and annealing begin again; the steps taken count. best.ckpt stays until a
         later validation is better.
         """
         settings, progression = self.settings.restart, self.progression
@@ -206,11 +187,7 @@ class TrainingLoop:
             tqdm.write(message)
 
     def save(self, best: bool = False) -> None:
-        """Write last.ckpt, or best.ckpt. Every process takes part, the first one writes.
-
-        Raises:
-            TrainingError: a weight is not finite.
-        """
+        """Write last.ckpt, or best.ckpt. Every process takes part, the first one writes."""
         content = checkpoint_content(
             self.progression, self.model, self.optimizers, self.log.state_dict(), self.best_score
         )
@@ -235,23 +212,22 @@ class TrainingLoop:
         )
         workers, pin_memory = loader_workers(settings), device.type == "cuda"
         for batch in training_batches(self.source, sampler, workers, settings.prefetch, pin_memory):
-            if self.random_state is not None:  # not sooner: the loader draws a number before its first batch
+            if self.random_state is not None:  # not earlier: the loader takes a random number before its first batch
                 set_random_state(self.random_state)
                 self.random_state = None
             yield Scene.from_batch({"image": batch["image"].to(device, non_blocking=True)}).images
 
     def _validation_batches(self) -> Batches:
-        """The scenes of the validation, each once: this process's share."""
-        settings = self.settings
-        count = min(len(self.validation_source), settings.validate_images)
-        batch_size = min(settings.batch_size, MAX_BATCH)
+        """This process's share of the validation's scenes."""
+        count = min(len(self.validation_source), self.settings.validate_images)
+        batch_size = min(self.settings.batch_size, MAX_BATCH)
         return ordered_batches(
             self.validation_source, count, batch_size, self.fabric.global_rank, self.fabric.world_size
         )
 
 
 class Timer:
-    """Whether some minutes have passed; 0 minutes never have."""
+    """Whether some minutes have passed; 0 minutes never pass."""
 
     def __init__(self, minutes: float) -> None:
         self.seconds = minutes * 60

@@ -1,11 +1,15 @@
-"""Train a recipe into a run folder, or resume one."""
+"""Train a recipe into a run folder, or resume a run."""
 
 from __future__ import annotations
 
 import logging
+import os
 import random
+import signal
+import threading
 import warnings
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
@@ -13,18 +17,18 @@ from tqdm import tqdm
 
 from unscene.data import Source
 from unscene.data.batches import ordered_batches
-from unscene.distributed.processes import is_first_process
+from unscene.distributed.processes import SIGNALS, is_first_process
 from unscene.errors import TrainingError
-from unscene.files import write_text, writing
+from unscene.files import write_text
 from unscene.ops.cpu_tuning import tune_cpu
-from unscene.runs.hardware import describe_machine
 from unscene.runs.recipe import Recipe
-from unscene.runs.run_folder import RunFolder
+from unscene.runs.run_folder import RunFolder, describe_machine
 from unscene.runs.weights import check_weights, export_weights, read_checkpoint
+from unscene.scene import Scene
 from unscene.training.devices import build_fabric, launch
 from unscene.training.loop import TrainingLoop
-from unscene.training.samples import SAMPLES, Samples
-from unscene.training.signals import Interruption
+
+SAMPLES = 8  # images in a sample figure
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
@@ -41,24 +45,23 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     Raises:
         RunError: the folder is in use, or cannot be written.
         TrainingError: the loss is not finite; the message names the term.
-        CheckpointError: nothing to resume, its checkpoint is damaged or of another model, or the ImageNet weights that
-            a new training begins with cannot be had.
+        CheckpointError: there is nothing to resume, its checkpoint is damaged or of another model, or the ImageNet
+            weights that a new training begins with are not available.
         DataError: the data cannot be used.
         RecipeError: a setting does not fit the machine, the model or the data.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after the current step; the run can be resumed.
     """
-    quieten_lightning()
+    _quieten_lightning()
     source, validation = recipe.source(), recipe.source("validation")
     run = RunFolder.open(out) if resume else RunFolder(out)
-    if not is_first_process():  # of a distributed training: the first one writes
+    if not is_first_process():  # the first process writes the folder
         _fit(recipe, run, source, validation)
         return run
     with run.lock():
-        if not resume:
+        if resume:
+            run.make_folders()  # they may be lost
+        else:
             RunFolder.create(out, recipe.text())
-        with writing(out):
-            for folder in (run.checkpoints, run.samples):  # a resumed run may have lost them
-                folder.mkdir(exist_ok=True)
         interrupted = _fit(recipe, run, source, validation)
         export_weights(run)
     if interrupted:
@@ -67,15 +70,15 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
 
 
 def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> bool:
-    """Train; whether a signal ended it."""
+    """Train; return whether a signal ended it."""
     settings = recipe.trainer
     if settings.threads:
         torch.set_num_threads(settings.threads)
     tune_cpu()
-    seed_everything(recipe.seed)
+    _seed_everything(recipe.seed)
     fabric = build_fabric(settings)
-    # before the weights are drawn: the loader draws a number as well
-    samples = Samples(run, next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES))))
+    # Before the model: the loader takes a random number as well.
+    samples = Scene.from_batch(next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES))))
     checkpoint = read_checkpoint(run.last) if run.last.is_file() else None
     model = recipe.build_model(pretrained=checkpoint is None).to(memory_format=torch.channels_last)
     start, validation_due = 0, False
@@ -88,19 +91,23 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})
     if start >= settings.max_steps and not validation_due:
         if is_first_process():
-            tqdm.write(f"{run.path} has had its {start:,} steps; raise --trainer.max_steps to go on.")
+            tqdm.write(f"{run.path} has had its {start:,} steps. To train longer, raise --trainer.max_steps.")
         return False
     interruption = Interruption()
     try:
         with interruption:
             launch(fabric)
-            TrainingLoop(fabric, recipe, run, model, source, validation, samples, interruption, checkpoint).run_to_end()
+            loop = TrainingLoop(
+                fabric, recipe, run, model, source, validation, samples.images, lambda: interruption.asked, checkpoint
+            )
+            loop.run_to_end()
     except KeyboardInterrupt:  # a second signal
         raise KeyboardInterrupt(f"Stopped at once. {resume_hint(run)}") from None
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"the device's memory is full. Lower trainer.batch_size. ({error})") from error
     except RuntimeError as error:
-        if fabric.world_size == 1 or not is_peer_failure(error):
+        is_peer_failure = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if fabric.world_size == 1 or not is_peer_failure:
             raise
         raise TrainingError(
             f"another process of this training ended; its own message says why. {resume_hint(run)}"
@@ -108,24 +115,44 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     return interruption.asked
 
 
-def is_peer_failure(error: RuntimeError) -> bool:
-    """Whether PyTorch lost the connection to the other processes."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+class Interruption:
+    """A context in which the first Ctrl-C, SIGTERM or SIGUSR1 (a batch system's warning of its time limit) only sets
+    `asked`: the training should end after the current step. The second one raises KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Interruption:
+        in_main_thread = threading.current_thread() is threading.main_thread()  # only it may handle signals
+        self.previous = {number: signal.signal(number, self._ask) for number in SIGNALS} if in_main_thread else {}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        if is_first_process():  # os.write, because the signal may have interrupted a print
+            os.write(2, b"\nStopping after this step, with a checkpoint; once more stops at once.\n")
 
 
 def resume_hint(run: RunFolder) -> str:
-    """The command that goes on with a run."""
-    return f"Go on with:  unscene train --resume {run.path}"
+    """The command that resumes a run."""
+    return f"Resume it with:  unscene train --resume {run.path}"
 
 
-def seed_everything(seed: int) -> None:
-    """Seed every generator that a model or a library may draw from; all processes have the same seed."""
+def _seed_everything(seed: int) -> None:
+    """Seed every generator that a model or a library may use; all processes have the same seed."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
-def quieten_lightning() -> None:
+def _quieten_lightning() -> None:
     """Leave the terminal to the progress bar: environment.json holds what Lightning's notices say."""
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")

@@ -1,47 +1,34 @@
-"""One validation: metrics against the truth where it is known, and the health, over all processes."""
+"""One validation: metrics against the truth where it is known, the health, and a figure of the same few scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from unscene.distributed.noise import place_among_processes
+from unscene.files import write_bytes, write_text
 from unscene.metrics import Metric, new_metric
 from unscene.metrics.health import Health
-from unscene.scene import Scene
+from unscene.report.slots import sample_figure
+from unscene.runs.run_folder import RunFolder
+from unscene.scene import Decomposition, Scene
 
 MAX_BATCH = 32  # images at once: on every machine a validation needs no more memory than a training step
-SCORE = "val/score"
+SCORE = "val/score"  # chooses the best checkpoint; higher is better
 _DEFAULT_METRICS = ("ari_fg", "ari_fg_objects", "ari", "box_ap", "reconstruction")
 _METRIC_OF_SCORE = {"map_50": "box_ap", "located": "object_locations"}  # where the names differ
 
 
-@dataclass(frozen=True)
-class ValidationResult:
-    """What a validation found.
-
-    Attributes:
-        scores: by name, `val/ari_fg` ...; `val/score` chooses the best checkpoint, higher is better.
-        health: of the same images.
-    """
-
-    scores: dict[str, float]
-    health: Health
-
-
 @contextmanager
 def evaluating(model: nn.Module, autocast: torch.autocast) -> Iterator[None]:
-    """The model in evaluation mode, without gradients. Training mode and random numbers are restored on exit, so that
-    the training does not depend on when a validation was due.
-
-    Args:
-        model: in training mode.
-        autocast: the precision of the training.
+    """Set a training model to evaluation, without gradients. On exit training mode and random numbers are restored, so
+    that the training does not depend on when a validation was due.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -54,18 +41,12 @@ def evaluating(model: nn.Module, autocast: torch.autocast) -> Iterator[None]:
 
 def validate(
     model: nn.Module, batches: Iterable[dict[str, Tensor]], keep_best_by: str, device: torch.device
-) -> ValidationResult:
-    """Score a model.
-
-    Args:
-        model: in evaluation mode; see `evaluating`.
-        batches: this process's share of the validation.
-        keep_best_by: the score that chooses the best checkpoint. Where it is not applicable, minus the reconstruction's
-            error is the score.
-        device: of the model.
+) -> tuple[dict[str, float], Health]:
+    """Score a model on this process's share of the validation.
 
     Returns:
-        The result over the images of all processes, the same in each of them.
+        Scores by name (`val/ari_fg` ...) and the health, over the images of all processes, the same in each of them.
+        `val/score` is the score `keep_best_by`, or minus the error of the reconstruction where that does not apply.
     """
     metric_name = _METRIC_OF_SCORE.get(keep_best_by, keep_best_by)
     metrics = [new_metric(name) for name in dict.fromkeys([*_DEFAULT_METRICS, metric_name])]
@@ -81,7 +62,7 @@ def validate(
     computed = [item for metric in metrics for item in metric.compute().items()]
     scores = {name: value for name, value in computed if isinstance(value, float)}  # counts are no curves
     score = scores.get(keep_best_by, -scores["reconstruction_mse"])
-    return ValidationResult({f"val/{name}": value for name, value in scores.items()} | {SCORE: score}, health)
+    return {f"val/{name}": value for name, value in scores.items()} | {SCORE: score}, health
 
 
 def _merge_over_processes(metrics: list[Metric], health: Health) -> tuple[list[Metric], Health]:
@@ -97,3 +78,27 @@ def _merge_over_processes(metrics: list[Metric], health: Health) -> tuple[list[M
             metric.merge(other)
         health.merge(other_health)
     return metrics, health
+
+
+def show_validation(
+    run: RunFolder,
+    step: int,
+    scores: Mapping[str, float],
+    health: Health,
+    observed: Mapping[str, Tensor],
+    images: Tensor,
+    decomposition: Decomposition,
+) -> None:
+    """Write the sample figure of images [B, 3, H, W] and health.txt, and print the scores.
+
+    `observed` are means over the last training batch; the health line ends with them.
+    """
+    verdict = health.verdict() + "".join(
+        f", {name.replace('_', ' ')} {float(mean):.1f} an image" for name, mean in observed.items()
+    )
+    content = io.BytesIO()
+    sample_figure(images, decomposition, f"step {step:,}   {verdict}").savefig(content, format="png")
+    write_bytes(run.samples / f"step_{step:07d}.png", content.getbuffer())
+    write_text(run.health, f"step {step}: {verdict}\n")
+    shown = ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in scores.items())
+    tqdm.write(f"step {step:,}: {shown}\n  health: {verdict}")

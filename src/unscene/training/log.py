@@ -1,0 +1,177 @@
+"""What a training logs: metrics.csv, TensorBoard and the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from unscene.distributed.processes import mean_over_processes
+from unscene.files import write_text, writing
+from unscene.runs.run_folder import RunFolder
+from unscene.runs.trainer_settings import TrainerSettings
+
+_ON_THE_BAR = {"loss": "train/loss", "img/s": "train/images_per_second", "ARI": "val/ari_fg"}
+
+
+class TrainingLog:
+    """Sums the losses of every step, writes rows, and moves the bar.
+
+    The sums stay on the device, and are read once a row, since reading waits for the device. They are part of the
+    checkpoint, so a resumed training writes the rows of an uninterrupted one. Only the first process `writes`.
+    """
+
+    def __init__(self, run: RunFolder, settings: TrainerSettings, writes: bool) -> None:
+        self.run, self.settings, self.writes = run, settings, writes
+        self.table = MetricsTable(run.metrics)
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0  # in the sums
+        self.latest: dict[str, float] = {}  # the last value of each name
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums over all processes, for the checkpoint; every process must call it."""
+        return {"sums": {name: value.cpu() for name, value in self._mean_sums().items()}, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the sums of a checkpoint."""
+        self.sums, self.steps = dict(state["sums"]), int(state["steps"])
+
+    def start(self, step: int, repeat_validation: bool) -> None:
+        """Open the logs and start the time. Rows after `step`, and that of a repeated validation, are written again."""
+        self.started = self.speed_since = time.monotonic()
+        self.speed_steps = 0
+        if self.writes:
+            self.table.keep_until(step, repeat_validation)
+            self.started -= self.table.last_seconds()
+            with writing(self.run.tensorboard):
+                self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=step + 1 if step else None)
+        self.bar = tqdm(
+            total=self.settings.max_steps,
+            initial=step,
+            desc=f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.writes,
+            mininterval=1.0,
+        )
+
+    def log_step(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
+        """Add the losses of a step, [B] each; write a row every `log_every` steps and after the last step.
+
+        Every process must call it.
+        """
+        for name, values in losses.items():
+            total = self.sums.get(name, torch.zeros((), device=values.device)).to(values.device)
+            self.sums[name] = total + values.detach().mean()
+        self.steps += 1
+        self.speed_steps += 1
+        if step % self.settings.log_every == 0 or step >= self.settings.max_steps:
+            self._write_means(step, learning_rate)
+        shown = {label: f"{self.latest[name]:.4g}" for label, name in _ON_THE_BAR.items() if name in self.latest}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def _write_means(self, step: int, learning_rate: float) -> None:
+        sums = torch.stack(list(self._mean_sums().values())).tolist()
+        row = {f"train/{name}": value / self.steps for name, value in zip(self.sums, sums, strict=True)}
+        now = time.monotonic()
+        row["train/images_per_second"] = self.speed_steps * self.settings.batch_size / (now - self.speed_since)
+        row["train/learning_rate"] = learning_rate
+        self.write(step, row)
+        self.sums, self.steps = {}, 0
+        self.speed_since, self.speed_steps = now, 0
+
+    def _mean_sums(self) -> dict[str, Tensor]:
+        if not self.sums:
+            return {}
+        return dict(zip(self.sums, mean_over_processes(torch.stack(list(self.sums.values()))), strict=True))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write values of a step to metrics.csv and TensorBoard."""
+        self.latest |= values
+        if self.writes:
+            seconds = round(time.monotonic() - self.started, 2)
+            rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
+            self.table.append({"step": step, "seconds": seconds, **rounded})
+            with writing(self.run.tensorboard):
+                for name, value in values.items():
+                    self.writer.add_scalar(name, value, step)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time within out of the training's speed."""
+        paused = time.monotonic()
+        yield
+        self.speed_since += time.monotonic() - paused
+
+    def close(self) -> None:
+        """Close TensorBoard's file and the bar."""
+        self.bar.close()
+        if self.writes:
+            self.writer.close()
+
+
+class MetricsTable:
+    """metrics.csv as it is written: rows are appended; a new column rewrites the file once.
+
+    A file without the header `step,seconds` (emptied, or zeros after a power loss) counts as no file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns = list(self._reader().fieldnames or ["step", "seconds"])
+
+    def keep_until(self, step: int, repeat_validation: bool = False) -> None:
+        """Drop the rows after a step, incomplete rows, and with `repeat_validation` that of the step's validation."""
+        if self.path.is_file():
+            rows = [row for row in self._rows() if int(row["step"]) <= step]
+            if repeat_validation:
+                rows = [row for row in rows if int(row["step"]) < step or not row.get("val/score")]
+            self._rewrite(rows)
+
+    def last_seconds(self) -> float:
+        """Training time of the last row; 0 without one."""
+        return max((float(row["seconds"]) for row in self._rows() if row["seconds"]), default=0.0)
+
+    def append(self, row: dict[str, float | int]) -> None:
+        """Write one row; cells that it lacks stay empty. A RunError leaves the table as it was."""
+        new = [name for name in row if name not in self.columns]
+        if new or not self.path.is_file():
+            rows = self._rows()
+            self.columns += new
+            self._rewrite([*rows, row])
+            return
+        with writing(self.path):
+            before = self.path.stat().st_size
+            try:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
+            except BaseException:  # Ctrl-C too
+                os.truncate(self.path, before)
+                raise
+
+    def _reader(self) -> csv.DictReader[str]:
+        """Reads all complete lines; a machine that lost its power may have left half of one."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return csv.DictReader(lines if lines and lines[0].split(",")[:2] == ["step", "seconds"] else [])
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [row for row in self._reader() if None not in row.values() and row["step"].isdigit()]
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,107 @@
+"""The parts of a training step: the loss of a batch, its check, the optimisers, the clipping of gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unscene.distributed.processes import mean_over_processes
+from unscene.errors import RecipeError, TrainingError, did_you_mean
+from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings
+from unscene.scene import Losses
+
+OPTIMIZERS: dict[OptimizerName, type[Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+NOT_FINITE_HINT = (
+    "Resume the run, whose last checkpoint is from before it, with a lower --optimizer.learning_rate, with "
+    "--optimizer.clip_norm 10, or with --trainer.precision float32."
+)
+
+
+def autocast(device: torch.device, bfloat16: bool) -> torch.autocast:
+    """The precision of a training: bfloat16 in convolutions and matrix products, or float32 everywhere.
+
+    Without a cache: where a weight is used several times, its gradients are added in float32.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
+
+
+class BatchLoss(nn.Module):
+    """The loss of a batch as a forward pass, where DistributedDataParallel averages the gradients."""
+
+    def __init__(self, model: nn.Module, bfloat16: bool) -> None:
+        super().__init__()
+        self.model, self.in_bfloat16 = model, bfloat16
+
+    def forward(self, images: Tensor, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return `loss` and its terms by name, and `Losses.observed`: [B] each, of images [B, 3, H, W] in 0..1."""
+        with autocast(images.device, self.in_bfloat16):
+            losses: Losses = self.model.loss(images, step)[0]  # type: ignore[operator]
+            return {"loss": losses.total, **losses.terms}, losses.observed
+
+
+def check_finite(mean_loss: Tensor, losses: dict[str, Tensor], step: int) -> None:
+    """Raise a TrainingError in all processes if the mean loss of one of them is not finite. The message names the terms
+    that are not; `losses` holds `loss` and its terms, [B] each.
+    """
+    if torch.isfinite(mean_over_processes(mean_loss.detach())):
+        return
+    means = {name: float(mean_over_processes(term.detach().double().mean())) for name, term in losses.items()}
+    del means["loss"]
+    cause = " and ".join(name for name, mean in means.items() if not math.isfinite(mean)) or "the weighted total"
+    shown = ", ".join(f"{name} {mean:.6g}" for name, mean in means.items())
+    raise TrainingError(f"step {step:,}: the loss is not finite, because of {cause} ({shown}). {NOT_FINITE_HINT}")
+
+
+def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
+    """Return one optimiser for each name that the settings use; together they hold every parameter once.
+
+    Raises:
+        RecipeError: no parameter begins with the prefix of a group.
+    """
+    by_prefix = {group.prefix: group for group in settings.param_groups}
+    groups: dict[OptimizerName, list[dict[str, Any]]] = {}
+    for prefix, parameters in parameters_by_prefix(model, by_prefix).items():
+        own = {key: value for key, value in vars(by_prefix[prefix]).items() if value is not None} if prefix else {}
+        group = {
+            "params": parameters,
+            "lr": own.get("learning_rate", settings.learning_rate),
+            "weight_decay": own.get("weight_decay", settings.weight_decay),
+        }
+        groups.setdefault(own.get("name", settings.name), []).append(group)
+    # Fused Adam rounds differently: with clipping, the plain one keeps the numbers of earlier runs.
+    adam: dict[str, Any] = {"betas": settings.betas} | ({} if settings.clip_norm else {"fused": True})
+    return [OPTIMIZERS[name](own_groups, **({} if name == "rmsprop" else adam)) for name, own_groups in groups.items()]
+
+
+def parameters_by_prefix(model: nn.Module, prefixes: Iterable[str]) -> dict[str, list[nn.Parameter]]:
+    """Return the parameters by the longest prefix of their name; those without a prefix are last, under ""."""
+    found: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in (*sorted(prefixes, key=len, reverse=True), "")}
+    for name, parameter in model.named_parameters():
+        found[next(prefix for prefix in found if name.startswith(prefix))].append(parameter)
+    for prefix, parameters in found.items():
+        if prefix and not parameters:
+            parts = list(dict(model.named_children()))
+            raise RecipeError(
+                f"optimizer.param_groups has the prefix '{prefix}', but no parameter of the model begins with it."
+                f"{did_you_mean(prefix, parts)} The model's parts are: {', '.join(parts)}."
+            )
+    return {prefix: parameters for prefix, parameters in found.items() if parameters}
+
+
+def param_groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    """The parameter groups of all optimisers."""
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def clip_gradients(optimizers: Sequence[Optimizer], norm: float) -> None:
+    """Scale all gradients so that their common norm is at most `norm`."""
+    nn.utils.clip_grad_norm_([weight for group in param_groups(optimizers) for weight in group["params"]], norm)

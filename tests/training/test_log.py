@@ -1,0 +1,124 @@
+"""log: what a checkpoint keeps of an unfinished row, and metrics.csv after kills, full disks and other damage."""
+
+from __future__ import annotations
+
+import csv
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from unscene.errors import RunError
+from unscene.runs.run_folder import RunFolder
+from unscene.runs.trainer_settings import TrainerSettings
+from unscene.training import log
+from unscene.training.log import MetricsTable, TrainingLog
+
+
+def test_checkpoint_keeps_the_sums_of_all_processes(tmp_path, monkeypatch):
+    """The first process writes it, and all processes resume from it."""
+    training_log = TrainingLog(RunFolder(tmp_path), TrainerSettings(), writes=True)
+    training_log.sums, training_log.steps = {"loss": torch.tensor(6.0), "mask_kl": torch.tensor(2.0)}, 3
+    other = torch.tensor([2.0, 4.0])
+    monkeypatch.setattr(log, "mean_over_processes", lambda mine: (mine + other) / 2)
+    state = training_log.state_dict()
+    assert state == {"sums": {"loss": torch.tensor(4.0), "mask_kl": torch.tensor(3.0)}, "steps": 3}
+    assert training_log.sums["loss"] == 6.0
+    again = TrainingLog(RunFolder(tmp_path), TrainerSettings(), writes=True)
+    again.load_state_dict(state)
+    assert (again.sums, again.steps) == (state["sums"], 3)
+
+
+def test_sums_are_empty_before_the_first_step(tmp_path):
+    assert TrainingLog(RunFolder(tmp_path), TrainerSettings(), writes=True).state_dict() == {"sums": {}, "steps": 0}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.csv"
+
+
+def test_new_column_is_empty_in_earlier_rows(path):
+    table = MetricsTable(path)
+    table.append({"step": 1, "seconds": 0.5, "loss": 2.5})
+    table.append({"step": 2, "seconds": 0.9, "ari": 0.25})
+    table.append({"step": 3, "seconds": 1.5, "loss": 1.5})
+    assert path.read_text() == "step,seconds,loss,ari\n1,0.5,2.5,\n2,0.9,,0.25\n3,1.5,1.5,\n"
+
+
+def test_resumed_table_keeps_its_columns(path):
+    MetricsTable(path).append({"step": 1, "seconds": 0.5, "loss": 2.5})
+    table = MetricsTable(path)
+    table.append({"seconds": 2, "step": 2, "loss": 1.0})
+    assert rows(path)[1] == {"step": "2", "seconds": "2", "loss": "1.0"}
+    assert table.last_seconds() == 2
+
+
+def test_rows_after_a_step_are_dropped(path):
+    table = MetricsTable(path)
+    for step in (2, 4, 4, 6):
+        table.append({"step": step, "seconds": step / 10, "loss": 1.0})
+    table.keep_until(4)
+    assert [row["step"] for row in rows(path)] == ["2", "4", "4"]
+    assert table.last_seconds() == 0.4
+    table.keep_until(0)
+    assert path.read_text() == "step,seconds,loss\n"
+    assert table.last_seconds() == 0
+
+
+def test_repeated_validation_drops_its_row(path):
+    table = MetricsTable(path)
+    for step in (2, 4):
+        table.append({"step": step, "seconds": step, "loss": 1.0})
+        table.append({"step": step, "seconds": step, "val/score": 0.5})
+    table.keep_until(4, repeat_validation=True)
+    assert [(row["step"], row["val/score"]) for row in rows(path)] == [("2", ""), ("2", "0.5"), ("4", "")]
+
+
+def test_incomplete_row_is_dropped(path):
+    path.write_text("step,seconds,loss\n2,0.1,1.0\n4,0.2,0.9\n6,0.3,0.")  # the power went off
+    table = MetricsTable(path)
+    assert table.last_seconds() == 0.2
+    table.keep_until(100)
+    assert path.read_text() == "step,seconds,loss\n2,0.1,1.0\n4,0.2,0.9\n"
+
+
+def test_row_without_a_step_is_dropped(path):
+    path.write_text("step,seconds,loss\n2,0.1,1.0\n\x00\x00,,\n,,\n3,0.2\n4,0.2,0.5\n")
+    MetricsTable(path).keep_until(100)
+    assert [row["step"] for row in rows(path)] == ["2", "4"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b"\0" * 40 + b"\n1,2,3\n", b"step,sec", b"stage,seconds\n1,2\n"])
+@pytest.mark.parametrize("resumed", [True, False])
+def test_damaged_header_starts_a_new_table(path, content, resumed):
+    path.write_bytes(content)
+    table = MetricsTable(path)
+    assert table.last_seconds() == 0
+    if resumed:
+        table.keep_until(4)
+        assert path.read_text() == "step,seconds\n"
+    table.append({"step": 1, "seconds": 1, "loss": 2})
+    assert path.read_text() == "step,seconds,loss\n1,1,2\n"
+
+
+def test_full_disk_leaves_the_table_unchanged(path, monkeypatch):
+    table = MetricsTable(path)
+    table.append({"step": 1, "seconds": 1, "loss": 2.0})
+    before = path.read_bytes()
+
+    class Full(csv.DictWriter):
+        def writerow(self, row):
+            super().writerow(dict(list(row.items())[:1]))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(csv, "DictWriter", Full)
+    with pytest.raises(RunError, match=r"metrics\.csv: the disk is full"):
+        table.append({"step": 2, "seconds": 2, "loss": 1.0})
+    assert path.read_bytes() == before

@@ -1,14 +1,14 @@
 """What can go wrong, as one tree of exceptions, and the check of a tensor's shape.
 
     UnsceneError
-    ├── ShapeError        an array has other axes than the function's docstring says
-    ├── RecipeError       a recipe or a setting does not exist, or has a value that it cannot have
+    ├── ShapeError        an array has other axes than the function's docstring states
+    ├── RecipeError       a recipe or a setting does not exist, or has an impossible value
     ├── DataError         a file, a folder or an image cannot be used
     ├── CheckpointError   a run or a weights file is missing, damaged or of another model
     ├── RunError          a run folder cannot be written, or would be overwritten
-    └── TrainingError     training cannot go on (a loss that is not finite)
+    └── TrainingError     training cannot continue (a loss that is not finite)
 
-Every message says what was wrong, what was expected and how to mend it. The command line prints the message alone.
+Every message says what was wrong, what was expected and what to do. The command line prints the message alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class UnsceneError(Exception):
 
 
 class ShapeError(UnsceneError, ValueError):
-    """An array does not have the axes that were asked for."""
+    """An array has other axes than the function's docstring states."""
 
 
 class RecipeError(UnsceneError, ValueError):
@@ -43,7 +43,7 @@ class RunError(UnsceneError, OSError):
 
 
 class TrainingError(UnsceneError, RuntimeError):
-    """Training cannot go on."""
+    """Training cannot continue, for instance since a loss is not finite."""
 
 
 def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
@@ -51,9 +51,9 @@ def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
 
     Args:
         array: anything with `.shape`.
-        axes: one word an axis; a number must be met exactly, a letter names the size, and the same letter
-            twice must be the same size: `"B K 1 H W"`.
-        name: what the array is called in the message.
+        axes: one word an axis, as in `"B K 1 H W"`; a number is the axis's size, a letter names it, and the same letter
+            twice is the same size.
+        name: of the array, for the message.
 
     Returns:
         The size of every lettered axis, for instance `{"B": 2, "K": 6, "H": 64, "W": 64}`.
@@ -67,8 +67,7 @@ def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
     fits = len(expected) == len(found)
     if fits:
         for word, size in zip(expected, found, strict=True):
-            wanted = int(word) if word.isdigit() else sizes.setdefault(word, size)
-            fits = fits and wanted == size
+            fits = fits and size == (int(word) if word.isdigit() else sizes.setdefault(word, size))
     if not fits:
         raise ShapeError(f"{name} must have the axes [{', '.join(expected)}], but its shape is {list(found)}.")
     return sizes

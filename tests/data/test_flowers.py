@@ -43,9 +43,8 @@ def test_redo_trains_on_the_part_that_is_called_test(root):
     assert len(source(root, count=2)) == 2
 
 
-@pytest.mark.parametrize("rule", ["redo", "distance"])
-def test_an_image_has_its_mask_and_box(root, rule):
-    batch = source(root, mask=rule).batch([1, 0, 1])  # number 4: the disc's middle is column 29 of 60
+def test_an_image_has_its_mask_and_box(root):
+    batch = source(root).batch([1, 0, 1])  # number 4: the disc's middle is column 29 of 60
     assert batch["image"].shape == (3, 32, 32, 3)
     assert batch["labels"].dtype == np.uint8
     assert np.array_equal(batch["labels"][0], batch["labels"][2])
@@ -54,15 +53,14 @@ def test_an_image_has_its_mask_and_box(root, rule):
     assert columns.mean() + 0.5 == pytest.approx((29.5 - 10) * 0.8, abs=0.5)  # 10 columns are cut off on the left
     assert batch["labels"][0].sum() == pytest.approx(np.pi * 64, rel=0.1)
     x1, y1, x2, y2 = batch["boxes"][0, 0]
-    assert (x2 - x1, y2 - y1) == pytest.approx((16, 16), abs=1.5 if rule == "distance" else 3)  # JPEG blurs the blue
+    assert (x2 - x1, y2 - y1) == pytest.approx((16, 16), abs=3)  # JPEG blurs the blue
     flower = batch["image"][0][batch["labels"][0] == 1]
     assert np.median(flower, axis=0) == pytest.approx((230, 120, 90), abs=5)
 
 
-def test_the_rules_by_hand():
+def test_redos_rule_by_hand():
     colours = np.array([[[0, 9, 9], [9, 0, 9], [9, 9, 254], [1, 1, 253], [40, 40, 230], [200, 0, 90]]], np.uint8)
-    assert flower_mask(colours, "redo").tolist() == [[0, 0, 0, 1, 1, 0]]
-    assert flower_mask(colours, "distance").tolist() == [[1, 1, 0, 0, 1, 1]]
+    assert flower_mask(colours).tolist() == [[0, 0, 0, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (60, 41), (37, 37), (128, 200)])

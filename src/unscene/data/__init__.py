@@ -19,7 +19,7 @@ from unscene.registry import registered_class
 SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites",
     "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes",
-    "hdf5": "unscene.data.hdf5.dataset:SceneFile",
+    "hdf5": "unscene.data.hdf5.reader:SceneFile",
     "montezuma": "unscene.data.montezuma.dataset:Montezuma",
     "flowers": "unscene.data.flowers:Flowers",
     "coco": "unscene.data.coco.dataset:Coco",
@@ -41,18 +41,10 @@ def object_names(source: Source) -> tuple[str, ...]:
 
 
 def shifts_of(name: str) -> dict[str, Mapping[str, Any]]:
-    """The shifts of a registered source: what each changes of its settings, by the shift's name; empty for none.
-
-    Raises:
-        RecipeError: no source of this name.
-    """
+    """The shifts of a registered source: by a shift's name the settings that it changes; empty for none."""
     return dict(getattr(source_class(name), "shifts", {}))
 
 
 def source_class(name: str) -> Any:
-    """Return the class of a registered source; it has `Settings`.
-
-    Raises:
-        RecipeError: no source of this name.
-    """
+    """Return the class of a registered source, which has `Settings`; a RecipeError for an unknown name."""
     return registered_class(SOURCES, name, "data source")

@@ -27,8 +27,6 @@ from unscene.settings import NonEmptyText, settings_dataclass
 SEGMENTATIONS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102segmentations.tgz"
 SEGMENTATIONS_MD5 = "51375996b6c4f367a4b9f4492d7ecef5"
 SPLITS = {"train": "tstid", "validation": "valid", "test": "trnid"}  # ReDO trains on the largest part
-BLUE = (0, 0, 254)  # of the background in the segmentations
-FAR_FROM_BLUE = 60.0
 
 _REMEMBERED_BYTES = 2**30
 
@@ -43,19 +41,13 @@ class FlowersSettings:
             (1,020 each).
         count: number of images, from the first; 0 takes all.
         size: side of the square, as of `middle_square`.
-        mask: which pixels of a segmentation are background. `redo`: red or green is 0 or blue is 254. `distance`:
-            no further than 60 from (0, 0, 254), which the compression of JPEG disturbs less.
         download: download missing files: 345 MB of images and 203 MB of segmentations.
-
-    Raises:
-        RecipeError: a value is impossible.
     """
 
     root: NonEmptyText = "data"
     split: Literal["train", "validation", "test"] = "train"
     count: NonNegativeInt = 0
     size: PositiveInt = 128
-    mask: Literal["redo", "distance"] = "redo"
     download: bool = False
     fit: ClassVar[FitKind] = "crop"  # of `fit_image`: what `decompose` does to other images
 
@@ -110,20 +102,16 @@ class Flowers:
             sizes = f"{width} x {height} pixels, its segmentation {other_width} x {other_height}"
             raise DataError(f"flowers: image {number} has {sizes}. Download both again.")
         size = self.settings.size
-        pair = middle_square(image, size), middle_square(flower_mask(segmentation, self.settings.mask), size)
+        pair = middle_square(image, size), middle_square(flower_mask(segmentation), size)
         if (len(self._remembered) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _REMEMBERED_BYTES:
             self._remembered[number] = pair
         return pair
 
 
-def flower_mask(segmentation: NDArray[np.uint8], rule: str = "redo") -> NDArray[np.uint8]:
-    """Return 1 where a segmentation [H, W, 3] shows the flower, else 0; see `FlowersSettings.mask`."""
-    red, green, blue = (segmentation[..., channel].astype(np.float32) for channel in range(3))
-    if rule == "redo":
-        background = (red == 0) | (green == 0) | (blue == BLUE[2])
-    else:
-        background = red**2 + green**2 + (blue - BLUE[2]) ** 2 <= FAR_FROM_BLUE**2
-    return np.asarray(~background, np.uint8)
+def flower_mask(segmentation: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return 1 where a segmentation [H, W, 3] shows the flower, else 0, by ReDO's rule."""
+    red, green, blue = segmentation[..., 0], segmentation[..., 1], segmentation[..., 2]
+    return np.asarray((red != 0) & (green != 0) & (blue != 254), np.uint8)
 
 
 def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -141,11 +129,7 @@ def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def download_flowers(root: Path) -> None:
-    """Download images, splits and segmentations, with their checksums; existing files stay.
-
-    Raises:
-        DataError: no connection, a wrong checksum, or a disk that is full.
-    """
+    """Download images, splits and segmentations, with their checksums; existing files stay."""
     from torchvision.datasets import Flowers102
     from torchvision.datasets.utils import download_and_extract_archive
 

@@ -19,7 +19,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 CropShare = Annotated[float, Field(ge=0.25, le=1)]  # of the side; the work for a sprite grows as 1 / share ** 2
 OccluderShare = Annotated[float, Field(ge=0, le=1)]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _OCCLUDER_STREAM = 0x8F63_6C75_6465_7273  # its top bit is set, so it differs from every seed, which is below 2**63
 
 
@@ -29,14 +29,14 @@ def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[
     Returns:
         [B, draws] for the samples `indices` [B], uniform in [0, 1), multiples of 2**-53.
     """
-    bits = splitmix64(sample_keys(seed, indices)[:, None] + np.arange(draws, dtype=np.uint64) * _GOLDEN)
+    bits = splitmix64(sample_keys(seed, indices)[:, None] + np.arange(draws, dtype=np.uint64) * GOLDEN)
     return np.ldexp((bits >> np.uint64(11)).astype(np.float64), -53)
 
 
 def sample_keys(seed: int, indices: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return the keys [B] uint64 that the samples' draws are hashed from, for callers that draw one by one."""
     stream = splitmix64(np.array([seed], np.uint64))
-    return splitmix64(stream + indices.astype(np.uint64) * _GOLDEN)
+    return splitmix64(stream + indices.astype(np.uint64) * GOLDEN)
 
 
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -44,7 +44,7 @@ def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
     States have one axis or more: for a scalar NumPy would warn of the intended overflow.
     """
-    mixed = state + _GOLDEN
+    mixed = state + GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

@@ -37,9 +37,6 @@ class ImageFolderSettings:
         size: side of the square in pixels.
         skip_damaged: leave out the images that cannot be read. For that, every image is read once at the start.
         fit: as in `fit_image`.
-
-    Raises:
-        RecipeError: a value is impossible.
     """
 
     folder: NonEmptyText

@@ -29,9 +29,6 @@ class ResizeGeometry:
         """Return a label map [H, W] of the image as [size, size], as `fit_image` resized the image.
 
         A pixel has the label of the nearest pixel; 0 where the square shows nothing of the image.
-
-        Raises:
-            ShapeError: `labels` has other axes.
         """
         check_shape(labels, f"{self.height} {self.width}", "labels")
         left, top, right, bottom = self.target
@@ -45,9 +42,6 @@ class ResizeGeometry:
 
         Bilinear, so that masks which sum to 1 over K still do, and smoothed where the image is smaller than the square.
         Pixels outside of a crop get `fill`, one number or [K] of them.
-
-        Raises:
-            ShapeError: `masks` has other axes, or `fill` is neither one number nor K of them.
         """
         K = check_shape(masks, f"K {self.size} {self.size}", "masks")["K"]
         outside = np.asarray(fill, np.float32)
@@ -65,9 +59,6 @@ class ResizeGeometry:
         """Return boxes [N, 4] of the square in the image's own pixels, float32; a zero row is no box.
 
         They are clipped to the part of the image that the square shows; a zero row where nothing is left.
-
-        Raises:
-            ShapeError: `boxes` has other axes.
         """
         check_shape(boxes, "N 4", "boxes")
         source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
@@ -81,9 +72,6 @@ class ResizeGeometry:
         """Return locations [N, 2], y and x in 0..1 of the square, as y and x in 0..1 of the image, float32.
 
         They are clipped to the part of the image that the square shows.
-
-        Raises:
-            ShapeError: `locations` has other axes.
         """
         check_shape(locations, "N 2", "locations")
         source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
@@ -109,38 +97,26 @@ def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArra
         ShapeError: `image` has other axes, another type, or no pixel.
         RecipeError: `size` is below 1, or `fit` is none of the above.
     """
-    axes = check_shape(image, "H W 3", "image")
+    check_shape(image, "H W 3", "image")
     if image.dtype != np.uint8 or not image.size:
         raise ShapeError(f"image must be uint8 with at least one pixel, but is {image.dtype} {list(image.shape)}.")
-    geometry = _geometry(axes["H"], axes["W"], size, fit)
-    left, top, right, bottom = geometry.target
-    size_shown = (right - left, bottom - top)
-    square = np.empty((size, size, 3), np.uint8)
-    square[...] = image.mean(axis=(0, 1)).round()  # seen where "pad" leaves a margin
-    resized = Image.fromarray(image).resize(size_shown, Image.Resampling.BICUBIC, box=geometry.source)
-    square[top:bottom, left:right] = np.asarray(resized)
-    return square, geometry
-
-
-def check_fit(size: int, fit: str) -> None:
-    """Raise RecipeError when there is no such square or no such way to fit an image to it."""
-    kinds = get_args(FitKind)
     if size < 1:
-        raise RecipeError(f"images: size must be 1 or more pixels, but is {size}.")
-    if fit not in kinds:
+        raise RecipeError(f"size must be 1 or more pixels, but is {size}.")
+    if fit not in get_args(FitKind):
+        kinds = get_args(FitKind)
         raise RecipeError(f"images: fit has no '{fit}', only {', '.join(kinds)}.{did_you_mean(str(fit), kinds)}")
-
-
-def _geometry(height: int, width: int, size: int, fit: FitKind) -> ResizeGeometry:
-    check_fit(size, fit)
+    (height, width), longest = image.shape[:2], max(image.shape[:2])
     source, target = (0, 0, width, height), (0, 0, size, size)
     if fit == "crop":
-        side = min(height, width)
-        source = _centred(side, side, width, height)
-    if fit == "pad":
-        longest = max(height, width)
+        source = _centred(min(height, width), min(height, width), width, height)
+    elif fit == "pad":
         target = _centred(max(1, round(size * width / longest)), max(1, round(size * height / longest)), size, size)
-    return ResizeGeometry(height, width, size, source, target)
+    left, top, right, bottom = target
+    square = np.empty((size, size, 3), np.uint8)
+    square[...] = image.mean(axis=(0, 1)).round()  # seen where "pad" leaves a margin
+    resized = Image.fromarray(image).resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=source)
+    square[top:bottom, left:right] = np.asarray(resized)
+    return square, ResizeGeometry(height, width, size, source, target)
 
 
 def _centred(width: int, height: int, outer_width: int, outer_height: int) -> Rectangle:

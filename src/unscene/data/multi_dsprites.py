@@ -77,9 +77,6 @@ class MultiDSpritesSettings:
         shapes: of square, ellipse, heart, with equal probability; and triangle, which the data set does not have.
         crop: central share of the image's side that is shown at the image's size, 1/4 to 1 (all of it).
         occluder: side of a grey square somewhere in front, as a share of the image's side; 0 is none.
-
-    Raises:
-        RecipeError: a value is impossible.
     """
 
     count: PositiveInt = 60000

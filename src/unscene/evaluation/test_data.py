@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unscene.data import Source, source_class
-from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
+from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
 from unscene.settings import plain, typed_settings
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ EARLIER: dict[str, dict[Any, dict[str, Any] | None]] = {
     "model.masks": {"stick_breaking": None},
     "model.alpha_inside_box": {True: None},
     "model.head.image_skip": {False: None},
+    "data.mask": {"redo": None},
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tools.record_montezuma import RamObjects, objects_in_ram
 from unscene.data.generate import generate
-from unscene.data.hdf5.dataset import SceneFile, SceneFileSettings
+from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
 from unscene.data.montezuma.dataset import (
     Montezuma,
     MontezumaSettings,

@@ -55,9 +55,6 @@ class ClevrScenesSettings:
         sizes: of large, small.
         crop: central share of the papers' crop that is traced at the image's size, 1/4 to 1 (all of it).
         occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
-
-    Raises:
-        RecipeError: a value is impossible.
     """
 
     count: PositiveInt = 60000
@@ -110,12 +107,9 @@ class ClevrScenes:
         """
         indices = checked_indices(indices, len(self))
         settings, (placement, rendering) = self.settings, compiled_tracer()
-        choices = placement.Choices(
-            _numbers(settings.shapes, ALL_SHAPES),
-            _numbers(settings.materials, MATERIALS),
-            _numbers(settings.colours, tuple(ALL_COLOURS)),
-            _numbers(settings.sizes, tuple(SIZES)),
-        )
+        shapes, materials = _numbers(settings.shapes, ALL_SHAPES), _numbers(settings.materials, MATERIALS)
+        colours, sizes = _numbers(settings.colours, tuple(ALL_COLOURS)), _numbers(settings.sizes, tuple(SIZES))
+        choices = placement.Choices(shapes, materials, colours, sizes)
         scenes = placement.placed_scenes(settings.seed, indices, settings.min_objects, settings.max_objects, choices)
         if scenes is None:
             attempts = f"{placement.SCENES} attempts did not place up to {settings.max_objects} objects"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unscene.data import generated_scenes
 from unscene.data.clevr import objects, random_numba, ray_tracing, stage
 from unscene.data.clevr.lights import LAMP_JITTER, LAMPS
 from unscene.data.clevr.objects import ALL_COLOURS, MATERIALS, SIZES
@@ -208,4 +209,4 @@ def _rectangle_around(solid: Any, camera: Any) -> Any:
     return max(int(left), 0), max(int(top), 0), min(int(right) + 1, WIDTH), min(int(bottom) + 1, HEIGHT)
 
 
-_place = _placer(code_of(objects, stage, numba_jit, random_numba, ray_tracing))
+_place = _placer(code_of(objects, stage, generated_scenes, numba_jit, random_numba, ray_tracing))

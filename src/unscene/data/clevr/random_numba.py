@@ -6,26 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from unscene.data import generated_scenes
+from unscene.data.generated_scenes import GOLDEN
 from unscene.ops.numba_jit import compiled_part
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _UNIT = 2.0**-53
 
-
-@compiled_part
-def splitmix64(state: Any) -> Any:
-    """`generated_scenes.splitmix64` of one uint64."""
-    mixed = state + _GOLDEN
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
-    return mixed ^ (mixed >> np.uint64(31))
+splitmix64: Any = compiled_part(generated_scenes.splitmix64)  # of one uint64
 
 
 @compiled_part
 def bits_of_draw(key: Any, draw: int) -> Any:
     """The 64 bits behind a sample's draw; `key` is one of `generated_scenes.sample_keys`."""
-    return splitmix64(key + np.uint64(draw) * _GOLDEN)
+    return splitmix64(key + np.uint64(draw) * GOLDEN)
 
 
 @compiled_part

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unscene.data import generated_scenes
 from unscene.data.clevr import lights, objects, placement, random_numba, ray_tracing, shading, stage
 from unscene.data.clevr.lights import STRATA, LitScene, SampleBits, lamps_at
 from unscene.data.clevr.placement import PlacedScenes, solids_of
@@ -102,4 +103,5 @@ def _srgb(linear: float) -> Any:
     return np.uint8(255 * shown + 0.5)
 
 
-_render = _renderer(code_of(lights, objects, placement, shading, stage, numba_jit, random_numba, ray_tracing))
+_PARTS = (lights, objects, placement, shading, stage, generated_scenes, numba_jit, random_numba, ray_tracing)
+_render = _renderer(code_of(*_PARTS))

@@ -42,9 +42,6 @@ class CocoSettings:
         overlaps: pixels of several instances are `left_out` of the label map, or have the smallest one's label
             (`smaller_in_front`); the boxes are always those of the latter.
         skip_damaged: leave out the instances whose polygons or run lengths cannot be read.
-
-    Raises:
-        RecipeError: a value is impossible.
     """
 
     folder: NonEmptyText = "data/coco"

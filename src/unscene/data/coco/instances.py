@@ -39,9 +39,6 @@ class CocoInstances:
         """Return the instances of the images `ids` of a file, without crowd regions.
 
         With `skip_damaged`, damaged instances are left out, with a warning in the log.
-
-        Raises:
-            DataError: an image has no size or over 255 instances, or an instance is damaged.
         """
         sizes = [_size(coco.imgs[image], file) for image in ids]
         found: list[tuple[bytes, int]] = []  # run lengths and category of each instance
@@ -95,11 +92,7 @@ class CocoInstances:
 
 
 def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
-    """Read an annotation file by torchvision's `CocoDetection`; return pycocotools' index and the images' ids in order.
-
-    Raises:
-        DataError: the folder or the file is missing, or the file is not in COCO's layout.
-    """
+    """Read an annotation file by torchvision's `CocoDetection`: pycocotools' index and the images' ids in order."""
     from torchvision.datasets import CocoDetection
 
     for path, exists in ((folder, folder.is_dir()), (file, file.is_file())):

@@ -22,9 +22,11 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
 from unscene.errors import DataError
+from unscene.settings import NonEmptyText, settings_dataclass
 
 _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors
 
@@ -126,6 +128,56 @@ class SceneStore:
         return labels.astype(np.uint8, copy=False)
 
 
+@settings_dataclass
+class SceneFileSettings:
+    """Which scenes of which file.
+
+    Attributes:
+        path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of a published one.
+        first: index of the first scene; below 0 it counts from the end.
+        count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
+        size: height and width that the images must have; 0 takes them as they are.
+    """
+
+    path: NonEmptyText
+    first: int = 0
+    count: int = 0
+    size: NonNegativeInt = 64
+
+
+class SceneFile:
+    """`SceneStore`, from `first` on.
+
+    Raises:
+        DataError: the file is unusable, has too few scenes, or images of another size.
+    """
+
+    Settings = SceneFileSettings
+
+    def __init__(self, settings: SceneFileSettings) -> None:
+        self.settings = settings
+        self.store = SceneStore(settings.path)
+        stored = len(self.store)
+        self._range = resolve_range(settings.first, settings.count, stored, f"{settings.path} has {stored:,} scenes")
+        if settings.size and self.store.image_size != (settings.size, settings.size):
+            height, width = self.store.image_size
+            sizes = f"images of {height} x {width} pixels, but the recipe's size is {settings.size}"
+            raise DataError(f"{settings.path} has {sizes}: set --data.size {height}, or write the file in that size.")
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """The names of labels 1, 2 ..., where the file has them."""
+        names = self.store.attributes.get("object_names", ())
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """As `SceneStore.batch`, counted from `first`."""
+        return self.store.batch(checked_indices(indices, len(self)) + self._range.start)
+
+
 def _check_datasets(file: h5py.File, path: Path) -> None:
     if not file.attrs.get("complete", True):
         raise DataError(f"{path} was never completed. Generate or convert it again.")
@@ -135,14 +187,12 @@ def _check_datasets(file: h5py.File, path: Path) -> None:
     for name in ("mask", "boxes"):
         if name in file and not isinstance(file[name], h5py.Dataset):
             raise DataError(f"{path}: '{name}' must be one data set, but is a group. Store it as one array.")
-    image = file["image"]
+    image, mask, boxes = file["image"], file.get("mask"), file.get("boxes")
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[3] != 3 or 0 in image.shape:
         _refuse(path, image, "[N, H, W, 3] uint8", "Convert the images to 0..255, channels last.")
     N, H, W, _ = image.shape
-    mask = file.get("mask")
     if mask is not None and not (mask.dtype.kind in "iu" and _holds_labels(mask.shape, (N, H, W))):
         _refuse(path, mask, f"[{N}, {H}, {W}] uint8", "Store a label map: 0 for the background, 1.. for the objects.")
-    boxes = file.get("boxes")
     if boxes is not None and (boxes.dtype != np.float32 or boxes.ndim != 3 or boxes.shape[::2] != (N, 4)):
         _refuse(path, boxes, f"[{N}, M, 4] float32", "Remove it to have the boxes computed from the masks.")
 

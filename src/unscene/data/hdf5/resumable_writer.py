@@ -63,11 +63,7 @@ class SceneParts:
         return sum(map(len, self._stores))
 
     def add(self, batches: Iterable[Mapping[str, NDArray]], position: Position) -> None:
-        """Write the batches of a source after `self.position`, part after part; the source keeps `position` up to date.
-
-        Raises:
-            DataError: as `write_scenes`; the parts before it stay.
-        """
+        """Write the batches of a source after `self.position`, part after part; the source updates `position`."""
         rest = iter(batches)
         for first in rest:
             part, batches_of_part = self._next_part, chain([first], islice(rest, _BATCHES_A_PART - 1))

@@ -38,9 +38,6 @@ class MontezumaSettings:
         policy: `random` plays uniformly random actions from the start, and a new game when one is lost. `recorded`
             plays recorded games of the first room, with and without the key and the doors; they have
             `recorded_frames()` different frames.
-
-    Raises:
-        RecipeError: a value is impossible.
     """
 
     count: PositiveInt = 10_000

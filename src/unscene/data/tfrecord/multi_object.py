@@ -50,11 +50,7 @@ class RecordLayout:
     features: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 
     def shaped(self, features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
-        """The features of one record in their shapes; `where` names the record in messages.
-
-        Raises:
-            DataError: a feature is missing or of another type or size: this is another file.
-        """
+        """The features of one record in their shapes; `where` names the record in messages."""
         rows = {name: _row(values) for name, values in features.items()}
         scene, wrong = {}, []
         for name, (kind, shape) in self.features.items():

@@ -9,12 +9,12 @@ from unscene.runs.resuming import RESUMABLE, is_same_run
 from unscene.runs.run_folder import RunFolder
 
 
-def test_a_folder_without_a_run_holds_none(tmp_path, tiny):
+def test_folder_without_a_run_holds_none(tmp_path, tiny):
     assert not is_same_run(tiny(), tmp_path / "not there")
     assert not is_same_run(tiny(), tmp_path)
 
 
-def test_a_folder_holds_its_own_recipes_run(tmp_path, tiny):
+def test_folder_holds_the_run_of_its_recipe(tmp_path, tiny):
     run = RunFolder.create(tmp_path / "run", tiny().text())
     assert is_same_run(tiny(), run.path)
 
@@ -23,7 +23,7 @@ def test_a_folder_holds_its_own_recipes_run(tmp_path, tiny):
     ("setting", "value"),
     [("trainer.max_steps", 9), ("trainer.devices", 2), ("schedule.lowest", 0.5), ("optimizer.learning_rate", 0.5)],
 )
-def test_what_a_resumed_run_may_change_may_differ(tmp_path, tiny, setting, value):
+def test_resumable_settings_may_differ(tmp_path, tiny, setting, value):
     run = RunFolder.create(tmp_path / "run", tiny().text())
     assert setting.startswith(RESUMABLE)
     assert is_same_run(tiny({setting: value}), run.path)
@@ -45,7 +45,7 @@ def test_what_a_resumed_run_may_change_may_differ(tmp_path, tiny, setting, value
         ),
     ],
 )
-def test_another_recipes_run_is_refused_by_the_setting_that_differs(tmp_path, tiny, setting, value, message):
+def test_run_of_another_recipe_is_refused_with_the_setting(tmp_path, tiny, setting, value, message):
     run = RunFolder.create(tmp_path / "run", tiny().text())
     with pytest.raises(RunError, match=message):
         is_same_run(tiny({setting: value}), run.path)
@@ -53,7 +53,7 @@ def test_another_recipes_run_is_refused_by_the_setting_that_differs(tmp_path, ti
         is_same_run(tiny({setting: value}), run.path)
 
 
-def test_a_damaged_recipe_is_named(tmp_path, tiny):
+def test_damaged_recipe_is_named(tmp_path, tiny):
     run = RunFolder.create(tmp_path / "run", "[")
     with pytest.raises(CheckpointError, match=r"recipe\.yaml is damaged"):
         is_same_run(tiny(), run.path)

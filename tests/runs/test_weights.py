@@ -1,4 +1,4 @@
-"""weights: read without running anything, refused when damaged or of another model, the same after a round trip."""
+"""weights: read without running code, refused when damaged or of another model, the same after a round trip."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_checkpoint_gives_the_models_tensors(trained, tiny):
+def test_checkpoint_gives_the_models_tensors(trained, tiny):
     checkpoint = read_checkpoint(trained.last)
     assert checkpoint["step"] == 6
     check_weights(checkpoint["model"], tiny().build_model(), trained.last, "tiny")
@@ -43,7 +43,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, write):
     assert "weights_only" not in str(caught.value)  # PyTorch's advice would run it
 
 
-def test_a_truncated_checkpoint_is_refused(trained, tmp_path):
+def test_truncated_checkpoint_is_refused(trained, tmp_path):
     content = trained.last.read_bytes()
     for length in (0, 1, 10, 1000, len(content) // 2, len(content) - 1):
         path = tmp_path / "cut.ckpt"
@@ -52,7 +52,7 @@ def test_a_truncated_checkpoint_is_refused(trained, tmp_path):
             read_checkpoint(path)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path):
+def test_other_files_are_refused_as_checkpoints(tmp_path):
     path = tmp_path / "a.ckpt"
     with pytest.raises(CheckpointError, match=r"a\.ckpt does not exist"):
         read_checkpoint(path)
@@ -69,13 +69,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         read_checkpoint(tmp_path)
 
 
-def test_a_checkpoint_of_lightnings_trainer_is_named(tmp_path):
+def test_checkpoint_of_lightnings_trainer_is_refused_by_name(tmp_path):
     torch.save({"state_dict": {}, "global_step": 6, "pytorch-lightning_version": "2.6.6"}, tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match=r"last\.ckpt was written by an earlier version .* Resume or export"):
         read_checkpoint(tmp_path / "last.ckpt")
 
 
-def test_another_models_weights_are_named(tiny):
+def test_weights_of_another_model_are_refused_with_examples(tiny):
     model = tiny().build_model()
     other = tiny({"model.head.channels": 4}).build_model().state_dict()
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_another_models_weights_are_named(tiny):
         check_weights(lacking | {"surplus": tensor}, model, Path("x"), "r")
 
 
-def test_exported_weights_explain_themselves(trained, state, tmp_path):
+def test_exported_weights_hold_recipe_and_provenance(trained, state, tmp_path):
     path = export_weights(trained, tmp_path / "out.safetensors", card="text")
     weights, values, provenance = read_weights(path)
     best = state(trained.best)
@@ -100,7 +100,7 @@ def test_exported_weights_explain_themselves(trained, state, tmp_path):
     assert path.stat().st_mode & 0o777 == trained.recipe.stat().st_mode & 0o777
 
 
-def test_half_weights_are_near_and_half_as_large(trained, tmp_path):
+def test_half_weights_are_close_and_half_as_large(trained, tmp_path):
     whole = export_weights(trained, tmp_path / "whole.safetensors")
     half = export_weights(trained, tmp_path / "half.safetensors", half=True)
     assert half.stat().st_size < 0.7 * whole.stat().st_size
@@ -111,7 +111,7 @@ def test_half_weights_are_near_and_half_as_large(trained, tmp_path):
         assert torch.allclose(stored.to(tensor.dtype), tensor, rtol=1e-3, atol=1e-6)
 
 
-def test_without_a_best_checkpoint_the_last_is_exported(trained, tmp_path):
+def test_last_checkpoint_is_exported_without_a_best_one(trained, tmp_path):
     run = RunFolder.create(tmp_path / "a", trained.recipe.read_text())
     with pytest.raises(CheckpointError, match=r"last\.ckpt does not exist"):
         export_weights(run)
@@ -130,7 +130,7 @@ def test_without_a_best_checkpoint_the_last_is_exported(trained, tmp_path):
         ({"format": "unscene-1", "recipe": "- 1", "provenance": "{}"}, "its recipe holds no settings"),
     ],
 )
-def test_safetensors_of_others_are_refused(tmp_path, metadata, message):
+def test_safetensors_of_other_programs_are_refused(tmp_path, metadata, message):
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata)
     with pytest.raises(CheckpointError, match=message):

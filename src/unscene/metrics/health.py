@@ -1,4 +1,4 @@
-"""Is it decomposing at all? Numbers that need no truth, and a verdict in words."""
+"""The health of a model: numbers that need no truth, and a verdict in words on whether it decomposes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Health:
         self.sums: dict[str, float] = {}
 
     def update(self, decomposition: Decomposition) -> None:
-        """Count a batch."""
+        """Add a batch."""
         masks = decomposition.masks().float()
         shares = masks.mean(dim=(2, 3, 4))  # [B, K]: of the image
         foreground = shares[:, decomposition.foreground]
@@ -51,24 +51,17 @@ class Health:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def compute(self) -> dict[str, float]:
-        """Means over the images: share of the largest slot in the foreground, slots that hold more than half a percent
-        of the image, share of the foreground and the background, share of the pixels in which an object's slot is the
-        largest, share that a pixel's largest slot has of it, boxes.
-
-        Raises:
-            TrainingError: nothing was counted.
+        """Means over the images, by name: `health/largest_slot` is the share of the largest slot in the foreground,
+        `slots_used` the slots with more than half a percent of the image, `foreground` and `background` their shares of
+        the image, `foreground_won` the share of the pixels that an object's slot wins, `decided` the share that the
+        largest slot of a pixel has of it, `boxes` the number of valid boxes.
         """
         if not self.images:
             raise TrainingError("there is no health without images: call update first.")
         return {f"health/{name}": value / self.images for name, value in self.sums.items()}
 
     def collapse(self, largest_slot: float, foreground_won: float) -> str | None:
-        """Return in words what shows a collapse; None without one.
-
-        Args:
-            largest_slot: highest share of the foreground that the largest slot may hold.
-            foreground_won: lowest share of the pixels that the objects' slots must win.
-        """
+        """Return in words what shows a collapse; None without one. The limits are those of `RestartSettings`."""
         numbers = self.compute()
         if numbers["health/foreground_won"] < foreground_won:
             return f"the objects' slots win {numbers['health/foreground_won']:.3f} of the pixels"
@@ -77,9 +70,9 @@ class Health:
         return None
 
     def verdict(self) -> str:
-        """What the numbers say, in words, and the numbers by name.
+        """The finding in words, and the numbers by name.
 
-        Without a background slot, a slot that holds most of the image is no bad sign.
+        Without a background slot, a slot that holds most of the image is no collapse.
         """
         numbers = {name.removeprefix("health/"): value for name, value in self.compute().items()}
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.items())

@@ -23,11 +23,8 @@ RESUMABLE = (
 
 
 def is_same_run(recipe: Recipe, out: Path) -> bool:
-    """Whether a folder holds a run of this recipe, to resume; False where there is none yet.
-
-    Args:
-        recipe: of the command; what `RESUMABLE` names may differ from the run's.
-        out: the folder.
+    """Whether a folder holds a run of this recipe, to resume; False where there is no run yet. The settings that
+    `RESUMABLE` names may differ.
 
     Raises:
         RunError: it holds a run of another recipe; the message names a setting that differs.
@@ -49,7 +46,7 @@ def is_same_run(recipe: Recipe, out: Path) -> bool:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """The settings that make a run what it is, by dotted name; what `RESUMABLE` names is left out."""
+    """The settings that a resumed run keeps, by dotted name: all but those that `RESUMABLE` names."""
     sections = ("seed", "model", "data", "validation", "test", "optimizer")
     leaves = (leaf for section in sections for leaf in _leaves(section, recipe.values[section]))
     return {name: value for name, value in leaves if not name.startswith(RESUMABLE)}

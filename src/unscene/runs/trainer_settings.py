@@ -1,4 +1,4 @@
-"""The settings of a training that are no model's and no data set's: optimiser, learning rate, trainer."""
+"""The settings of a training: optimiser, learning rate, trainer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ParamGroup:
     """Settings of the parameters whose names begin with a prefix; None is the setting of all others.
 
     Attributes:
-        prefix: for instance `vae` or `vae.decoder`. Where several fit, the longest one decides.
+        prefix: for instance `vae` or `vae.decoder`; the longest one that fits decides.
         name: of their optimiser.
         learning_rate: 0 keeps these parameters as they are.
         weight_decay: see PyTorch.
@@ -42,8 +42,8 @@ class OptimizerSettings:
         learning_rate: the peak; see `ScheduleSettings`.
         betas: of Adam and AdamW.
         weight_decay: see PyTorch.
-        clip_norm: the common norm of all gradients is at most this; 0 leaves them.
-        param_groups: parts of the model with settings of their own. Several optimisers step together.
+        clip_norm: limit of the common norm of all gradients; 0 sets no limit.
+        param_groups: parts of the model with settings of their own.
     """
 
     name: OptimizerName = "adam"
@@ -56,15 +56,12 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         prefixes = [group.prefix for group in self.param_groups]
         if len(set(prefixes)) < len(prefixes):
-            raise RecipeError(
-                f"param_groups has a prefix twice: {', '.join(prefixes)}. Put its settings into one group."
-            )
+            raise RecipeError(f"param_groups has a prefix twice: {', '.join(prefixes)}. Write one group for it.")
 
 
 def with_param_groups(optimizer: Values) -> Values:
-    """Return the optimiser of an earlier recipe with `param_groups`.
-
-    Runs and shipped weights may hold mappings by prefix instead: `names`, `groups` (learning rates) and `decays`.
+    """Return the optimiser of an earlier recipe with `param_groups` in the place of its mappings by prefix: `names`,
+    `groups` (learning rates) and `decays`.
     """
     mappings = {"names": "name", "groups": "learning_rate", "decays": "weight_decay"}
     earlier = {key: setting for key, setting in mappings.items() if isinstance(optimizer.get(key), dict)}
@@ -86,7 +83,7 @@ class ScheduleSettings:
         warmup_epochs: it rises linearly from 0 to 1.
         cycle_epochs: length of each cosine cycle; 0 keeps it constant after the warm-up.
         restart_factor: the peak is multiplied by it at each restart ("learning rate reset decay").
-        lowest: the cosine ends at this share of the peak.
+        lowest: share of the peak at which the cosine ends.
     """
 
     warmup_epochs: NonNegativeFloat = 0.0
@@ -95,7 +92,7 @@ class ScheduleSettings:
     lowest: NonNegativeFloat = 0.0
 
     def factor(self, epoch: float) -> float:
-        """The factor at an epoch, whole or broken; a pure function, so a resumed run needs no state for it."""
+        """The factor at an epoch, which may be a fraction; a pure function, so a checkpoint holds no state of it."""
         if epoch < self.warmup_epochs:
             return epoch / self.warmup_epochs
         if not self.cycle_epochs:
@@ -109,14 +106,14 @@ class ScheduleSettings:
 class RestartSettings:
     """When a training that does not decompose begins again with other initial weights (`trainer.restart`).
 
-    The health numbers of each validation decide; they read no label.
+    The health of each validation decides; it reads no label.
 
     Attributes:
-        times: at most so often; 0 leaves it at the verdict.
-        from_step: not before this step of an attempt.
-        until_step: nor after this one; what has gone well so far is not given up later.
-        largest_slot: collapsed, if the largest slot holds more than this share of the foreground.
-        foreground_won: or if the objects' slots win less than this share of the pixels.
+        times: largest number of restarts.
+        from_step: first step of an attempt at which it may restart.
+        until_step: last step of an attempt at which it may restart.
+        largest_slot: collapsed if the largest slot holds more than this share of the foreground.
+        foreground_won: collapsed if the objects' slots win less than this share of the pixels.
     """
 
     times: NonNegativeInt = 0
@@ -132,23 +129,22 @@ class TrainerSettings:
 
     Attributes:
         batch_size: images a step, over all devices together.
-        max_steps: the training ends there.
-        max_minutes: or there, counted anew when resumed; 0 sets no limit.
+        max_steps: the training ends after so many steps.
+        max_minutes: or after so many minutes, counted from each start; 0 sets no limit.
         precision: `auto` is bfloat16 autocast where the machine is fast at it, else float32.
         accelerator: `auto` is the GPU where there is one.
-        devices: a number, or `auto`: under torchrun or srun the processes that these have started (and as many
-            machines), else every GPU, or one process on a CPU. Each has its share of every batch.
+        devices: processes on a machine, or `auto`: those that torchrun or srun started, else one for each GPU, or one
+            on a CPU. Each has its share of every batch.
         num_nodes: machines that train together.
         strategy: `ddp` is one process a device; `auto` chooses it where there are several.
-        workers: processes that load data, for each process that trains; -1 chooses: up to eight where a GPU trains,
-            none where a CPU does, which they would take cores from.
+        workers: processes that load data, for each process that trains; -1 is up to eight beside a GPU, none on a CPU.
         prefetch: batches that each worker keeps ready.
         threads: of the CPU; 0 leaves PyTorch's choice.
         validate_minutes: between two validations, each with a sample figure, a health verdict and a checkpoint.
-        validate_images: of the validation's scenes, at most so many, the first ones.
-        keep_best_by: the score of the validation whose best weights are kept. It reads labels; without any, and where
-            it does not apply, the reconstruction's error decides.
-        checkpoint_minutes: between two checkpoints by the clock.
+        validate_images: the first scenes of the validation, at most so many.
+        keep_best_by: the score whose best weights are kept; where it does not apply, and without labels, the error of
+            the reconstruction decides.
+        checkpoint_minutes: between two checkpoints.
         log_every: steps between two rows of metrics.csv.
         restart: see `RestartSettings`.
     """

@@ -1,4 +1,4 @@
-"""Weights on disk: checkpoints read without running code, and safetensors files that explain themselves."""
+"""Weights on disk: checkpoints read without running code, and safetensors files with their recipe and provenance."""
 
 from __future__ import annotations
 
@@ -39,15 +39,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "which could run as a program; unscene reads no such file."
         ) from error
     except Exception as error:  # a damaged file may break PyTorch's reader anywhere
+        reason = _first_line(error)
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or none.") from error
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({_first_line(error)}): it is damaged, or made by something else."
-        ) from error
+            f"{path} was written by an earlier version of unscene, in the format of Lightning's Trainer. Resume or "
+            "export the run with that version (environment.json names its commit), or train it again."
+        )
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        if isinstance(content, dict) and "pytorch-lightning_version" in content:
-            raise CheckpointError(
-                f"{path} was written by an earlier version of unscene, in the format of Lightning's Trainer. Resume or "
-                "export the run with that version (environment.json names its commit), or train it again."
-            )
         raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'model'.")
     if not isinstance(content.get("step"), int):
         raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'step'.")
@@ -55,16 +54,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
-    """Check that weights are those of a model.
+    """Raise a CheckpointError with examples if names or shapes of weights are not the model's.
 
-    Args:
-        weights: by the model's own names.
-        model: the model.
-        path: of the file that they are from, for the message.
-        name: of the model's recipe, for the message.
-
-    Raises:
-        CheckpointError: names or shapes differ; the message gives examples.
+    The message names the file of the weights, `path`, and the recipe of the model, `name`.
     """
     expected = model.state_dict()
     differing = {
@@ -80,20 +72,18 @@ def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name
 
 
 def export_weights(run: RunFolder, path: Path | None = None, half: bool = False, **about: Any) -> Path:
-    """Write the best checkpoint's weights (the last one's where none is best) as one safetensors file.
+    """Write the weights of best.ckpt, or of last.ckpt without one, as a safetensors file, and return its path.
+
+    Its metadata hold the recipe and the provenance of the weights.
 
     Args:
         run: the run.
-        path: where to; the run's `weights.safetensors` if None.
-        half: matrices and kernels in float16, half the size; vectors (biases, normalisation) stay as they are.
-        about: more facts for the file's provenance, ready for JSON.
-
-    Returns:
-        The file. Its metadata hold the recipe and where the weights come from.
+        path: of the file; the run's `weights.safetensors` if None.
+        half: write matrices and kernels in float16; vectors (biases, normalisation) stay as they are.
+        about: more facts for the provenance, ready for JSON.
 
     Raises:
-        CheckpointError: the run has no checkpoint.
-        RunError: the file cannot be written.
+        CheckpointError: the run has no checkpoint, or a damaged one.
     """
     chosen = run.best if run.best.is_file() else run.last
     checkpoint = read_checkpoint(chosen)

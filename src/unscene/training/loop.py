@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unscene.data import Source
-from unscene.data.batches import Batches, StepSampler, ordered_batches, training_batches
+from unscene.data.batches import StepSampler, ordered_batches, training_batches
 from unscene.distributed.processes import mean_over_processes
 from unscene.distributed.sync_batch_norm import synchronise_batch_norm
 from unscene.files import write_text
@@ -139,10 +139,14 @@ class TrainingLoop:
 
     def validate(self, last: bool) -> None:
         """Validate, log it, keep the best checkpoint, and restart after a collapse unless this is the last step."""
-        progression, device = self.progression, self.fabric.device
+        progression, settings, device = self.progression, self.settings, self.fabric.device
+        count = min(len(self.validation_source), settings.validate_images)
+        batch_size = min(settings.batch_size, MAX_BATCH)
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        batches = ordered_batches(self.validation_source, count, batch_size, rank, world)
         with self.log.paused():
             with evaluating(self.model, autocast(device, self.bfloat16)):
-                scores, health = validate(self.model, self._validation_batches(), self.settings.keep_best_by, device)
+                scores, health = validate(self.model, batches, settings.keep_best_by, device)
                 if self.fabric.is_global_zero:
                     shown = self.model(self.sample_images.to(device))
                     show_validation(
@@ -216,14 +220,6 @@ class TrainingLoop:
                 set_random_state(self.random_state)
                 self.random_state = None
             yield Scene.from_batch({"image": batch["image"].to(device, non_blocking=True)}).images
-
-    def _validation_batches(self) -> Batches:
-        """This process's share of the validation's scenes."""
-        count = min(len(self.validation_source), self.settings.validate_images)
-        batch_size = min(self.settings.batch_size, MAX_BATCH)
-        return ordered_batches(
-            self.validation_source, count, batch_size, self.fabric.global_rank, self.fabric.world_size
-        )
 
 
 class Timer:

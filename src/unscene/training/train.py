@@ -51,7 +51,9 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
         RecipeError: a setting does not fit the machine, the model or the data.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after the current step; the run can be resumed.
     """
-    _quieten_lightning()
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # environment.json holds what its notices tell
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     source, validation = recipe.source(), recipe.source("validation")
     run = RunFolder.open(out) if resume else RunFolder(out)
     if not is_first_process():  # the first process writes the folder
@@ -75,7 +77,8 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     if settings.threads:
         torch.set_num_threads(settings.threads)
     tune_cpu()
-    _seed_everything(recipe.seed)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # all that a model or a library may use
+        seed(recipe.seed)
     fabric = build_fabric(settings)
     # Before the model: the loader takes a random number as well.
     samples = Scene.from_batch(next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES))))
@@ -143,17 +146,3 @@ class Interruption:
 def resume_hint(run: RunFolder) -> str:
     """The command that resumes a run."""
     return f"Resume it with:  unscene train --resume {run.path}"
-
-
-def _seed_everything(seed: int) -> None:
-    """Seed every generator that a model or a library may use; all processes have the same seed."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _quieten_lightning() -> None:
-    """Leave the terminal to the progress bar: environment.json holds what Lightning's notices say."""
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -50,7 +50,7 @@ class StepSampler(Sampler[NDArray[np.int64]]):
 
 
 class BatchDataset(Dataset[dict[str, Any]]):
-    """A source whose items are whole batches as tensors: `image`, `labels` and `boxes`, for `Scene.from_batch`."""
+    """A source whose items are batches of tensors: `image`, `labels` and `boxes`, for `Scene.from_batch`."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -84,7 +84,7 @@ class Batches:
 def training_batches(
     source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
 ) -> Batches:
-    """The training's batches, one a step, read by `workers` processes (0: this one), which keep `prefetch` ready each.
+    """The training's batches, one a step, read by `workers` processes (0: this one) that keep `prefetch` batches ready.
 
     With `pin_memory` they are in memory that a GPU copies from while it computes.
     """

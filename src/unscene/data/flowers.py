@@ -28,7 +28,7 @@ SEGMENTATIONS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102segmentati
 SEGMENTATIONS_MD5 = "51375996b6c4f367a4b9f4492d7ecef5"
 SPLITS = {"train": "tstid", "validation": "valid", "test": "trnid"}  # ReDO trains on the largest part
 
-_REMEMBERED_BYTES = 2**30
+_CACHE_BYTES = 2**30
 
 
 @settings_dataclass
@@ -71,13 +71,13 @@ class Flowers:
         ids = _ids(self.folder, settings.split)
         chosen = resolve_range(0, settings.count, len(ids), f"flowers: {settings.split} has {len(ids):,} images")
         self.ids = ids[chosen.start : chosen.stop]
-        self._remembered: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+        self._cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_remembered": {}}  # a spawned worker fills its own
+        return {**self.__dict__, "_cache": {}}  # a spawned worker fills its own
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 1, 4].
@@ -93,8 +93,8 @@ class Flowers:
         return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, 1)}
 
     def _pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if number in self._remembered:
-            return self._remembered[number]
+        if number in self._cache:
+            return self._cache[number]
         image = read_image(self.folder / "jpg" / f"image_{number:05d}.jpg")
         segmentation = read_image(self.folder / "segmim" / f"segmim_{number:05d}.jpg")
         if image.shape != segmentation.shape:
@@ -103,8 +103,8 @@ class Flowers:
             raise DataError(f"flowers: image {number} has {sizes}. Download both again.")
         size = self.settings.size
         pair = middle_square(image, size), middle_square(flower_mask(segmentation), size)
-        if (len(self._remembered) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _REMEMBERED_BYTES:
-            self._remembered[number] = pair
+        if (len(self._cache) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _CACHE_BYTES:
+            self._cache[number] = pair
         return pair
 
 

@@ -9,7 +9,9 @@ where the square hides least; here all positions are equally likely.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,19 @@ OccluderShare = Annotated[float, Field(ge=0, le=1)]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _OCCLUDER_STREAM = 0x8F63_6C75_6465_7273  # its top bit is set, so it differs from every seed, which is below 2**63
+
+
+def shifts_with(unseen_shape: str, unseen_colours: str | tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
+    """The shifts of a generator: by name the settings that differ from those of training."""
+    return MappingProxyType(
+        {
+            "more_objects": {"min_objects": 7, "max_objects": 10},
+            "unseen_shape": {"shapes": (unseen_shape,)},
+            "unseen_colour": {"colours": unseen_colours},
+            "occlusion": {"occluder": 0.4},
+            "crop": {"crop": 2 / 3},
+        }
+    )
 
 
 def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from unscene.settings import NonEmptyText, settings_dataclass
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _WHITE = (255, 255, 255, 255)
-_REMEMBERED_BYTES = 2**29
+_CACHE_BYTES = 2**29
 _SHOWN = 5  # names in a message
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class ImageFolder:
         self.settings = settings
         self.paths = _find_images(Path(settings.folder).expanduser())
         self.skipped: list[Path] = []
-        self._remembered: dict[Path, NDArray[np.uint8]] = {}
+        self._cache: dict[Path, NDArray[np.uint8]] = {}
         if settings.skip_damaged:
             self._leave_out_damaged()
 
@@ -72,7 +72,7 @@ class ImageFolder:
         return len(self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_remembered": {}}  # a spawned worker fills its own
+        return {**self.__dict__, "_cache": {}}  # a spawned worker fills its own
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[np.uint8]]:
         """Return `image` [B, size, size, 3] uint8.
@@ -90,11 +90,11 @@ class ImageFolder:
         return {"image": images}
 
     def _square(self, path: Path) -> NDArray[np.uint8]:
-        if path in self._remembered:
-            return self._remembered[path]
+        if path in self._cache:
+            return self._cache[path]
         square, _ = fit_image(read_image(path), self.settings.size, self.settings.fit)
-        if (len(self._remembered) + 1) * square.nbytes <= _REMEMBERED_BYTES:
-            self._remembered[path] = square
+        if (len(self._cache) + 1) * square.nbytes <= _CACHE_BYTES:
+            self._cache[path] = square
         return square
 
     def _leave_out_damaged(self) -> None:

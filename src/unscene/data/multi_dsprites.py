@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, occlude, uniform_draws
+from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, occlude, shifts_with, uniform_draws
 from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import RecipeError
 from unscene.settings import distinct_names, settings_dataclass
@@ -32,15 +31,7 @@ Scale = Annotated[float, Field(gt=0, le=1)]  # a larger sprite would reach acros
 
 SHAPES = ("square", "ellipse", "heart")  # the factor `shape` counts them from 1, as dSprites does; 0 is no sprite
 ALL_SHAPES = (*SHAPES, "triangle")  # the triangle is unseen in a training on the published shapes
-SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "more_objects": {"min_objects": 7, "max_objects": 10},
-        "unseen_shape": {"shapes": ("triangle",)},
-        "unseen_colour": {"colours": "grey"},
-        "occlusion": {"occluder": 0.4},
-        "crop": {"crop": 2 / 3},
-    }
-)
+SHIFTS = shifts_with(unseen_shape="triangle", unseen_colours="grey")
 
 SQUARE_HALF_SIDE = 9.6 / 64
 ELLIPSE_SEMI_AXES = (12.8 / 64, 7.2 / 64)
@@ -224,10 +215,8 @@ def covered_windows(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return the pixels that sprites cover, in windows around their centres that are large enough for any sprite.
 
-    Args:
-        sprites: the factors `shape`, `scale`, `orientation`, `x`, `y`, all [S].
-        size: side of the image in pixels, at least 16: then every window lies in the image, unless it is cropped.
-        crop: central share of the side that the image shows; sprites and distances are 1 / crop as large.
+    The factors `shape`, `scale`, `orientation`, `x`, `y` are all [S]. From a `size` of 16 every window lies in the
+    image, unless it is cropped; with a `crop`, sprites and distances are 1 / crop as large.
 
     Returns:
         covered: [S, w, w], rows first.

@@ -32,11 +32,8 @@ def checked_indices(indices: Sequence[int] | NDArray[np.integer], count: int) ->
 def resolve_range(first: int, count: int, size: int, data: str) -> range:
     """Return the indices that the settings `first` and `count` name in a data set of `size` samples.
 
-    Args:
-        first: index of the first; below 0 it counts from the end.
-        count: number of samples; 0 takes all from `first` on, below 0 all but so many at the end.
-        size: number of samples that exist.
-        data: the data set and what it has, for the message: "FILE has 30 scenes".
+    A `first` below 0 counts from the end. A `count` of 0 takes all from `first` on, one below 0 all but so many at the
+    end. `data` is the data set and what it has, for the message: "FILE has 30 scenes".
 
     Raises:
         DataError: the data set has too few.

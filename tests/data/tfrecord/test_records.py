@@ -168,7 +168,7 @@ class TestDamagedPlainFile:
         assert datas == [b"first", b""]
         assert errors == []
         assert "record 2 at byte 37 has a damaged length" in message
-        assert "--count 2 to keep the 2 whole records" in message
+        assert "--count 2 to keep the 2 sound records" in message
 
     def test_an_impossible_length_allocates_nothing(self, tmp_path):
         length = struct.pack("<Q", 2**60)

@@ -11,7 +11,7 @@ A sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unsc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -19,22 +19,13 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from unscene.data.clevr.objects import ALL_COLOURS, ALL_SHAPES, COLOURS, MATERIALS, SHAPES, SIZES, UNSEEN_COLOURS
-from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, central_part, occlude
+from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, central_part, occlude, shifts_with
 from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError, RecipeError
 from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
-
-SHIFTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "more_objects": {"min_objects": 7, "max_objects": 10},
-        "unseen_shape": {"shapes": ("cone",)},
-        "unseen_colour": {"colours": tuple(UNSEEN_COLOURS)},
-        "occlusion": {"occluder": 0.4},
-        "crop": {"crop": 2 / 3},
-    }
-)
+SHIFTS = shifts_with(unseen_shape="cone", unseen_colours=tuple(UNSEEN_COLOURS))
 
 _OCCLUDER = 51  # grey, darker than floor and wall
 

@@ -30,8 +30,8 @@ from unscene.ops.threads import on_all_threads
 
 EXTENT = 3.0  # x and y are in -3 .. 3
 GAP, MARGIN = 0.25, 0.4  # between circles on the floor; along the camera's axes
-LEAST_PIXELS = 200  # that a solid shows in CLEVR's whole picture
-TRIES, SCENES = 50, 5000  # positions of one solid before all are drawn again, and how often that may be
+LEAST_PIXELS = 200  # that a solid shows in CLEVR's picture of 320 x 240
+TRIES, SCENES = 50, 5000  # positions of one solid before all start again, and how often they may
 _AXES = facing_origin(CAMERA * [1, 1, 0])[:2]  # behind and right, along the floor
 _BEHIND, _RIGHT = tuple(_AXES[0].tolist()), tuple(_AXES[1].tolist())
 _FIRST_DRAW = 16  # before: the number of solids and the jitters
@@ -108,7 +108,7 @@ def _placer(code: str) -> Any:
     """The compiled loop over scenes; its cache on disk is valid for one `code` of its parts."""
 
     @compiled
-    def places(scenes: PlacedScenes, cameras: Any, choices: Choices) -> bool:
+    def place(scenes: PlacedScenes, cameras: Any, choices: Choices) -> bool:
         assert len(code) > 0
         for b in range(len(scenes.key)):
             draw, complete = _FIRST_DRAW, False
@@ -121,7 +121,7 @@ def _placer(code: str) -> Any:
                 return False
         return True
 
-    return places
+    return place
 
 
 @compiled_part

@@ -1,9 +1,8 @@
 """Images and label maps of placed CLEVR scenes, compiled by numba. Without numba this module cannot be imported.
 
 A pixel's colour is the mean of 2 x 2 samples, one in each quarter of it, on sRGB's curve. Its label is that of
-the solid that the ray through its centre meets first.
-
-All random numbers are hashed from the scene's key and the pixel's number, so a picture is the same each time.
+the solid that the ray through its centre meets first. All random numbers are hashed from the scene's key and the
+pixel's number.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def _renderer(code: str) -> Any:
     """The compiled loop over scenes and pixels; its cache on disk is valid for one `code` of its parts."""
 
     @compiled
-    def renders(
+    def render_scenes(
         scenes: PlacedScenes, camera: Any, lamps: Any, view: Any, images: NDArray[Any], labels: NDArray[Any]
     ) -> None:
         assert len(code) > 0
@@ -75,7 +74,7 @@ def _renderer(code: str) -> Any:
                     red, green, blue = _pixel(scene, eye, corner, side, bits_of_draw(key, y * width + x))
                     images[b, y, x, 0], images[b, y, x, 1], images[b, y, x, 2] = _srgb(red), _srgb(green), _srgb(blue)
 
-    return renders
+    return render_scenes
 
 
 @compiled_part

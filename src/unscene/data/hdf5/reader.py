@@ -38,7 +38,6 @@ class SceneStore:
     forked or spawned DataLoader workers.
 
     Attributes:
-        path: of the file.
         attributes: of the file, `settings` as a dictionary.
         image_size: (H, W).
         num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. With label maps alone it is

@@ -106,18 +106,15 @@ def scene_parts(
     start: Mapping[str, int],
     fits: Callable[[Position], bool] = lambda position: True,
 ) -> Iterator[SceneParts]:
-    """The parts of a new file, at first those that an interrupted writer finished.
+    """The parts of the new file `path`, at first those that an interrupted writer finished.
 
-    Args:
-        path: of the new file.
-        made_from: numbers and words that decide the scenes; parts made from others are removed, and logged.
-        start: position of the source before its first scene.
-        fits: whether a part that ends at this position of the source can be used.
+    `made_from` decides the scenes: parts made from something else are removed, and logged. `start` is the source's
+    position before its first scene; `fits` tells whether a part that ends at a position can be used. When anything
+    stops the writing, the finished parts stay, and the log says where; without any, no new file or folder stays.
 
     Raises:
         RunError: another process writes the same file.
-        DataError: the file already exists, or its folder cannot be written. When anything stops the writing, the
-            finished parts stay, and the log says where; without any, no new file or folder stays.
+        DataError: the file already exists, or its folder cannot be written.
     """
     path = Path(path)
     refuse_existing(path)

@@ -33,19 +33,11 @@ def write_scenes(
     attributes: Mapping[str, Any],
     progress: bool = True,
 ) -> int:
-    """Write scenes to a new HDF5 file, which appears under its name only when it is complete.
+    """Write scenes to a new HDF5 file, which appears under its name only when it is complete; return their number.
 
-    Args:
-        path: of the new file; missing folders are created.
-        batches: any number of them, `count` samples in all, each with the same arrays [B, ...], `image` among them;
-            `labels` is stored as `mask`, the name that published files have for it.
-        count: N; None when only the end of `batches` tells.
-        attributes: of the file, read after the last batch; a mapping or list (`settings`) is stored as JSON.
-            `unscene_version` and `complete` are added.
-        progress: show a bar with the time left on stderr.
-
-    Returns:
-        N, the number of scenes written.
+    `batches` are `count` samples in all (None: as many as they are), all with the same arrays [B, ...], `image` among
+    them; `labels` is stored as `mask`, the name that published files have for it. `attributes` are read after the last
+    batch; a mapping or list (`settings`) is stored as JSON. `unscene_version` and `complete` are added.
 
     Raises:
         DataError: the file already exists or cannot be written, the disk is full, or the batches are not `count`

@@ -74,9 +74,8 @@ class Montezuma:
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 9, 4]."""
-        indices = checked_indices(indices, len(self))
+        indices, size = checked_indices(indices, len(self)), self.settings.size
         frames = {index: self._frame(index) for index in np.unique(indices).tolist()}
-        size = self.settings.size
         image = np.empty((len(indices), size, size, 3), np.uint8)
         labels = np.empty((len(indices), size, size), np.uint8)
         for row, index in enumerate(indices.tolist()):

@@ -10,17 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-OBJECTS = (
-    "agent",
-    "skull",
-    "rope",
-    "key",
-    "left door",
-    "right door",
-    "middle ladder",
-    "bottom left ladder",
-    "bottom right ladder",
-)
+LADDERS = ("middle ladder", "bottom left ladder", "bottom right ladder")
+OBJECTS = ("agent", "skull", "rope", "key", "left door", "right door", *LADDERS)
 FIRST_ROW = 47  # above are the score and the lives, in the agent's colours
 AGENT = ((228, 111, 111), (200, 72, 72), (210, 182, 86), (240, 128, 128))
 SKULL = (236, 236, 236)
@@ -47,22 +38,16 @@ def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None)
     labels = np.zeros(screen.shape[:2], np.uint8)
     if ram is not None and ram[3] != 1:
         return labels
-    for name in ("middle ladder", "bottom left ladder", "bottom right ladder"):
+    for name in LADDERS:
         labels[_region(name)] = _label(name)
     yellow = _is(screen, YELLOW)
-    key = yellow.copy()
     for name in ("left door", "right door", "rope"):
         region = _region(name)
-        inside = np.zeros_like(yellow)
-        inside[region] = yellow[region]
-        labels[inside] = _label(name)
-        key &= ~inside
-    labels[key] = _label("key")
+        labels[region][yellow[region]] = _label(name)
+        yellow[region] = False
+    labels[yellow] = _label("key")
     labels[_is(screen, SKULL)] = _label("skull")
-    agent = np.zeros_like(yellow)
-    for colour in AGENT:
-        agent |= _is(screen, colour)
-    labels[agent] = _label("agent")
+    labels[np.any([_is(screen, colour) for colour in AGENT], axis=0)] = _label("agent")
     labels[:FIRST_ROW] = 0
     return labels
 

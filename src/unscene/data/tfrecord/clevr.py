@@ -66,27 +66,16 @@ def convert_clevr(
     min_objects: int = 3,
     max_objects: int = 6,
 ) -> int:
-    """Write the scenes of the TFRecord file to a new HDF5 file (`data.hdf5`), reading and writing as a stream.
+    """Write the scenes of the TFRecord file, gzip or unpacked, to the new HDF5 file `out`; return their number.
 
     The same command resumes an interrupted conversion: the finished scenes are in a folder beside `out`
     (`resumable_writer`), and their records are only decompressed and verified again.
 
     The new file has `image`, `mask`, `boxes`, and the factors of the ten possible objects, 0 where there is none;
-    `pixel_coords` are those of the whole image. Its attributes `train_first`, `train_count`, `test_first`, `test_count`
-    state which scenes train and test.
-
-    Args:
-        tfrecords: `clevr_with_masks_train.tfrecords`, as it was downloaded (gzip) or unpacked.
-        out: the new file; it appears under this name only when it is complete.
-        skip_damaged: leave damaged records out, where reading can continue; their number is logged, and is the new
-            file's attribute `damaged_left_out`.
-        progress: show a bar with the time left on stderr.
-        count: read only the first so many sound records; all of them by default.
-        min_objects: of a scene, not counting the background; 0 and 10 keep all scenes.
-        max_objects: the same.
-
-    Returns:
-        The number of scenes written.
+    `pixel_coords` are those of the uncropped image. Its attributes `train_first`, `train_count`, `test_first` and
+    `test_count` state which scenes train and test. With `skip_damaged`, damaged records are left out where reading can
+    continue; the attribute `damaged_left_out` is their number. `count` limits the sound records that are read;
+    `min_objects` and `max_objects` do not count the background.
 
     Raises:
         DataError: the TFRecord file is missing, damaged or another one, `out` already exists or cannot be written,
@@ -105,7 +94,7 @@ def convert_clevr(
         "unscene_version": version("unscene"),
     }
     with scene_parts(out, made_from, START, lambda end: count is None or scenes_before(end) <= count) as parts:
-        records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress, parts.position, count)
+        records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress, count, parts.position)
         kept = (scene for scene in records if min_objects <= scene["visibility"][1:].sum() <= max_objects)
         parts.add(batches(map(cropped_scene, kept)), records.position)
         found = scenes_before(records.position)

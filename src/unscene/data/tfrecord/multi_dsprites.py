@@ -36,18 +36,10 @@ def convert_multi_dsprites(
     progress: bool = True,
     count: int | None = None,
 ) -> int:
-    """Write the scenes of the TFRecord file to a new HDF5 file (`data.hdf5`), reading and writing as a stream.
+    """Write the scenes of the TFRecord file, gzip or unpacked, to the new HDF5 file `out`; return their number.
 
-    Args:
-        tfrecords: `multi_dsprites_colored_on_grayscale.tfrecords`, as it was downloaded (gzip) or unpacked.
-        out: the new file; it appears under this name only when it is complete.
-        skip_damaged: leave damaged records out, where reading can continue; their number is logged, and is the new
-            file's attribute `damaged_left_out`.
-        progress: show a bar with the time left on stderr.
-        count: convert only the first so many scenes; all of them by default.
-
-    Returns:
-        The number of scenes written.
+    With `skip_damaged`, damaged records are left out where reading can continue; the new file's attribute
+    `damaged_left_out` is their number. `count` converts the first so many scenes only.
 
     Raises:
         DataError: the TFRecord file is missing, damaged or another one, `out` already exists or cannot be written, or
@@ -55,7 +47,7 @@ def convert_multi_dsprites(
     """
     tfrecords = Path(tfrecords)
     attributes: dict[str, Any] = {"source": f"multi_dsprites, converted from {tfrecords.name}"}
-    records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress and count is None, count=count)
+    records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress and count is None, count)
 
     def scenes() -> Iterator[dict[str, NDArray]]:
         yield from batches(map(_as_generated, records))

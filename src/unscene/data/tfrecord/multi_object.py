@@ -32,8 +32,6 @@ _KNOWN_BY_SIZE = {  # bytes of an image and of its masks
     (64 * 64 * 3, 5 * 64 * 64): "multi_dsprites_colored_on_colored.tfrecords",
     (240 * 320 * 3, 11 * 240 * 320): "clevr_with_masks_train.tfrecords",
     (64 * 64 * 3, 7 * 64 * 64): "objects_room_train.tfrecords",
-    (64 * 64 * 3, 10 * 64 * 64): "a test file of objects_room",
-    (64 * 64 * 3, 4 * 64 * 64): "objects_room_test_empty_room.tfrecords",
     (35 * 35 * 3, 4 * 35 * 35): "tetrominoes_train.tfrecords",
 }
 _BATCH = 64
@@ -77,15 +75,11 @@ def _row(values: Feature) -> NDArray:
 
 
 class SceneRecords:
-    """The scenes of a TFRecord file, one at a time: iterating yields the features of one record, in their shapes.
+    """The scenes of a TFRecord file: iterating yields the features of one record after another, in their shapes.
 
-    Args:
-        path: of the file, plain or gzip.
-        layout: of its records.
-        skip_damaged: leave damaged records out, where reading can continue; the log names the first of them.
-        progress: show a bar that counts the bytes of the file, with the time left, on stderr.
-        position: where an earlier reading ended; its records are decompressed and verified again, but not parsed.
-        count: stop after so many scenes, those of the earlier reading included; all by default.
+    With `skip_damaged`, damaged records are left out where reading can continue; the log names the first of them.
+    Records before `position`, where an earlier reading ended, are decompressed and verified, but not parsed. `count`
+    limits the scenes, those of the earlier reading included.
 
     Attributes:
         position: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
@@ -99,10 +93,10 @@ class SceneRecords:
         self,
         path: Path,
         layout: RecordLayout,
-        skip_damaged: bool = False,
-        progress: bool = True,
+        skip_damaged: bool,
+        progress: bool,
+        count: int | None,
         position: Mapping[str, int] = START,
-        count: int | None = None,
     ) -> None:
         if count is not None and count < 1:
             raise DataError(f"count must be 1 or more, but is {count}.")

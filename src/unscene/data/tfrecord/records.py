@@ -46,11 +46,9 @@ class Record:
 def read_records(path: Path, on_damage: Callable[[DataError], None] | None = None) -> Iterator[Record]:
     """Yield the records of a plain or gzip TFRecord file one at a time, with verified checksums.
 
-    Args:
-        path: the file; its first bytes tell whether it is gzip.
-        on_damage: is called for every record that is damaged or cut short, and reading continues with the next one.
-            Without it such a record raises. Where the start of the next record is unknown (a wrong length, a broken
-            gzip stream) the error is always raised, and states how many records can be kept.
+    A damaged or cut record raises; with `on_damage` that is called instead, and reading continues with the next record.
+    Where the start of the next record is unknown (a wrong length, a broken gzip stream) the error is always raised, and
+    states how many records can be kept.
 
     Raises:
         DataError: the file is missing, empty, no TFRecord file, or damaged.
@@ -63,7 +61,7 @@ def read_records(path: Path, on_damage: Callable[[DataError], None] | None = Non
             try:
                 data = _next_record(stream)
             except _DamageError as damage:
-                hint = f", or pass --count {kept} to keep the {kept:,} whole records before it" if kept else ""
+                hint = f", or pass --count {kept} to keep the {kept:,} sound records before it" if kept else ""
                 hint = ", or pass --skip-damaged to leave such records out" if damage.skippable else hint
                 error = DataError(f"{where} {damage}. Download the file again{hint}.")
                 if on_damage is None or not damage.skippable:

@@ -26,9 +26,7 @@ from unscene.models.redo.model import ReDOSettings
 from unscene.models.rmonet.model import RMONetSettings
 from unscene.models.rmonet.proposals import ProposalSettings
 from unscene.models.rmonet.segmentation_heads import HeadSettings
-from unscene.models.space.background import BackgroundSettings
-from unscene.models.space.model import SPACESettings
-from unscene.models.space.settings import ForegroundSettings
+from unscene.models.space.settings import BackgroundSettings, ForegroundSettings, SPACESettings
 from unscene.scene import Decomposition, Losses
 
 SIZE = 64
@@ -134,7 +132,7 @@ def tiny_enlarged_space() -> SPACESettings:
 def our_tiny_space() -> SPACESettings:
     """With all that our recipes set and the paper's do not."""
     whole = tiny_space()
-    ours = {"darkened": False, "glimpse_norm": False, "first_weights": "keep_variance", "first_presence": 0.1}
+    ours = {"darkened": False, "glimpse_norm": False, "init": "kaiming", "initial_presence": 0.1}
     return dataclasses.replace(whole, foreground=dataclasses.replace(whole.foreground, weigh_by_presence=True, **ours))
 
 

@@ -33,9 +33,8 @@ from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.proposals import ProposalSettings
 from unscene.models.rmonet.segmentation_heads import HeadSettings
 from unscene.models.rmonet.settings import RMONetSettings
-from unscene.models.space.background import BackgroundSettings
-from unscene.models.space.model import SPACE, SPACESettings
-from unscene.models.space.settings import ForegroundSettings
+from unscene.models.space.model import SPACE
+from unscene.models.space.settings import BackgroundSettings, ForegroundSettings, SPACESettings
 
 RELATIVE = 1e-6
 
@@ -195,7 +194,6 @@ SPACE_FOREGROUND = ForegroundSettings(
     boundary_width=1,
     boundary_end_step=16,
     fixed_alpha_steps=10,
-    fixed_alpha=0.3,
 )
 SPACE_BACKGROUND = BackgroundSettings(
     components=3,
@@ -209,7 +207,7 @@ SPACE_BACKGROUND = BackgroundSettings(
     vae=ComponentVAESettings(latent_dim=2, encoder_channels=(4, 5), encoder_hidden=7, decoder_channels=6),
 )
 SPACE_AT = {  # step -> what is annealed, by hand
-    0: {"presence": 0.2, "scale": (-1.0, 0.3), "temperature": 2.5, "alpha": 0.3},
+    0: {"presence": 0.2, "scale": (-1.0, 0.3), "temperature": 2.5, "alpha": 0.1},
     15: {"presence": 0.15, "scale": (-1.75, 0.3), "temperature": 1.0},
 }
 

@@ -11,7 +11,7 @@ import yaml
 from unscene.data.tfrecord.clevr import NUM_TEST, NUM_TRAIN, SIZE
 from unscene.errors import RecipeError
 from unscene.metrics import default_metrics
-from unscene.models.space.model import SPACESettings
+from unscene.models.space.settings import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
 from unscene.runs.recipe import SECTIONS, Recipe, read_recipe
 from unscene.runs.trainer_settings import ParamGroup, ScheduleSettings

@@ -1,16 +1,15 @@
-"""Look at images through boxes, and paste what was seen back over them (Jaderberg et al., 2015).
+"""Sample images through boxes, and paste maps over boxes (Jaderberg et al., 2015), differentiable in the boxes.
 
-Everything is differentiable in the boxes, so that a network learns where to look. Boxes have no rotation, so resampling
-is one matrix for the rows and one for the columns: out = R_y map R_x^T. A map's side of h cells is spread over the box
-edge to edge; it fades to 0 within half a cell beyond the box, and within the half before it, as PyTorch's `grid_sample`
-with zero padding and corners that are not aligned has it.
+A map's cells are spread over its box from edge to edge. A pasted map fades to 0 from half a cell inside of the box to
+half a cell outside, as PyTorch's `grid_sample` with zero padding and `align_corners=False`. Boxes have no rotation, so
+a pasted map is R_y map R_x^T: one matrix for the rows and one for the columns.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,25 +21,7 @@ from unscene.errors import check_shape
 from unscene.ops.plain import use_plain
 from unscene.ops.threads import on_all_threads
 
-SMALLEST_SIDE = 1e-3  # pixels; a box without area would divide by zero
-
-
-class Composite(NamedTuple):
-    """Maps pasted over their boxes, of which the nearest wins a pixel.
-
-    Attributes:
-        image: [B, 3, H, W], sum_n w_n a_n c_n.
-        alpha: [B, 1, H, W], sum_n w_n a_n.
-        masks: [B, M, 1, H, W] of the chosen maps, w_n a_n; no gradient flows into them.
-        objects: [B, M, 3, H, W] of the chosen maps, a_n c_n; no gradient flows into them.
-        object_alpha: [B, M, 1, H, W] of the chosen maps, a_n; no gradient flows into them.
-    """
-
-    image: Tensor
-    alpha: Tensor
-    masks: Tensor
-    objects: Tensor
-    object_alpha: Tensor
+MIN_SIDE = 1e-3  # pixels; a box without area would divide by zero
 
 
 def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -48,7 +29,7 @@ def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
 
     Args:
         images: [B, C, H, W].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels, also partly or wholly outside of the image.
+        boxes: [B, N, 4] x1 y1 x2 y2 in pixels, also partly or completely outside of the image.
         size: height and width of the glimpses.
 
     Returns:
@@ -59,41 +40,28 @@ def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     """
     shape = check_shape(images, "B C H W", "images")
     check_shape(boxes, f"{shape['B']} N 4", "boxes")
-    if images.device.type == "cpu" and images.dtype == torch.float32 and not use_plain():
-        return _sampled(images, boxes.float(), size)
-    rows = _samples(boxes[..., 1], boxes[..., 3], size[0], shape["H"])  # [B, N, h, H]
-    columns = _samples(boxes[..., 0], boxes[..., 2], size[1], shape["W"])  # [B, N, w, W]
-    with torch.autocast(images.device.type, enabled=False):
-        exact = _exact(images).flatten(1, 2)  # [B, C H, W]: no copy of the image for each glimpse
-        across = exact @ columns.to(exact).flatten(1, 2).transpose(1, 2)  # [B, C H, N w]
-        across = across.view(*images.shape[:3], -1, size[1]).permute(0, 3, 1, 2, 4)  # [B, N, C, H, w]
-        glimpses: Tensor = rows.to(exact).unsqueeze(2) @ across
-        return glimpses
-
-
-def _sampled(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """`cut_glimpses` by `grid_sample`, all glimpses of an image as one tall one."""
+    images = _at_least_float32(images)
+    boxes = boxes.to(images)
     low, side = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
-    pixels = torch.tensor(images.shape[:1:-1], device=boxes.device)  # W, H
-    start, step = 2 * low / pixels - 1, 2 * side / pixels  # [B, N, 2] in grid_sample's units
-    x, y = (
-        start[..., axis, None] + step[..., axis, None] * (torch.arange(count, device=boxes.device) + 0.5) / count
-        for axis, count in enumerate(reversed(size))
+    x, y = (  # in grid_sample's units, from -1 to 1
+        (2 * low[..., axis, None] / pixels - 1)
+        + 2 * side[..., axis, None] / pixels * (torch.arange(count, device=boxes.device) + 0.5) / count
+        for axis, (pixels, count) in enumerate(((shape["W"], size[1]), (shape["H"], size[0])))
     )
     grid = torch.stack(torch.broadcast_tensors(x.unsqueeze(2), y.unsqueeze(3)), dim=-1)  # [B, N, h, w, 2]
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False):  # all glimpses of an image are one tall one
         sampled = F.grid_sample(images, grid.flatten(1, 2), align_corners=False)  # [B, C, N h, w]
     glimpses: Tensor = sampled.unflatten(2, (-1, size[0])).transpose(1, 2)
     return glimpses
 
 
 def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return each map over its box on an image of zeros.
+    """Return images that are zero but for one map over its box.
 
     Args:
         maps: [B, N, C, h, w].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels; a side below `SMALLEST_SIDE` is taken for that.
-        size: height and width of the image.
+        boxes: [B, N, 4] x1 y1 x2 y2 in pixels; a side is at least `MIN_SIDE`.
+        size: height and width of the images.
 
     Returns:
         [B, N, C, *size], float32 or better.
@@ -103,18 +71,18 @@ def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     """
     shape = check_shape(maps, "B N C h w", "maps")
     check_shape(boxes, f"{shape['B']} {shape['N']} 4", "boxes")
-    rows = _weights(_pixels_in_cells(boxes, 1, size[0], shape["h"]), shape["h"])  # [B, N, H, h]
-    columns = _weights(_pixels_in_cells(boxes, 0, size[1], shape["w"]), shape["w"])  # [B, N, W, w]
-    with torch.autocast(maps.device.type, enabled=False):  # not in half precision: an edge's location would blur
-        exact = _exact(maps)
-        pasted: Tensor = rows.to(exact).unsqueeze(2) @ (exact @ columns.to(exact).transpose(2, 3).unsqueeze(2))
+    maps = _at_least_float32(maps)
+    rows = _weights(_cells_at_pixels(boxes, 1, size[0], shape["h"]), shape["h"]).to(maps)  # [B, N, H, h]
+    columns = _weights(_cells_at_pixels(boxes, 0, size[1], shape["w"]), shape["w"]).to(maps)  # [B, N, W, w]
+    with torch.autocast(maps.device.type, enabled=False):  # half precision would blur the location of an edge
+        pasted: Tensor = rows.unsqueeze(2) @ (maps @ columns.transpose(2, 3).unsqueeze(2))
         return pasted
 
 
 def paste_borders(weight: Tensor, boxes: Tensor, cells: int, width: int, size: tuple[int, int]) -> Tensor:
     """Return sum_n weight_n times the border of box n: a pasted map that is 1 within `width` cells of its edge, else 0.
 
-    A border is a square less its inside, and each of these is a product of a row's and a column's profile.
+    A border is a square minus its inside; each of these is a product of a profile of rows and one of columns.
 
     Args:
         weight: [B, N].
@@ -128,11 +96,11 @@ def paste_borders(weight: Tensor, boxes: Tensor, cells: int, width: int, size: t
     """
     profiles = []
     for axis, pixels in ((1, size[0]), (0, size[1])):
-        t = _pixels_in_cells(boxes, axis, pixels, cells)  # [B, N, pixels]
+        t = _cells_at_pixels(boxes, axis, pixels, cells)  # [B, N, pixels]
         inner = t - width
-        whole = torch.minimum(t + 1, cells - t).clamp(0, 1)
+        square = torch.minimum(t + 1, cells - t).clamp(0, 1)
         inside = torch.minimum(inner + 1, cells - 2 * width - inner).clamp(0, 1)
-        profiles.append((whole, inside))
+        profiles.append((square, inside))
     (rows, inside_rows), (columns, inside_columns) = profiles
     with torch.autocast(boxes.device.type, enabled=False):
         down = torch.cat([weight.unsqueeze(2) * rows, -weight.unsqueeze(2) * inside_rows], dim=1)  # [B, 2 N, H]
@@ -141,17 +109,22 @@ def paste_borders(weight: Tensor, boxes: Tensor, cells: int, width: int, size: t
 
 def composite_glimpses(
     maps: Tensor, boxes: Tensor, nearness: Tensor, chosen: Tensor, size: tuple[int, int]
-) -> Composite:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Paste maps over their boxes and share each pixel by a softmax: w_n = softmax_n(nearness_n a_n).
 
-    On a CPU with numba, float32 maps are pasted on their boxes only, and no map of the image's size is kept of each.
+    On a CPU with numba, float32 maps are pasted on their boxes only, without an image for each map.
 
     Args:
-        maps: [B, N, 4, h, w], a_n c_n (three colours) and a_n, from 0.
+        maps: [B, N, 4, h, w], a_n c_n (three colours) and a_n, at least 0.
         boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
         nearness: [B, N], 0 to 100.
-        chosen: [B, M] indices of the maps whose layers are wanted.
+        chosen: [B, M] indices of the maps whose layers are returned.
         size: height and width of the image.
+
+    Returns:
+        image: [B, 4, H, W], sum_n w_n a_n c_n and sum_n w_n a_n.
+        masks: [B, M, 1, H, W] of the chosen maps, w_n a_n; without gradient.
+        layers: [B, M, 4, H, W] of the chosen maps, a_n c_n and a_n; without gradient.
 
     Raises:
         ShapeError: axes that do not fit together.
@@ -160,38 +133,24 @@ def composite_glimpses(
     check_shape(boxes, f"{shape['B']} {shape['N']} 4", "boxes")
     check_shape(nearness, f"{shape['B']} {shape['N']}", "nearness")
     check_shape(chosen, f"{shape['B']} M", "chosen")
-    if _has_fast_body(maps):
-        image, masks, objects = _Composite.apply(maps, boxes.float(), nearness.float(), chosen, size)
+    fits = maps.device.type == "cpu" and maps.dtype == torch.float32 and maps.numel() > 0
+    if fits and not use_plain() and _compiled() is not None:
+        padded = F.pad(maps.permute(0, 1, 3, 4, 2), (0, 0, 1, 1, 1, 1))  # [B, N, h + 2, w + 2, 4]: maps fade to 0
+        image, log_total = _Composite.apply(padded, boxes.float(), nearness.float(), size)
     else:
-        image, masks, objects = plain_composite(maps, boxes, nearness, chosen, size)
-    colour, alpha = image.split([3, 1], dim=1)
-    return Composite(colour, alpha, masks, *objects.split([3, 1], dim=2))
+        pasted = paste_glimpses(maps, boxes, size)
+        logits = nearness[:, :, None, None, None] * pasted[:, :, 3:]
+        image, log_total = (logits.softmax(dim=1) * pasted).sum(dim=1), logits.logsumexp(dim=1)
+    with torch.no_grad():
+        index = torch.arange(len(chosen), device=chosen.device).unsqueeze(1), chosen
+        layers = paste_glimpses(maps[index], boxes[index], size)
+        alpha = layers[:, :, 3:]
+        masks = (nearness[index][:, :, None, None, None] * alpha - log_total.unsqueeze(1)).exp() * alpha
+    return image, masks, layers
 
 
-def plain_composite(
-    maps: Tensor, boxes: Tensor, nearness: Tensor, chosen: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The definition of `composite_glimpses`: [B, 4, H, W], [B, M, 1, H, W] and [B, M, 4, H, W]."""
-    pasted = paste_glimpses(maps, boxes, size)
-    alpha = pasted[:, :, 3:]
-    weights = (nearness[:, :, None, None, None] * alpha).softmax(dim=1)
-    layers = chosen[:, :, None, None, None]
-    masks = (weights * alpha).detach().take_along_dim(layers, dim=1)
-    return (weights * pasted).sum(dim=1), masks, pasted.detach().take_along_dim(layers, dim=1)
-
-
-def _samples(low: Tensor, high: Tensor, count: int, cells: int) -> Tensor:
-    """[..., count, cells] weights of a line's cells at samples spread evenly over the range from low to high."""
-    steps = (torch.arange(count, device=low.device, dtype=low.dtype) + 0.5) / count
-    return _weights(low.unsqueeze(-1) + (high - low).unsqueeze(-1) * steps - 0.5, cells)
-
-
-def _pixels_in_cells(boxes: Tensor, axis: int, pixels: int, cells: int) -> Tensor:
-    """[B, N, pixels], where an image's pixels lie on a line of cells over each box; cell c's centre is at c."""
-    low = boxes[..., axis].unsqueeze(-1)
-    side = (boxes[..., axis + 2].unsqueeze(-1) - low).clamp_min(SMALLEST_SIDE)
-    centres = torch.arange(pixels, device=boxes.device, dtype=boxes.dtype) + 0.5
-    return (centres - low) / side * cells - 0.5
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _weights(t: Tensor, cells: int) -> Tensor:
@@ -199,8 +158,12 @@ def _weights(t: Tensor, cells: int) -> Tensor:
     return (1 - (t.unsqueeze(-1) - torch.arange(cells, device=t.device)).abs()).clamp_min(0)
 
 
-def _exact(maps: Tensor) -> Tensor:
-    return maps if maps.dtype == torch.float64 else maps.float()
+def _cells_at_pixels(boxes: Tensor, axis: int, pixels: int, cells: int) -> Tensor:
+    """[B, N, pixels] locations of an image's pixels on a line of cells over each box; cell c's centre is at c."""
+    low = boxes[..., axis].unsqueeze(-1)
+    side = (boxes[..., axis + 2].unsqueeze(-1) - low).clamp_min(MIN_SIDE)
+    centres = torch.arange(pixels, device=boxes.device, dtype=boxes.dtype) + 0.5
+    return (centres - low) / side * cells - 0.5
 
 
 @cache
@@ -212,51 +175,35 @@ def _compiled() -> ModuleType | None:
     return glimpses_numba
 
 
-def _has_fast_body(maps: Tensor) -> bool:
-    fits = maps.device.type == "cpu" and maps.dtype == torch.float32 and maps.numel() > 0
-    return fits and not use_plain() and _compiled() is not None
-
-
 class _Composite(Function):
+    """The image [B, 4, H, W] and the log of the softmax's denominator [B, 1, H, W], which has no gradient."""
+
     @staticmethod
     def forward(
-        ctx: Any, maps: Tensor, boxes: Tensor, nearness: Tensor, chosen: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        compiled = _compiled()
-        assert compiled is not None
-        batch, count = nearness.shape
-        maps = maps.permute(0, 1, 3, 4, 2).contiguous()
-        boxes, nearness = boxes.contiguous(), nearness.contiguous()
-        layers = torch.full((batch, count), -1).scatter_(1, chosen, torch.arange(chosen.shape[1]).expand(batch, -1))
-        image, total = maps.new_empty(batch, *size, 4), maps.new_empty(batch, *size)
-        masks = maps.new_zeros(batch, chosen.shape[1], 1, *size)
-        objects = maps.new_zeros(batch, chosen.shape[1], 4, *size)
-        inputs = [each.detach().numpy() for each in (maps, boxes, nearness)]
-        outputs = [each.numpy() for each in (layers, image, total, masks[:, :, 0], objects)]
-
-        def part(start: int, stop: int) -> None:
-            here = slice(start, stop)
-            compiled.forward(*(each[here] for each in inputs), SMALLEST_SIDE, *(each[here] for each in outputs))
-
-        on_all_threads(part, batch)
-        ctx.save_for_backward(maps, boxes, nearness, image, total)
-        ctx.mark_non_differentiable(masks, objects)
-        return image.permute(0, 3, 1, 2), masks, objects
+        ctx: Any, maps: Tensor, boxes: Tensor, nearness: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (maps.contiguous(), boxes.contiguous(), nearness.contiguous())
+        image, log_total = maps.new_empty(len(maps), *size, 4), maps.new_empty(len(maps), *size)
+        _on_every_image("forward", *inputs, image, log_total)
+        ctx.save_for_backward(*inputs, image, log_total)
+        ctx.mark_non_differentiable(log_total)
+        return image.permute(0, 3, 1, 2), log_total.unsqueeze(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_image: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        compiled = _compiled()
-        assert compiled is not None
-        maps, boxes, nearness, image, total = ctx.saved_tensors
-        grad_image = grad_image.permute(0, 2, 3, 1).contiguous()
-        grads = [torch.zeros_like(maps), torch.zeros_like(boxes), torch.zeros_like(nearness)]
-        inputs = [each.numpy() for each in (grad_image, maps, boxes, nearness)]
-        outputs = [each.numpy() for each in (image, total, *grads)]
+    def backward(ctx: Any, grad_image: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grads = [torch.zeros_like(tensor) for tensor in ctx.saved_tensors[:3]]
+        _on_every_image("backward", grad_image.permute(0, 2, 3, 1).contiguous(), *ctx.saved_tensors, *grads)
+        return *grads, None
 
-        def part(start: int, stop: int) -> None:
-            here = slice(start, stop)
-            compiled.backward(*(each[here] for each in inputs), SMALLEST_SIDE, *(each[here] for each in outputs))
 
-        on_all_threads(part, len(maps))
-        return grads[0].permute(0, 1, 4, 2, 3), grads[1], grads[2], None, None
+def _on_every_image(name: str, *tensors: Tensor) -> None:
+    """Call a compiled function with every image's part of the tensors."""
+    function = getattr(_compiled(), name)
+    arrays = [tensor.detach().numpy() for tensor in tensors]
+
+    def run(start: int, stop: int) -> None:
+        for index in range(start, stop):
+            function(MIN_SIDE, *(array[index] for array in arrays))
+
+    on_all_threads(run, len(arrays[0]))

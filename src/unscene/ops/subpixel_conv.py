@@ -1,4 +1,4 @@
-"""Sub-pixel convolution (Shi et al., 2016): a 1x1 convolution that writes factor x factor pixels in place of one."""
+"""Sub-pixel convolution (Shi et al., 2016): a 1x1 convolution to factor x factor pixels for each pixel."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ from unscene.ops.plain import use_plain
 
 
 class SubpixelConv2d(nn.Conv2d):
-    """pixel_shuffle(conv1x1(x), factor).
-
-    On a CPU it is one matrix product and one copy that keep the channels last, so that the next convolution need not
-    lay the map out anew.
-
-    Args:
-        in_channels: C.
-        out_channels: C'.
-        factor: by which the map grows.
-    """
+    """pixel_shuffle(conv1x1(x), factor); on a CPU one matrix product and one copy, and a channels-last result."""
 
     def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
         super().__init__(in_channels, out_channels * factor**2, 1)

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.errors import RecipeError
+from unscene.distributed.noise import shared_noise
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian, softplus_gaussian, unit_gaussian_kl
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import keep_variance
-from unscene.models.space.boundary_loss import boundary_loss
-from unscene.models.space.networks import StridedEncoder, SubpixelDecoder, normed_convolution, strided_convolutions
-from unscene.models.space.relaxed_bernoulli import bernoulli_kl, sample_relaxed_bernoulli
+from unscene.models.space.networks import StridedEncoder, SubpixelDecoder, normed_conv, strided_convs
 from unscene.models.space.settings import ForegroundSettings
 from unscene.ops.glimpses import composite_glimpses, cut_glimpses, paste_borders
 
-LARGEST_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
-SMALLEST_ALPHA = 1e-6  # what a colour is divided by at least: below a lone faint object's presence over the cells
-NEAREST = 100.0  # factor of alpha sigmoid(-z_depth) in the softmax over the cells: the nearest object wins a pixel
+MAX_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
+MIN_ALPHA = 1e-6  # smallest divisor of a colour: below the share of a lone faint object among all cells
+NEARNESS_SCALE = 100.0  # factor of alpha sigmoid(-z_depth) in the softmax over the cells: the nearest object wins
+BOUNDARY_SCALE = 1000 / 32**2  # of the borders in the boundary loss; this and the next are the authors' numbers
+BOUNDARY_SIGMA = 0.7
 
 
-@dataclass(frozen=True)
-class Cells:
-    """What is inferred of the N = G^2 cells, in reading order.
+class Cells(NamedTuple):
+    """The posteriors and samples of the N = G^2 cells, in reading order.
 
     Attributes:
         logits: [B, N] of z_pres.
-        scale, shift: mean and log variance of z_where, [B, N, 2] each, x before y, before sigmoid and tanh.
-        depth: mean and log variance of z_depth, [B, N, 1] each.
-        what: mean and log variance of z_what, [B, N, D] each.
+        scale, shift: mean and log variance of z_where, [B, N, 2], x before y, before sigmoid and tanh.
+        depth: mean and log variance of z_depth, [B, N, 1].
+        what: mean and log variance of z_what, [B, N, D].
         presence: [B, N], z_pres.
         boxes: [B, N, 4], z_where as x1 y1 x2 y2 in pixels, not clipped to the image.
-        nearness: [B, N], sigmoid of - z_depth.
+        nearness: [B, N], sigmoid of -z_depth.
         code: [B, N, D], z_what.
     """
 
@@ -48,114 +48,75 @@ class Cells:
     nearness: Tensor
     code: Tensor
 
-    @property
-    def probability(self) -> Tensor:
-        """[B, N] of an object."""
-        return self.logits.sigmoid()
 
-
-@dataclass(frozen=True)
-class Drawing:
-    """The cells' objects on the image.
+class Objects(NamedTuple):
+    """The objects of the cells, decoded and pasted on the image.
 
     Attributes:
         image: [B, 3, H, W] the foreground.
         alpha: [B, 1, H, W] its share of a pixel.
-        masks: [B, M, 1, H, W] of the chosen cells, each one's share of a pixel; all cells' masks sum to `alpha`.
-        objects: [B, M, 3, H, W] of the chosen cells, what stands where each wins; times its alpha if `darkened`.
+        masks: [B, M, 1, H, W] shares of the chosen cells; the masks of all cells sum to `alpha`.
+        components: [B, M, 3, H, W] colours of the chosen cells, times their alpha if `darkened`.
     """
 
     image: Tensor
     alpha: Tensor
     masks: Tensor
-    objects: Tensor
+    components: Tensor
 
 
 class SpaceForeground(nn.Module):
-    """Infer the cells of images, and draw them.
+    """Infer the cells of images, and decode them.
 
     A convolution that halves a map has a 4x4 kernel; the authors' encoder of the image ends with one of 3x3.
 
     Args:
         settings: see `ForegroundSettings`.
         size: height and width of the images.
-
-    Raises:
-        RecipeError: strides that do not take the images to the grid, or the glimpses to a map.
     """
+
+    centres: Tensor
 
     def __init__(self, settings: ForegroundSettings, size: int) -> None:
         super().__init__()
-        convolutions = strided_convolutions(
-            3, settings.channels, settings.strides, "model.foreground.channels and strides"
-        )
-        if size != settings.grid * math.prod(settings.strides):
-            raise RecipeError(
-                f"model.foreground.strides {list(settings.strides)} divide images of {size} pixels to a grid of "
-                f"{size / math.prod(settings.strides):g}, but model.foreground.grid is {settings.grid}: change one of "
-                "them (model.scale enlarges the images)."
-            )
         self.settings, self.size = settings, size
-        features, glimpse, what = settings.features, settings.glimpse_size, settings.what_dim
+        features, glimpse, norm = settings.features, settings.glimpse_size, settings.glimpse_norm
+        hidden, what = settings.glimpse_hidden, settings.what_dim
         self.encoder = nn.Sequential(
-            convolutions,
-            normed_convolution(settings.channels[-1], features, 1),
+            strided_convs(3, settings.channels, settings.strides), normed_conv(settings.channels[-1], features, 1)
         )
-        self.lateral = nn.Sequential(
-            normed_convolution(features, features, 3), normed_convolution(features, features, 3)
-        )
-        self.joined = normed_convolution(2 * features, features, 3)
+        self.lateral = nn.Sequential(normed_conv(features, features, 3), normed_conv(features, features, 3))
+        self.joined = normed_conv(2 * features, features, 3)
         self.to_cells = nn.Conv2d(features, 1 + 2 + 4 + 4, 1)  # presence, depth, scale, shift
         self.glimpse_encoder = StridedEncoder(
-            3,
-            settings.glimpse_channels,
-            settings.glimpse_strides,
-            glimpse,
-            settings.glimpse_hidden,
-            2 * what,
-            settings="model.foreground.glimpse_channels and glimpse_strides",
-            size_setting="model.foreground.glimpse_size",
-            norm=settings.glimpse_norm,
+            settings.glimpse_channels, settings.glimpse_strides, glimpse, hidden, 2 * what, norm
         )
-        self.glimpse_decoder = SubpixelDecoder(
-            what,
-            settings.glimpse_hidden,
-            settings.decoder_channels,
-            4,
-            glimpse,
-            settings="model.foreground.decoder_channels",
-            size_setting="model.foreground.glimpse_size",
-            norm=settings.glimpse_norm,
-        )
-        if settings.first_weights == "keep_variance":
+        self.glimpse_decoder = SubpixelDecoder(what, hidden, settings.decoder_channels, 4, glimpse, norm)
+        if settings.init == "kaiming":
             keep_variance(*self.glimpse_encoder.modules(), *self.glimpse_decoder.modules())
-        if settings.first_presence is not None:
-            logit = math.log(settings.first_presence / (1 - settings.first_presence))
+        if settings.initial_presence is not None:
+            logit = math.log(settings.initial_presence / (1 - settings.initial_presence))
             assert self.to_cells.bias is not None
             with torch.no_grad():
-                self.to_cells.bias[0] = math.atanh(logit / LARGEST_LOGIT)
+                self.to_cells.bias[0] = math.atanh(logit / MAX_LOGIT)
         line = torch.arange(settings.grid) + 0.5
         y, x = torch.meshgrid(line, line, indexing="ij")
         self.register_buffer("centres", torch.stack([x, y], dim=-1).flatten(0, 1), persistent=False)  # [N, 2]
 
-    centres: Tensor
-
     def infer(self, images: Tensor, temperature: float | None = None) -> Cells:
         """q(z_fg | x) = prod_n q(z_pres,n | x) q(z_where,n | x) q(z_depth,n | x) q(z_what,n | z_where,n, x).
 
-        Where something is comes from the image, what it is from a glimpse of its box.
-
         Args:
             images: [B, 3, size, size].
-            temperature: latents are drawn, presences at this temperature; None: each is its mean, and a presence is 1
-                where its probability is above 1/2, else 0.
+            temperature: of the sampled presences. None: latents are their means, and a presence is 1 where its
+                probability is above 1/2, else 0.
         """
         features = self.encoder(images.contiguous(memory_format=torch.channels_last))
         features = self.joined(torch.cat([features, self.lateral(features)], dim=1))
         outputs = at_least_float32(self.to_cells(features)).flatten(2).transpose(1, 2)  # [B, N, 11]
         presence_logits, *gaussians = outputs.split([1, 2, 4, 4], dim=2)
         depth, scale, shift = map(softplus_gaussian, gaussians)
-        logits = LARGEST_LOGIT * presence_logits.squeeze(2).tanh()
+        logits = MAX_LOGIT * presence_logits.squeeze(2).tanh()
         if temperature is None:
             presence = (logits > 0).to(logits)
             z_depth, boxes = depth[0], self.boxes(scale[0], shift[0])
@@ -169,7 +130,7 @@ class SpaceForeground(nn.Module):
         return Cells(logits, scale, shift, depth, what, presence, boxes, (-z_depth).sigmoid().squeeze(2), code)
 
     def boxes(self, scale: Tensor, shift: Tensor) -> Tensor:
-        """[B, N, 4] x1 y1 x2 y2 in pixels, of z_where [B, N, 2] each.
+        """[B, N, 4] x1 y1 x2 y2 in pixels, of z_where's two parts [B, N, 2].
 
         A box's side is sigmoid(scale) of the image's; its centre is up to a cell's side from the centre of its cell.
         """
@@ -177,31 +138,32 @@ class SpaceForeground(nn.Module):
         centre = (self.centres + shift.tanh()) * self.size / self.settings.grid
         return torch.cat([centre - half, centre + half], dim=2)
 
-    def draw(self, cells: Cells, chosen: Tensor) -> Drawing:
-        """p(x | z_fg): decode the glimpses, paste them over their boxes, and let the nearest object win a pixel.
+    def decode(self, cells: Cells, chosen: Tensor) -> Objects:
+        """p(x | z_fg): decode the glimpses and paste them over their boxes; the nearest object wins a pixel.
 
-        The foreground's image holds the objects times their alpha, as in the authors' program, and the likelihood
-        mixes it with the background by alpha once more: a half transparent pixel is darkened, which drives alpha to 0
-        or 1. Without `settings.darkened` objects and image are divided by their alpha, which is then only what decides
-        who wins a pixel, and how much of it.
+        The foreground is the sum of the objects times their alpha, as in the authors' program, and the likelihood
+        multiplies it by alpha once more: a half transparent pixel is darkened, which drives alpha to 0 or 1. Without
+        `settings.darkened` the foreground and its objects are divided by their alpha.
 
         Args:
-            cells: what is inferred.
-            chosen: [B, M] the cells whose masks and objects are returned.
+            cells: of `infer`.
+            chosen: [B, M] indices of the cells whose masks and components are returned.
         """
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
         colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)
         alpha = alpha * cells.presence[..., None, None, None]
         maps = torch.cat([colour * alpha, alpha], dim=2)
-        pasted = composite_glimpses(maps, cells.boxes, NEAREST * cells.nearness, chosen, (self.size, self.size))
-        if self.settings.darkened:
-            return Drawing(pasted.image, pasted.alpha, pasted.masks, pasted.objects)
-        image = pasted.image / pasted.alpha.clamp_min(SMALLEST_ALPHA)
-        objects = pasted.objects / pasted.object_alpha.clamp_min(SMALLEST_ALPHA)
-        return Drawing(image, pasted.alpha, pasted.masks, objects)
+        nearness = NEARNESS_SCALE * cells.nearness
+        pasted, masks, layers = composite_glimpses(maps, cells.boxes, nearness, chosen, (self.size, self.size))
+        image, alpha = pasted.split([3, 1], dim=1)
+        components, layer_alpha = layers.split([3, 1], dim=2)
+        if not self.settings.darkened:
+            image = image / alpha.clamp_min(MIN_ALPHA)
+            components = components / layer_alpha.clamp_min(MIN_ALPHA)
+        return Objects(image, alpha, masks, components)
 
-    def divergences(self, cells: Cells, step: int) -> dict[str, Tensor]:
-        """The KL terms of the cells, each [B], against the priors at a step of a training."""
+    def kl_terms(self, cells: Cells, step: int) -> dict[str, Tensor]:
+        """The KL terms [B] of the cells, from the priors at a step of a training."""
         settings = self.settings
         scale_prior = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
         object_kl = {
@@ -215,14 +177,38 @@ class SpaceForeground(nn.Module):
         presence_kl = bernoulli_kl(cells.logits, settings.presence.at(step))
         return {name: kl.sum(dim=1) for name, kl in ({"presence_kl": presence_kl} | object_kl).items()}
 
-    def boundary(self, cells: Cells, alpha: Tensor, step: int) -> Tensor:
-        """[B] the boundary loss of the foreground's alpha [B, 1, H, W]; 0 when it is off at a step."""
-        glimpse, width, end = (
-            self.settings.glimpse_size,
-            self.settings.boundary_width,
-            self.settings.boundary_end_step,
-        )
-        if width == 0 or (end is not None and step >= end):
+    def boundary_loss(self, cells: Cells, alpha: Tensor, step: int) -> Tensor:
+        """[B] the boundary loss (SPACE, Appendix) of the foreground's alpha [B, 1, H, W]; 0 when a step has none.
+
+        The sum over the pixels of -log N(o; 0, 0.7) without its constant, o = .977 alpha sum_n z_pres,n border_n. An
+        object on the border of its own box is penalised, so the box grows; so is one on the border of another's.
+        """
+        settings = self.settings
+        end = settings.boundary_end_step
+        if settings.boundary_width == 0 or (end is not None and step >= end):
             return alpha.new_zeros(len(alpha))
-        borders = paste_borders(cells.presence, cells.boxes, glimpse, width, (self.size, self.size))
-        return boundary_loss(borders, alpha)
+        borders = paste_borders(
+            cells.presence, cells.boxes, settings.glimpse_size, settings.boundary_width, (self.size, self.size)
+        )
+        overlap = BOUNDARY_SCALE * borders * alpha
+        return (overlap / BOUNDARY_SIGMA).square().sum(dim=(1, 2, 3)) / 2
+
+
+def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
+    """sigmoid((logits + log u - log(1 - u)) / temperature), u uniform (Maddison et al. and Jang et al., 2017).
+
+    It is above 1/2 as often as the Bernoulli is 1; at a lower temperature it is nearer to 0 or 1.
+    """
+    uniform = shared_noise(torch.rand, logits.shape, dtype=logits.dtype, device=logits.device)
+    edge = torch.finfo(logits.dtype).eps
+    return ((logits + uniform.clamp(edge, 1 - edge).logit()) / temperature).sigmoid()
+
+
+def bernoulli_kl(logits: Tensor, prior: float) -> Tensor:
+    """KL(Bernoulli(sigmoid(logits)) || Bernoulli(prior)) of every element, in nats.
+
+    p log(p / prior) + (1 - p) log((1 - p) / (1 - prior)), with log p computed from the logits: always finite.
+    """
+    present, absent = logits.sigmoid(), (-logits).sigmoid()
+    kl_present = present * (F.logsigmoid(logits) - math.log(prior))
+    return kl_present + absent * (F.logsigmoid(-logits) - math.log1p(-prior))

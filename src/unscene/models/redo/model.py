@@ -7,28 +7,26 @@ judges the image. A further network must read the code from the drawing, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from unscene.distributed.noise import shared_noise
 from unscene.errors import check_shape
 from unscene.models.common.precision import at_least_float32
-from unscene.models.redo.region_generator import RegionGenerator
+from unscene.models.redo.networks import RegionGenerator, ResidualEncoder
 from unscene.models.redo.region_masks import RegionMasks
-from unscene.models.redo.residual_encoder import ResidualEncoder
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 
 
 @settings_dataclass
 class ReDOSettings:
-    """Every setting of the model; the defaults are those of the Flowers.
+    """Settings of the model; the defaults are those of the Flowers.
 
     Attributes:
         size: height and width of the images, 4 times a power of 2 and at least 16.
@@ -42,9 +40,6 @@ class ReDOSettings:
         attention: self-attention in the generators and the discriminator.
         temperature: of the masks.
         code_weight: lambda_z, of the codes' reconstruction.
-
-    Raises:
-        RecipeError: a value that cannot be.
     """
 
     size: PositiveInt = 128
@@ -77,13 +72,13 @@ class ReDO(nn.Module):
     def __init__(self, settings: ReDOSettings) -> None:
         super().__init__()
         self.settings = settings
-        size, code = settings.size, settings.latent_dim
+        size, latent_dim = settings.size, settings.latent_dim
         self.masks = RegionMasks(settings.num_slots, settings.mask_channels, settings.mask_blocks, settings.temperature)
         self.generators = nn.ModuleList(
-            RegionGenerator(size, settings.generator_channels, code, settings.attention)
+            RegionGenerator(size, settings.generator_channels, latent_dim, settings.attention)
             for _ in range(settings.num_slots)
         )
-        self.codes = ResidualEncoder(size, settings.code_channels, settings.num_slots * code)
+        self.codes = ResidualEncoder(size, settings.code_channels, settings.num_slots * latent_dim)
         self.discriminator = ResidualEncoder(size, settings.discriminator_channels, 1, settings.attention)
 
     def forward(self, images: Tensor) -> Decomposition:
@@ -104,13 +99,12 @@ class ReDO(nn.Module):
         batch, slots, size = len(images), self.settings.num_slots, self.settings.size
         log_masks = self.masks(real)
         masks = log_masks.exp()
-        codes = shared_noise(
-            torch.randn, (batch, slots, self.settings.latent_dim), dtype=images.dtype, device=images.device
-        )
+        shape = (batch, slots, self.settings.latent_dim)
+        codes = shared_noise(torch.randn, shape, dtype=images.dtype, device=images.device)
         drawings = self._draw(masks, codes)  # [B, K, 3, H, W]
-        redrawn = (masks * drawings + (1 - masks) * real.unsqueeze(1)).view(-1, 3, size, size)  # one region each
-        with _constant(self.discriminator):
-            scores = self._judge(redrawn)
+        redrawn = (masks * drawings + (1 - masks) * real.unsqueeze(1)).view(-1, 3, size, size)  # one region in each
+        constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+        scores = at_least_float32(functional_call(self.discriminator, constants, (redrawn,)))
         decoded_codes = self._read((masks * drawings).sum(dim=1))
         real_score, redrawn_scores = self._judge(real), self._judge(redrawn.detach()).view(batch, slots)
         terms = {
@@ -142,16 +136,3 @@ class ReDO(nn.Module):
 
     def _decomposition(self, log_masks: Tensor, drawings: Tensor, codes: Tensor) -> Decomposition:
         return Decomposition(log_masks=log_masks, components=(drawings + 1) / 2, background=None, latents=codes)
-
-
-@contextmanager
-def _constant(network: nn.Module) -> Iterator[None]:
-    """Inside, the weights of a network are constants; gradients still reach its inputs."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.models.common.precision import at_least_float32
-from unscene.models.redo.spectral_convolution import orthogonal
+from unscene.models.redo.networks import orthogonal
 
 PYRAMID = (1, 2, 3, 6)  # cells on a side
 
@@ -31,13 +31,9 @@ class _Residual(nn.Module):
 
 
 class RegionMasks(nn.Module):
-    """Log masks of K regions; their masks sum to 1 at every pixel.
+    """Log masks of K regions that sum to 1 at every pixel; of two regions, the second is the first one's complement.
 
-    Args:
-        num_slots: K; for 2 there is one logit a pixel and the second region is its complement.
-        channels: at a quarter of the resolution, a multiple of 4.
-        blocks: residual ones.
-        temperature: the logits are divided by it.
+    `channels` is a multiple of 4 and counts those at a quarter of the resolution.
     """
 
     def __init__(self, num_slots: int, channels: int, blocks: int, temperature: float = 1.0) -> None:
@@ -69,8 +65,7 @@ class RegionMasks(nn.Module):
             F.interpolate(layer(F.adaptive_avg_pool2d(features, side)), size=size, mode="bilinear")
             for side, layer in zip(PYRAMID, self.pooled, strict=True)
         ]
-        logits: Tensor = self.up(torch.cat([features, *cells], dim=1))
-        logits = at_least_float32(logits) / self.temperature
+        logits = at_least_float32(self.up(torch.cat([features, *cells], dim=1))) / self.temperature
         if logits.shape[1] == 1:
             return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1)
         return logits.log_softmax(dim=1).unsqueeze(2)

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
 from torch import Tensor
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError, ShapeError
-from unscene.models.iodine.refinement_network import RefinementNetwork, RefinementSettings
+from unscene.models.iodine.refinement_network import (
+    RefinementNetwork,
+    RefinementSettings,
+    leave_one_out_log_likelihood,
+    leave_one_out_logsumexp,
+)
 
 TINY = RefinementSettings(channels=(6, 5), hidden=7, lstm=8)
 
@@ -20,13 +30,13 @@ def network(size: int = 8, **changes) -> RefinementNetwork:
 
 
 def inputs(batch: int = 2, slots: int = 3, size: int = 8) -> list[Tensor]:
-    """Shared maps, slots' maps, lambda and its gradient."""
+    """Shared maps, maps of the slots, lambda and its gradient."""
     shapes = [(batch, 2, size, size), (batch, slots, 3, size, size), (batch, slots, 8), (batch, slots, 8)]
     return [torch.randn(shape, dtype=torch.float64) for shape in shapes]
 
 
-def slot_by_slot(net: RefinementNetwork, shared, own, posterior, gradient, states) -> list[list[Tensor]]:
-    """[B][K] updates, every slot with all of its maps joined, and its own LSTM."""
+def slot_by_slot_updates(net: RefinementNetwork, shared, own, posterior, gradient, states) -> list[list[Tensor]]:
+    """[B][K] updates, each slot with all its maps concatenated and its own LSTM state."""
     updates = []
     for image in range(len(own)):
         updates.append([])
@@ -37,9 +47,9 @@ def slot_by_slot(net: RefinementNetwork, shared, own, posterior, gradient, state
             for layer in net.convolutions:
                 maps = F.elu(layer(maps))
             pooled = maps.mean(dim=(2, 3)) if net.settings.pooling == "average" else maps.flatten(1)
-            seen = F.elu(net.hidden(pooled))
-            read = torch.cat([seen, posterior[image, slot][None], gradient[image, slot][None]], dim=1)
-            states[image, slot] = net.lstm(read, states.get((image, slot)))
+            hidden = F.elu(net.hidden(pooled))
+            vector = torch.cat([hidden, posterior[image, slot][None], gradient[image, slot][None]], dim=1)
+            states[image, slot] = net.lstm(vector, states.get((image, slot)))
             updates[-1].append(net.update(states[image, slot][0])[0])
     return updates
 
@@ -48,23 +58,23 @@ def slot_by_slot(net: RefinementNetwork, shared, own, posterior, gradient, state
     "changes",
     [{}, {"kernel": 5}, {"stride": 1}, {"averaged": 2}, {"pooling": "flatten"}, {"channels": (4, 4, 4), "averaged": 4}],
 )
-def test_every_slot_is_refined_by_itself(changes):
+def test_slots_are_refined_separately(changes):
     net, state, states = network(**changes), None, {}
     for _ in range(3):
-        given = inputs()
-        update, state = net(*given, state)
-        expected = torch.stack([torch.stack(each) for each in slot_by_slot(net, *given, states)])
+        arguments = inputs()
+        update, state = net(*arguments, state)
+        expected = torch.stack([torch.stack(updates) for updates in slot_by_slot_updates(net, *arguments, states)])
         assert update.shape == (2, 3, 8)
         assert_close(update, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("pooling", ["average", "flatten"])
-def test_odd_sizes_fit(pooling):
+def test_odd_sizes_are_allowed(pooling):
     update, _ = network(size=7, pooling=pooling)(*inputs(size=7), None)
     assert torch.isfinite(update).all()
 
 
-def test_the_layers_before_the_lstm_begin_with_the_variance_they_read():
+def test_initial_layers_keep_the_variance_of_their_inputs():
     net = network(channels=(64, 64, 64), hidden=256, pooling="flatten", size=32).float()
     maps = torch.randn(16, 5, 32, 32)
     for layer in net.convolutions:
@@ -75,11 +85,11 @@ def test_the_layers_before_the_lstm_begin_with_the_variance_they_read():
 
 def test_state_and_update_stay_float32_in_half_precision():
     net = network().float()
-    shared, own, posterior, gradient = (each.float() for each in inputs())
+    shared, own, posterior, gradient = (tensor.float() for tensor in inputs())
     with torch.autocast("cpu", torch.bfloat16):
         update, state = net(shared, own, posterior, gradient, None)
         update, state = net(shared, own, posterior, gradient, state)
-    assert {update.dtype, *(each.dtype for each in state)} == {torch.float32}
+    assert {update.dtype, *(tensor.dtype for tensor in state)} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -91,13 +101,75 @@ def test_impossible_settings_are_refused(wrong):
 
 
 def test_averaging_must_divide_the_size():
-    with pytest.raises(RecipeError, match=r"refinement\.averaged that divides data\.size"):
+    with pytest.raises(RecipeError, match="averaged must divide the size"):
         network(size=8, averaged=3)
 
 
 @pytest.mark.parametrize(("wrong", "name"), [(0, "shared"), (1, "own"), (2, "posterior"), (3, "grad_posterior")])
-def test_axes_that_do_not_fit_are_refused(wrong, name):
-    given = inputs()
-    given[wrong] = given[wrong][:, :, :1] if wrong != 1 else given[1][:, :, :2]
+def test_refinement_refuses_other_axes(wrong, name):
+    arguments = inputs()
+    arguments[wrong] = arguments[wrong][:, :, :1] if wrong != 1 else arguments[1][:, :, :2]
     with pytest.raises(ShapeError, match=name):
-        network()(*given, None)
+        network()(*arguments, None)
+
+
+def slot_by_slot_likelihood(log_densities: torch.Tensor, log_masks: torch.Tensor) -> torch.Tensor:
+    """The mixture of the densities of the other slots, with masks that sum to 1, for one slot after another."""
+    likelihoods = []
+    for left_out in range(log_densities.shape[1]):
+        others = [slot for slot in range(log_densities.shape[1]) if slot != left_out]
+        masks = log_masks[:, others].softmax(dim=1)
+        density = (masks * log_densities[:, others].exp()).sum(dim=1)  # [B, C, H, W]
+        likelihoods.append(density.log().sum(dim=1, keepdim=True))
+    return torch.stack(likelihoods, dim=1)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), slots=st.integers(2, 5), channels=st.sampled_from([1, 3]))
+def test_leave_one_out_is_the_mixture_of_the_other_slots(seed, slots, channels):
+    generator = torch.Generator().manual_seed(seed)
+    log_densities = 5 * torch.randn(2, slots, channels, 3, 2, dtype=torch.float64, generator=generator)
+    log_masks = torch.randn(2, slots, 1, 3, 2, dtype=torch.float64, generator=generator).log_softmax(dim=1)
+    likelihood = leave_one_out_log_likelihood(log_densities, log_masks)
+    assert likelihood.shape == (2, slots, 1, 3, 2)
+    assert_close(likelihood, slot_by_slot_likelihood(log_densities, log_masks), rtol=1e-9, atol=1e-9)
+
+
+def test_leave_one_out_by_hand():
+    """Densities 1, 2 and 4 with masks 1/2, 1/4 and 1/4."""
+    densities = torch.tensor([1.0, 2, 4]).view(1, 3, 1, 1, 1)
+    shares = torch.tensor([0.5, 0.25, 0.25]).view(1, 3, 1, 1, 1)
+    likelihood = leave_one_out_log_likelihood(densities.log(), shares.log()).exp()
+    assert likelihood.flatten().tolist() == pytest.approx([3, (0.5 + 1) / 0.75, (0.5 + 0.5) / 0.75])
+
+
+def test_leave_one_out_of_two_slots_is_the_density_of_the_other_slot():
+    log_densities = torch.tensor([-300.0, 4.0]).view(1, 2, 1, 1, 1)
+    log_masks = torch.tensor([0.0, -60.0]).view(1, 2, 1, 1, 1)
+    likelihood = leave_one_out_log_likelihood(log_densities, log_masks)
+    assert likelihood.flatten().tolist() == pytest.approx([4, -300], rel=1e-5)
+
+
+@pytest.mark.parametrize("slots", [2, 3, 7])
+def test_leave_one_out_keeps_float32_precision_where_one_slot_dominates(slots):
+    values = torch.full((1, slots), -50.0)
+    values[0, 1] = 3.0
+    without = leave_one_out_logsumexp(values)[0]
+    assert without[1].item() == pytest.approx(-50 + math.log(slots - 1), rel=1e-6)
+    assert without[0].item() == pytest.approx(3, rel=1e-6)
+
+
+def test_leave_one_out_of_equal_values():
+    assert_close(leave_one_out_logsumexp(torch.zeros(2, 5, 3)), torch.full((2, 5, 3), math.log(4)))
+
+
+def test_leave_one_out_is_finite_far_from_the_image():
+    densities = torch.from_numpy(norm.logpdf(np.linspace(-40, 40, 6), scale=0.01).reshape(1, 6, 1, 1, 1)).float()
+    likelihood = leave_one_out_log_likelihood(densities, torch.full((1, 6, 1, 1, 1), -math.log(6)))
+    assert torch.isfinite(likelihood).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 3, 3), (2, 3, 3, 3), (2, 3, 1, 3, 4)])
+def test_leave_one_out_refuses_other_axes(shape):
+    with pytest.raises(ShapeError):
+        leave_one_out_log_likelihood(torch.zeros(shape), torch.zeros(2, shape[1], 1, 3, 3))

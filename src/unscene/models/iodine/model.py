@@ -8,8 +8,10 @@ masks, and feeds the likelihood, its gradients and the maps to a refinement netw
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import field
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +24,12 @@ from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import MixtureOver, mixture_log_likelihood
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, coordinate_grid
-from unscene.models.iodine.gradient_mode import outside_inference_mode, without_inference_mode
-from unscene.models.iodine.leave_one_out import leave_one_out_log_likelihood
-from unscene.models.iodine.refinement_network import RefinementNetwork, RefinementSettings, State
+from unscene.models.iodine.refinement_network import (
+    RefinementNetwork,
+    RefinementSettings,
+    State,
+    leave_one_out_log_likelihood,
+)
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 
@@ -35,7 +40,7 @@ _SMALLEST_MASK = 1e-12  # bounds the gradient of a mask, which divides by it
 
 @settings_dataclass
 class IODINESettings:
-    """Every setting of IODINE; the defaults are R-MONet's for it on Multi-dSprites.
+    """Settings of IODINE; the defaults are R-MONet's for it on Multi-dSprites.
 
     Attributes:
         size: height and width of the images.
@@ -43,22 +48,19 @@ class IODINESettings:
         iterations: T, refinements of the posteriors.
         latent_dim: D.
         sigma: standard deviation of every component's Gaussian, for images in 0..1.
-        mixture_over: the likelihood mixes over a whole `pixel` or over each `channel` separately.
-        likelihood_inputs: the refinement network reads the pixelwise and the leave-one-out likelihood as they are
-            (`plain`, as the paper writes them) or as logarithms (`log`, as the authors' program reads the first).
+        mixture_over: the likelihood has one mixture for a `pixel` or one for each `channel`.
+        likelihood_inputs: the refinement network reads the pixelwise and the leave-one-out likelihood `plain` (the
+            paper's) or as logarithms (`log`, as the authors' program reads the first).
         latent_weight: beta, weight of the divergence from the prior; the paper's is 1.
-        latent_warmup: steps over which beta rises linearly from 0; 0 (the paper's) has no warm-up.
+        latent_warmup: steps over which beta rises linearly from 0; 0 (the paper's): no warm-up.
         decoder_channels: of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.
-        decoder_padding: `same` (as in the authors' program) or `valid`, see `SpatialBroadcastDecoder`.
+        decoder_padding: `same` (the authors' program's) or `valid`, see `SpatialBroadcastDecoder`.
         decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
         colour: `sigmoid` keeps the components in 0..1, `linear` (the paper's) leaves them free.
         refinement: of the refinement network.
         checkpointing: in training, compute the decoder's maps again in each backward pass instead of storing them for
             T steps: half as much time again, a fraction of the memory, the same numbers.
-
-    Raises:
-        RecipeError: a value that cannot be.
     """
 
     size: PositiveInt = 64
@@ -83,23 +85,14 @@ class IODINESettings:
         return self.latent_weight * (min(1.0, step / self.latent_warmup) if self.latent_warmup else 1.0)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sample z of the posteriors, what it decodes to, and the two terms of its loss.
+class Sample(NamedTuple):
+    """A sample z of the posteriors, what it decodes to, and the two terms of its loss."""
 
-    Attributes:
-        components: [B, K, 3, H, W], mu_k.
-        mask_logits: [B, K, 1, H, W].
-        log_masks: [B, K, 1, H, W], the log softmax of the logits over K.
-        reconstruction: [B] -log p(x | z), nats for an image.
-        divergence: [B] of the K posteriors from the prior, nats.
-    """
-
-    components: Tensor
-    mask_logits: Tensor
-    log_masks: Tensor
-    reconstruction: Tensor
-    divergence: Tensor
+    components: Tensor  # mu_k, [B, K, 3, H, W]
+    mask_logits: Tensor  # [B, K, 1, H, W]
+    log_masks: Tensor  # their log softmax over K
+    reconstruction: Tensor  # -log p(x | z) in nats, [B]
+    divergence: Tensor  # of the K posteriors from the prior in nats, [B]
 
 
 class IODINE(nn.Module):
@@ -145,7 +138,7 @@ class IODINE(nn.Module):
         under `torch.no_grad` and `torch.inference_mode`.
         """
         beta = self.settings.latent_weight
-        with outside_inference_mode():
+        with _outside_inference_mode():
             images, posterior = self._start(images)
             state = None
             for noise in self.noise:
@@ -163,7 +156,7 @@ class IODINE(nn.Module):
         paper counts the first sample as t = 1 and has no term for the last refinement.
         """
         total, beta = self.settings.iterations, self.settings.latent_weight_at(step)
-        with outside_inference_mode():
+        with _outside_inference_mode():
             images, posterior = self._start(images)
             state = None
             reconstruction = divergence = images.new_zeros(len(images))
@@ -183,7 +176,8 @@ class IODINE(nn.Module):
         settings = self.settings
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
         posterior = self.first_posterior.expand(len(images), settings.num_slots, -1)
-        return at_least_float32(without_inference_mode(images)), posterior
+        images = images.clone() if images.is_inference() else images  # autograd cannot save an inference tensor
+        return at_least_float32(images), posterior
 
     def _refine(
         self, images: Tensor, posterior: Tensor, state: State | None, beta: float, noise: Tensor | None = None
@@ -266,3 +260,11 @@ class IODINE(nn.Module):
 def _layer_norm(values: Tensor) -> Tensor:
     """Values [B, K, ...] normalised over each slot, without an affine part: the layer that reads them has one."""
     return F.layer_norm(values, values.shape[2:])
+
+
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Leave `torch.inference_mode`, which forbids all differentiation. Gradients stay on or off as they were."""
+    enabled = torch.is_grad_enabled()  # False in inference mode; leaving that mode would turn gradients on
+    with torch.inference_mode(False), torch.set_grad_enabled(enabled):
+        yield

@@ -1,8 +1,8 @@
-"""The refinement network f_phi (IODINE, Greff et al., 2019): from the maps of a slot to an update of its posterior."""
+"""The refinement network f_phi of IODINE (Greff et al., 2019), and the leave-one-out likelihood that it reads."""
 
 from __future__ import annotations
 
-from dataclasses import field
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import RecipeError, ShapeError, check_shape
 from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import keep_variance
 from unscene.settings import settings_dataclass
@@ -33,7 +33,7 @@ class RefinementSettings:
         lstm: units of the LSTM.
     """
 
-    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = field(default=(32, 32, 32))
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 32)
     kernel: PositiveInt = 3
     stride: PositiveInt = 2
     averaged: PositiveInt = 1
@@ -51,16 +51,6 @@ class RefinementNetwork(nn.Module):
 
     Every slot is refined separately, with the same weights. Maps that all slots of an image read are given once: the
     first convolution is linear, so its response to them is computed once an image and added.
-
-    Args:
-        settings: see `RefinementSettings`.
-        shared_channels: of the maps that all slots of an image read.
-        slot_channels: of each slot's own maps.
-        latent_dim: D.
-        size: height and width of the maps.
-
-    Raises:
-        RecipeError: a size that is not a multiple of `averaged`.
     """
 
     def __init__(
@@ -69,10 +59,7 @@ class RefinementNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         if size % settings.averaged:
-            raise RecipeError(
-                f"maps of {size} pixels cannot be averaged over squares of {settings.averaged}: choose a value of "
-                "refinement.averaged that divides data.size."
-            )
+            raise RecipeError(f"averaged must divide the size of the images, {size}, but is {settings.averaged}.")
         self.channels = [shared_channels, slot_channels]
         self.latent_dim = latent_dim
         c_in = (shared_channels + slot_channels, *settings.channels[:-1])
@@ -99,10 +86,7 @@ class RefinementNetwork(nn.Module):
             own: [B, K, slot_channels, H, W].
             posterior: [B, K, 2 D], lambda: means and log variances.
             grad_posterior: [B, K, 2 D], of the loss.
-            state: of the LSTM after the step before; None at the first.
-
-        Raises:
-            ShapeError: axes that do not fit together.
+            state: of the LSTM after the previous step; None at the first.
         """
         size = check_shape(own, f"B K {self.channels[1]} H W", "own")
         check_shape(shared, f"{size['B']} {self.channels[0]} {size['H']} {size['W']}", "shared")
@@ -132,3 +116,32 @@ class RefinementNetwork(nn.Module):
         from_images = F.conv2d(images, weight_shared, first.bias, stride, padding).permute(0, 2, 3, 1)
         from_slots = F.conv2d(slots, weight_own, None, stride, padding).permute(0, 2, 3, 1).unflatten(0, own.shape[:2])
         return F.elu_(from_slots + from_images.unsqueeze(1)).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def leave_one_out_log_likelihood(log_densities: Tensor, log_masks: Tensor) -> Tensor:
+    """log p(x | z_j, j != k) for every slot k: the mixture of the other slots, their masks scaled to sum to 1.
+
+    log sum_{j != k} m_j N_j - log sum_{j != k} m_j   (IODINE, appendix, inputs of the refinement network)
+
+    log_densities: [B, K, C, H, W], log N_k; C is 1 where a slot explains a pixel's channels together. log_masks:
+    [B, K, 1, H, W]. Returns [B, K, 1, H, W] in nats, summed over C.
+    """
+    size = check_shape(log_densities, "B K C H W", "log_densities")
+    check_shape(log_masks, f"{size['B']} {size['K']} 1 {size['H']} {size['W']}", "log_masks")
+    likelihood = leave_one_out_logsumexp(log_densities + log_masks)
+    return (likelihood - leave_one_out_logsumexp(log_masks)).sum(dim=2, keepdim=True)
+
+
+def leave_one_out_logsumexp(values: Tensor) -> Tensor:
+    """log sum_{j != k} exp(v_j) for every k, in O(K), of values [B, K, ...] with K >= 2; the same shape.
+
+    Subtracting exp(v_k) from the total sum loses all digits if v_k dominates the sum. Only the largest value can: its
+    result is a second sum without it. Every other value is at most half of the sum.
+    """
+    if values.ndim < 2 or values.shape[1] < 2:
+        raise ShapeError(f"values must be [B, K, ...] with two slots or more, but are {list(values.shape)}.")
+    largest = values.max(dim=1, keepdim=True).indices  # several times as fast as argmax along this axis
+    total = values.logsumexp(dim=1, keepdim=True)
+    share = (values - total).exp().scatter(1, largest, 0.0)  # at most 1/2
+    without_largest = values.scatter(1, largest, -math.inf).logsumexp(dim=1, keepdim=True)
+    return torch.scatter(total + torch.log1p(-share), 1, largest, without_largest)

@@ -23,7 +23,7 @@ import yaml
 from unscene.evaluation.example_scenes import read_scenes
 from unscene.metrics.ari import ari_fg
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
-from unscene.models.explicit_localization.reconstruction_quality import best_region
+from unscene.models.explicit_localization.window import best_region
 from unscene.recipes import load_recipe
 from unscene.scene import Decomposition, Scene
 

@@ -150,7 +150,7 @@ TINY: dict[str, dict[str, Any]] = {
             object_quality_variance=0.5,
             stop_below=8.0,
             location=LocationSettings(
-                components=3, seeds="centre", learn_shares=True, recentred=1, weigh_remaining=True
+                components=3, initial_means="centre", learn_shares=True, window_shifts=1, weigh_remaining=True
             ),
         ),
     },

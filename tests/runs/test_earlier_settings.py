@@ -22,6 +22,15 @@ def test_empty_slots_is_skip_empty_slots(earlier, today):
     assert values["model"]["empty_slots"] == earlier  # the caller's values stay as they are
 
 
+def test_settings_of_the_location_mask_have_new_names():
+    values = recipe_values("explicit_localization/multi_dsprites_cpu")
+    location = values["model"]["location"]
+    location |= {"seeds": location.pop("initial_means"), "recentred": location.pop("window_shifts")}
+    recipe = read_recipe(values, "a run")
+    assert (recipe.model.location.initial_means, recipe.model.location.window_shifts) == ("centre", 1)
+    assert not {"seeds", "recentred"} & recipe.values["model"]["location"].keys()
+
+
 def test_todays_recipes_stay_as_they_are():
     values = recipe_values(NAME)
     assert with_todays_names(recipe_values(NAME)) == values

@@ -61,7 +61,7 @@ def test_trials_are_recorded_once_with_their_errors(tmp_path, capsys):
 def test_the_bound_of_a_known_background(tmp_path, capsys):
     bound = tool("true_background")
     space = tmp_path / "space.yaml"
-    space.write_text("model.location.components: [2]\nmodel.location.seeds: [random]\nmodel.num_slots: [9]\n")
+    space.write_text("model.location.components: [2]\nmodel.location.initial_means: [random]\nmodel.num_slots: [9]\n")
     bound.main([RECIPE, "--draws", "1", "--space", str(space)])
     best, other = capsys.readouterr().out.splitlines()
     assert "as the recipe stands" in best

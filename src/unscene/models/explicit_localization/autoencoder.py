@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -34,56 +33,36 @@ class AutoencoderSettings:
     skips: bool = False
 
 
-@dataclass(frozen=True)
-class Code:
-    """The encoder's output.
+class Code(NamedTuple):
+    """The encoder's output."""
 
-    Attributes:
-        mean: [B, D].
-        log_variance: [B, D].
-        maps: of the encoder's levels, the largest first.
-    """
-
-    mean: Tensor
-    log_variance: Tensor
-    maps: tuple[Tensor, ...]
+    mean: Tensor  # [B, D]
+    log_variance: Tensor  # [B, D]
+    maps: tuple[Tensor, ...]  # of the encoder's levels, the largest first
 
     def sample(self) -> Tensor:
-        """[B, D], a sample of the diagonal Gaussian."""
+        """A sample of the diagonal Gaussian, [B, D]."""
         return sample_gaussian(self.mean, self.log_variance)
 
 
 class ConvolutionalAutoencoder(nn.Module):
-    """`encode` images to a diagonal Gaussian over codes, `decode` a code to an image in 0..1.
+    """`encode` x and s, [B, 4, size, size], to a diagonal Gaussian over codes; `decode` a code to an image in 0..1.
 
     A level of the decoder repeats each cell of its map twice in both directions, then convolves. Transposed
     convolutions whose kernel is no multiple of their stride would leave a checkerboard in the quality of single pixels.
-
-    Args:
-        settings: see `AutoencoderSettings`.
-        c_in: channels of the images to encode.
-        c_out: channels of the decoded images.
-        size: height and width of the images.
-
-    Raises:
-        RecipeError: the levels cannot halve the size evenly.
     """
 
-    def __init__(self, settings: AutoencoderSettings, c_in: int, c_out: int, size: int) -> None:
+    def __init__(self, settings: AutoencoderSettings, size: int) -> None:
         super().__init__()
         channels, levels = settings.channels, len(settings.channels)
         if size % 2**levels:
-            raise RecipeError(
-                f"images of {size} pixels cannot be halved {levels} times: choose a size that is a multiple of "
-                f"{2**levels}, or fewer channels."
-            )
+            hint = f"choose a multiple of {2**levels}, or fewer channels"
+            raise RecipeError(f"images of {size} pixels cannot be halved {levels} times: {hint}.")
         self.settings = settings
         self.smallest = (channels[-1], size // 2**levels, size // 2**levels)
         units = channels[-1] * (size // 2**levels) ** 2
-        self.down = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1)
-            for before, after in zip((c_in, *channels), channels, strict=False)
-        )
+        levels_down = zip((4, *channels), channels, strict=False)
+        self.down = nn.ModuleList(nn.Conv2d(*c_in_out, 3, stride=2, padding=1) for c_in_out in levels_down)
         self.to_code = nn.Sequential(
             nn.Flatten(),
             nn.Linear(units, settings.hidden),
@@ -93,16 +72,14 @@ class ConvolutionalAutoencoder(nn.Module):
         self.from_code = nn.Sequential(
             nn.Linear(settings.latent_dim, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, units), nn.ReLU()
         )
-        self.up = nn.ModuleList(
-            nn.Conv2d(before * (2 if settings.skips else 1), after, 3)
-            for before, after in zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
-        )
-        self.to_image = nn.Conv2d(channels[0], c_out, 3, padding=1)
+        levels_up = zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
+        self.up = nn.ModuleList(nn.Conv2d(c_in * (2 if settings.skips else 1), c_out, 3) for c_in, c_out in levels_up)
+        self.to_image = nn.Conv2d(channels[0], 3, 3, padding=1)
         keep_variance(*self.down, *self.up, *list(self.to_code)[:-1], *self.from_code)
 
     def encode(self, images: Tensor) -> Code:
-        """[B, c_in, H, W] -> Code."""
-        check_shape(images, "B C H W", "images")
+        """[B, 4, H, W] -> Code."""
+        check_shape(images, "B 4 H W", "images")
         maps = []
         features = images.contiguous(memory_format=torch.channels_last)
         for level in self.down:
@@ -112,7 +89,7 @@ class ConvolutionalAutoencoder(nn.Module):
         return Code(mean, log_variance, tuple(maps))
 
     def decode(self, latents: Tensor, maps: tuple[Tensor, ...] = ()) -> Tensor:
-        """Latents [B, D], and the encoder's maps for the skips -> [B, c_out, H, W] in 0..1."""
+        """Latents [B, D], and the encoder's maps for the skips -> [B, 3, H, W] in 0..1."""
         features = self.from_code(latents).unflatten(1, self.smallest).contiguous(memory_format=torch.channels_last)
         for index, level in enumerate(self.up):
             if self.settings.skips:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.precision import at_least_float32
-from unscene.models.explicit_localization.butterworth import Window
 from unscene.models.explicit_localization.pixel_gmm import pixel_mixture
+from unscene.models.explicit_localization.window import Window
 from unscene.settings import settings_dataclass
 
 
@@ -28,16 +27,16 @@ class LocationSettings:
         method: `mixture` is the paper's. `none`: L is 1 everywhere, the paper's ablation ("the whole location mask L is
             removed and only the reconstruction quality Q remains").
         iterations: L of Algorithm 1, iterations of expectation maximisation.
-        components: 2 is the paper's. With more, the first is still "what is explained", and the object is the one of
-            the others with the most pixels near the centre.
-        initial_variance: sigma_2, of every component before the first iteration. Algorithm 2 passes sigma_2 to
-            Algorithm 1, which does not use it; a mixture needs a variance to start with.
+        components: 2 is the paper's. With more, the object is the one with the most pixels near the centre, without the
+            first, which stays "what is explained".
+        initial_variance: sigma_2, of every component before the first iteration (an argument that Algorithm 1 does not
+            use).
         variance_floor: added to every variance.
-        seeds: initial means of all components but the first. `random` is the paper's: uniform in 0..1. `centre` (ours):
-            the second starts at the mean colour and position of the unexplained pixels in the region around the centre,
-            each further one at the unexplained pixel whose colour is farthest from those before.
-        recentred: how often the window moves to the object's mean and the mixture is fitted again from there (ours).
-            The centre often lies at an object's border, and the window then cuts off the rest.
+        initial_means: of all components but the first. `random` is the paper's: uniform in 0..1. `centre` (ours): the
+            mean colour and position of the unexplained pixels around the centre, then the unexplained pixels whose
+            colours are farthest from the means so far.
+        window_shifts: how often the window moves to the object's mean and the mixture is fitted again (ours). The
+            centre often lies at an object's border, and the window then cuts off the rest.
         weigh_remaining: the weights are w s in place of w (ours): explained pixels have no influence, as the text of
             Section 2.4 asks for.
         learn_shares: see `pixel_mixture`.
@@ -54,8 +53,8 @@ class LocationSettings:
     components: Annotated[int, Field(ge=2)] = 2
     initial_variance: PositiveFloat = 0.1
     variance_floor: PositiveFloat = 1e-3
-    seeds: Literal["random", "centre"] = "random"
-    recentred: NonNegativeInt = 0
+    initial_means: Literal["random", "centre"] = "random"
+    window_shifts: NonNegativeInt = 0
     weigh_remaining: bool = False
     learn_shares: bool = False
     remaining_colours: bool = True
@@ -76,15 +75,12 @@ def location_mask(
         images: [B, 3, H, W].
         remaining: [B, 1, H, W], s before this step.
         centres: [B, 2] row and column.
-        initial_means: [B, components - 1, 5] in [0, 1], of all components but the first (mu_2 of line 2): colour, y, x.
+        initial_means: [B, components - 1, 5] in 0..1, of all components but the first (mu_2 of line 2): colour, y, x.
         settings: see `LocationSettings`.
 
     Returns:
-        mask [B, 1, H, W] in [0, 1], 0 outside the window; location [B, 2], y and x in 0..1 from the top left: the mean
-        of the object's component, or the centre where `method` is `none`.
-
-    Raises:
-        ShapeError: axes that do not fit together.
+        mask [B, 1, H, W] in 0..1, 0 outside the window; location [B, 2], y and x in 0..1 from the top left: the mean of
+        the object's component, or the centre where `method` is `none`.
     """
     size = check_shape(images, "B 3 H W", "images")
     check_shape(remaining, f"{size['B']} 1 {size['H']} {size['W']}", "remaining")
@@ -93,25 +89,25 @@ def location_mask(
     lengths = torch.tensor([size["H"], size["W"]], device=centres.device)
     if settings.method == "none":
         return torch.ones_like(remaining), (centres + 0.5) / lengths
-    for turn in range(settings.recentred + 1):
+    for shift in range(settings.window_shifts + 1):
         window = Window.around(centres, (size["H"], size["W"]), settings.order, settings.cutoff)  # lines 4 and 5
         s, x = window.crop(remaining), window.crop(images)  # [B, 1, P], [B, 3, P]
         unexplained = window.weights * s.squeeze(1)
         w = unexplained if settings.weigh_remaining else window.weights
         y = _pixel_vectors(x * s if settings.remaining_colours else x, window, settings.coordinates)  # line 3
-        if turn == 0:  # line 2
+        near = window.near(settings.region)
+        if shift == 0:  # line 2
             means = initial_means * initial_means.new_tensor([1, 1, 1, settings.coordinates, settings.coordinates])
-            if settings.seeds == "centre":
-                means = _means_at_the_centre(y, unexplained, settings.components - 1, settings.region)
+            if settings.initial_means == "centre":
+                means = _means_at_the_centre(y, unexplained, near, settings.components - 1)
             means = torch.cat([torch.zeros_like(means[:, :1]), means], dim=1)
             variances = torch.full_like(means, settings.initial_variance)
-        mixture = pixel_mixture(  # lines 6 to 10
+        z, means, variances = pixel_mixture(  # lines 6 to 10
             y, w, means, variances, settings.iterations, settings.variance_floor, settings.learn_shares
         )
-        means, variances = mixture.means, mixture.variances
-        z = mixture.responsibilities[:, 1:]  # [B, C-1, P]
-        if turn == 0:
-            chosen = _component_at_the_centre(z * w.unsqueeze(1), settings.region)  # [B, C-1, 1], one-hot
+        z = z[:, 1:]  # [B, C-1, P]
+        if shift == 0:
+            chosen = _component_at_the_centre(z * w.unsqueeze(1), near)  # [B, C-1, 1], one-hot
         location = (means[:, 1:, 3:] * chosen).sum(dim=1) / settings.coordinates
         centres = (location * lengths).floor().long().clamp_min(0).minimum(lengths - 1)
     mask = window.paste((z * chosen).sum(dim=1) * window.weights)  # line 11
@@ -127,13 +123,9 @@ def _pixel_vectors(colours: Tensor, window: Window, scale: float) -> Tensor:
     return torch.cat([colours, i.unsqueeze(1), j.unsqueeze(1)], dim=1).transpose(1, 2)
 
 
-def _means_at_the_centre(points: Tensor, unexplained: Tensor, count: int, region: int) -> Tensor:
+def _means_at_the_centre(points: Tensor, unexplained: Tensor, near: Tensor, count: int) -> Tensor:
     """[B, count, 5]: the mean of the unexplained points near the centre, then the points of the farthest colours."""
-    side, near = _central_square(unexplained.shape[1], region)
-    inside = torch.zeros_like(unexplained).unflatten(1, (side, side))
-    inside[:, near, near] = 1e-6  # where everything is explained, the mean of the whole region
-    inside = inside.flatten(1)
-    inside = inside + unexplained * (inside > 0)
+    inside = (unexplained + 1e-6) * near  # where everything is explained, the mean of the region
     means = [(inside.unsqueeze(-1) * points).sum(dim=1) / inside.sum(dim=1, keepdim=True)]
     for _ in range(count - 1):
         colours = torch.stack(means, dim=1)[:, None, :, :3]  # [B, 1, n, 3]
@@ -142,16 +134,7 @@ def _means_at_the_centre(points: Tensor, unexplained: Tensor, count: int, region
     return torch.stack(means, dim=1)
 
 
-def _component_at_the_centre(shares: Tensor, region: int) -> Tensor:
+def _component_at_the_centre(shares: Tensor, near: Tensor) -> Tensor:
     """[B, C, P] -> [B, C, 1], 1 for the component with the largest share of the region around the centre."""
-    side, near = _central_square(shares.shape[2], region)
-    largest = shares.unflatten(2, (side, side))[:, :, near, near].sum(dim=(2, 3)).argmax(dim=1)
+    largest = shares[:, :, near].sum(dim=2).argmax(dim=1)
     return F.one_hot(largest, shares.shape[1]).to(shares.dtype).unsqueeze(-1)
-
-
-def _central_square(num_pixels: int, region: int) -> tuple[int, slice]:
-    """Side of a square of so many pixels, and the rows (and columns) of the region around its centre."""
-    side = math.isqrt(num_pixels)
-    reach = side // 2
-    half = min(region // 2, reach)
-    return side, slice(reach - half, reach + half + 1)

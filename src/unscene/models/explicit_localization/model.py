@@ -25,7 +25,7 @@ from unscene.models.common.gaussian import unit_gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
-from unscene.models.explicit_localization.reconstruction_quality import best_region, reconstruction_quality
+from unscene.models.explicit_localization.window import best_region
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 
@@ -50,15 +50,14 @@ class ExplicitLocalizationSettings:
         residual: `squared` is the squared distance in colour of Eq. 1. `norm` (ours) is the distance itself: the best
             background is then close to the median colour, which the objects change less than the mean.
         explained: what an object's step explains. `quality` is the paper's Q L: badly reconstructed pixels of an object
-            stay with the background or a later step. `location` (ours): L, all pixels of the object; Q then only finds
-            the background and the centres.
+            stay with the background or a later step. `location` (ours): L, all pixels of the object.
         mask_gradient: the loss has a gradient by m and s, through Q (Section 2.6: "this allows mask Q to contribute to
             the loss"). False: m and s are constants, as lines 9 and 10 stand in Algorithm 2's no-gradient block.
         background_input: `image`: the background's step sees the whole image, as line 3 of Algorithm 2. `masked`: after
             the objects' steps the background is reconstructed again from m^(1) x, one reading of Section 2.5 ("derived
             from the input image masked by this background mask"); Q^(1) still comes from the whole image.
-        background_steps: number of training steps in which only the background is learnt and the objects' masks are 0.
-            Ours; without it objects first settle on the smooth background.
+        background_steps: training steps in which only the background is learnt and the objects' masks are 0. Ours;
+            without it objects first settle on the smooth background.
         stop_below: an object's step is left empty if its location mask holds fewer unexplained pixels (Section 2.6:
             "find just the right number of K"). 0: no step is left empty.
         network: settings of g.
@@ -90,25 +89,15 @@ class ExplicitLocalizationSettings:
 
 @dataclass(frozen=True)
 class Step:
-    """Result of one of the K steps of Algorithm 2.
+    """Result of one of the K steps of Algorithm 2."""
 
-    Attributes:
-        reconstruction: [B, 3, H, W], x_re.
-        error: [B, 1, H, W], sum_c (x_re - x)^2.
-        mask: [B, 1, H, W], m.
-        location: [B, 2], y and x of the object in 0..1.
-        latents: [B, D], the mean of the code.
-        latent_kl: [B], KL of the code from the unit Gaussian, in nats.
-        found: [B] bool, False where `stop_below` left the step empty.
-    """
-
-    reconstruction: Tensor
-    error: Tensor
-    mask: Tensor
-    location: Tensor
-    latents: Tensor
-    latent_kl: Tensor
-    found: Tensor
+    reconstruction: Tensor  # x_re, [B, 3, H, W]
+    error: Tensor  # sum_c (x_re - x)^2, [B, 1, H, W]
+    mask: Tensor  # m, [B, 1, H, W]
+    location: Tensor  # y and x of the object in 0..1, [B, 2]
+    latents: Tensor  # the mean of the code, [B, D]
+    latent_kl: Tensor  # KL of the code from the unit Gaussian in nats, [B]
+    found: Tensor  # False where `stop_below` left the step empty, [B] bool
 
 
 class ExplicitLocalization(nn.Module):
@@ -124,7 +113,7 @@ class ExplicitLocalization(nn.Module):
     def __init__(self, settings: ExplicitLocalizationSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.network = ConvolutionalAutoencoder(settings.network, 4, 3, settings.size)  # input: x and s
+        self.network = ConvolutionalAutoencoder(settings.network, settings.size)  # g
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with the codes' means and initial means mu_2 of 0.5."""
@@ -161,15 +150,9 @@ class ExplicitLocalization(nn.Module):
         return ((1 - m) * distance).sum(dim=(1, 2, 3))
 
     def steps(self, images: Tensor, sample: bool, num_objects: int | None = None) -> list[Step]:
-        """Algorithm 2: the background's step, then the objects' steps.
+        """Algorithm 2 for images [B, 3, size, size]: the background's step, then K-1 or `num_objects` objects' steps.
 
-        Args:
-            images: [B, 3, size, size].
-            sample: sample the codes and the mixtures' initial means, as training does.
-            num_objects: number of objects' steps; None: K-1.
-
-        Raises:
-            ShapeError: images of another size than the model's.
+        `sample`: sample the codes and the mixtures' initial means, as training does.
         """
         settings = self.settings
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
@@ -194,11 +177,9 @@ class ExplicitLocalization(nn.Module):
         q = self._quality(step.error, s, settings.object_quality_variance or settings.quality_variance)  # line 4
         centres = best_region((s * q).detach(), settings.location.region)  # lines 6 and 7
         shape = (len(images), settings.location.components - 1, 5)
-        mu = (
-            shared_noise(torch.rand, shape, dtype=images.dtype, device=images.device)
-            if sample
-            else images.new_full(shape, 0.5)
-        )
+        mu = images.new_full(shape, 0.5)
+        if sample:
+            mu = shared_noise(torch.rand, shape, dtype=images.dtype, device=images.device)
         mask, location = location_mask(images, s.detach(), centres, mu, settings.location)  # line 8
         found = (mask * s.detach()).sum(dim=(1, 2, 3)) >= settings.stop_below
         explained = mask * found.view(-1, 1, 1, 1)
@@ -239,3 +220,11 @@ class ExplicitLocalization(nn.Module):
             latents=torch.stack([step.latents for step in steps], dim=1),
             locations=torch.stack(locations, dim=1),
         )
+
+
+def reconstruction_quality(error: Tensor, s: Tensor, variance: float) -> Tensor:
+    """Q = exp(-s sum_c (x_re - x)^2 / (2 sigma_1)) of every pixel, [B, 1, H, W] (Algorithm 2, line 4).
+
+    Section 2.3 writes sigma^2 for Algorithm 2's sigma_1, which the text calls a variance.
+    """
+    return (error * s).mul(-0.5 / variance).exp()

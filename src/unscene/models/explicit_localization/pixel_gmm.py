@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,19 +13,12 @@ from unscene.models.common.precision import at_least_float32
 _TINY = torch.finfo(torch.float32).tiny
 
 
-@dataclass(frozen=True)
-class PixelMixture:
-    """The mixture after expectation maximisation.
+class PixelMixture(NamedTuple):
+    """The mixture after expectation maximisation."""
 
-    Attributes:
-        responsibilities: [B, C, P], z: the share of each component in each point; they sum to 1 over C.
-        means: [B, C, D].
-        variances: [B, C, D], of each coordinate.
-    """
-
-    responsibilities: Tensor
-    means: Tensor
-    variances: Tensor
+    responsibilities: Tensor  # z, [B, C, P]: the share of each component in each point, sums to 1 over C
+    means: Tensor  # [B, C, D]
+    variances: Tensor  # [B, C, D], of each coordinate
 
 
 @torch.no_grad()
@@ -40,8 +33,9 @@ def pixel_mixture(
 ) -> PixelMixture:
     """Fit diagonal Gaussians to weighted points: Algorithm 1, lines 6 to 11, for a batch. No gradient flows through it.
 
-    Algorithm 1 starts with z = .5 for both components, and line 7 would then make their means equal for ever. So the
-    first z is computed from the initial means. Each iteration is line 7 (means), 8 (variances) and 9 (z).
+    Each iteration is line 7 (means), 8 (variances) and 9 (z). Algorithm 1 starts with z = .5 for both components, and
+    line 7 would then keep their means equal. So the first z is computed from the initial means. A component without any
+    weighted point keeps its mean and variance.
 
     Args:
         points: [B, P, D].
@@ -50,14 +44,8 @@ def pixel_mixture(
         variances: [B, C, D], the initial ones.
         iterations: L; with 0 the responsibilities are those of the initial means.
         variance_floor: added to every variance, so that a component of equal points keeps a density.
-        learn_shares: line 9 multiplies each density by the component's share of the points, as mixtures usually do;
-            the paper's line has no such factor.
-
-    Returns:
-        The mixture. A component without any weighted point keeps its mean and variance.
-
-    Raises:
-        ShapeError: axes that do not fit together.
+        learn_shares: line 9 multiplies each density by the component's share of the points, as mixtures usually do; the
+            paper's line has no such factor.
     """
     size = check_shape(points, "B P D", "points")
     check_shape(weights, f"{size['B']} {size['P']}", "weights")

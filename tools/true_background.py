@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import yaml
 
-from unscene.evaluation.example_scenes import read_scenes
+from unscene.evaluation.scenes import read_scenes
 from unscene.metrics.ari import ari_fg
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
 from unscene.models.explicit_localization.window import best_region

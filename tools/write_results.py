@@ -18,7 +18,7 @@ from pathlib import Path
 from unscene.evaluation.ledger import mean_metrics, results_table, scored_entries
 from unscene.evaluation.paper_tables import find_table
 from unscene.files import write_text
-from unscene.report.metric_descriptions import shown
+from unscene.report.table import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from unscene.errors import DataError, RunError
-from unscene.evaluation import speed as decomposing_speed
-from unscene.evaluation.compare import compare, unique_names
+from unscene.evaluation import compare as comparing
+from unscene.evaluation.compare import compare, interleaved_timings, unique_names
 from unscene.evaluation.evaluate import measure
-from unscene.evaluation.speed import interleaved_timings
 from unscene.runs.run_folder import RunFolder
 
 DATA = {"source": "multi_dsprites", "seed": 3, "count": 8}
@@ -36,7 +35,7 @@ class Few:
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):
-    monkeypatch.setattr(decomposing_speed, "_ROUNDS", 3)
+    monkeypatch.setattr(comparing, "_ROUNDS", 3)
 
 
 @pytest.fixture
@@ -85,8 +84,9 @@ def test_what_is_known_of_each_model_stands_in_the_json(make_loaded, compared, t
     assert entry["parameters"] == 1
     assert entry["reported"] == {"ari_fg": 0.951, "map_50_95": 0.435}
     assert (entry["training_steps"], entry["training_minutes"], entry["training_machine"]) == (None, None, None)
-    assert entry["decomposing"]["images"] == 4
-    assert len(entry["decomposing"]["seconds"]) == 3
+    timed = entry["evaluation"]["provenance"]["decomposing"]
+    assert timed["images"] == 4
+    assert len(timed["seconds"]) == 3
     assert entry["images_per_second"] == pytest.approx(1000 / entry["ms_per_image"])
     assert written["data"] == {**DATA, "scenes": 8}
 
@@ -138,8 +138,8 @@ def test_without_truth_only_the_reconstruction_is_scored(loaded, compared, scene
 
 def test_fewer_scenes_than_were_to_be_shown_are_all_shown(loaded, compared, scenes):
     made = compared({"A": loaded}, Few(scenes, 1), shown=6)
-    assert made.scenes.caption.startswith("Scene 0 of")
-    assert compared({"A": loaded}, shown=3, overwrite=True).scenes.caption.startswith("Scenes 0 to 2 of")
+    assert made.pictures[0][1].caption.startswith("Scene 0 of")
+    assert compared({"A": loaded}, shown=3, overwrite=True).pictures[0][1].caption.startswith("Scenes 0 to 2 of")
 
 
 @pytest.mark.parametrize("shown", [0, 25])
@@ -274,19 +274,19 @@ def test_models_take_turns_after_one_that_warms_up(monkeypatch):
             order.append(self.name)
             clock[0] += self.takes[min(order.count(self.name), len(self.takes)) - 1]
 
-    monkeypatch.setattr(decomposing_speed, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(comparing, "perf_counter", lambda: clock[0])
     models = [Timed("A", [9.0, 1.0, 2.0, 3.0]), Timed("B", [5.0, 4.0])]
     assert interleaved_timings(models, torch.zeros(5, 3, 4, 4)) == [[1, 2, 3], [4, 4, 4]]
     assert order == ["A", "B"] * 4
 
 
 def test_slow_models_have_fewer_rounds(monkeypatch):
-    monkeypatch.setattr(decomposing_speed, "_ROUNDS", 15)
+    monkeypatch.setattr(comparing, "_ROUNDS", 15)
     clock = [0.0]
 
     class Slow:
         def decompose(self, images, batch_size):
             clock[0] += 4.0
 
-    monkeypatch.setattr(decomposing_speed, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(comparing, "perf_counter", lambda: clock[0])
     assert interleaved_timings([Slow()], torch.zeros(1, 3, 4, 4)) == [[4, 4, 4]]

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unscene.errors import DataError, RunError
-from unscene.evaluation import example_scenes
+from unscene.evaluation import scenes as scenes_module
 from unscene.evaluation.evaluate import evaluate, measure
-from unscene.evaluation.example_scenes import chosen_scenes, read_scenes, scores_to_rank_by
+from unscene.evaluation.scenes import chosen_scenes, read_scenes, scores_to_rank_by
 from unscene.metrics import METRICS, default_metrics
-from unscene.report.metric_descriptions import DESCRIPTIONS
+from unscene.report.table import DESCRIPTIONS
 from unscene.runs.loading import LoadedModel
 from unscene.runs.recipe import read_recipe
 
@@ -24,7 +24,7 @@ DATA = {"name": "multi_dsprites", "seed": 3, "count": 40}
 
 @pytest.fixture(autouse=True)
 def one_scene_of_each(monkeypatch):
-    monkeypatch.setattr(example_scenes.chosen_scenes, "__defaults__", (1,))
+    monkeypatch.setattr(scenes_module.chosen_scenes, "__defaults__", (1,))
 
 
 class Unlabelled:

@@ -163,11 +163,11 @@ def test_all_shifts_or_those_named(loaded):
         ({}, "corp", r"multi_dsprites has no shift 'corp', only more_objects.* Did you mean 'crop'\?"),
         ({}, "crop,", "has no shift ''"),
         ({}, "all,crop", "'all' stands alone: --shift all for every shift of multi_dsprites"),
-        ({"name": "hdf5"}, "all", "of 'colour/multi_dsprites' are of hdf5, which has none. .*--data FILE.h5"),
+        ({"name": "hdf5"}, "all", "of 'colour/multi_dsprites' are of hdf5, which has no shifts. .*--data FILE.h5"),
         ({"name": "images"}, "crop", "SOURCE is multi_dsprites or clevr_scenes"),
     ],
 )
-def test_other_shifts_are_refused_with_a_cure(loaded, data, word, message):
+def test_unknown_shifts_are_errors_with_a_hint(loaded, data, word, message):
     loaded.data = data
     with pytest.raises(RecipeError, match=message):
         chosen_shifts(loaded, word)

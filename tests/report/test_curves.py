@@ -1,12 +1,14 @@
-"""curves: metrics.csv is read as it is, gaps and all, and drawn one panel a series."""
+"""curves: metrics.csv with gaps, one panel for each series; and a score of several trainings."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from unscene.errors import DataError
 from unscene.evaluation.evaluate import draw_curves
-from unscene.report.curves import curves_figure, read_curves
+from unscene.report.curves import curves_figure, read_curves, score_figure
 
 TABLE = """step,seconds,train/loss,val/ari_fg,train/constant,train/total,other/nothing
 50,10,3.5,,1,3.5,
@@ -24,7 +26,7 @@ def table(tmp_path):
     return path
 
 
-def test_series_hold_what_was_measured_where_it_was_measured(table):
+def test_series_have_their_own_steps(table):
     series, clock = read_curves(table)
     assert series["train/loss"].tolist() == [[50, 3.5], [100, 2.5], [150, 1.5], [200, 1]]
     assert series["val/ari_fg"].tolist() == [[100, 0.4], [200, 0.6]]
@@ -45,7 +47,7 @@ def test_validation_comes_first_and_the_clock_stands_above_its_step(table):
     assert ticks["40"] == pytest.approx(150 + 50 * 10 / 15)
 
 
-def test_a_start_far_outside_is_cut_off_and_said(tmp_path):
+def test_start_far_outside_is_cut_off_with_a_note(tmp_path):
     path = tmp_path / "metrics.csv"
     rows = [f"{step},{step},{1000 if step == 0 else step % 7}" for step in range(200)]
     path.write_text("\n".join(["step,seconds,train/loss", *rows]))
@@ -82,3 +84,27 @@ def test_a_damaged_table_is_named(tmp_path, text):
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_curves(tmp_path / "metrics.csv")
+
+
+SCORES = np.array([[1.0, 0.4], [3.0, 0.6]])
+
+
+def test_every_panel_has_all_trainings():
+    panels = {"images": {"A": [SCORES, SCORES + 1], "B": [SCORES]}, "minutes": {"A": [SCORES], "B": [SCORES]}}
+    figure = score_figure(panels, "ARI", "#123456")
+    images, minutes = figure.axes
+    assert [line.get_xydata().tolist() for line in images.lines] == [
+        [[1, 0.4], [3, 0.6]],
+        [[2, 1.4], [4, 1.6]],
+        SCORES.tolist(),
+    ]
+    assert images.lines[0].get_color() == images.lines[1].get_color() != images.lines[2].get_color()
+    assert (images.get_xlabel(), minutes.get_xlabel(), images.get_ylabel()) == ("images", "minutes", "ARI")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B"]
+    assert to_hex(images.xaxis.label.get_color()) == "#123456"
+
+
+def test_many_trainings_have_different_lines():
+    figure = score_figure({"minutes": {f"run {number}": [SCORES] for number in range(20)}}, "ARI", "black")
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 20

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from unscene.report import page
-from unscene.report.page import Section, data_uri, display_names, write_page
-from unscene.report.results import Curves, ExampleScene, ModelResult, Picture
+from unscene.report.page import Picture, Section, data_uri, write_page
+from unscene.report.results import Curves, ExampleScene, ModelResult, display_names, page_values
 
 
 def png(width=20, height=10):
@@ -61,7 +61,7 @@ class Parsed(HTMLParser):
 
 
 def test_numbers_stand_with_the_papers_and_what_does_not_apply_says_so(tmp_path):
-    write_page(tmp_path / "index.html", [result()], "Title & more")
+    write_page(tmp_path / "index.html", "Title & more", **page_values([result()]))
     shown = Parsed(tmp_path / "index.html")
     assert "Title & more" in shown.text
     assert "ARI, foreground 0.500 paper 0.951" in shown.text
@@ -74,9 +74,8 @@ def test_numbers_stand_with_the_papers_and_what_does_not_apply_says_so(tmp_path)
 
 
 def test_the_page_asks_for_nothing_and_every_image_has_words(tmp_path):
-    write_page(
-        tmp_path / "index.html", [result()], "T", [Section("Own", "Words.", (Picture(png(), "own", "x", "a.png"),))]
-    )
+    section = Section("Own", "Words.", (Picture(png(), "own", "x", "a.png"),))
+    write_page(tmp_path / "index.html", "T", [section], **page_values([result()]))
     shown = Parsed(tmp_path / "index.html")
     assert "script" not in shown.tags
     assert [address for address in shown.addresses if not address.startswith("data:")] == ["a.png"]
@@ -87,7 +86,7 @@ def test_the_page_asks_for_nothing_and_every_image_has_words(tmp_path):
 
 def test_several_models_stand_side_by_side(tmp_path):
     other = result("rmonet/b", metrics={"ari_fg": 0.75, "reconstruction_psnr": 30.0})
-    write_page(tmp_path / "index.html", [result(), other], "T")
+    write_page(tmp_path / "index.html", "T", **page_values([result(), other]))
     shown = Parsed(tmp_path / "index.html")
     assert "Metric rmonet/a rmonet/b" in shown.text
     assert "0.500 paper 0.951 0.750 paper 0.951" in shown.text
@@ -105,14 +104,14 @@ def test_names_that_are_equal_are_told_apart():
 def test_what_users_name_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     section = Section(evil, evil, (Picture(png(), f'"{evil}', evil, f'"{evil}'),))
-    write_page(tmp_path / "index.html", [result(evil)], evil, [section])
+    write_page(tmp_path / "index.html", evil, [section], **page_values([result(evil)]))
     shown = Parsed(tmp_path / "index.html")
     assert "script" not in shown.tags
     assert evil in shown.text
 
 
 def test_a_page_of_sections_alone_has_no_empty_parts(tmp_path):
-    write_page(tmp_path / "index.html", [], "Images", [Section("Overlays")])
+    write_page(tmp_path / "index.html", "Images", [Section("Overlays")])
     shown = Parsed(tmp_path / "index.html")
     assert "Overlays" in shown.text
     assert "Provenance" not in shown.text
@@ -122,7 +121,7 @@ def test_a_page_of_sections_alone_has_no_empty_parts(tmp_path):
 def test_pictures_too_large_for_the_page_are_reduced(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "_FOR_PICTURES", 40_000)
     pictures = tuple(Picture(png(200, 100), "noise") for _ in range(3))  # 60 kB each
-    write_page(tmp_path / "index.html", [], "T", [Section("S", "", pictures)])
+    write_page(tmp_path / "index.html", "T", [Section("S", "", pictures)])
     shown = Parsed(tmp_path / "index.html")
     assert len(shown.images) == 3
     sizes = {Image.open(io.BytesIO(base64.b64decode(each["src"].partition(",")[2]))).size for each in shown.images}

@@ -6,8 +6,7 @@ import csv
 
 import pytest
 
-from unscene.report.metric_descriptions import description_of
-from unscene.report.table import Row, Table, best_rows
+from unscene.report.table import Row, Table, best_rows, description_of
 
 COLUMNS = ("training_steps", "ari_fg", "map_50", "reconstruction_mse", "ari_fg_change")
 SCORES = {"training_steps": 12_000, "ari_fg": 0.5, "map_50": None, "reconstruction_mse": 0.01}

@@ -100,7 +100,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     """
     import unscene
     from unscene.evaluation.evaluate import evaluate
-    from unscene.evaluation.test_data import test_source
+    from unscene.evaluation.scenes import test_source
 
     changes = _data_settings(changes, "evaluate")
     if arguments.shift is not None and arguments.data:
@@ -138,7 +138,7 @@ def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dic
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
     )
-    print("\n".join([f"{evaluation.name}: {evaluation.scored}", *evaluation.table.lines()]))
+    print("\n".join([f"{loaded.name}: {evaluation.intro}", *evaluation.table.lines()]))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
@@ -146,7 +146,7 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Score several models on the same scenes."""
     import unscene
     from unscene.evaluation.compare import compare, unique_names
-    from unscene.evaluation.test_data import test_source
+    from unscene.evaluation.scenes import test_source
 
     changes = _data_settings(changes, "compare")
     loaded = [unscene.load(word) for word in arguments.models]

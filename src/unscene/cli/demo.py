@@ -16,7 +16,7 @@ from unscene.files import write_text
 from unscene.inference.decompose import decompose_paths
 from unscene.recipes import load_recipe
 from unscene.report.page import Section, write_page
-from unscene.report.results import ModelResult
+from unscene.report.results import ModelResult, page_values
 from unscene.runs.loading import LoadedModel, load, shipped_weights
 from unscene.training.train import train
 
@@ -64,7 +64,7 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
         f"{decomposed.images} images of 256 pixels, {decomposed.objects} objects; the files are in decomposed/.",
         decomposed.pictures,
     )
-    write_page(page, results, "unscene: the main job, small", [section])
+    write_page(page, "unscene: the main job, small", [section], **page_values(results))
     write_text(out / "metrics.json", json.dumps([each.as_json() for each in results], indent=2, default=str) + "\n")
     for result in results:
         scores = result.metrics

@@ -1,88 +1,55 @@
-"""Compare trained models: all scored on the same scenes, timed side by side, in one table and on one page.
+"""Compare trained models: all scored on the same scenes, timed in turns, in one table and on one page.
 
-compare.json   every number and where it comes from
+compare.json   every number and its provenance
 compare.csv    the table
 index.html     the page
-scenes.png     some scenes as every model sees them
+scenes.png     some scenes, segmented and reconstructed by every model
 curves.png     the validations of the trainings against their wall-clock, where there are any
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import Tensor
 
 from unscene.data import Source
 from unscene.errors import DataError
-from unscene.evaluation.evaluate import json_text, measure
-from unscene.evaluation.example_scenes import read_scenes
-from unscene.evaluation.speed import interleaved_timings
+from unscene.evaluation.evaluate import measure
+from unscene.evaluation.scenes import read_scenes
+from unscene.evaluation.side_by_side import SideBySide, draw_scenes
 from unscene.files import output_folder, write_bytes, write_text
-from unscene.report.comparison_figure import scenes_png
-from unscene.report.curves import light_and_dark, time_unit
-from unscene.report.metric_descriptions import description_of
-from unscene.report.page import first_unique, page_text, scenes_in_words
-from unscene.report.results import Curves, ModelResult, Picture
-from unscene.report.score_curves import score_figure
-from unscene.report.table import Row, Table
+from unscene.report.curves import light_and_dark, score_figure, time_unit
+from unscene.report.results import Curves, ModelResult, first_unique, scenes_in_words
+from unscene.report.table import Row, Table, description_of
 from unscene.runs.metrics_csv import TrainingRecord, read_training
-from unscene.scene import Scene
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
-SCHEMA = 1  # of compare.json; raised whenever a name in it changes its meaning
-
 _FILES = ("compare.json", "compare.csv", "index.html", "scenes.png", "curves.png")
 _MOST_SHOWN = 24  # scenes in the figure
-_MAY_DIFFER = ("count", "seed", "first")  # settings that make no other kind of data
+_MAY_DIFFER = ("count", "seed", "first")  # settings that do not change the kind of data
 _COLUMNS = (
     *("parameters", "training_steps", "training_minutes", "training_images_per_second", "images_per_second"),
     *("ari_fg", "map_50_95", "map_50", "map_75", "mask_iou", "reconstruction_mse"),
 )
 _FOOTNOTE = (
-    "★ the best of its column, as far as digits are shown; what was spent (parameters, steps, minutes) has none, nor "
-    "have speeds of trainings on different machines. - does not apply, or is not known (weights without their run's "
-    "folder). Training: the whole of it, by the run's log; the weights that are scored may be of an earlier step. "
-    "Decomposing: on the same {images} images at once, the models taking turns for {rounds} rounds, median."
+    "★ the best of its column, to the digits shown; parameters, steps and minutes are not ranked, nor are speeds of "
+    "trainings on different machines. - does not apply, or is not known (weights without their run's folder). "
+    "Training: all of it, by the run's log; the scored weights may be of an earlier step. Decomposing: on the same "
+    "{images} images at once, the models in turns for {rounds} rounds, median."
 )
+_ROUNDS, _FEWEST_ROUNDS = 15, 3
+_SECONDS = 10.0  # for each model; then no further round begins
 
-Models: TypeAlias = "Mapping[str, LoadedModel]"  # by the name that each has in the comparison
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Models that were scored on the same scenes.
-
-    Attributes:
-        table: a row for each model, in the order in which they were named.
-        results: their evaluations, under the names of the table.
-        seconds: that each round took each model to decompose the same images.
-        images: the number of those images.
-        scenes: the figure of some scenes, see `unscene.report.comparison_figure`.
-        curves: of the validations, where there is a run with any.
-    """
-
-    table: Table
-    results: tuple[ModelResult, ...]
-    seconds: tuple[tuple[float, ...], ...]
-    images: int
-    scenes: Picture
-    curves: Curves | None
-
-    def as_json(self) -> dict[str, Any]:
-        """What compare.json holds; pictures are left out."""
-        models = [
-            row.as_json()
-            | {"decomposing": {"images": self.images, "seconds": list(seconds)}, "evaluation": result.as_json()}
-            for row, seconds, result in zip(self.table.rows, self.seconds, self.results, strict=True)
-        ]
-        data = self.results[0].provenance["data"]
-        return {"schema": SCHEMA, "data": data, "notes": list(self.table.notes), "models": models}
+Models: TypeAlias = "Mapping[str, LoadedModel]"  # by their names in the comparison
 
 
 def compare(
@@ -95,21 +62,18 @@ def compare(
     shown: int = 6,
     progress: bool = True,
     overwrite: bool = False,
-) -> Comparison:
+) -> SideBySide:
     """Compare models on all scenes of a source, and write the files above.
 
     Args:
         models: by name, at least one, of one image size.
         source: of the test scenes, of that size.
-        out: folder of the files; made if need be. They appear in it at the end, at once.
+        out: folder of the files. They appear in it at the end, all at once.
         description_of_data: name, seed and settings of the source, ready for JSON.
         batch_size: scenes at once; the speed is measured for it.
-        shown: how many scenes, the first ones, are drawn.
+        shown: how many scenes the figure shows, the first ones.
         progress: show bars on stderr.
-        overwrite: replace what another comparison left in `out`.
-
-    Returns:
-        The comparison; compare.json holds its `as_json()`.
+        overwrite: replace another comparison in `out`.
 
     Raises:
         RunError: `out` holds files of these names, or cannot be written.
@@ -117,7 +81,7 @@ def compare(
     """
     _check_sizes(models)
     if not 1 <= shown <= _MOST_SHOWN:
-        raise DataError(f"the scenes that are drawn must be from 1 to {_MOST_SHOWN}, not {shown}.")
+        raise DataError(f"the number of scenes in the figure must be from 1 to {_MOST_SHOWN}, not {shown}.")
     trainings = {name: read_training(model.run) if model.run else None for name, model in models.items()}
     with output_folder(out, _FILES, overwrite) as folder:
         how: dict[str, Any] = {"batch_size": batch_size, "description_of_data": description_of_data}
@@ -125,20 +89,27 @@ def compare(
             measure(model, source, count=len(source), progress=progress, examples=False, **how)
             for model in models.values()
         ]
-        images = _first_scenes(models, source, min(batch_size, len(source))).images
+        first = next(iter(models.values()))
+        images = read_scenes(source, range(min(batch_size, len(source))), first.size).images
         seconds = interleaved_timings(list(models.values()), images)
-        speeds = [len(images) / median(rounds) for rounds in seconds]
-        results = tuple(map(_side_by_side, models, scored, speeds, trainings.values()))
-        rows = tuple(map(_row, models.values(), results, speeds, trainings.values()))
-        comparison = Comparison(
+        results = tuple(map(_side_by_side, models, scored, seconds, trainings.values(), [len(images)] * len(models)))
+        rows = tuple(map(_row, models.values(), results, trainings.values()))
+        comparison = SideBySide(
+            f"{' and '.join(models) if len(models) < 3 else f'{len(models)} models'}: comparison",
+            "Side by side",
+            f"All scored on the same {scenes_in_words(results[0].provenance['data'])}.",
+            _FOOTNOTE.format(images=len(images), rounds=len(seconds[0])),
             _table(rows, trainings, _notes(models, description_of_data)),
             results,
-            tuple(map(tuple, seconds)),
-            len(images),
-            scenes=draw_scenes(models, source, min(shown, len(source))),
+            pictures=(("", draw_scenes(models, source, min(shown, len(source)))),),
             curves=_draw_curves(trainings),
+            facts={"data": results[0].provenance["data"]},
         )
-        _write(comparison, folder)
+        comparison.write(folder, "compare")
+        write_text(folder / "compare.csv", comparison.table.csv())
+        write_bytes(folder / "scenes.png", comparison.pictures[0][1].data)
+        if comparison.curves:
+            write_bytes(folder / "curves.png", comparison.curves.light)
     return comparison
 
 
@@ -149,21 +120,32 @@ def _check_sizes(models: Models) -> None:
         if models[name].size != models[first].size:
             here, there = models[name].size, models[first].size
             raise DataError(
-                f"{name} takes images of {here} x {here} pixels, but {first} of {there} x {there}. The same scenes are "
-                "for models of one size only: compare those of each size by themselves."
+                f"{name} takes images of {here} x {here} pixels, but {first} of {there} x {there}. "
+                "Models are compared on the same scenes: compare those of each size separately."
             )
 
 
+def interleaved_timings(models: Sequence[LoadedModel], images: Tensor) -> list[list[float]]:
+    """The seconds that each model takes for images [B, 3, H, W] at once, one number for each round.
+
+    The speed of a shared machine varies, so every round times all models in turns. A round of warm-up is not counted.
+    """
+    for model in models:
+        model.decompose(images, batch_size=len(images))
+    seconds: list[list[float]] = [[] for _ in models]
+    until = perf_counter() + _SECONDS * len(models)
+    while len(seconds[0]) < _ROUNDS and (len(seconds[0]) < _FEWEST_ROUNDS or perf_counter() < until):
+        for model, rounds in zip(models, seconds, strict=True):
+            began = perf_counter()
+            model.decompose(images, batch_size=len(images))
+            rounds.append(perf_counter() - began)
+    return seconds
+
+
 def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[str]:
-    """A name for each model, as short as tells all apart.
+    """A short name for each model: its run's folder, with the folder above it if names are equal, or else its word.
 
-    Args:
-        words: by which they were loaded.
-        models: as many.
-
-    Returns:
-        The names of the runs' folders, or with the folders above them, or the words, the first of these that are all
-        different; the word for weights without a run. A word that stands there twice is numbered.
+    Weights without a run have the word by which they were loaded. A word that is repeated is numbered.
     """
     runs = [model.run.path.resolve() if model.run else None for model in models]
     named = list(zip(words, runs, strict=True))
@@ -172,30 +154,33 @@ def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[st
     return first_unique(short, longer, words)
 
 
-def _side_by_side(name: str, result: ModelResult, speed: float, training: TrainingRecord | None) -> ModelResult:
-    """An evaluation under the name of this comparison, with the time that was measured beside the others'."""
-    known: dict[str, Any] = {}
+def _side_by_side(
+    name: str, result: ModelResult, seconds: list[float], training: TrainingRecord | None, images: int
+) -> ModelResult:
+    """An evaluation under its name in this comparison, with the time measured in turns and the training."""
+    known: dict[str, Any] = {"decomposing": {"images": images, "seconds": seconds}}
     if training:
         minutes = round(training.minutes, 2)
-        known = {"training": {"steps": training.steps, "minutes": minutes, "machine": training.machine}}
+        known["training"] = {"steps": training.steps, "minutes": minutes, "machine": training.machine}
     return replace(
         result,
         name=name,
-        metrics=result.metrics | {"ms_per_image": 1000 / speed},
+        metrics=result.metrics | {"ms_per_image": 1000 * median(seconds) / images},
         provenance=result.provenance | known,
     )
 
 
-def _row(model: LoadedModel, result: ModelResult, speed: float, training: TrainingRecord | None) -> Row:
+def _row(model: LoadedModel, result: ModelResult, training: TrainingRecord | None) -> Row:
     step = result.provenance["weights"].get("step")
-    spent: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.model.parameters())}
+    speeds: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.model.parameters())}
     for name in ("steps", "minutes", "images_per_second"):
-        spent[f"training_{name}"] = getattr(training, name, None)
+        speeds[f"training_{name}"] = getattr(training, name, None)
+    speeds["images_per_second"] = 1000 / (result.metrics["ms_per_image"] or 1)
     details = [model.name] if model.name != result.name else []
     details += [f"weights of step {step:,}"] if isinstance(step, int) else []
     return Row(
         result.name,
-        {**spent, "images_per_second": speed, **result.metrics},
+        {**speeds, **result.metrics},
         result.reported,
         facts={
             "recipe": model.name,
@@ -207,28 +192,14 @@ def _row(model: LoadedModel, result: ModelResult, speed: float, training: Traini
 
 
 def _table(rows: tuple[Row, ...], trainings: Mapping[str, TrainingRecord | None], notes: tuple[str, ...]) -> Table:
-    """The columns above, and any other score that a paper of one of the models reports.
+    """The columns above, and any other score that a model's paper reports.
 
-    Speeds of trainings on different machines say nothing of the models: none is the best.
+    Training speeds are ranked only if all trainings ran on one machine.
     """
     machines = {training.machine for training in trainings.values() if training}
     unranked = frozenset() if len(machines) == 1 and "" not in machines else frozenset(["training_images_per_second"])
     reported = [name for row in rows for name in row.paper]
     return Table("model", tuple(dict.fromkeys([*_COLUMNS, *reported])), rows, unranked, notes)
-
-
-def _first_scenes(models: Models, source: Source, count: int) -> Scene:
-    return read_scenes(source, range(count), next(iter(models.values())).size)
-
-
-def draw_scenes(models: Models, source: Source, count: int) -> Picture:
-    """The first scenes of a source as every model sees them, see `unscene.report.comparison_figure`."""
-    scene = _first_scenes(models, source, count)
-    found = {name: model.decompose(scene.images) for name, model in models.items()}
-    rows = "images, " + ("their true segmentation, " if scene.labels is not None else "")
-    alt = f"{count} scenes, a column each. Rows: {rows}then segmentation and reconstruction by {', '.join(models)}."
-    columns = "Scene 0" if count == 1 else f"Scenes 0 to {count - 1}"
-    return Picture(scenes_png(scene, found), alt, f"{columns} of the data, from which they can be drawn again.")
 
 
 def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | None:
@@ -244,12 +215,12 @@ def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | Non
 
 
 def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
-    """What models were trained on, where that is not what the first one was, or where it is what they are scored on."""
+    """Which models were trained on other data than the first one, and which on the scenes that are scored."""
     (first, model), *others = models.items()
     reference = model.config["data"]
     notes = [
-        f"{name} was trained on scenes that it is scored on here: its scores say little of others. Another --data.seed "
-        "or file draws fresh ones."
+        f"{name} was trained on scenes that it is scored on here: its scores say little about other scenes. Choose "
+        "another --data.seed or file for fresh ones."
         for name, trained in models.items()
         if _overlap(trained.config["data"], scored)
     ]
@@ -266,7 +237,7 @@ def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _overlap(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> bool:
-    """Whether a recipe's training scenes are, in part, those of the description of the scored ones."""
+    """Whether some of a recipe's training scenes are among the scored scenes of a description."""
     kind = {key: value for key, value in trained.items() if key not in ("name", "count", "first")}
     both = trained.keys() & scored.keys()
     if trained["name"] != scored.get("source") or "count" not in both or not both & {"seed", "path"}:
@@ -277,24 +248,3 @@ def _overlap(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> bool:
         and first < other + scored["count"]
         and other < first + trained["count"]
     )
-
-
-def _write(comparison: Comparison, folder: Path) -> None:
-    names = [row.name for row in comparison.table.rows]
-    page = page_text(
-        "table.html.j2",
-        f"{' and '.join(names) if len(names) < 3 else f'{len(names)} models'}: comparison",
-        comparison.results,
-        heading="Side by side",
-        intro=f"All scored on the same {scenes_in_words(comparison.results[0].provenance['data'])}.",
-        table=comparison.table,
-        footnote=_FOOTNOTE.format(images=comparison.images, rounds=len(comparison.seconds[0])),
-        curves=comparison.curves,
-        pictures=[("", comparison.scenes)],
-    )
-    write_text(folder / "compare.json", json_text(comparison.as_json()))
-    write_text(folder / "compare.csv", comparison.table.csv())
-    write_text(folder / "index.html", page)
-    write_bytes(folder / "scenes.png", comparison.scenes.data)
-    if comparison.curves:
-        write_bytes(folder / "curves.png", comparison.curves.light)

@@ -1,9 +1,9 @@
-"""Evaluate a model: every metric over a test set, numbers of health, time, and where all of it comes from."""
+"""Evaluate a model: every metric over a test set, numbers of health, time, and the provenance of all of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -14,17 +14,16 @@ from tqdm import tqdm
 
 from unscene.data import Source, object_names
 from unscene.errors import DataError
-from unscene.evaluation.example_scenes import example_scenes, read_scenes, scores_to_rank_by
+from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_rank_by
 from unscene.files import output_folder, write_text
 from unscene.metrics import METRICS, Metric, default_metrics
 from unscene.metrics.health import Health
 from unscene.metrics.object_locations import LocatedObject, ObjectLocations
 from unscene.report.curves import curves_figure, light_and_dark, read_curves
 from unscene.report.page import write_page
-from unscene.report.results import Curves, ModelResult
+from unscene.report.results import Curves, ModelResult, page_values
 from unscene.runs.run_folder import describe_machine
 from unscene.runs.trainer_settings import use_bfloat16
-from unscene.scene import Scene
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
@@ -46,15 +45,12 @@ def evaluate(
     Args:
         loaded: the model.
         source: of the test scenes, of the model's size.
-        out: folder of the two files; made if need be. The same evaluation (weights, data, count) may be written again.
+        out: folder of the two files. The same evaluation (weights, data, count) may be written again.
         count: how many scenes.
         batch_size: scenes at once; the time is stated for it.
         description_of_data: name, seed and settings of the source, ready for JSON.
-        overwrite: replace what another evaluation left in `out`.
+        overwrite: replace another evaluation in `out`.
         how: further arguments of `measure`.
-
-    Returns:
-        The result; metrics.json holds its `as_json()`.
 
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
@@ -64,13 +60,13 @@ def evaluate(
     identity = _identity(_provenance(loaded, **about))
     with output_folder(out, ("metrics.json", "index.html"), overwrite or _holds(out, identity)) as folder:
         result = measure(loaded, source, **about, **how)
-        write_page(folder / "index.html", [result], f"{loaded.name}: evaluation")
+        write_page(folder / "index.html", f"{loaded.name}: evaluation", **page_values([result]))
         write_text(folder / "metrics.json", json_text(result.as_json()))
     return result
 
 
 def json_text(values: dict[str, Any]) -> str:
-    """What a file of results holds; NaN is refused."""
+    """The text of a JSON file of results; NaN is an error."""
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
@@ -88,25 +84,25 @@ def measure(
 ) -> ModelResult:
     """Evaluate a model and write nothing.
 
-    Scenes are read, decomposed and forgotten batch by batch, so memory does not grow with their number.
+    Scenes are read and decomposed batch by batch, so memory does not grow with their number.
 
     Args:
         loaded: the model.
         source: of the test scenes.
         count: how many of them.
         batch_size: scenes at once.
-        description_of_data: what the source is, ready for JSON.
+        description_of_data: name, seed and settings of the source, ready for JSON.
         progress: show a bar on stderr.
         metrics_csv: of the training, for the curves.
         examples: draw the best, median and worst scenes.
-        bar_name: what stands before the bar; the model's name if empty.
+        bar_name: before the bar; the model's name if empty.
 
     Raises:
         DataError: fewer scenes than `count`, scenes of another size than the model's, or a damaged metrics.csv.
     """
     if not 1 <= count <= len(source) or batch_size < 1:
         raise DataError(
-            f"count must be from 1 to the {len(source):,} scenes there are, and batch_size 1 or more, "
+            f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
     provenance = _provenance(loaded, description_of_data=description_of_data, count=count, batch_size=batch_size)
@@ -114,7 +110,8 @@ def measure(
     metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
     health, seconds = Health(), []
     with tqdm(total=count, unit=" scenes", desc=bar_name or loaded.name, disable=not progress) as bar:
-        for scene in _scenes(source, loaded.size, count, batch_size):
+        for first in range(0, count, batch_size):
+            scene = read_scenes(source, range(first, min(first + batch_size, count)), loaded.size)
             began = perf_counter()
             decomposition = loaded.decompose(scene.images, batch_size=batch_size)
             seconds.append((len(scene), perf_counter() - began))
@@ -143,7 +140,7 @@ def _holds(out: Path, identity: dict[str, Any]) -> bool:
     try:
         known = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
         return bool(_identity(known["provenance"]) == json.loads(json.dumps(identity, default=str)))
-    except (OSError, ValueError, KeyError, TypeError):  # nothing, damaged or of another program
+    except (OSError, ValueError, KeyError, TypeError):  # missing, damaged or of another program
         return False
 
 
@@ -188,13 +185,8 @@ def _provenance(
     }
 
 
-def _scenes(source: Source, size: int, count: int, batch_size: int) -> Iterator[Scene]:
-    for first in range(0, count, batch_size):
-        yield read_scenes(source, range(first, min(first + batch_size, count)), size)
-
-
 def _milliseconds(seconds: list[tuple[int, float]]) -> float:
-    """Median milliseconds an image, over the full batches but the first, which warms up, as far as there are others."""
+    """Median milliseconds an image, over the full batches; without the first one, a warm-up, where there are others."""
     full = [taken for taken in seconds if taken[0] == seconds[0][0]]
     timed = full[1:] or full
     return median(1000 * taken / images for images, taken in timed)

@@ -29,7 +29,7 @@ from unscene.evaluation.ledger import (
 )
 from unscene.evaluation.ledger_figure import draw_figure
 from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
-from unscene.evaluation.test_data import test_source
+from unscene.evaluation.scenes import test_source
 from unscene.files import write_bytes
 from unscene.metrics.health import is_decomposing
 from unscene.report.table import Table

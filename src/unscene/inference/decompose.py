@@ -28,8 +28,7 @@ from unscene.errors import DataError
 from unscene.files import output_folder, write_text
 from unscene.inference.found_objects import coco_annotations, coco_json, found_objects
 from unscene.inference.image_files import SUFFIXES, NamedImage, named_images, thumbnail, write_image_results
-from unscene.report.page import Section, write_page
-from unscene.report.results import Picture
+from unscene.report.page import Picture, Section, write_page
 from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene
 
@@ -158,4 +157,4 @@ def _write_sheet(path: Path, summary: DecomposedImages, model: str) -> None:
     if summary.skipped:
         text += f" Left out, since they cannot be read: {', '.join(map(str, summary.skipped[:20]))}"
         text += f" and {len(summary.skipped) - 20} more." if len(summary.skipped) > 20 else "."
-    write_page(path, [], title, [Section("Overlays", text, summary.pictures)])
+    write_page(path, title, [Section("Overlays", text, summary.pictures)])

@@ -19,7 +19,7 @@ from unscene.errors import DataError
 from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects
 from unscene.report.overlay import overlay
-from unscene.report.results import Picture, SlotLocation
+from unscene.report.page import Picture, SlotLocation
 from unscene.report.slots import label_map_palette
 
 SUFFIXES = (".overlay.png", ".masks.png", ".npz")

@@ -1,10 +1,12 @@
-"""How a training went: every column of metrics.csv against the step, with the wall-clock above."""
+"""Curves of trainings: all numbers of one training, or one score of several trainings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,55 +15,59 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from unscene.errors import DataError
-from unscene.report.figures import png_bytes
 from unscene.report.results import Curves
 from unscene.runs.metrics_csv import Series, read_columns
 
 _COLUMNS = 4
 _DPI = 100
 _PANEL = (3.2, 2.2)  # inches
-_BLUE = "#2b8cc4"  # seen on white and on black
+_BLUE = "#2b8cc4"  # visible on white and on black
 _ORANGE = "#d55e00"
-_LIGHT, _DARK = "#333333", "#c8c8c8"  # ink on pages of that ground
-_MANY = 60  # points; from here on their running mean is drawn as well
-_START = 0.05  # of the run; losses begin far from where they then stay
+_LIGHT, _DARK = "#333333", "#c8c8c8"  # ink on light and on dark pages
+_MANY = 60  # points; a longer series has its running mean as well
+_START = 0.05  # of the run, in which losses are far from their later range
 _DAYS, _HOURS, _MINUTES = (86400, "days"), (3600, "hours"), (60, "minutes")
+
+# Visible on white and on black; after the last colour they repeat with other strokes.
+_COLOURS = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#999933", "#8a76d1", "#7f7f7f")
+_STROKES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+
+ScoreCurves = Mapping[str, Sequence[NDArray]]  # name in the legend -> a curve [P, 2] for each training of that name
 
 
 def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
-    """Read a run's metrics.csv.
+    """The series of a run's metrics.csv, [P, 2] step and value by name, and [P, 2] step and seconds of every row.
 
-    Args:
-        metrics_csv: see `read_columns`.
-
-    Returns:
-        The series by name; and the clock [P, 2], step and seconds of every row. Left out are series without a finite
-        value, those that never change, and those that repeat an earlier one.
+    Series without a finite value, those that never change, and those that repeat an earlier one are left out.
 
     Raises:
-        DataError: see `read_columns`.
+        DataError: the file is damaged.
     """
     columns, clock = read_columns(metrics_csv)
-    return _worth_drawing({name: points[:, [0, 2]] for name, points in columns.items()}), clock
+    kept: Series = {}
+    for name, column in columns.items():
+        points = column[:, [0, 2]]
+        constant = len(points) > 1 and np.ptp(points[:, 1]) == 0
+        repeated = any(np.array_equal(points, other) for other in kept.values())
+        if len(points) and not constant and not repeated:
+            kept[name] = points
+    return kept, clock
 
 
 def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
-    """Draw every series of a run's metrics.csv in a panel of its own: `val/` first, then `train/`, then the others.
+    """Draw each series of a run's metrics.csv in its own panel: `val/` first, then `train/`, then the others.
 
-    Below each panel is the step, above it the wall-clock. Where a series begins far outside the range in which it then
-    stays, the panel shows that range and says that the start is beyond it.
-
-    Args:
-        metrics_csv: see `read_curves`.
-        ink: colour of text and axes; the ground is transparent.
+    Below each panel is the step, above it the wall-clock. Where a series begins far outside its later range, the panel
+    shows that range and a note. `ink` is the colour of text and axes; the ground is transparent.
 
     Raises:
-        DataError: see `read_curves`, or nothing was measured yet.
+        DataError: the file is damaged, or nothing was measured yet.
     """
     series, clock = read_curves(metrics_csv)
     if not series:
         raise DataError(f"{metrics_csv} holds no measured value yet. Train longer, or leave the curves out.")
-    names = sorted(series, key=lambda name: (_rank(name), list(series).index(name)))
+    ranks = {"val": 0, "train": 1}
+    names = sorted(series, key=lambda name: ranks.get(name.partition("/")[0], 2))
     columns = min(_COLUMNS, len(names))
     rows = ceil(len(names) / columns)
     size = (columns * _PANEL[0], rows * _PANEL[1])
@@ -74,28 +80,49 @@ def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
     return figure
 
 
+def score_figure(panels: Mapping[str, ScoreCurves], score: str, ink: str) -> Figure:
+    """Draw a score of several trainings, with a panel for each horizontal axis.
+
+    Args:
+        panels: the curves by the label of the horizontal axis; the same names in all.
+        score: label of the vertical axis.
+        ink: colour of text and axes; the ground is transparent.
+    """
+    figure = Figure(figsize=(10.5, 4.0), dpi=_DPI, layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (label, series) in zip(row, panels.items(), strict=True):
+        for number, (name, curves) in enumerate(series.items()):
+            stroke, colour = divmod(number, len(_COLOURS))
+            for index, curve in enumerate(curves):
+                (line,) = axes.plot(*curve.T, label="_" if index else name, lw=1.8, marker=".")
+                line.set_color(_COLOURS[colour])
+                line.set_linestyle(_STROKES[stroke % len(_STROKES)])
+        longest = max(float(curve[:, 0].max()) for curves in series.values() for curve in curves)
+        axes.set_xlim(0, 1.02 * longest or 1.0)
+        axes.set_xlabel(label, color=ink)
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+        _plain_axes(axes, ink)
+    row[0].set_ylabel(score, color=ink)
+    handles, names = row[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, labelcolor=ink)
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DPI, transparent=True, metadata={"Software": "unscene"})
+    return file.getvalue()
+
+
 def light_and_dark(draw: Callable[[str], Figure], alt: str) -> Curves:
-    """A figure that is drawn in a given ink, as files for a light and for a dark page."""
+    """A figure as files for light and for dark pages; `draw` draws it in a given ink."""
     return Curves(png_bytes(draw(_LIGHT)), png_bytes(draw(_DARK)), alt)
 
 
-def _worth_drawing(series: Series) -> Series:
-    kept: Series = {}
-    for name, points in series.items():
-        constant = len(points) > 1 and np.ptp(points[:, 1]) == 0
-        repeated = any(np.array_equal(points, other) for other in kept.values())
-        if len(points) and not constant and not repeated:
-            kept[name] = points
-    return kept
-
-
 def time_unit(longest: float) -> tuple[int, str]:
-    """How many seconds the unit has in which times up to `longest` seconds are written, and its name."""
+    """The seconds of the unit for times up to `longest` seconds, and its name."""
     return next((unit for unit in (_DAYS, _HOURS, _MINUTES) if longest >= 2 * unit[0]), (1, "seconds"))
-
-
-def _rank(name: str) -> int:
-    return {"val": 0, "train": 1}.get(name.partition("/")[0], 2)
 
 
 def _draw_series(axes: Axes, points: NDArray[np.float64], colour: str) -> None:
@@ -121,12 +148,12 @@ def _draw_axes(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
     axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     axes.set_xlabel("step", fontsize=8, color=ink)
     _add_clock(axes, clock, ink)
-    plain_axes(axes, ink, 8)
+    _plain_axes(axes, ink, 8)
     axes.spines["top"].set_visible(True)
 
 
-def plain_axes(axes: Axes, ink: str, size: float | None = None) -> None:
-    """A faint grid, and thin lines below and at the left alone."""
+def _plain_axes(axes: Axes, ink: str, size: float | None = None) -> None:
+    """A faint grid, and thin lines only below and at the left."""
     axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
     axes.tick_params(colors=ink, labelsize=size)
     for side, spine in axes.spines.items():
@@ -136,7 +163,7 @@ def plain_axes(axes: Axes, ink: str, size: float | None = None) -> None:
 
 
 def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
-    """The wall-clock along the panel's upper edge, each time above the step that was reached then."""
+    """The wall-clock along the upper edge, each time above the step that was reached then."""
     step, seconds = clock[np.argsort(clock[:, 0], kind="stable")].T
     divisor, unit = time_unit(seconds[-1])
     ticks = [

@@ -1,118 +1,204 @@
-"""One scene at a glance: image with boxes, reconstruction, segmentation, and every slot's mask and component."""
+"""Figures of scenes: one scene with every slot, or several scenes as several models decompose them."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
-from unscene.report.overlay import overlay
-from unscene.report.slots import slot_colour
+from unscene.metrics import new_metric
+from unscene.report.overlay import bold_font, overlay
+from unscene.report.slots import Colour, slot_colour
+from unscene.report.table import shown
 from unscene.scene import Decomposition, Scene
 
-INK = "#808080"  # read on white and on black alike
-_DPI = 100
-_SLOT = 120  # pixels of a slot's panel
-_GAP = 8
-_TITLE = 30
+INK = "#808080"  # readable on white and on black
+_PANEL, _SLOT = 192, 128  # pixels of the longer side, at most
+_GAP, _FRAME = 8, 3
+_TITLE, _TEXT = 16, 12  # pixels of the letters
 _MOST_COLUMNS = 7
-TINT = 1.0  # mixed with the image, one slot would show several colours
-_EDGE = 3  # pixels around all, for the frames
+_BACKGROUND = 40  # grey of pixels without an object in a segmentation
 _GROUND = 0.92  # behind a component, where its mask is 0
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A small image of a figure: pixels [H, W, 3], or [H, W] in 0..1; what stands above it; the colour of its frame."""
+class Row:
+    """A row of a figure.
 
-    pixels: NDArray[np.generic]
+    Attributes:
+        panels: [H, W, 3] of one size.
+        title: above them at the left; empty for none.
+        titles: one above each panel, instead; empty for none.
+        texts: one below each panel; empty for none.
+        frames: the colours of the frames; None for no frame.
+    """
+
+    panels: list[NDArray[np.uint8]]
     title: str = ""
-    frame: tuple[int, int, int] | None = None
+    titles: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    frames: tuple[Colour | None, ...] = ()
 
 
-def scene_figure(scene: Scene, decomposition: Decomposition, index: int = 0) -> Figure:
-    """Draw one scene of a batch.
+def scene_png(scene: Scene, decomposition: Decomposition, index: int = 0) -> bytes:
+    """Draw one scene of a batch as a PNG file, see `scene_rows`."""
+    return rows_png(scene_rows(scene, decomposition, index))
+
+
+def scenes_png(scene: Scene, found: Mapping[str, Decomposition]) -> bytes:
+    """Draw all scenes of a batch as a PNG file, see `comparison_rows`."""
+    return rows_png(comparison_rows(scene, found))
+
+
+def scene_rows(scene: Scene, decomposition: Decomposition, index: int = 0) -> list[Row]:
+    """The rows of the figure of one scene of a batch.
 
     First row: the image with the valid boxes, the reconstruction, the segmentation, and the true one where it is known,
-    each object in the colour of the slot that took most of it. Below, for every slot: the score of its box, its mask
+    each object in the colour of the slot that shares most of it. Below, for every slot: the score of its box, its mask
     (white is 1), and its component where the mask is.
 
-    Args:
-        scene: a batch of images, with the truth where it is known.
-        decomposition: of the same images.
-        index: which one.
+    Raises:
+        ShapeError: scene and decomposition are not of the same images, or there is no image `index`.
+    """
+    size = _check(scene, decomposition)
+    if not 0 <= index < size:
+        raise ShapeError(f"index must be one of {size} images (0 to {size - 1}), but is {index}.")
+    image, boxes = image_bytes(scene.images[index]), valid_boxes(decomposition, index)
+    found = decomposition.labels()[index].numpy() + (decomposition.background is None)  # 0 is the background
+    panels = {
+        "image" if boxes is None else "image, boxes": _panel(image, boxes=boxes),
+        "reconstruction": _panel(image_bytes(decomposition.reconstruction()[index])),
+        "segmentation": _panel(image, found),
+    }
+    if scene.labels is not None:
+        truth = scene.labels[index].numpy()
+        panels["truth"] = _panel(image, matched_labels(truth, found, int(truth.max()) + 1)[truth])
+    return [Row(list(panels.values()), titles=tuple(panels)), *_slot_rows(decomposition, index)]
 
-    Returns:
-        A Matplotlib figure with a transparent ground; `png_bytes` makes a file of it.
+
+def comparison_rows(scene: Scene, found: Mapping[str, Decomposition]) -> list[Row]:
+    """The rows of the figure of all scenes of a batch, a column for each, as several models decompose them.
+
+    Rows: the images; the true segmentation; then for each model its segmentation with the valid boxes, in the colours
+    of the true objects that its slots are matched with and with each scene's foreground ARI, and its reconstruction.
+    Without truth, slots have their own colours.
 
     Raises:
-        ShapeError: the two are not of the same images, or there is no image `index`.
+        ShapeError: the decompositions are not of the same images.
     """
-    size = check_shape(scene.images, "B 3 H W", "images")
-    check_shape(decomposition.log_masks, f"{size['B']} K 1 {size['H']} {size['W']}", "log_masks")
-    if not 0 <= index < size["B"]:
-        raise ShapeError(f"index must be one of {size['B']} images (0 to {size['B'] - 1}), but is {index}.")
-    top = _top_panels(scene, decomposition, index)
-    masks, components = _slot_panels(decomposition, index)
-    blocks = ceil(len(masks) / _MOST_COLUMNS)
-    columns = ceil(len(masks) / blocks)
-    rows = [top]
-    for block in range(blocks):
-        chosen = slice(block * columns, (block + 1) * columns)
-        rows += [masks[chosen], components[chosen]]
-    return _laid_out(rows, max(columns, len(top)), size["H"] / size["W"])
+    rows = [Row([_panel(image_bytes(image)) for image in scene.images], "images")]
+    truth = None if scene.labels is None else [labels.numpy() for labels in scene.labels]
+    if truth is not None:
+        rows.append(Row([_segments(labels) for labels in truth], "true segmentation"))
+    for name, decomposition in found.items():
+        size = _check(scene, decomposition)
+        segments = [_segmentation(decomposition, i, None if truth is None else truth[i]) for i in range(size)]
+        title = f"{name}: segmentation, reconstruction"
+        rows.append(Row(segments, title, texts=_scores(scene, decomposition)))
+        rows.append(Row([_panel(image_bytes(image)) for image in decomposition.reconstruction()]))
+    return rows
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+def rows_png(rows: Sequence[Row]) -> bytes:
+    """Rows below one another, as a PNG file with a transparent ground."""
+    tops, bottom = [], 0
+    for row in rows:
+        titled = bool(row.title or row.titles)
+        tops.append(bottom + titled * (_TITLE + _GAP) + _FRAME)
+        bottom = tops[-1] + row.panels[0].shape[0] + (_TEXT + 6 if row.texts else 0) + _GAP
+    across = max(len(row.panels) * (row.panels[0].shape[1] + _GAP) for row in rows) - _GAP + 2 * _FRAME
+    picture = Image.new("RGBA", (across, bottom), (*ImageColor.getrgb(INK), 0))
+    draw = ImageDraw.Draw(picture)
+    for row, top in zip(rows, tops, strict=True):
+        height, width = row.panels[0].shape[:2]
+        lefts = [_FRAME + column * (width + _GAP) for column in range(len(row.panels))]
+        for left, title in zip(lefts, row.titles or (row.title,), strict=False):
+            draw.text((left, top - _TITLE - 6), title, fill=INK, font=bold_font(_TITLE))
+        for left, panel in zip(lefts, row.panels, strict=True):
+            picture.paste(Image.fromarray(panel), (left, top))
+        for left, text in zip(lefts, row.texts, strict=False):
+            draw.text((left, top + height + 2), text, fill=INK, font=bold_font(_TEXT))
+        for left, frame in zip(lefts, row.frames, strict=False):
+            if frame:
+                corners = (left - _FRAME, top - _FRAME, left + width + _FRAME - 1, top + height + _FRAME - 1)
+                draw.rectangle(corners, outline=frame, width=_FRAME)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI, transparent=True, metadata={"Software": "unscene"})
+    picture.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
-def _top_panels(scene: Scene, decomposition: Decomposition, index: int) -> list[Panel]:
-    image = image_bytes(scene.images[index])
-    zoom = max(1, round(192 / max(image.shape[:2])))  # drawn on enlarged pixels, lines come out thin
-    large = enlarged(image, zoom)
-    found = enlarged(decomposition.labels()[index].numpy(), zoom)
-    if decomposition.background is None:
-        found = found + 1  # slot 0 is an object as any other
-    boxes = valid_boxes(decomposition, index)
-    title = "image" if boxes is None else "image, boxes"
-    panels = [
-        Panel(large if boxes is None else overlay(large, None, boxes * zoom, [""] * len(boxes), stroke=2), title),
-        Panel(image_bytes(decomposition.reconstruction()[index]), "reconstruction"),
-        Panel(overlay(large, found, tint=TINT), "segmentation"),
-    ]
-    if scene.labels is not None:
-        truth = enlarged(scene.labels[index].numpy(), zoom)
-        truth = matched_labels(truth, found, int(truth.max()) + 1)[truth]
-        panels.append(Panel(overlay(large, truth, tint=TINT), "truth"))
-    return panels
+def matched_labels(
+    labels: NDArray[np.integer], reference: NDArray[np.integer], number: int, background: bool = True
+) -> NDArray[np.int64]:
+    """For each label of a map one of another map, one to one, so that they share the most pixels in total.
+
+    Args:
+        labels: [H, W] in 0..number-1.
+        reference: [H, W] of the same image.
+        number: how many labels there can be.
+        background: whether label 0 is the background of both, and so matched with itself.
+
+    Returns:
+        [number]; `matched_labels(...)[labels]` is the first map in the colours of the other. A label that shares no
+        pixel with an unmatched label gets one that `reference` does not have.
+    """
+    columns = int(reference.max()) + 1
+    pairs = labels.astype(np.int64) * columns + reference
+    shared = np.bincount(pairs.ravel(), minlength=number * columns).reshape(number, columns).astype(np.float64)
+    shared[shared == 0] = -1  # less than a new label
+    first = int(background)
+    _, matched = linear_sum_assignment(np.pad(shared, ((0, 0), (0, number)))[first:, first:], maximize=True)
+    return np.concatenate([np.zeros(first, np.int64), matched + first])
 
 
-def _slot_panels(decomposition: Decomposition, index: int) -> tuple[list[Panel], list[Panel]]:
-    """The masks and the masked components, the background's slot first."""
+def valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32] | None:
+    """[N, 4] the boxes, zero rows for those that are not valid; None for a model without boxes."""
+    boxes, valid = decomposition.boxes, decomposition.box_valid
+    if boxes is None or valid is None:
+        return None
+    rows: NDArray[np.float32] = (boxes[index].float() * valid[index].unsqueeze(-1)).numpy()
+    return rows
+
+
+def image_bytes(image: Tensor) -> NDArray[np.uint8]:
+    """[3, H, W] in 0..1 to [H, W, 3] uint8."""
+    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _check(scene: Scene, decomposition: Decomposition) -> int:
+    """The number of images, if the decomposition is of these images."""
+    size = check_shape(scene.images, "B 3 H W", "images")
+    check_shape(decomposition.log_masks, f"{size['B']} K 1 {size['H']} {size['W']}", "log_masks")
+    return size["B"]
+
+
+def _slot_rows(decomposition: Decomposition, index: int) -> list[Row]:
+    """Masks and masked components, the background's slot first, in blocks of at most seven slots."""
     foreground = decomposition.foreground
     background = [slot for slot in range(decomposition.num_slots) if slot not in foreground]
-    masks, components = [], []
-    for slot in background + foreground:
-        mask = decomposition.log_masks[index, slot, 0].float().exp().numpy()
-        component = decomposition.components[index, slot].float().clamp(0, 1).permute(1, 2, 0).numpy()
-        label = foreground.index(slot) + 1 if slot in foreground else 0
-        frame = slot_colour(label) if label else None
-        masks.append(Panel(mask, _slot_title(decomposition, index, label), frame))
-        components.append(Panel(mask[..., None] * component + (1 - mask[..., None]) * _GROUND, "", frame))
-    return masks, components
+    slots = background + foreground
+    rows = []
+    columns = ceil(len(slots) / ceil(len(slots) / _MOST_COLUMNS))
+    for first in range(0, len(slots), columns):
+        block = slots[first : first + columns]
+        masks = decomposition.log_masks[index, block].float().exp()  # [N, 1, H, W]
+        components = masks * decomposition.components[index, block].float().clamp(0, 1) + (1 - masks) * _GROUND
+        labels = [foreground.index(slot) + 1 if slot in foreground else 0 for slot in block]
+        titles = tuple(_slot_title(decomposition, index, label) for label in labels)
+        frames = tuple(slot_colour(label) if label else None for label in labels)
+        rows += [
+            Row([_panel(image_bytes(mask.expand(3, -1, -1)), side=_SLOT) for mask in masks], "", titles, (), frames),
+            Row([_panel(image_bytes(component), side=_SLOT) for component in components], frames=frames),
+        ]
+    return rows
 
 
 def _slot_title(decomposition: Decomposition, index: int, label: int) -> str:
@@ -124,78 +210,50 @@ def _slot_title(decomposition: Decomposition, index: int, label: int) -> str:
     return f"{label}: {float(scores[index, label - 1]):.2f}" if bool(valid[index, label - 1]) else f"{label}: no box"
 
 
-def valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32] | None:
-    """[N, 4] the boxes, zero rows for those that are not valid; None for a model without boxes."""
-    boxes, valid = decomposition.boxes, decomposition.box_valid
-    if boxes is None or valid is None:
-        return None
-    shown: NDArray[np.float32] = (boxes[index].float() * valid[index].unsqueeze(-1)).numpy()
-    return shown
+def _segmentation(decomposition: Decomposition, index: int, truth: NDArray[np.integer] | None) -> NDArray[np.uint8]:
+    """One scene's slots and boxes, in the colours of the true objects."""
+    labels, stated = decomposition.labels()[index].numpy(), decomposition.background is not None
+    if truth is None:
+        colours = np.arange(decomposition.num_slots) + (not stated)  # without a background, slot 0 is an object too
+    else:
+        colours = matched_labels(labels, truth, decomposition.num_slots, stated)
+    boxes = valid_boxes(decomposition, index)
+    if boxes is None:
+        return _segments(colours[labels])
+    owners = colours[int(stated) :]  # the boxes are of the foreground's slots
+    rows = np.zeros((int(owners.max(initial=0)), 4), np.float32)
+    rows[owners[owners > 0] - 1] = boxes[owners > 0]
+    return _segments(colours[labels], rows)
 
 
-def matched_labels(
-    labels: NDArray[np.integer], reference: NDArray[np.integer], number: int, background: bool = True
-) -> NDArray[np.int64]:
-    """For each label of a map one of another map, one to one, so that they share the most pixels in all.
-
-    Args:
-        labels: [H, W] in 0..number-1.
-        reference: [H, W] of the same image.
-        number: of labels that there may be.
-        background: whether label 0 is the background of both, and so matched with itself; else it is as any other.
-
-    Returns:
-        [number]; `matched_labels(...)[labels]` is the first map in the colours of the other. A label for which none is
-        left that it shares a pixel with gets one that `reference` does not have.
-    """
-    columns = int(reference.max()) + 1
-    pairs = labels.astype(np.int64) * columns + reference
-    shared = np.bincount(pairs.ravel(), minlength=number * columns).reshape(number, columns).astype(np.float64)
-    shared[shared == 0] = -1  # less than a label of its own
-    first = int(background)
-    _, matched = linear_sum_assignment(np.pad(shared, ((0, 0), (0, number)))[first:, first:], maximize=True)
-    return np.concatenate([np.zeros(first, np.int64), matched + first])
+def _segments(labels: NDArray[np.integer], boxes: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
+    """A label map and boxes on a plain ground."""
+    return _panel(np.full((*labels.shape, 3), _BACKGROUND, np.uint8), labels, boxes)
 
 
-def image_bytes(image: Tensor) -> NDArray[np.uint8]:
-    """[3, H, W] in 0..1 to [H, W, 3] uint8."""
-    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+def _panel(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.integer] | None = None,
+    boxes: NDArray[np.float32] | None = None,
+    side: int = _PANEL,
+) -> NDArray[np.uint8]:
+    """An image with labels and boxes: enlarged by a whole number, so that lines are thin, or reduced to `side`."""
+    zoom = max(1, side // max(image.shape[:2]))
+    large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    large_labels = None if labels is None else labels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    texts = [""] * (0 if boxes is None else len(boxes))
+    panel = overlay(large, large_labels, None if boxes is None else boxes * zoom, texts, tint=1, stroke=2)
+    if max(panel.shape[:2]) > side:
+        reduced = Image.fromarray(panel)
+        reduced.thumbnail((side, side))
+        panel = np.asarray(reduced)
+    return panel
 
 
-def enlarged(image: NDArray[Any], zoom: int) -> NDArray[Any]:
-    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
-
-
-def _laid_out(rows: list[list[Panel]], columns: int, aspect: float) -> Figure:
-    """Put rows of panels on a figure, pixel by pixel; the first row fills the whole width."""
-    inside = columns * _SLOT + (columns - 1) * _GAP
-    widths = [(inside - (len(rows[0]) - 1) * _GAP) / len(rows[0])] + [float(_SLOT)] * (len(rows) - 1)
-    titles = [_TITLE if row[0].title else 0 for row in rows]
-    heights = [panel * aspect for panel in widths]
-    width = inside + 2 * _EDGE
-    height = sum(heights) + sum(titles) + _GAP * (len(rows) - 1) + 2 * _EDGE
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    below = height - _EDGE
-    for row, panel_width, panel_height, title in zip(rows, widths, heights, titles, strict=True):
-        below -= title + panel_height
-        for column, panel in enumerate(row):
-            left = _EDGE + column * (panel_width + _GAP)
-            rectangle = (left / width, below / height, panel_width / width, panel_height / height)
-            _draw(figure.add_axes(rectangle), panel)
-        below -= _GAP
-    return figure
-
-
-def _draw(axes: Axes, panel: Panel) -> None:
-    axes.imshow(panel.pixels, cmap="gray", vmin=0, vmax=255 if panel.pixels.dtype == np.uint8 else 1, aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(panel.title, fontsize=15, color=INK, pad=4)
-    for spine in axes.spines.values():
-        spine.set_color(INK if panel.frame is None else _rgb(panel.frame))
-        spine.set_linewidth(1 if panel.frame is None else 4)
-
-
-def _rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
-    red, green, blue = colour
-    return red / 255, green / 255, blue / 255
+def _scores(scene: Scene, decomposition: Decomposition) -> tuple[str, ...]:
+    metric = new_metric("ari_fg")
+    metric.update(scene, decomposition)
+    scores = metric.per_image()
+    if all(score is None for score in scores):
+        return ()
+    return tuple("" if score is None else f"ARI {shown('ari_fg', score)}" for score in scores)

@@ -1,4 +1,7 @@
-"""A table of numbers, a row for each model, test set or recipe: for the terminal, a page, CSV, Markdown and JSON."""
+"""A table of numbers, a row for each model, test set or recipe: for the terminal, a page, CSV, Markdown and JSON.
+
+What each number means and how it is written stands in metric_descriptions.yaml.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,67 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
 
-from unscene.report.metric_descriptions import Description, description_of, shown
+import yaml
 
 WIDTH = 120  # characters of a line in the terminal
 MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a number is shown.
+
+    Attributes:
+        label: its name in tables.
+        explanation: one line.
+        decimals: digits after the point.
+        unit: behind the number.
+        better: which direction is better; empty for a count.
+        headline: whether it is at the top of the page.
+        short: heading of its column in a table, two lines; if empty the label, split at its comma.
+        signed: whether a number above 0 has a plus sign.
+    """
+
+    label: str
+    explanation: str
+    decimals: int = 3
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = "higher"
+    headline: bool = False
+    short: tuple[str, str] = ("", "")
+    signed: bool = False
+
+    @property
+    def heading(self) -> tuple[str, str]:
+        """The two lines above its column in a table."""
+        first, _, second = self.label.partition(", ")
+        return self.short if any(self.short) else (first, second)
+
+
+DESCRIPTIONS = {
+    name: Description(**{**fields, "short": tuple(fields.get("short", ("", "")))})
+    for name, fields in yaml.safe_load(
+        Path(__file__).with_name("metric_descriptions.yaml").read_text(encoding="utf-8")
+    ).items()
+}
+
+
+def description_of(name: str) -> Description:
+    """The description of a number; one without an entry has its own name as label."""
+    return DESCRIPTIONS.get(name, Description(name.replace("_", " "), "", better=""))
+
+
+def shown(name: str, value: float | int | None) -> str:
+    """A value as the page shows it; None is not applicable."""
+    if value is None:
+        return "not applicable"
+    described = description_of(name)
+    sign = "+" if described.signed else ""
+    return f"{value:{sign},.{described.decimals}f}{' ' * bool(described.unit)}{described.unit}"
 
 
 @dataclass(frozen=True)
@@ -24,7 +81,7 @@ class Row:
         values: numbers by name; None is not applicable, or not known.
         paper: what a paper reports, by the same names.
         sd: the standard deviations of values that are means over several runs.
-        facts: what else CSV and JSON say of the row, before the numbers.
+        facts: what CSV and JSON hold beside the numbers.
         details: short lines below the name on a page.
     """
 
@@ -36,7 +93,7 @@ class Row:
     details: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Every number under its own name, what the paper reports under `reported`."""
+        """Every number under its own name, the paper's numbers under `reported`."""
         return {"name": self.name, **self.facts, **self.values, "reported": dict(self.paper)}
 
 
@@ -55,10 +112,10 @@ class Table:
 
     Attributes:
         label: heading of the first column.
-        columns: names of numbers, as `unscene.report.metric_descriptions` describes them.
+        columns: names of numbers.
         rows: in their order.
         unranked: columns in which the best number is not marked.
-        notes: sentences below the table in the terminal.
+        notes: sentences below the table.
     """
 
     label: str
@@ -73,25 +130,16 @@ class Table:
 
     def cells(self) -> list[list[Cell]]:
         """The cells of each row."""
-        columns = [self._column(name) for name in self.columns]
-        return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in self.rows]
-
-    def _column(self, name: str) -> list[Cell]:
-        values = [row.values.get(name) for row in self.rows]
-        best = set() if name in self.unranked else best_rows(values, description_of(name))
-        return [
-            Cell(
-                _text(name, value, row.sd.get(name)),
-                shown(name, row.paper[name]) if name in row.paper else "",
-                index in best,
-            )
-            for index, (row, value) in enumerate(zip(self.rows, values, strict=True))
-        ]
+        best = {
+            name: set() if name in self.unranked else best_rows([row.values.get(name) for row in self.rows], described)
+            for name, described in zip(self.columns, self.described(), strict=True)
+        }
+        return [[_cell(row, name, index in best[name]) for name in self.columns] for index, row in enumerate(self.rows)]
 
     def lines(self) -> list[str]:
         """The table as aligned lines of at most 120 characters, unless a name is longer, and the notes.
 
-        A line `paper` below a row holds what its paper reports. Columns that do not fit follow in a further block.
+        A line `paper` below a row holds the numbers of its paper. Columns that do not fit follow in a further block.
         """
         headings = [column.heading for column in self.described()]
         rows = [["", *(f"{heading[0]} " for heading in headings)]]
@@ -116,7 +164,7 @@ class Table:
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """The table as CSV, every digit; an empty cell for no value; `reported_NAME` is what the paper reports."""
+        """The table as CSV with all digits; an empty cell for no value; `reported_NAME` is the paper's number."""
         reported = [name for name in self.columns if any(name in row.paper for row in self.rows)]
         facts = dict.fromkeys(name for row in self.rows for name in row.facts)
         file = io.StringIO(newline="")
@@ -127,13 +175,9 @@ class Table:
             writer.writerow([row.name, *(row.facts.get(name) for name in facts), *numbers])
         return file.getvalue()
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """The rows, ready for JSON."""
-        return [row.as_json() for row in self.rows]
-
 
 def best_rows(values: Sequence[float | None], described: Description) -> set[int]:
-    """The indices of the best values, to the digits that are shown; none if all are equal or neither way is better."""
+    """The indices of the best values, to the digits that are shown; none if all are equal or no direction is better."""
     rounded = [None if value is None else round(value, described.decimals) for value in values]
     known = {value for value in rounded if value is not None}
     if not described.better or len(known) < 2:
@@ -142,10 +186,12 @@ def best_rows(values: Sequence[float | None], described: Description) -> set[int
     return {index for index, value in enumerate(rounded) if value == best}
 
 
-def _text(name: str, value: float | int | None, sd: float | None) -> str:
-    if value is None:
-        return MISSING
-    return shown(name, value) if sd is None else f"{shown(name, value)} ± {shown(name, sd)}"
+def _cell(row: Row, name: str, best: bool) -> Cell:
+    value = row.values.get(name)
+    text = MISSING if value is None else shown(name, value)
+    if value is not None and name in row.sd:
+        text += f" ± {shown(name, row.sd[name])}"
+    return Cell(text, shown(name, row.paper[name]) if name in row.paper else "", best)
 
 
 def _aligned_blocks(rows: Sequence[Sequence[str]]) -> list[list[str]]:

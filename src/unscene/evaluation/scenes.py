@@ -1,19 +1,23 @@
-"""Scenes to look at: the best, the median and the worst of an evaluation, each as a figure."""
+"""The scenes that a model is scored on, and the best, the median and the worst of them, each as a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unscene.data import Source, object_names
+from unscene.data import Source, object_names, source_class
+from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
 from unscene.errors import DataError
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
-from unscene.report.figures import png_bytes, scene_figure
-from unscene.report.results import ExampleScene, Picture, Rank, SlotLocation
+from unscene.report.figures import scene_png
+from unscene.report.page import Picture, SlotLocation
+from unscene.report.results import ExampleScene, Rank
 from unscene.scene import Decomposition, Scene
+from unscene.settings import plain, typed_settings
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
@@ -21,12 +25,28 @@ if TYPE_CHECKING:
 PER_RANK = 3  # scenes shown of the best, the median and the worst
 
 
-def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
-    """Read scenes of a source as the models and metrics take them.
+def test_source(loaded: LoadedModel, file: Path | None, changes: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """Return the source of a model's test scenes, and its description for JSON.
 
-    Raises:
-        DataError: they are not `size` pixels square.
+    Args:
+        loaded: the model, whose recipe names the scenes and their size.
+        file: an HDF5 file to read instead.
+        changes: settings of the source by name.
     """
+    if file:
+        values = {"path": str(file), "size": loaded.size} | changes
+        settings = typed_settings(SceneFileSettings, values, "data", f"recipe '{loaded.name}'")
+        source: Source = SceneFile(settings)
+        described = {"source": "hdf5"} | plain(settings)
+    else:
+        settings = loaded.recipe.data_settings("test", **changes)
+        source = source_class(loaded.recipe.data_name)(settings)
+        described = plain(settings) | {"source": loaded.recipe.data_name}
+    return source, described | {"count": len(source)}
+
+
+def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
+    """Read scenes of a source; DataError unless they are `size` pixels square."""
     sample = source.batch(list(indices))
     height, width = sample["image"].shape[1:3]
     if (height, width) != (size, size):
@@ -46,10 +66,9 @@ def scores_to_rank_by(metrics: dict[str, Metric]) -> tuple[str, list[float | Non
 
 
 def chosen_scenes(scores: list[float | None], number: int = PER_RANK) -> list[tuple[Rank, int]]:
-    """The best, median and worst scenes by score, no scene twice; scenes without a score are passed over.
+    """Rank and index of the best, median and worst scenes, the best first; of equal scores the lower index first.
 
-    Returns:
-        Pairs of rank and index, the best first; of equal scores the lower index first.
+    No scene is repeated; scenes without a score are left out.
     """
     order = sorted((-score, index) for index, score in enumerate(scores) if score is not None)
     best = [index for _, index in order[:number]]
@@ -60,15 +79,15 @@ def chosen_scenes(scores: list[float | None], number: int = PER_RANK) -> list[tu
 
 
 def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | None]) -> Iterator[ExampleScene]:
-    """Draw the best, median and worst scenes; they are read and decomposed once more, so none had to be kept."""
+    """Draw the best, median and worst scenes, which are read and decomposed again."""
     chosen = chosen_scenes(scores)
     scene = read_scenes(source, [index for _, index in chosen], loaded.size)
     decomposition = loaded.decompose(scene.images)
-    describe, names = _described(scene, decomposition), object_names(source)
+    names = object_names(source)
     for row, (rank, index) in enumerate(chosen):
         picture = Picture(
-            png_bytes(scene_figure(scene, decomposition, row)),
-            f"Scene {index}: {describe(row)}",
+            scene_png(scene, decomposition, row),
+            f"Scene {index}: {_described(scene, decomposition, row)}",
             locations=slot_locations(scene, decomposition, row, names),
         )
         yield ExampleScene(index, rank, scores[index], picture)
@@ -77,7 +96,7 @@ def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | Non
 def slot_locations(
     scene: Scene, decomposition: Decomposition, row: int, names: Sequence[str]
 ) -> tuple[SlotLocation, ...]:
-    """Where the model says that the objects of one scene are, of the slots that win a pixel (the paper's Table 2)."""
+    """The model's locations in one scene, of the slots that win a pixel (the paper's Table 2)."""
     if decomposition.locations is None:
         return ()
     locations = decomposition.locations[row].double().numpy()
@@ -94,18 +113,11 @@ def slot_locations(
     )
 
 
-def _described(scene: Scene, decomposition: Decomposition) -> Callable[[int], str]:
-    """What is seen in the figure of a scene, in words."""
-    labels = decomposition.labels()
+def _described(scene: Scene, decomposition: Decomposition, row: int) -> str:
+    """What the figure of a scene shows."""
     background = 0 if decomposition.background is not None else -1
-
-    def words(row: int) -> str:
-        slots = [int(slot) for slot in labels[row].unique() if int(slot) != background]
-        true = "" if scene.labels is None else f" of {int((scene.labels[row].unique() > 0).sum())} true objects"
-        boxes = "" if decomposition.box_valid is None else f", {int(decomposition.box_valid[row].sum())} boxes"
-        return (
-            f"image{boxes}, reconstruction, segmentation into {len(slots)} object slots{true}, and each slot's mask "
-            "and component."
-        )
-
-    return words
+    slots = sum(int(slot) != background for slot in decomposition.labels()[row].unique())
+    true = "" if scene.labels is None else f" of {int((scene.labels[row].unique() > 0).sum())} true objects"
+    boxes = "" if decomposition.box_valid is None else f", {int(decomposition.box_valid[row].sum())} boxes"
+    slots_shown = f"segmentation into {slots} object slots{true}, and each slot's mask and component"
+    return f"image{boxes}, reconstruction, {slots_shown}."

@@ -1,4 +1,4 @@
-"""Restarts: a collapse is found and reported, and the training begins again with other initial weights."""
+"""Restarts: a collapse is found and reported, and the training starts again from new initial weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: it explains itself, is never overwritten, and each of its files is written whole or not at all.
+"""The folder of a run. No training overwrites another one's; no kill leaves half a file.
 
 recipe.yaml        every setting
 environment.json   versions, commit, hardware, command, one entry a start or resume

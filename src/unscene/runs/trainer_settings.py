@@ -104,7 +104,7 @@ class ScheduleSettings:
 
 @settings_dataclass
 class RestartSettings:
-    """When a training that does not decompose begins again with other initial weights (`trainer.restart`).
+    """When a training that does not decompose starts again from new initial weights (`trainer.restart`).
 
     The health of each validation decides; it reads no label.
 

@@ -1,7 +1,7 @@
-"""Checkpoints: last.ckpt to resume from, best.ckpt of the best validation. Both are written whole, and synced.
+"""Checkpoints: last.ckpt to resume from, best.ckpt of the best validation. No kill leaves half a file.
 
-Around a validation last.ckpt is written twice: before it, with `validation_due`, and after its row and best.ckpt are
-written. So wherever a process is killed, a resumed run repeats what is not certain, and row and best.ckpt agree.
+A validation writes last.ckpt twice: before it, with `validation_due`, and after its row and best.ckpt. So a resumed run
+repeats a validation that a kill interrupted, and its row and best.ckpt agree.
 """
 
 from __future__ import annotations

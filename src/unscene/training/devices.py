@@ -76,8 +76,8 @@ def launch(fabric: Fabric) -> None:
 def loader_workers(settings: TrainerSettings) -> int:
     """Processes that load data, for each process that trains: `trainer.workers`, or where that is -1 the default.
 
-    The default on a CPU is none, since a step takes far longer than loading its scenes. Beside a GPU it is all cores
-    but the training's own, at most eight. The processes of a machine share the cores, unless srun gave each its own.
+    The default on a CPU is none, since a step takes far longer than loading its scenes. Beside a GPU it is the cores
+    less one, at most eight. The processes of a machine share its cores, unless srun gave every process its own.
     """
     setup = DeviceSetup.from_settings(settings)
     if settings.workers >= 0:

@@ -133,7 +133,7 @@ class TrainingLoop:
         self.progression.validation_due = validation_due or ended
         if interrupted or ended or validation_due or checkpoint_due:
             self.save()
-        if self.progression.validation_due and not interrupted:  # after Ctrl-C nobody waits for a validation
+        if self.progression.validation_due and not interrupted:  # a user who pressed Ctrl-C is waiting
             self.validate(last=ended)
         return bool(interrupted or ended)
 
@@ -163,9 +163,9 @@ class TrainingLoop:
         self.validation_timer.restart()
 
     def restart_if_collapsed(self, health: Health) -> None:
-        """Begin again with other initial weights if the validation found a collapse and a restart is left.
+        """Start again from new initial weights if the validation found a collapse and a restart is left.
 
-        The optimisers are reset, schedules and annealing begin again; the steps taken count. best.ckpt stays until a
+        Optimisers, schedules and annealing start again as well; the steps taken still count. best.ckpt stays until a
         later validation is better.
         """
         settings, progression = self.settings.restart, self.progression
@@ -176,7 +176,7 @@ class TrainingLoop:
         if reason is None:
             return
         message = (
-            f"step {progression.step:,}: collapsed after {taken:,} steps ({reason}); begins again with other weights, "
+            f"step {progression.step:,}: collapsed after {taken:,} steps ({reason}); starts again from new weights, "
             f"restart {attempt} of {settings.times}"
         )
         progression.first_step = progression.step
@@ -201,14 +201,14 @@ class TrainingLoop:
             self.checkpoint_timer.restart()
 
     def _set_learning_rates(self) -> None:
-        """Set the rates of the step's middle: the first is not 0, nor is a cycle's last the next cycle's peak."""
+        """Set the rates of the middle of the step, so that the first is not 0, and the last of a cycle not a peak."""
         steps_per_epoch = max(1, len(self.source) // self.settings.batch_size)
         factor = self.recipe.schedule.factor((self.progression.attempt_step + 0.5) / steps_per_epoch)
         for group, peak in zip(param_groups(self.optimizers), self.peak_rates, strict=True):
             group["lr"] = peak * factor
 
     def _batches(self) -> Iterator[Tensor]:
-        """The images of every step from here on, on the device: this process's share."""
+        """This process's images [B, 3, H, W] of every step from now on, on the device."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         settings, device = self.settings, self.fabric.device
         sampler = StepSampler(

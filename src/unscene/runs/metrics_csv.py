@@ -37,12 +37,7 @@ class TrainingRecord:
 
 
 def read_training(run: RunFolder) -> TrainingRecord | None:
-    """Read a run's metrics.csv and environment.json; None where nothing was measured yet.
-
-    Raises:
-        DataError: metrics.csv is damaged.
-        CheckpointError: environment.json is damaged.
-    """
+    """Read a run's metrics.csv and environment.json; None where nothing was measured yet."""
     if not run.metrics.is_file():
         return None
     columns, clock = read_columns(run.metrics)
@@ -61,14 +56,8 @@ def read_training(run: RunFolder) -> TrainingRecord | None:
 
 
 def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
-    """Read all columns; a cell is empty where nothing was measured.
-
-    Returns:
-        Name -> [P, 3], step, seconds and value of each finite value; and [P, 2], step and seconds of every row.
-
-    Raises:
-        DataError: the file is missing, does not begin with the columns step and seconds, or holds something that is no
-            number.
+    """Read all columns: name -> [P, 3], step, seconds and value of each finite value; and [P, 2], step and seconds of
+    every row. A DataError: the file is missing, lacks the columns step and seconds, or a cell holds no number.
     """
     try:
         with metrics_csv.open(newline="", encoding="utf-8") as file:

@@ -23,12 +23,8 @@ RESUMABLE = (
 
 
 def is_same_run(recipe: Recipe, out: Path) -> bool:
-    """Whether a folder holds a run of this recipe, to resume; False where there is no run yet. The settings that
-    `RESUMABLE` names may differ.
-
-    Raises:
-        RunError: it holds a run of another recipe; the message names a setting that differs.
-        CheckpointError: its recipe.yaml is damaged.
+    """Whether a folder holds a run of this recipe, to resume; False where there is no run yet. A RunError names a
+    setting that differs and is not one of `RESUMABLE`.
     """
     run = RunFolder(out)
     if not run.recipe.is_file():

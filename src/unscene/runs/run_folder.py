@@ -55,10 +55,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe_text: str) -> RunFolder:
-        """Make the folder of a new run. What a process left that was killed before it wrote recipe.yaml is no run.
-
-        Raises:
-            RunError: the folder holds something, or cannot be written.
+        """Make the folder of a new run; a RunError if it holds something. What a process left that was killed before it
+        wrote recipe.yaml does not count.
         """
         run = cls(path)
         with writing(path):
@@ -76,11 +74,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Return the folder of a run that exists.
-
-        Raises:
-            CheckpointError: it is no run's folder.
-        """
+        """Return the folder of a run that exists; a CheckpointError if it is none."""
         run = cls(path)
         if run.recipe.is_file():
             return run
@@ -111,9 +105,6 @@ class RunFolder:
 
         Temporary files of a killed training are removed, and at the end all that this one wrote, if it wrote neither a
         row nor a checkpoint.
-
-        Raises:
-            RunError: another process trains into it, or it cannot be written.
         """
         with contextlib.ExitStack() as stack:
             with writing(self.path):
@@ -133,11 +124,7 @@ class RunFolder:
                         file.unlink(missing_ok=True)
 
     def recipe_values(self) -> dict[str, Any]:
-        """The recipe as plain values.
-
-        Raises:
-            CheckpointError: recipe.yaml is damaged.
-        """
+        """The recipe as plain values."""
         try:
             values = read_yaml(self.recipe.read_text(encoding="utf-8"), "its text")
         except (OSError, UnicodeDecodeError, RecipeError) as error:
@@ -147,11 +134,7 @@ class RunFolder:
         return values
 
     def starts(self) -> list[dict[str, Any]]:
-        """The entries of environment.json, one for each start and resume; empty before the first one.
-
-        Raises:
-            CheckpointError: environment.json is damaged.
-        """
+        """The entries of environment.json, one for each start and resume; empty before the first one."""
         if not self.environment.is_file():
             return []
         try:

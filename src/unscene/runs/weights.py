@@ -23,11 +23,7 @@ FORMAT = "unscene-1"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content; nothing in the file is executed.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds more than tensors and plain values.
-    """
+    """Return a checkpoint's content. Nothing in the file is executed: it may hold only tensors and plain values."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
     try:
@@ -81,9 +77,6 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
         path: of the file; the run's `weights.safetensors` if None.
         half: write matrices and kernels in float16; vectors (biases, normalisation) stay as they are.
         about: more facts for the provenance, ready for JSON.
-
-    Raises:
-        CheckpointError: the run has no checkpoint, or a damaged one.
     """
     chosen = run.best if run.best.is_file() else run.last
     checkpoint = read_checkpoint(chosen)
@@ -102,11 +95,7 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Return the tensors, the recipe's values and the provenance of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or not of unscene.
-    """
+    """Return the tensors, the recipe's values and the provenance of a safetensors file of unscene."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
     try:

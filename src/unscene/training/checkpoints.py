@@ -58,13 +58,9 @@ def checkpoint_content(
     log: dict[str, Any],
     best_score: float | None,
 ) -> dict[str, Any]:
-    """Return all that a resumed training needs, as tensors and plain values.
+    """Return all that a resumed training needs, as tensors and plain values; a TrainingError if a weight is not finite.
 
-    The random state is the same in all processes (see `unscene.distributed.noise`), so any number of processes may
-    resume the run.
-
-    Raises:
-        TrainingError: a weight is not finite.
+    The random state is the same in all processes (see `unscene.distributed.noise`), so any number of them may resume.
     """
     weights = model.state_dict()
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]

@@ -49,11 +49,7 @@ class DeviceSetup:
 
 
 def build_fabric(settings: TrainerSettings) -> Fabric:
-    """Return the engine that starts the processes and averages their gradients. It has started none yet.
-
-    Raises:
-        RecipeError: the machine does not have what the settings ask for.
-    """
+    """Return the engine that starts the processes and averages their gradients. It has started none yet."""
     kwargs = DeviceSetup.from_settings(settings).fabric_kwargs(settings)
     try:
         return Fabric(**kwargs)
@@ -62,11 +58,7 @@ def build_fabric(settings: TrainerSettings) -> Fabric:
 
 
 def launch(fabric: Fabric) -> None:
-    """Start the other processes, and connect all of them.
-
-    Raises:
-        RecipeError: torchrun or srun started another number of processes than the settings ask for.
-    """
+    """Start and connect the other processes; a RecipeError if torchrun or srun started another number of them."""
     try:
         fabric.launch()
     except ValueError as error:

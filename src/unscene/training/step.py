@@ -62,11 +62,7 @@ def check_finite(mean_loss: Tensor, losses: dict[str, Tensor], step: int) -> Non
 
 
 def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
-    """Return one optimiser for each name that the settings use; together they hold every parameter once.
-
-    Raises:
-        RecipeError: no parameter begins with the prefix of a group.
-    """
+    """Return one optimiser for each name that the settings use; together they hold every parameter once."""
     by_prefix = {group.prefix: group for group in settings.param_groups}
     groups: dict[OptimizerName, list[dict[str, Any]]] = {}
     for prefix, parameters in parameters_by_prefix(model, by_prefix).items():

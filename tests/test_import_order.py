@@ -16,7 +16,7 @@ PACKAGE = Path(unscene.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # The rooms from bottom to top, each with the rooms that it may import from besides itself. A paper's model is a room.
-FIRST = {"errors", "scene", "files", "plain_yaml", "registry", "settings", "ops", "distributed"}
+FIRST = {"errors", "scene", "files", "plain_yaml", "settings", "ops", "distributed"}
 PARTS = FIRST | {"models.common"}
 PAPERS = {f"models.{name}" for name in ("rmonet", "monet", "iodine", "space", "redo", "explicit_localization")}
 RUNS = PARTS | {"models", "data", "metrics", "runs", "recipes"}
@@ -25,7 +25,6 @@ MAY_IMPORT = {
     "scene": {"errors"},
     "files": {"errors"},
     "plain_yaml": {"errors"},
-    "registry": {"errors"},
     "settings": {"errors", "plain_yaml"},
     "ops": {"errors", "scene"},
     "distributed": {"errors", "ops"},

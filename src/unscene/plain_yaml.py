@@ -1,4 +1,7 @@
-"""YAML of plain values, bounded in size, with the scalars of YAML 1.2: `yes` and `007` are text, 1e-4 is a number."""
+"""YAML of plain values, bounded in size, with the scalars of YAML 1.2: `yes` and `007` are text, 1e-4 is a number.
+
+It does not import pydantic, so that `unscene recipes` is quick.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _FLOAT = re.compile(rf"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)({_EXPONENT})?|[0-9]+{_EXP
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Read text, numbers, true, false, null, lists and mappings.
+    """Return the text, numbers, true, false, null, lists and mappings of a YAML text.
 
     Raises:
-        RecipeError: not YAML, a key that stands twice, a value of another kind, or more than settings can be.
+        RecipeError: not YAML, a key twice in one mapping, a value of another kind, or more values than settings can be.
     """
     try:
         if len(text) > _MOST_CHARACTERS:
@@ -34,24 +37,8 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def to_yaml(values: Any) -> str:
-    """Write plain values as YAML. Text that any version of YAML would take for something else is quoted."""
+    """Return plain values as YAML. Text that any version of YAML would read as another type is quoted."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-def read_number(text: str) -> int | float | None:
-    """Return the number that a text is, or None; 1e3 is a whole one, 1.0 is not.
-
-    Raises:
-        ValueError: a whole number that is larger than any setting can be.
-    """
-    if _INT.fullmatch(text):
-        if len(text) > 20 or abs(int(text)) >= _LARGEST:
-            raise ValueError(f"{text[:20]}{'...' if len(text) > 20 else ''} is too large a number")
-        return int(text)
-    if not _FLOAT.fullmatch(text):
-        return None
-    number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
-    return int(number) if "e" in text.lower() and abs(number) < _LARGEST and number.is_integer() else number
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,9 +51,15 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(f"'{twice}' stands twice in one mapping, {node.start_mark}")
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        number = read_number(node.value)
+        if number is None:
+            raise ValueError(f"'{node.value}' is no number")
+        return number
+
 
 class _Dumper(yaml.SafeDumper):
-    pass
+    """Quotes what either version of YAML would read as another type."""
 
 
 for _kind in (_Loader, _Dumper):
@@ -78,26 +71,31 @@ for _kind in (_Loader, _Dumper):
     }.items():
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), None)
 for _tag in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda _, node: _number(node.value))
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 
 
-def _number(text: str) -> int | float:
-    number = read_number(text)
-    if number is None:
-        raise ValueError(f"'{text}' is no number")
-    return number
+def read_number(text: str) -> int | float | None:
+    """The number that a text is, or None; 1e3 is a whole one, 1.0 is not. Too large a whole number is a ValueError."""
+    if _INT.fullmatch(text):
+        if len(text) > 20 or abs(int(text)) >= _LARGEST:
+            raise ValueError(f"{text[:20]}{'...' if len(text) > 20 else ''} is too large a number")
+        return int(text)
+    if not _FLOAT.fullmatch(text):
+        return None
+    number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    return int(number) if "e" in text.lower() and abs(number) < _LARGEST and number.is_integer() else number
 
 
 def _check_plain(values: Any) -> None:
-    rest, seen = [values], 0
-    while rest:
-        value = rest.pop()
+    waiting, seen = [values], 0
+    while waiting:
+        value = waiting.pop()
         seen += 1
         if seen > _MOST_VALUES:
             raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
         if isinstance(value, dict):
-            rest += [*value.keys(), *value.values()]
+            waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list):
-            rest += value
+            waiting += value
         elif value is not None and not isinstance(value, str | int | float):
             raise ValueError(f"a {type(value).__name__} is neither text, number, list nor mapping")

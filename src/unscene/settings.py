@@ -1,15 +1,15 @@
-"""Typed settings: a frozen dataclass declares what each setting allows; recipes and the command line are read by it.
+"""Typed settings: a frozen dataclass declares what a setting allows; recipes and the command line are read by it.
 
-A settings class is written with `@settings_dataclass`, and its annotations hold its constraints:
+A settings class has the decorator `@settings_dataclass`, and its annotations hold its constraints:
 
     @settings_dataclass
     class VAESettings:
-        latent_dim: PositiveInt = 16                      # of pydantic, as NonNegativeFloat and its kind
+        latent_dim: PositiveInt = 16                      # of pydantic, as NonNegativeFloat
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 They hold in Python (`VAESettings(latent_dim=0)`) and in a recipe (`typed_settings`). Nothing is converted silently:
-`"3"`, `True` and `1.5` are no whole numbers. Relations between settings are checked in `__post_init__`, by a
-RecipeError that names the class's own settings; the reader of the recipe adds the dotted name.
+`"3"`, `True` and `1.5` are no whole numbers. `__post_init__` checks relations between settings and raises a RecipeError
+that names the class's own settings; the reader of the recipe adds the dotted name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -47,16 +48,31 @@ _LIMITS = {
     "min_length": "a list of {} or more",
     "max_length": "a list of at most {}",
 }
-_LONGEST_SHOWN = 80
+_LONGEST_SHOWN = 80  # characters of a value in a message
+
+
+def registered_class(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Return a class by its name; its module is imported now.
+
+    Args:
+        table: `{"monet": "unscene.models.monet.model:MONet"}`.
+        name: of the class.
+        kind: what the table holds, for the message: `model`.
+
+    Raises:
+        RecipeError: it is not in the table; the message names the nearest that is.
+    """
+    if name not in table:
+        raise RecipeError(
+            f"there is no {kind} '{name}'.{did_you_mean(name, table)} The {kind}s are: {', '.join(sorted(table))}."
+        )
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def settings_dataclass(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass that checks its values; see the module.
-
-    Raises:
-        RecipeError: when an object is made of values that are not allowed.
-    """
+    """Return a frozen dataclass that checks its values: one that is not allowed is a RecipeError. See the module."""
     checked: Any = pydantic_dataclass(frozen=True, config=_CONFIG)(cls)
     init = checked.__init__
 
@@ -91,18 +107,16 @@ def distinct_names(known: Iterable[str]) -> AfterValidator:
 class Word(str):
     """A value of the command line: text whose meaning depends on the type of its setting, see `read_words`."""
 
-    __slots__ = ()
-
 
 def typed_settings(settings_class: Any, values: Any, section: str, where: str, names_hint: str = "") -> Any:
-    """Make a settings dataclass of plain values.
+    """Return an object of a dataclass from plain values by name.
 
     Args:
         settings_class: a dataclass, of `settings_dataclass` or any other.
-        values: by name; what is left out is the default. A `Word` is read by the type of its setting.
+        values: by name; a missing one is the default. A `Word` is read by the type of its setting.
         section: of the recipe; dotted names in messages begin with it.
         where: what the values belong to, for the message: `recipe 'monet/clevr'`.
-        names_hint: what the message of an unknown name adds.
+        names_hint: what the message about an unknown name adds.
 
     Raises:
         RecipeError: an unknown name (with the nearest known one), or a value of another type or range.
@@ -118,13 +132,10 @@ def typed_settings(settings_class: Any, values: Any, section: str, where: str, n
 
 
 def read_words(hint: Any, value: Any) -> Any:
-    """Replace every `Word` in a value by what it means as that type.
+    """Return a value with every `Word` in it replaced by its meaning for that type.
 
-    YAML where a list or a mapping can stand, a number where one can, `1e3` as a whole one; else the word as it stands,
-    so that a path may be `photos #2`, `trip: 2024` or `007`.
-
-    Raises:
-        RecipeError: a word that is no YAML, or too large a number.
+    A word is YAML if the type is a list or a mapping, a number if it is a number; else it stays the text that it is, so
+    that a path may be `photos #2`, `trip: 2024` or `007`.
     """
     bare = _bare(hint)
     if isinstance(value, Word):
@@ -137,7 +148,7 @@ def read_words(hint: Any, value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and their like as dictionaries and lists."""
+    """Return dataclasses and tuples as dictionaries and lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, dict | types.MappingProxyType):
@@ -176,7 +187,7 @@ def _dotted_names(settings_class: Any) -> list[str]:
 
 
 def _options(hint: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-    """The members of a union (or the one type), each with what Annotated says of it."""
+    """The types of a union (or the one type), with their constraints."""
     if typing.get_origin(hint) is Annotated:
         inner, *limits = typing.get_args(hint)
         return [(member, (*others, *limits)) for member, others in _options(inner)]
@@ -192,8 +203,8 @@ def _bare(hint: Any) -> Any:
 
 
 def _choices(hint: Any) -> list[Any]:
-    """What the Literals of a type allow."""
-    literals = [member for member, _ in _options(hint) if typing.get_origin(member) is Literal]
+    """The values of the Literals of a type."""
+    literals = (member for member, _ in _options(hint) if typing.get_origin(member) is Literal)
     return [choice for literal in literals for choice in typing.get_args(literal)]
 
 
@@ -209,19 +220,19 @@ def _word_value(hint: Any, text: str) -> Any:
         return None
     if text in ("true", "false") and bool in kinds:
         return text == "true"
-    number = None
-    if int in kinds or float in kinds:
-        try:
-            number = read_number(text)
-        except ValueError as error:
-            raise RecipeError(f"{error}.") from None
+    if int not in kinds and float not in kinds:
+        return text
+    try:
+        number = read_number(text)
+    except ValueError as error:
+        raise RecipeError(f"{error}.") from None
     return text if number is None else number
 
 
 def _message(
     error: ValidationError, settings_class: Any, section: str = "", where: str = "", names_hint: str = ""
 ) -> str:
-    """What pydantic says of one of the settings that it refuses, an unknown one first, in our words."""
+    """One line about the first setting that pydantic refuses; an unknown name comes before a wrong value."""
     details = error.errors(include_url=False)
     details.sort(key=lambda detail: detail["type"] != "unexpected_keyword_argument")
     located = [_locate(settings_class, detail["loc"], section) for detail in details]
@@ -231,12 +242,12 @@ def _message(
         known = [f"{section}.{other}".lstrip(".") for other in (*own, *_dotted_names(settings_class))]
         owner = where or settings_class.__name__
         return f"{owner} has no setting '{name}'.{did_you_mean(name, known)} {names_hint}".rstrip()
-    of_it = [detail for detail, (other, _) in zip(details, located, strict=True) if other == name]
-    return f"{where}: {_refusal(of_it, name, hint, section)}".removeprefix(": ")
+    same_setting = [detail for detail, (other, _) in zip(details, located, strict=True) if other == name]
+    return f"{where}: {_refusal(same_setting, name, hint, section)}".removeprefix(": ")
 
 
 def _refusal(details: Sequence[Any], name: str, hint: Any, section: str) -> str:
-    """What is wrong with one setting; of a union pydantic gives a detail for each of its types."""
+    """What is wrong with one setting; pydantic gives a detail for every type of a union."""
     kinds, value = {detail["type"] for detail in details}, details[0]["input"]
     if "value_error" in kinds:
         reason = str(details[0]["ctx"]["error"])

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.registry import registered_class
+from unscene.settings import registered_class
 
 SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites",

@@ -14,8 +14,8 @@ from math import fsum
 from typing import Protocol, Self, TypeAlias
 
 from unscene.errors import RecipeError
-from unscene.registry import registered_class
 from unscene.scene import Decomposition, Scene
+from unscene.settings import registered_class
 
 ImageValues: TypeAlias = "dict[str, list[float | None]]"  # by the number's name, one value an image
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unscene.registry import registered_class
+from unscene.settings import registered_class
 
 MODELS = {
     "explicit_localization": "unscene.models.explicit_localization.model:ExplicitLocalization",

@@ -410,7 +410,8 @@ def test_compare_has_the_numbers_of_evaluate_on_the_same_scenes(trained, tmp_pat
     words = ["compare", str(trained.path), str(weights), "--out", str(tmp_path / "both"), "--data.seed=9"]
     assert main([*words, "--data.count=4"]) == 0
     printed = capsys.readouterr().out
-    assert f"\n1  run: rmonet_unet/multi_dsprites_cpu, weights of step 6\n2  {weights}: rmonet_unet" in f"\n{printed}"
+    first_words = [line.split()[0] for line in printed.splitlines() if line.strip()]
+    assert first_words.index("model") < first_words.index("run") < first_words.index(str(weights))
     assert f"Open {tmp_path / 'both' / 'index.html'}" in printed
     run, own = json.loads((tmp_path / "both" / "compare.json").read_text())["models"]
     assert (run["training_steps"], own["training_steps"]) == (6, None)
@@ -460,8 +461,7 @@ def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monke
     words = ["train", recipe, *few, "--out", str(run), "--trainer.batch_size=1", "--trainer.max_steps=2"]
     words += ["--model.foreground.fixed_alpha_steps=1"] if recipe.startswith("space") else []
     assert main([*words, "--model.num_slots=1"]) == 1
-    assert "model.num_slots must be " in (line := said(capsys))
-    assert "(one is the background)" in line
+    assert "model.num_slots must be " in said(capsys)
     assert main([*words, "--model.num_slots=2", "--data.count=4"]) == 0
     report = tmp_path / "report"
     assert main(["evaluate", str(run), "--out", str(report), "--data.count=1", "--batch-size=1"]) == 0

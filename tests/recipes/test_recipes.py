@@ -294,7 +294,7 @@ def test_training_validation_and_test_do_not_overlap(name):
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_recipe_that_needs_a_folder_says_so(name):
-    with pytest.raises(RecipeError, match=r"folder is empty\. Name the folder of your images with --data\.folder"):
+    with pytest.raises(RecipeError, match=r"data\.folder is empty\. Give it a value: --data\.folder VALUE"):
         load_recipe(name)
 
 

@@ -44,7 +44,7 @@ class PlainMONet(nn.Module):
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[dict[str, Tensor], Tensor]:
         """The three terms of images [B, 3, H, W] by name, and their weighted sum, each [B]."""
-        settings = self.model.settings
+        settings = self.model.settings.at(step)
         log_masks = self.infer_masks(images)
         mean, log_variance = self.vae.encode(images, log_masks)
         latents = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
@@ -71,6 +71,7 @@ class PlainMONet(nn.Module):
     def alpha_logits(self, seen: Tensor) -> Tensor:
         """The UNet: [B, 4, H, W] -> [B, 1, H, W], resized by nearest neighbours, skips joined by concatenation."""
         skips: list[Tensor] = []
+        seen = F.pixel_unshuffle(seen, self.attention.patch)
         for block in self.attention.down:
             seen = _block(block, F.interpolate(seen, scale_factor=0.5, mode="nearest") if skips else seen)
             skips.append(seen)
@@ -78,8 +79,7 @@ class PlainMONet(nn.Module):
         for level, block in enumerate(self.attention.up):
             coarse = F.interpolate(seen, scale_factor=2.0, mode="nearest") if level else seen
             seen = _block(block, torch.cat([coarse, skips[-1 - level]], dim=1))
-        logits: Tensor = self.attention.to_logit(seen)
-        return logits
+        return F.pixel_shuffle(self.attention.to_logit(seen), self.attention.patch)
 
 
 def _block(layers: nn.Module, seen: Tensor) -> Tensor:

@@ -22,29 +22,25 @@ SCHEMA = 1  # of the entries; raised whenever a name in them changes its meaning
 
 
 def entry_path(results: Path, row: PaperRow, seed: int) -> Path:
-    """Where the entry of a row and a seed lies."""
+    """The file of the entry of a row and a seed."""
     return results.joinpath(*row.home, f"seed-{seed}.json")
 
 
 def stage_checkpoint(run: RunFolder, number: int) -> Path:
-    """Where a training keeps the checkpoint of a stage, from 1."""
+    """The file of the checkpoint of a stage, from 1."""
     return run.checkpoints / f"stage-{number}.ckpt"
 
 
 def read_entry(path: Path) -> dict[str, Any] | None:
-    """An entry, or None where there is none.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """An entry, or None without a file; DataError for a damaged file."""
     if not path.is_file():
         return None
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}). Remove it; the same command makes it again.") from None
+        raise DataError(f"{path} is damaged ({error}). Remove it; the same command writes it again.") from None
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        raise DataError(f"{path} is no entry of schema {SCHEMA}. Remove it; the same command makes it again.")
+        raise DataError(f"{path} is not an entry of schema {SCHEMA}. Remove it; the same command writes it again.")
     return entry
 
 
@@ -75,16 +71,12 @@ def results_table(results: Path, table: PaperTable) -> Table:
                 steps = round(fmean(stage["step"] for stage in stages))
                 rows.append(_row(f"{name}, step {steps:,}", stages, {}))
         rows.append(_row(name, entries, row.paper))
+    columns = ("seeds", "share_decomposing", "training_minutes", *table.metrics)
     note = (
-        "mean ± standard deviation over the seeds, collapsed trainings included; foreground ARI of all K slots, and of "
+        f"{table.title}: mean ± standard deviation over the seeds, collapsed trainings included; foreground ARI of all "
+        "K slots, and of the objects' slots alone (ARI objects)."
     )
-    return Table(
-        "row",
-        ("seeds", "share_decomposing", "training_minutes", *table.metrics),
-        tuple(rows),
-        unranked=frozenset(("seeds", "share_decomposing", "training_minutes", *table.metrics)),
-        notes=(f"{table.title}: {note}the objects' slots alone (ARI objects).",),
-    )
+    return Table("row", columns, tuple(rows), unranked=frozenset(columns), notes=(note,))
 
 
 def _row(name: str, entries: list[dict[str, Any]], paper: Mapping[str, float]) -> Row:
@@ -108,7 +100,10 @@ def mean_metrics(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, fl
         for name, value in entry["metrics"].items():
             if value is not None:
                 values.setdefault(name, []).append(value)
-    return {name: {"mean": fmean(each), "sd": stdev(each) if len(each) > 1 else None} for name, each in values.items()}
+    return {
+        name: {"mean": fmean(numbers), "sd": stdev(numbers) if len(numbers) > 1 else None}
+        for name, numbers in values.items()
+    }
 
 
 def summary(results: Path, tables: Iterable[PaperTable]) -> list[dict[str, Any]]:

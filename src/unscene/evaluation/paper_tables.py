@@ -21,19 +21,8 @@ TABLES = Path(__file__).with_name("paper_tables.yaml")
 class PaperRow:
     """One row: a training for each seed.
 
-    Attributes:
-        title: as the table prints it.
-        data: what it is trained and tested on.
-        recipe: the compact recipe.
-        full: the paper's recipe; empty for none.
-        changes: settings of the compact recipe by dotted name.
-        ablation: settings of both recipes by dotted name.
-        files: by the setting that names a file of scenes: the file, the source that draws it, and its settings.
-        seeds: how many seeds, from 0.
-        minutes: of training at most; 0 for no limit but the recipe's `trainer.max_steps`.
-        stages: shares of the training after which the model is kept and scored as well.
-        paper: what the paper reports, by our metrics' names.
-        home: table and row under which its trainings are kept: those of another table where the row shows them again.
+    The first lines of paper_tables.yaml explain the fields. `home` is the table and the row under which its trainings
+    are kept: those of another table if the row shows that table's trainings again.
     """
 
     title: str
@@ -56,15 +45,7 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table or figure of a paper.
-
-    Attributes:
-        name: for instance `rmonet_table1`.
-        title: one line.
-        metrics: its columns.
-        rows: by name.
-        figure: what is drawn as well: `curves`, `scenes`, `slots` or nothing.
-    """
+    """A table of a paper, and the kind of its figure: curves, scenes, slots, or none."""
 
     name: str
     title: str
@@ -74,11 +55,7 @@ class PaperTable:
 
 
 def paper_tables(own: Path | None = None) -> dict[str, PaperTable]:
-    """The tables of the package by name, and those of a file of one's own.
-
-    Raises:
-        RecipeError: the file is no such YAML.
-    """
+    """The tables of the package by name, and those of another YAML file."""
     values = _read(TABLES) | (_read(own) if own else {})
     rows = {(table, name): dict(row) for table, entry in values.items() for name, row in entry["rows"].items()}
     return {
@@ -94,15 +71,7 @@ def paper_tables(own: Path | None = None) -> dict[str, PaperTable]:
 
 
 def find_table(word: str, full: bool = False) -> PaperTable:
-    """The table of a name, or the only one in a YAML file of one's own.
-
-    Args:
-        word: its name, or the path of a file.
-        full: with the papers' recipes instead of the compact ones, under the name `NAME_full`.
-
-    Raises:
-        RecipeError: there is no such table.
-    """
+    """The table of a name, or the first one of a YAML file; `full` takes the papers' recipes, under `NAME_full`."""
     own = Path(word) if word.endswith((".yaml", ".yml")) else None
     tables = paper_tables(own)
     name = next(iter(_read(own))) if own else word
@@ -112,11 +81,7 @@ def find_table(word: str, full: bool = False) -> PaperTable:
 
 
 def choose_rows(table: PaperTable, names: Sequence[str]) -> dict[str, PaperRow]:
-    """The rows of these names, or all for no name.
-
-    Raises:
-        RecipeError: a row that the table does not have.
-    """
+    """The rows of these names, or all rows without a name."""
     for name in names:
         if name not in table.rows:
             raise RecipeError(
@@ -152,5 +117,5 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(
         isinstance(entry, dict) and "rows" in entry for entry in values.values()
     ):
-        raise RecipeError(f"{path} is no file of tables: it must hold TABLE: {{title, metrics, rows}}.")
+        raise RecipeError(f"{path} is not a file of tables: it must hold TABLE: {{title, metrics, rows}}.")
     return values

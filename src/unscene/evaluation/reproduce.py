@@ -1,8 +1,8 @@
 """Reproduce a table of the papers: a queue of trainings that can be killed at any time and started again.
 
-For each seed and row: train, or resume the training that was broken off; score it on its recipe's test scenes; write
-one entry of the ledger (`unscene.evaluation.ledger`). The entry is written first when the training has ended, without
-scores, and again with them. So whatever stops the queue, the same command continues with what is missing.
+For each seed and row: train, or resume an interrupted training; score it on its recipe's test scenes; write one entry
+of the ledger (`unscene.evaluation.ledger`). The entry is written without scores when the training ends, and again with
+scores. Whatever stops the queue, the same command continues it.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ HARDWARE = ("cpu", "cores", "threads", "gpu", "torch")
 
 @dataclass(frozen=True)
 class Queue:
-    """What is trained, and where it goes.
+    """The trainings of some rows of a table, and their folders.
 
     Attributes:
         table: of a paper.
-        rows: of it that are trained and shown.
+        rows: of the table that are trained and shown.
         results: folder of the ledger.
         runs: folder of the trainings, which are large: checkpoints, curves, samples.
-        seeds: of every row; None for as many as each row has.
-        minutes: of training for every row instead of its own; None leaves those.
-        threads: of the CPU; 0 leaves PyTorch's choice.
+        seeds: of every row; None for each row's own number of seeds.
+        minutes: of training for every row; None for each row's own minutes.
+        threads: of the CPU; 0 for PyTorch's choice.
         progress: show bars and lines on stderr.
     """
 
@@ -80,11 +80,10 @@ class Queue:
 
 
 def reproduce(queue: Queue) -> Table:
-    """Train and score whatever is missing, and return the table.
+    """Train and score what is missing, and return the table.
 
     Raises:
         RunError: a disk is full, a run is in use, or at the end: some trainings failed. All others are in the ledger.
-        KeyboardInterrupt: Ctrl-C; the training that ran has a checkpoint.
     """
     failures = []
     for row, seed in queue.jobs():
@@ -95,7 +94,7 @@ def reproduce(queue: Queue) -> Table:
             raise
         except UnsceneError as error:
             failures.append(f"{name}: {error}")
-            _say(queue, f"{name} failed: {error}")
+            _log(queue, f"{name} failed: {error}")
         _write_summary(queue)
     if failures:
         raise RunError(f"{len(failures)} of the trainings failed; the same command tries them again. {failures[0]}")
@@ -106,11 +105,11 @@ def reproduce(queue: Queue) -> Table:
 
 
 def adopt(queue: Queue, folder: Path) -> Path:
-    """Enter a training that was made by other means, if it is one of the table's; return its entry's file.
+    """Add the training in a run's folder to the ledger, if its recipe is a row's; return its entry's file.
 
     Raises:
-        RunError: its recipe is none of the rows'; the message names a setting that differs.
-        CheckpointError: it is no run's folder, or has no weights.
+        RunError: no row has its recipe; the message names a setting that differs.
+        CheckpointError: it is not a run's folder, or has no weights.
     """
     run = RunFolder.open(folder)
     values = run.recipe_values()
@@ -136,13 +135,13 @@ def _write_summary(queue: Queue) -> None:
 
 
 def _finish(queue: Queue, row: PaperRow, seed: int, name: str) -> None:
-    """Bring one training to its end and into the ledger, from wherever it stands."""
+    """Train, score and record one row and seed, starting from the current state of its run and its entry."""
     minutes = row.minutes if queue.minutes is None else queue.minutes
     path = entry_path(queue.results, row, seed)
     recipe = _with_paths(row, queue.runs).resolved(seed)
     if queue.threads:
         recipe = _with_trainer(recipe, threads=queue.threads)
-    if minutes:  # a short training has checkpoints to resume from, too
+    if minutes:  # a short training needs checkpoints to resume from
         recipe = _with_trainer(recipe, checkpoint_minutes=min(recipe.trainer.checkpoint_minutes, minutes / 5))
     folder, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
     run, entry = RunFolder(folder), read_entry(path)
@@ -151,8 +150,8 @@ def _finish(queue: Queue, row: PaperRow, seed: int, name: str) -> None:
             return
         if resume:
             return _score(queue, path, row, run, entry)
-    _say(queue, f"{name}: {'resumes' if resume else 'trains'} in {folder}")
-    _draw_files(row, queue.runs)
+    _log(queue, f"{name}: {'resumes' if resume else 'trains'} in {folder}")
+    _generate_files(row, queue.runs)
     try:
         _train(row, recipe, run, resume, minutes)
     except TrainingError as error:
@@ -164,7 +163,7 @@ def _finish(queue: Queue, row: PaperRow, seed: int, name: str) -> None:
 
 
 def _run_folder(base: Path, recipe: Recipe) -> tuple[Path, bool]:
-    """The folder that holds this training, to resume it, or the first one that is free."""
+    """The folder of this training and True, to resume it, or the first free folder and False."""
     for number in count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not path.exists() or not any(path.iterdir()):
@@ -178,7 +177,7 @@ def _run_folder(base: Path, recipe: Recipe) -> tuple[Path, bool]:
 
 
 def _is_enough(entry: dict[str, Any], recipe: Recipe, minutes: float) -> bool:
-    """Whether an entry is of a training of this recipe that is long enough."""
+    """Whether an entry is of a finished training of this recipe, at least as long as the queue asks for."""
     try:
         if settings_of(read_recipe(entry["recipe"], recipe.name)) != settings_of(recipe):
             return False
@@ -190,7 +189,7 @@ def _is_enough(entry: dict[str, Any], recipe: Recipe, minutes: float) -> bool:
 
 
 def _train(row: PaperRow, recipe: Recipe, run: RunFolder, resume: bool, minutes: float) -> None:
-    """Train to the end of each stage; the checkpoint at the end of a stage is kept."""
+    """Train stage after stage, and keep the checkpoint at the end of each."""
     for number, share in enumerate(row.stages, start=1):
         kept = stage_checkpoint(run, number)
         if kept.is_file():
@@ -211,7 +210,7 @@ def _with_trainer(recipe: Recipe, **settings: Any) -> Recipe:
 
 
 def _minutes_so_far(run: RunFolder) -> float:
-    """Minutes of training in the last checkpoint; what came after it is trained again."""
+    """Minutes of training up to the last checkpoint."""
     if not run.last.is_file():
         return 0.0
     table = MetricsTable(run.metrics)
@@ -220,7 +219,7 @@ def _minutes_so_far(run: RunFolder) -> float:
 
 
 def _entry_of_training(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dict[str, Any]:
-    """What the ledger says of a training, before its scores."""
+    """The entry of a training, without scores."""
     training, starts = read_training(run), run.starts()
     steps = training.steps if training else 0
     machines = [{name: start.get(name) for name in HARDWARE} for start in starts]
@@ -260,7 +259,7 @@ def _curve(run: RunFolder) -> dict[str, list[float | None]]:
 
 
 def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[str, Any]) -> None:
-    """Score a training, and each of its stages, on its test scenes, and complete its entry."""
+    """Score a training and its stages on its test scenes, and write the complete entry."""
     if queue.threads:
         torch.set_num_threads(queue.threads)
     stages = []
@@ -298,13 +297,13 @@ def _scores_of(weights: Path, progress: bool) -> dict[str, Any]:
 
 
 def _with_paths(row: PaperRow, runs: Path) -> PaperRow:
-    """The row whose recipe reads its files of scenes in the folder of the trainings."""
+    """The row, with its files of scenes in the folder of the trainings."""
     paths = {setting: str(runs / "data" / values["file"]) for setting, values in row.files.items()}
     return replace(row, changes={**row.changes, **paths})
 
 
-def _draw_files(row: PaperRow, runs: Path) -> None:
-    """Draw the row's files of scenes where they are missing."""
+def _generate_files(row: PaperRow, runs: Path) -> None:
+    """Generate the row's missing files of scenes."""
     for values in row.files.values():
         path = runs / "data" / values["file"]
         if not path.exists():
@@ -314,10 +313,10 @@ def _draw_files(row: PaperRow, runs: Path) -> None:
 
 
 def _rounded(value: float | int | None) -> float | int | None:
-    """Six significant digits: as much as can be measured again."""
+    """Six significant digits: as many as a second measurement repeats."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _say(queue: Queue, line: str) -> None:
+def _log(queue: Queue, line: str) -> None:
     if queue.progress:
         tqdm.write(line)

@@ -135,13 +135,13 @@ def _table(rows: list[Row]) -> Table:
 
 def changes_in_words(changes: Mapping[str, object]) -> str:
     """`min_objects 7, shapes cone`; empty for none."""
-    return ", ".join(f"{name} {_in_words(value)}" for name, value in changes.items())
 
+    def text(value: object) -> str:
+        if isinstance(value, list | tuple):
+            return ", ".join(map(str, value))
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-def _in_words(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{name} {text(value)}" for name, value in changes.items())
 
 
 def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedModel, str]:

@@ -132,9 +132,9 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
 
 
 def _xywh(boxes: Tensor) -> NDArray[np.float64]:
-    """[B, N, 4] x1 y1 x2 y2, end exclusive, as x y width height; a box turned inside out becomes an empty one.
+    """[B, N, 4] x1 y1 x2 y2, end exclusive, as x y width height; negative sides become 0.
 
-    COCOeval leaves a found box of negative area out, where it must count as wrong.
+    COCOeval ignores a found box of negative area, which must count as wrong.
     """
     corners = _array(boxes)
     sides = corners[..., 2:] - corners[..., :2]

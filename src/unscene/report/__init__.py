@@ -1,1 +1,1 @@
-"""What a model is worth and what it found: evaluation, figures, pages, COCO files, your own images decomposed."""
+"""Figures, tables and pages of numbers and decompositions that other rooms compute."""

@@ -1,4 +1,4 @@
-"""What was found, drawn on the image at its own resolution: a tint and an outline for each mask, boxes, numbers."""
+"""Masks, boxes and numbers on an image, at its own resolution."""
 
 from __future__ import annotations
 
@@ -30,17 +30,14 @@ def overlay(
 
     Args:
         image: [H, W, 3] uint8.
-        labels: [H, W], 0 is the background and stays as it is, 1.. are tinted and outlined.
-        boxes: [N, 4] `x1 y1 x2 y2`, end exclusive; row `n` belongs to label `n + 1`, zero rows are passed over.
-        texts: [N] what stands at each box, by default its label; nothing on images under 128 pixels.
+        labels: [H, W], 0 is the background and is unchanged, 1.. are tinted and outlined.
+        boxes: [N, 4] `x1 y1 x2 y2`, end exclusive; row `n` belongs to label `n + 1`, zero rows are not drawn.
+        texts: [N] at the boxes, by default their labels; omitted on images under 128 pixels.
         tint: share of the slot's colour in its mask, the rest is the image.
         stroke: width of the lines in pixels, by default a 300th of the image's shorter side.
 
     Returns:
         [H, W, 3] uint8, a new image.
-
-    Raises:
-        ShapeError: the axes do not fit, a label is not in 0..255, or there are not as many texts as boxes.
     """
     size = check_shape(image, "H W 3", "image")
     result: NDArray[np.uint8] = image.copy()
@@ -86,11 +83,11 @@ def _with_boxes(
     rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes) if np.any(box)]
     for n, x1, y1, x2, y2 in rows:
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
-        if stroke > 1:  # a dark rim, so that the box is seen on a ground of its own colour
+        if stroke > 1:  # a dark rim, so that the box is visible on its own colour
             draw.rectangle((x1 - 1, y1 - 1, corners[2] + 1, corners[3] + 1), outline=(0, 0, 0), width=stroke + 2)
         draw.rectangle(corners, outline=slot_colour(n + 1), width=stroke)
     if min(picture.size) >= _SMALLEST_WITH_TEXT:
-        for n, x1, y1, _, _ in rows:  # after all boxes, so that no box runs through a number
+        for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
             _write_tag(draw, texts[n], (x1, y1), slot_colour(n + 1), min(picture.size))
     return np.asarray(picture)
 

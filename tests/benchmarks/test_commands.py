@@ -36,7 +36,7 @@ def written(command, words, tmp_path):
 
 
 @pytest.mark.parametrize("command", [training_step, inference])
-def test_a_recipe_is_measured_against_the_plain_reference(command, tmp_path, capsys):
+def test_recipe_is_measured_against_the_plain_reference(command, tmp_path, capsys):
     content = written(command, TINY, tmp_path)
     (comparison,) = content["comparisons"]
     assert comparison["reference"] == PLAIN
@@ -47,7 +47,7 @@ def test_a_recipe_is_measured_against_the_plain_reference(command, tmp_path, cap
     assert f"{COMPACT}, batch 2 (1 round)" in capsys.readouterr().out
 
 
-def test_the_default_recipes_are_the_registered_ones_on_sprites():
+def test_default_recipes_are_the_registered_ones_on_sprites():
     assert {COMPACT, "rmonet_unet/multi_dsprites", "rmonet_lite/multi_dsprites"} <= set(default_recipes())
     assert "rmonet_unet/images" not in default_recipes()
 
@@ -58,7 +58,7 @@ TINY_LOCALIZATION = [
 ]
 
 
-def test_the_share_of_the_location_masks(tmp_path, capsys):
+def test_share_of_the_location_masks(tmp_path, capsys):
     content = written(localization, [*QUICK, *TINY_LOCALIZATION], tmp_path)
     assert len(content["shares"]) == 2
     assert all(share["median"] > 0 for share in content["shares"].values())
@@ -111,7 +111,7 @@ def test_stages_compute_the_same_in_both():
     assert [boxes[i, valid[i]].tolist() for i in range(2)] == [each.tolist() for each in theirs[PSEUDO_BOXES]()]
 
 
-def test_a_stage_backwards_reaches_the_parameters_of_its_part_alone():
+def test_stage_backwards_reaches_the_parameters_of_its_part_alone():
     model = load_recipe(COMPACT, SMALL).build_model()
     found = OurStages(model, torch.rand(2, 3, 32, 32), bfloat16=False).by_name()
     backwards(found[LIKELIHOOD])()
@@ -123,7 +123,7 @@ def test_a_stage_backwards_reaches_the_parameters_of_its_part_alone():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_stages_shares_are_of_the_whole(tmp_path, capsys):
+def test_stages_shares_are_of_the_whole(tmp_path, capsys):
     content = written(stages, [*TINY, "--no-reference"], tmp_path)
     (shares,) = content["shares"].values()
     (subject,) = content["shares"].keys()

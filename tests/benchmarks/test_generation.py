@@ -32,7 +32,7 @@ def test_batches_that_lay_ready_do_not_count(tiny, monkeypatch, workers, taken, 
     assert (batches.taken, loader.batches) == (taken, counted)
 
 
-def test_the_loaders_time_is_that_of_one_batch(tiny, monkeypatch):
+def test_loaders_time_is_that_of_one_batch(tiny, monkeypatch):
     monkeypatch.setattr(generation, "measure", lambda subjects, *rest: {name: [8.0] for name in subjects})
     monkeypatch.setattr(generation, "training_batches", lambda *rest, **more: Counted())
     found = generation.compare(tiny(), 4, 2, "cpu", 1, 0.0)
@@ -48,7 +48,7 @@ def test_three_times_is_enough(seconds, word):
     assert word in verdict(found)
 
 
-def test_the_command_prints_the_ratio_and_writes_it(tmp_path, tiny, capsys, monkeypatch):
+def test_command_prints_the_ratio_and_writes_it(tmp_path, tiny, capsys, monkeypatch):
     monkeypatch.setattr(generation, "recipe_to_measure", lambda name, changes: tiny())
     main(["--rounds", "1", "--seconds", "0", "--json", str(tmp_path / "g.json")])
     assert "times what the training consumes" in capsys.readouterr().out

@@ -40,7 +40,7 @@ def test_batch_sizes_by_hand():
     assert batch_sizes(40) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40]
 
 
-def test_a_line_is_followed_at_once():
+def test_line_is_followed_at_once():
     machine = Machine(100, 10)
     found = largest_batch(machine, limit=1000, first=8)  # 90 would fit: 80 does, 96 does not
     assert (found.fitting, found.beyond) == (StepMemory(80, 900), StepMemory(96, 1060))
@@ -51,7 +51,7 @@ def test_a_line_is_followed_at_once():
 @pytest.mark.parametrize("first", [1, 3, 64, 1000])
 @pytest.mark.parametrize("installed", [float("inf"), 700])
 @pytest.mark.parametrize("limit", [120, 190, 513, 699])
-def test_the_answer_fits_and_the_next_does_not(first, installed, limit):
+def test_answer_fits_and_the_next_does_not(first, installed, limit):
     machine = Machine(100, 7, installed)
     found = largest_batch(machine, limit, first)
     sizes = batch_sizes()
@@ -75,7 +75,7 @@ def test_not_even_one_image():
     assert "none" in table({"a": (StepMemory(8, 180), found)}, limit_gib=1)
 
 
-def test_what_always_fits_is_refused():
+def test_limit_that_never_binds_is_an_error():
     with pytest.raises(RecipeError, match="--limit-gib"):
         largest_batch(Machine(100, 0), limit=1000, first=8)
 
@@ -88,7 +88,7 @@ def test_step_and_fit():
     assert not StepMemory(8, None).fits(1e12)
 
 
-def test_the_peak_stays_when_memory_is_given_back():
+def test_peak_stays_when_memory_is_given_back():
     before = resident_bytes()
     held = mmap.mmap(-1, 200 * MIB)  # the system's own: what the process has kept would be used again
     held[::4096] = b"x" * (200 * MIB // 4096)  # written, so that every page is there
@@ -99,7 +99,7 @@ def test_the_peak_stays_when_memory_is_given_back():
     assert resident_bytes() < during - 190 * MIB
 
 
-def test_a_parents_memory_is_not_its_childs():
+def test_parents_memory_is_not_its_childs():
     held = b"x" * (300 * MIB)
     imports = "import resource, sys\nfrom contextlib import suppress\nfrom pathlib import Path\n"
     script = f"{imports}{inspect.getsource(resident_bytes)}\nprint(resident_bytes(peak=True))"
@@ -108,7 +108,7 @@ def test_a_parents_memory_is_not_its_childs():
     assert 1 * MIB < int(child.stdout) < 100 * MIB
 
 
-def test_the_largest_batch_fits_and_double_of_it_does_not(tiny, tmp_path):
+def test_largest_batch_fits_and_double_of_it_does_not(tiny, tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(tiny(LARGE).text())
     measured = functools.cache(lambda size: step_memory(str(recipe), size, threads=1, steps=2))
@@ -124,7 +124,7 @@ def test_the_largest_batch_fits_and_double_of_it_does_not(tiny, tmp_path):
     assert found.predicted == pytest.approx(one.peak)
 
 
-def test_the_command_writes_json(monkeypatch, tiny, tmp_path, capsys):
+def test_command_writes_json(monkeypatch, tiny, tmp_path, capsys):
     recipe, written = tmp_path / "tiny.yaml", tmp_path / "memory.json"
     recipe.write_text(tiny().text())
     machine = Machine(100 * MIB, 10 * MIB)
@@ -141,7 +141,7 @@ def test_the_command_writes_json(monkeypatch, tiny, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("returned", "told"), [(KILLED, None), (FULL, None), (1, "no setting")])
-def test_a_process_that_fails(monkeypatch, returned, told):
+def test_process_that_fails(monkeypatch, returned, told):
     ended = subprocess.CompletedProcess([], returned, "", "a warning\nthere is no setting 'model.slots'\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: ended)
     if told is None:

@@ -52,7 +52,7 @@ def named(operations: list[Operation], name: str) -> Operation:
     return found
 
 
-def test_a_linear_layer_forwards_and_backwards():
+def test_linear_layer_forwards_and_backwards():
     # [4, 3] to [4, 5]: 2 * 4 * 3 * 5 = 120 FLOPs, and as many for the weight's gradient and for the input's
     values = torch.ones(4, 3, requires_grad=True)
     layer = nn.Linear(3, 5)
@@ -62,7 +62,7 @@ def test_a_linear_layer_forwards_and_backwards():
     assert named(operations, "addmm").bytes == 4 * (5 + 12 + 15 + 20)
 
 
-def test_a_convolution_forwards_and_backwards():
+def test_convolution_forwards_and_backwards():
     # 2 images, 3 to 8 channels, 3x3, padded, 6x6 pixels: 2 * 2 * 36 * 8 * 3 * 9 = 31,104 FLOPs; twice that backwards
     images = torch.ones(2, 3, 6, 6, requires_grad=True)
     kernel = torch.ones(8, 3, 3, 3, requires_grad=True)
@@ -74,7 +74,7 @@ def test_a_convolution_forwards_and_backwards():
     assert backwards.bytes == 4 * (1 + 2 * (images.numel() + kernel.numel()))
 
 
-def test_a_convolution_with_its_relu_has_the_flops_of_one_without():
+def test_convolution_with_its_relu_has_the_flops_of_one_without():
     features = torch.ones(2, 4, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
     layer = nn.Conv2d(4, 5, 3)
     plain = counted(lambda: layer(features).relu().sum().backward())
@@ -140,7 +140,7 @@ def test_every_operation_belongs_to_its_part_backwards_too():
     assert [each.name for each in operations if each.part == REST].count("mul") == 2, "times 2, there and back"
 
 
-def test_the_model_is_as_before_when_no_longer_followed():
+def test_model_is_as_before_when_no_longer_followed():
     model = TwoParts()
     before = {name: dict(vars(part)) for name, part in parts_of(model).items()}
     with ModelParts(model).followed():
@@ -148,7 +148,7 @@ def test_the_model_is_as_before_when_no_longer_followed():
     assert {name: dict(vars(part)) for name, part in parts_of(model).items()} == before
 
 
-def test_a_training_step_has_the_flops_of_pytorchs_own_counter(tiny):
+def test_training_step_has_the_flops_of_pytorchs_own_counter(tiny):
     step = RecipeStep(tiny())
     with FlopCounterMode(display=False) as theirs:  # the same step: the rounds of its NMS depend on the boxes
         parts, (operations,) = counted_steps(step, 1)

@@ -12,7 +12,7 @@ RECIPE = "rmonet_unet/multi_dsprites_cpu"
 SMALL = ["model.backbone.width=8", "model.head.channels=8", "model.vae.decoder_channels=8"]
 
 
-def test_the_other_process_takes_the_reference_s_steps_and_is_ended():
+def test_other_process_takes_the_reference_s_steps_and_is_ended():
     recipe = recipe_to_measure(RECIPE, SMALL)
     plain = plain_model(recipe)
     assert plain is not None
@@ -23,7 +23,7 @@ def test_the_other_process_takes_the_reference_s_steps_and_is_ended():
     assert process.process.returncode is not None
 
 
-def test_a_process_that_ends_is_said():
+def test_ended_process_is_an_error():
     with (
         PlainProcess("rmonet_lite/multi_dsprites", [], 2, 1) as process,
         pytest.raises(TrainingError, match="ended with status 1"),

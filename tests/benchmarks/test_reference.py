@@ -82,7 +82,7 @@ def gradients(model: RMONet) -> dict[str, Tensor]:
 def test_loss_terms_and_gradients_are_those_of_the_plain_reference(name):
     model, images = MODELS[name](), scene_images(2)
     torch.manual_seed(1)
-    losses, made = model.loss(images, step=12_000)
+    losses, result = model.loss(images, step=12_000)
     losses.total.mean().backward()
     ours = gradients(model)
     torch.manual_seed(1)
@@ -90,7 +90,7 @@ def test_loss_terms_and_gradients_are_those_of_the_plain_reference(name):
     total.mean().backward()
     plain = gradients(model)
 
-    assert made.box_valid.any(dim=1).all()
+    assert result.box_valid.any(dim=1).all()
     assert (losses.observed["pseudo_boxes"] > 0).any()
     assert (losses.terms["regression"] > 0).any()
     assert terms.keys() == losses.terms.keys()
@@ -103,7 +103,7 @@ def test_loss_terms_and_gradients_are_those_of_the_plain_reference(name):
         assert error < 2e-3, f"{parameter}: gradients differ by {error:.1e} of their norm"
 
 
-def test_a_warm_up_changes_both_alike():
+def test_warm_up_changes_both_alike():
     model, images, step = trained_model(), scene_images(2), 1500
     torch.manual_seed(2)
     losses, _ = model.loss(images, step)
@@ -117,11 +117,11 @@ def test_a_warm_up_changes_both_alike():
 def test_inference_is_that_of_the_plain_reference():
     model, images = trained_model().eval(), scene_images(4)
     with torch.no_grad():
-        made = model(images)
+        result = model(images)
         log_masks, components = PlainRMONet(model)(images)
-    torch.testing.assert_close(made.log_masks.exp(), log_masks.exp(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(made.components, components, rtol=1e-4, atol=1e-5)
-    assert made.labels().unique().numel() > 3
+    torch.testing.assert_close(result.log_masks.exp(), log_masks.exp(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.components, components, rtol=1e-4, atol=1e-5)
+    assert result.labels().unique().numel() > 3
 
 
 def test_bfloat16_channels_last_is_near_the_float32_reference():
@@ -139,7 +139,7 @@ def test_bfloat16_channels_last_is_near_the_float32_reference():
     assert not torch.equal(losses.total, total)
 
 
-def test_the_reference_refuses_what_it_does_not_know():
+def test_reference_of_unknown_variants_is_an_error():
     with pytest.raises(RecipeError, match=r"model.head.kind to be unet, not lite"):
         PlainRMONet(load_recipe("rmonet_lite/multi_dsprites").build_model())
     with pytest.raises(RecipeError, match="variants skimage016 and skimage, not 'textbook'"):
@@ -168,7 +168,7 @@ def test_pseudo_boxes_are_those_of_scikit_image_mask_by_mask(variant, size, nois
         assert scores[image, valid[image]].tolist() == pytest.approx(score.tolist(), rel=1e-6)
 
 
-def test_a_least_score_leaves_out_the_same_boxes():
+def test_least_score_leaves_out_the_same_boxes():
     masks = soft_masks(64, 0.0)
     settings, lenient = PseudoBoxSettings(min_score=0.3), PseudoBoxSettings()
     boxes, _, valid = pseudo_boxes(masks, settings)
@@ -177,7 +177,7 @@ def test_a_least_score_leaves_out_the_same_boxes():
     assert valid.sum() < sum(len(found) for found, _ in plain_pseudo_boxes(masks, lenient))
 
 
-def test_the_old_multi_otsu_leaves_out_bin_0_and_the_highest_bound():
+def test_old_multi_otsu_leaves_out_bin_0_and_the_highest_bound():
     values = np.repeat([0.0, 0.3, 0.5, 0.7, 1.0], [50, 10, 10, 10, 10])  # a value a bin of width .2
     assert multi_otsu_016(values, classes=3, bins=5) == pytest.approx([0.3, 0.5])
     assert multi_otsu_016(values[values != 0.3], classes=3, bins=5) == pytest.approx([0.1, 0.5])
@@ -190,10 +190,10 @@ def test_foreground_ari_is_that_of_scikit_learn():
     labels[3] = 0
     log_masks = torch.from_numpy(random.normal(size=(64, 6, 1, 64, 64)).astype(np.float32))
     log_masks += 2 * torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 6).permute(0, 3, 1, 2).unsqueeze(2)
-    made = Decomposition(log_masks.log_softmax(dim=1), torch.zeros(64, 6, 3, 64, 64), background=-1)
+    result = Decomposition(log_masks.log_softmax(dim=1), torch.zeros(64, 6, 3, 64, 64), background=-1)
     metric = ari_fg()
-    metric.update(Scene(torch.zeros(64, 3, 64, 64), torch.from_numpy(labels)), made)
-    expected = plain_foreground_ari(labels, made.labels().numpy())
+    metric.update(Scene(torch.zeros(64, 3, 64, 64), torch.from_numpy(labels)), result)
+    expected = plain_foreground_ari(labels, result.labels().numpy())
     assert metric.per_image()[3] is expected[3] is None
     counted = [image for image in range(64) if image != 3]
     ours, theirs = ([scores[image] for image in counted] for scores in (metric.per_image(), expected))
@@ -226,9 +226,9 @@ def test_monets_loss_gradients_and_answer_are_those_of_its_plain_reference(name)
         assert (ours[parameter] - gradient).norm() / gradient.norm().clamp_min(1e-6) < 1e-6, parameter
     with torch.no_grad():
         log_masks, components = plain(images)
-        made = model(images)
-    torch.testing.assert_close(made.log_masks, log_masks, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(made.components, components, rtol=1e-8, atol=1e-8)
+        result = model(images)
+    torch.testing.assert_close(result.log_masks, log_masks, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(result.components, components, rtol=1e-8, atol=1e-8)
 
 
 def test_monets_reference_knows_its_own_attention_only():

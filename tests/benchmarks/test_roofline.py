@@ -26,7 +26,7 @@ def operation(flops: int = 0, moved: int = 0, part: str = "a", dtype=torch.bfloa
     return Operation(part, "mm" if flops else "add", flops, moved, dtype, seconds)
 
 
-def test_the_roof_is_the_better_of_the_two_rates():
+def test_roof_is_the_better_of_the_two_rates():
     assert RATES.flops(torch.bfloat16) == 100
     assert RATES.flops(torch.float32) == 10
     assert RATES.flops(torch.float64) == 100, "not measured: no bound may be too high"
@@ -41,7 +41,7 @@ def test_bytes_move_at_the_rate_of_a_copy_that_is_no_larger():
     assert risen.bandwidth(100) == 5, "what a large copy reaches, a small one is allowed"
 
 
-def test_the_better_of_two_measurements():
+def test_better_of_two_measurements():
     first = MachineRates({torch.float32: 1.0}, {torch.float32: 4.0}, {8: 3.0, 16: 2.0})
     second = MachineRates({torch.float32: 2.0}, {torch.float32: 3.0}, {8: 1.0, 16: 5.0})
     assert first.best(second) == MachineRates({torch.float32: 2.0}, {torch.float32: 4.0}, {8: 3.0, 16: 5.0})
@@ -61,18 +61,18 @@ def test_bounds_by_hand():
     assert work.share == pytest.approx(1004 / 2010)
 
 
-def test_nothing_done_has_no_share():
+def test_part_without_work_has_no_share():
     assert PartWork.of([], RATES, seconds=0.0).share == 0
 
 
-def test_a_parts_time_is_the_median_of_the_steps():
+def test_parts_time_is_the_median_of_the_steps():
     steps = [[operation(seconds=each), operation(seconds=each), operation(part="b")] for each in (1.0, 2.0, 50.0)]
     work = work_of_parts(["a", "b", "c"], steps, RATES)
     assert {name: each.seconds for name, each in work.items()} == {"a": 4.0, "b": 1.0, "c": 0}
     assert work["a"].operations == 2
 
 
-def test_the_table_says_what_no_operation_explains():
+def test_table_has_the_unexplained_time():
     work = {"a": PartWork.of([operation(flops=100, moved=50)], RATES, 2.0)}
     total = PartWork.of([operation(flops=100, moved=50)], RATES, 5.0)
     lines = table(work, total).splitlines()
@@ -105,7 +105,7 @@ def quick(monkeypatch, tmp_path, tiny):
 RATES_OF_A_MACHINE = MachineRates({torch.float32: 1e11}, {torch.float32: 2e11}, {2**20: 5e10, 2**30: 1e10})
 
 
-def test_the_command_writes_json_and_figure(quick, tmp_path, capsys):
+def test_command_writes_json_and_figure(quick, tmp_path, capsys):
     written, drawn = tmp_path / "roofline.json", tmp_path / "roofline.png"
     roofline.main([*quick, "--json", str(written), "--figure", str(drawn), "--set", "model.num_slots=3"])
     found = json.loads(written.read_text())
@@ -120,11 +120,11 @@ def test_the_command_writes_json_and_figure(quick, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["roofline.json", "roofline.png", "tiny.yaml"]
 
 
-def test_a_figure_that_cannot_be_written(quick, tmp_path):
+def test_figure_that_cannot_be_written(quick, tmp_path):
     with pytest.raises(RunError, match="cannot be written"):
         roofline.main([*quick, "--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "none" / "a.png")])
 
 
-def test_a_change_without_a_value(quick):
+def test_change_without_a_value(quick):
     with pytest.raises(RecipeError, match="NAME=VALUE"):
         roofline.main([*quick, "--set", "model.num_slots"])

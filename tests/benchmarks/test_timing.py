@@ -21,13 +21,13 @@ def test_subjects_take_turns_round_by_round():
     assert min(seconds["a"] + seconds["b"]) > 0
 
 
-def test_a_quick_subject_is_called_again_and_again_within_its_turn():
+def test_quick_subject_is_called_again_and_again_within_its_turn():
     calls: list[int] = []
     measure({"quick": lambda: calls.append(1)}, rounds=1, seconds=1e-3)
     assert len(calls) > 10
 
 
-def test_nothing_to_measure_is_refused():
+def test_empty_comparison_is_an_error():
     with pytest.raises(RecipeError, match="at least 1 round, not 0 and 3"):
         measure({}, rounds=3)
     with pytest.raises(RecipeError, match="not 1 and 0"):
@@ -48,7 +48,7 @@ def test_ratios_are_paired_within_each_round():
     assert alone.speed("ours") is None
 
 
-def test_the_table_shows_every_subject_in_aligned_columns():
+def test_table_shows_every_subject_in_aligned_columns():
     title, head, *lines = COMPARISON.table().splitlines()
     assert title == "sorting (3 rounds)"
     assert " ".join(head.split()) == "ms a call: min median max rows/s: min median max times as fast: min median max"
@@ -57,7 +57,7 @@ def test_the_table_shows_every_subject_in_aligned_columns():
     assert len({len(line) for line in (head, *lines)}) == 1
 
 
-def test_a_comparison_that_cannot_be_is_refused():
+def test_impossible_comparison_is_an_error():
     with pytest.raises(RecipeError, match="same rounds"):
         Comparison("sorting", {"ours": [1.0], "theirs": [1.0, 2.0]})
     with pytest.raises(RecipeError, match="same rounds"):
@@ -74,7 +74,7 @@ def _threads():
 
 
 @pytest.mark.usefixtures("_threads")
-def test_the_json_holds_the_numbers_and_where_they_come_from(tmp_path, capsys):
+def test_json_holds_the_numbers_and_where_they_come_from(tmp_path, capsys):
     file = tmp_path / "new" / "sorting.json"
     options = started(option_parser("sorting", "Sorts."), ["--threads", "1", "--rounds", "3", "--json", str(file)])
     finish(options, [COMPARISON], batch=8)
@@ -93,6 +93,6 @@ def test_the_json_holds_the_numbers_and_where_they_come_from(tmp_path, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_an_error():
+def test_missing_gpu_is_an_error():
     with pytest.raises(RecipeError, match="PyTorch finds no GPU"):
         started(option_parser("sorting", None), ["--device", "cuda"])

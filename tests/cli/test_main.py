@@ -364,8 +364,8 @@ def test_evaluate_under_shifts_prints_one_table_and_writes_a_page(trained, tmp_p
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "rmonet_unet/multi_dsprites_cpu: 3 scenes of multi_dsprites, seed 2; and as many of each shift."
     rows = ["none", "more_objects", "unseen_shape", "unseen_colour", "occlusion", "crop"]
-    assert [line.split()[0] for line in lines[4:10]] == rows
-    assert [line.split()[1] for line in lines[4:10]] == ["6", "11", "6", "6", "6", "6"]
+    assert [line.split()[0] for line in lines[3:9]] == rows
+    assert [line.split()[1] for line in lines[3:9]] == ["6", "11", "6", "6", "6", "6"]
     assert lines[-1] == f"Open {tmp_path / 'shifted' / 'index.html'}"
     written = json.loads((tmp_path / "shifted" / "shifts.json").read_text())
     assert [row["shift"] for row in written["shifts"]] == rows

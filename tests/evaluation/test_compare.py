@@ -75,10 +75,10 @@ def test_scores_are_those_of_an_evaluation_of_each_on_the_same_scenes(
     assert [row["name"] for row in table] == ["A", "B"]
 
 
-def test_what_is_known_of_each_model_stands_in_the_json(make_loaded, compared, tmp_path):
-    made = compared({"A": make_loaded()})
+def test_json_has_all_facts_of_a_model(make_loaded, compared, tmp_path):
+    result = compared({"A": make_loaded()})
     written = read(tmp_path / "out")
-    assert written == made.as_json()
+    assert written == result.as_json()
     (entry,) = written["models"]
     assert (entry["name"], entry["recipe"], entry["weights_step"]) == ("A", "colour/multi_dsprites", 20_000)
     assert entry["parameters"] == 1
@@ -91,7 +91,7 @@ def test_what_is_known_of_each_model_stands_in_the_json(make_loaded, compared, t
     assert written["data"] == {**DATA, "scenes": 8}
 
 
-def test_a_run_brings_its_training_and_a_curve(make_loaded, compared, tmp_path):
+def test_run_adds_its_training_and_a_curve(make_loaded, compared, tmp_path):
     run = RunFolder(tmp_path / "runs" / "A")
     run.path.mkdir(parents=True)
     run.metrics.write_text(CURVE)
@@ -105,7 +105,7 @@ def test_a_run_brings_its_training_and_a_curve(make_loaded, compared, tmp_path):
     assert "wall-clock" not in page  # the curves of single runs
 
 
-def test_the_page_shows_all_models_and_asks_for_nothing(make_loaded, make_model, compared, tmp_path):
+def test_page_shows_all_models_and_loads_no_other_file(make_loaded, make_model, compared, tmp_path):
     compared({"first": make_loaded(), "<b>second</b>": make_loaded(make_model(boxes=False))})
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "<h1>first and &lt;b&gt;second&lt;/b&gt;: comparison</h1>" in page
@@ -120,7 +120,7 @@ def test_the_page_shows_all_models_and_asks_for_nothing(make_loaded, make_model,
     assert "Provenance" in page
 
 
-def test_a_model_without_boxes_has_no_box_scores(make_loaded, make_model, compared, tmp_path):
+def test_model_without_boxes_has_no_box_scores(make_loaded, make_model, compared, tmp_path):
     compared({"A": make_loaded(), "B": make_loaded(make_model(boxes=False))})
     first, second = read(tmp_path / "out")["models"]
     assert first["map_50"] > 0.5
@@ -136,20 +136,20 @@ def test_without_truth_only_the_reconstruction_is_scored(loaded, compared, scene
     assert names(tmp_path / "out") == FILES
 
 
-def test_fewer_scenes_than_were_to_be_shown_are_all_shown(loaded, compared, scenes):
-    made = compared({"A": loaded}, Few(scenes, 1), shown=6)
-    assert made.pictures[0][1].caption.startswith("Scene 0 of")
+def test_figure_has_at_most_all_scenes(loaded, compared, scenes):
+    result = compared({"A": loaded}, Few(scenes, 1), shown=6)
+    assert result.pictures[0][1].caption.startswith("Scene 0 of")
     assert compared({"A": loaded}, shown=3, overwrite=True).pictures[0][1].caption.startswith("Scenes 0 to 2 of")
 
 
 @pytest.mark.parametrize("shown", [0, 25])
-def test_too_many_or_no_scenes_to_be_shown_are_refused(loaded, compared, shown, tmp_path):
+def test_wrong_number_of_shown_scenes_is_an_error(loaded, compared, shown, tmp_path):
     with pytest.raises(DataError, match="from 1 to 24"):
         compared({"A": loaded}, shown=shown)
     assert not (tmp_path / "out").exists()
 
 
-def test_models_of_different_sizes_are_refused(make_loaded, compared, tmp_path):
+def test_models_of_different_sizes_are_an_error(make_loaded, compared, tmp_path):
     models = {"A": make_loaded(), "B": make_loaded(), "C": make_loaded(size=128)}
     with pytest.raises(DataError, match="C takes images of 128 x 128 pixels, but A of 64 x 64"):
         compared(models)
@@ -157,7 +157,7 @@ def test_models_of_different_sizes_are_refused(make_loaded, compared, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_replaced_unless_that_is_asked(loaded, make_loaded, compared, tmp_path):
+def test_only_overwrite_replaces_a_comparison(loaded, make_loaded, compared, tmp_path):
     compared({"A": loaded})
     before = read(tmp_path / "out")
     (tmp_path / "out" / "curves.png").write_text("of before")
@@ -172,7 +172,7 @@ def test_nothing_is_replaced_unless_that_is_asked(loaded, make_loaded, compared,
     assert names(tmp_path / "out") == [*FILES[:3], "mine.txt", "scenes.png"]  # no curve of another comparison
 
 
-def test_a_report_of_an_evaluation_is_not_replaced(loaded, compared, tmp_path):
+def test_page_of_an_evaluation_is_not_replaced(loaded, compared, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("of evaluate")
     with pytest.raises(RunError, match=r"index\.html would be overwritten"):
@@ -180,7 +180,7 @@ def test_a_report_of_an_evaluation_is_not_replaced(loaded, compared, tmp_path):
     assert (tmp_path / "out" / "index.html").read_text() == "of evaluate"
 
 
-def test_an_error_leaves_nothing_behind(loaded, compared, scenes, tmp_path):
+def test_error_leaves_no_folder(loaded, compared, scenes, tmp_path):
     class Broken(Few):
         def batch(self, indices):
             if 4 in indices:
@@ -192,7 +192,7 @@ def test_an_error_leaves_nothing_behind(loaded, compared, scenes, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_log_is_found_before_any_work(make_loaded, compared, tmp_path):
+def test_damaged_metrics_csv_is_an_error_before_any_scene_is_scored(make_loaded, compared, tmp_path):
     run = RunFolder(tmp_path)
     run.metrics.write_text("step,loss\n")
     model = make_loaded(run=run)
@@ -201,7 +201,7 @@ def test_a_damaged_log_is_found_before_any_work(make_loaded, compared, tmp_path)
     assert model.batches == []
 
 
-def test_models_of_other_data_are_named(make_loaded, compared):
+def test_notes_name_models_of_other_data(make_loaded, compared):
     models = {
         "A": make_loaded(data={"background": "grey", "count": 5}),
         "B": make_loaded(data={"background": "colour", "count": 7}),
@@ -225,8 +225,8 @@ def test_speeds_of_trainings_on_different_machines_are_not_ranked(make_loaded, c
 
     def best(*chosen):
         table = compared({run.path.name: make_loaded(run=run) for run in chosen}, overwrite=True).table
-        place = table.columns.index("training_images_per_second")
-        return [cells[place].best for cells in table.cells()]
+        column = table.columns.index("training_images_per_second")
+        return [cells[column].best for cells in table.cells()]
 
     assert best(*runs[:2]) == [True, False]
     assert best(*runs[1:]) == [False, False]
@@ -247,12 +247,12 @@ FILE = {"name": "hdf5", "path": "a.h5"}
         ({"name": "images", "folder": "photos"}, {"source": "images", "folder": "photos", "count": 8}, False),
     ],
 )  # fmt: skip
-def test_a_model_that_has_seen_the_scenes_is_named(make_loaded, compared, trained, scored, seen):
+def test_notes_name_models_trained_on_the_scored_scenes(make_loaded, compared, trained, scored, seen):
     notes = compared({"A": make_loaded(data=trained)}, description_of_data=scored).table.notes
     assert [note.split(":")[0] for note in notes] == ["A was trained on scenes that it is scored on here"] * seen
 
 
-def test_names_are_runs_and_two_of_one_name_are_told_apart(make_loaded, tmp_path):
+def test_unique_names_by_hand(make_loaded, tmp_path):
     one, other = make_loaded(run=RunFolder(tmp_path / "one" / "A")), make_loaded(run=RunFolder(tmp_path / "two" / "A"))
     shipped, third = make_loaded(), make_loaded(run=RunFolder(tmp_path / "C"))
     assert unique_names(["x/C", "m/d"], [third, shipped]) == ["C", "m/d"]
@@ -262,7 +262,7 @@ def test_names_are_runs_and_two_of_one_name_are_told_apart(make_loaded, tmp_path
     assert unique_names(["x/C", "x/C", "m/d"], [third, third, shipped]) == ["x/C [1]", "x/C [2]", "m/d"]
 
 
-def test_models_take_turns_after_one_that_warms_up(monkeypatch):
+def test_models_are_timed_in_turns_after_a_warm_up(monkeypatch):
     clock, order = [0.0], []
 
     class Timed:

@@ -53,7 +53,7 @@ def test_metrics_are_those_of_one_pass_over_all_scenes(loaded, scenes):
     assert result.verdict.startswith("decomposing")
 
 
-def test_metrics_json_states_every_origin(loaded, scenes, tmp_path):
+def test_metrics_json_has_the_provenance(loaded, scenes, tmp_path):
     written = evaluate(loaded, scenes, tmp_path / "out", count=3, description_of_data=DATA, progress=False).as_json()
     read = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert read == written
@@ -65,7 +65,7 @@ def test_metrics_json_states_every_origin(loaded, scenes, tmp_path):
     assert (ran["recipe"], ran["precision"], ran["batch_size"]) == ("colour/multi_dsprites", "float32", 64)
     assert read["recipe"]["model"]["num_slots"] == 6
     assert read["reported"] == {"ari_fg": 0.951, "map_50_95": 0.435}
-    assert sorted(each["index"] for each in read["scenes"]) == [0, 1, 2]
+    assert sorted(entry["index"] for entry in read["scenes"]) == [0, 1, 2]
 
 
 def test_every_row_of_the_page_has_an_explanation(loaded, scenes, tmp_path):
@@ -88,14 +88,14 @@ def test_without_truth_metrics_do_not_apply_and_scenes_are_ranked_by_reconstruct
     assert "not applicable" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_without_boxes_the_other_metrics_stay(make_loaded, make_model, scenes):
+def test_without_boxes_other_metrics_are_computed(make_loaded, make_model, scenes):
     result = measure(make_loaded(make_model(boxes=False)), scenes, count=2, description_of_data=DATA, progress=False)
     assert result.metrics["map_50"] is None
     assert result.metrics["ari_fg"] is not None
     assert "boxes" not in result.health
 
 
-def test_locations_stand_with_the_names_of_the_objects(make_loaded, make_model, scenes, tmp_path):
+def test_locations_have_the_names_of_the_objects(make_loaded, make_model, scenes, tmp_path):
     class Named(Unlabelled):
         object_names = ("first", "second", "third", "fourth", "fifth")
         batch = property(lambda self: self.source.batch)
@@ -113,7 +113,7 @@ def test_locations_stand_with_the_names_of_the_objects(make_loaded, make_model, 
     assert "<summary>Locations</summary>" in page
 
 
-def test_without_names_locations_are_scored_all_the_same(make_loaded, make_model, scenes, tmp_path):
+def test_locations_are_scored_without_names(make_loaded, make_model, scenes, tmp_path):
     loaded = make_loaded(model=make_model(locations=True))
     result = evaluate(loaded, scenes, tmp_path, count=4, description_of_data=DATA, progress=False)
     assert result.metrics["located"] > 0.9
@@ -121,7 +121,7 @@ def test_without_names_locations_are_scored_all_the_same(make_loaded, make_model
     assert "Objects located" not in (tmp_path / "index.html").read_text(encoding="utf-8").split("All metrics")[0]
 
 
-def test_the_same_evaluation_is_written_again_another_only_on_request(loaded, make_loaded, scenes, tmp_path):
+def test_only_the_same_evaluation_is_replaced_without_overwrite(loaded, make_loaded, scenes, tmp_path):
     arguments = {"count": 1, "description_of_data": DATA, "progress": False}
     evaluate(loaded, scenes, tmp_path, **arguments)
     evaluate(loaded, scenes, tmp_path, **arguments)
@@ -137,31 +137,31 @@ def test_the_same_evaluation_is_written_again_another_only_on_request(loaded, ma
 
 
 @pytest.mark.parametrize(("name", "text"), [("metrics.json", "{"), ("metrics.json", "[]"), ("index.html", "mine")])
-def test_files_of_something_else_are_not_overwritten(loaded, scenes, tmp_path, name, text):
+def test_unknown_files_are_not_overwritten(loaded, scenes, tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(RunError, match="--overwrite"):
         evaluate(loaded, scenes, tmp_path, count=1, description_of_data=DATA, progress=False)
     assert (tmp_path / name).read_text() == text
 
 
-def test_a_file_in_place_of_the_folder_is_refused(loaded, scenes, tmp_path):
+def test_file_instead_of_the_folder_is_an_error(loaded, scenes, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(RunError, match="is a file"):
         evaluate(loaded, scenes, tmp_path / "out", count=1, description_of_data=DATA, progress=False)
 
 
 @pytest.mark.parametrize("count", [0, 41])
-def test_more_scenes_than_there_are_is_refused(loaded, scenes, count):
+def test_wrong_number_of_scenes_is_an_error(loaded, scenes, count):
     with pytest.raises(DataError, match="40 scenes"):
         measure(loaded, scenes, count=count, description_of_data=DATA, progress=False)
 
 
-def test_scenes_of_another_size_are_refused(make_loaded, scenes):
+def test_scenes_of_another_size_are_an_error(make_loaded, scenes):
     with pytest.raises(DataError, match=r"64 x 64 pixels, but the model takes 32 x 32"):
         measure(make_loaded(size=32), scenes, count=1, description_of_data=DATA, progress=False)
 
 
-def test_a_damaged_table_of_curves_is_found_before_any_work(loaded, scenes, tmp_path):
+def test_damaged_metrics_csv_is_an_error_before_any_scene_is_scored(loaded, scenes, tmp_path):
     with pytest.raises(DataError, match=r"metrics\.csv"):
         measure(loaded, scenes, count=1, description_of_data=DATA, progress=False, metrics_csv=tmp_path / "metrics.csv")
     assert loaded.batches == []
@@ -178,21 +178,21 @@ def test_chosen_scenes_by_hand():
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
-@given(scores=st.lists(st.none() | st.floats(-1, 1), max_size=20), each=st.integers(1, 4))
-def test_no_scene_is_chosen_twice_and_ranks_are_in_order(scores, each):
-    chosen = chosen_scenes(scores, each)
+@given(scores=st.lists(st.none() | st.floats(-1, 1), max_size=20), per_rank=st.integers(1, 4))
+def test_no_scene_is_chosen_twice_and_ranks_are_in_order(scores, per_rank):
+    chosen = chosen_scenes(scores, per_rank)
     indices = [index for _, index in chosen]
     counted = [score for score in scores if score is not None]
-    assert len(set(indices)) == len(indices) == min(len(counted), 3 * each)
+    assert len(set(indices)) == len(indices) == min(len(counted), 3 * per_rank)
     shown = [scores[index] for index in indices]
     assert shown == sorted(shown, reverse=True)
     if counted:
         assert shown[0] == max(counted)
-    if len(counted) > each:
+    if len(counted) > per_rank:
         assert shown[-1] == min(counted)
 
 
-def test_the_scenes_are_ranked_by_the_metric_that_is_named(loaded, scenes):
+def test_scenes_are_ranked_by_the_named_metric(loaded, scenes):
     metrics = dict(zip(METRICS, default_metrics(), strict=True))
     scene = read_scenes(scenes, range(4), 64)
     for metric in metrics.values():
@@ -201,7 +201,7 @@ def test_the_scenes_are_ranked_by_the_metric_that_is_named(loaded, scenes):
     assert np.mean(scores) == pytest.approx(metrics["ari_fg"].compute()[name])
 
 
-def test_a_model_as_it_is_loaded_is_evaluated(scenes, tmp_path):
+def test_loaded_model_is_evaluated(scenes, tmp_path):
     small = {"backbone": {"width": 8, "fpn_channels": 16}, "head": {"channels": 8}, "vae": {"decoder_channels": 8}}
     values = {"model": {"name": "rmonet", **small}, "data": {"name": "multi_dsprites"}}
     recipe = read_recipe({**values, "trainer": {"precision": "float32"}}, "tiny/multi_dsprites")

@@ -50,7 +50,7 @@ def make_queue(table_file, tmp_path):
 
 
 @pytest.fixture
-def at_its_place(trained, tmp_path):
+def finished_run(trained, tmp_path):
     """The trained run, where the queue expects the run of row `a`, seed 0."""
     folder = tmp_path / "runs" / "tiny" / "a" / "seed-0"
     shutil.copytree(trained.path, folder)
@@ -69,9 +69,7 @@ def entry(tmp_path, row="a", seed=0):
     return read_entry(tmp_path / "results" / "tiny" / row / f"seed-{seed}.json")
 
 
-def test_a_training_at_its_place_is_scored_and_a_finished_one_is_left_alone(
-    make_queue, at_its_place, tmp_path, monkeypatch
-):
+def test_finished_training_is_scored_once(make_queue, finished_run, tmp_path, monkeypatch):
     table = reproduce(make_queue("a", "c"))
     first = entry(tmp_path)
     assert (first["seed"], first["steps"], first["images"]) == (0, 6, 24)
@@ -90,7 +88,7 @@ def test_a_training_at_its_place_is_scored_and_a_finished_one_is_left_alone(
     assert reproduce(make_queue("a", "c")) == table
 
 
-def test_a_queue_killed_before_the_scores_only_scores(make_queue, at_its_place, no_training, tmp_path, monkeypatch):
+def test_queue_killed_before_scoring_only_scores(make_queue, finished_run, no_training, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_train", lambda *arguments: None)
     reproduce(make_queue("a"))
     scored = entry(tmp_path)
@@ -100,7 +98,7 @@ def test_a_queue_killed_before_the_scores_only_scores(make_queue, at_its_place, 
     assert entry(tmp_path)["metrics"]["ari_fg"] == scored["metrics"]["ari_fg"]
 
 
-def test_a_killed_queue_is_finished_by_the_same_command(table_file, tmp_path, capsys):
+def test_same_command_finishes_a_killed_queue(table_file, tmp_path, capsys):
     values = yaml.safe_load(table_file.read_text())
     settings = {"trainer.max_steps": 30, "trainer.checkpoint_minutes": 0.002}
     values["tiny"]["rows"] = {"a": {**values["tiny"]["rows"]["a"], "changes": settings}}
@@ -126,20 +124,20 @@ def test_a_killed_queue_is_finished_by_the_same_command(table_file, tmp_path, ca
     assert row["paper"] == {"ari_fg": 0.9}
 
 
-def test_a_longer_training_resumes_the_shorter_one(make_queue, at_its_place, table_file, tmp_path, monkeypatch):
+def test_longer_training_resumes_the_shorter_one(make_queue, finished_run, table_file, tmp_path, monkeypatch):
     reproduce(make_queue("a"))
     values = yaml.safe_load(table_file.read_text())
     values["tiny"]["rows"]["a"]["changes"] = {"trainer.max_steps": 8}
     table_file.write_text(yaml.safe_dump(values))
     reproduce(make_queue("a"))
     assert entry(tmp_path)["steps"] == 8
-    starts = json.loads((at_its_place / "environment.json").read_text())
+    starts = json.loads((finished_run / "environment.json").read_text())
     assert [start["first_step"] for start in starts][-1] == 6
 
 
-def test_a_run_of_other_settings_is_never_touched(make_queue, at_its_place, tmp_path, monkeypatch):
+def test_run_of_other_settings_is_unchanged(make_queue, finished_run, tmp_path, monkeypatch):
     other = tmp_path / "runs" / "tiny" / "b" / "seed-1"  # row b has another weight decay
-    shutil.copytree(at_its_place, other)
+    shutil.copytree(finished_run, other)
     before = sorted((path, path.stat().st_mtime_ns) for path in other.rglob("*"))
     trained = []
 
@@ -154,9 +152,7 @@ def test_a_run_of_other_settings_is_never_touched(make_queue, at_its_place, tmp_
     assert sorted((path, path.stat().st_mtime_ns) for path in other.rglob("*")) == before
 
 
-def test_a_failed_training_is_counted_the_others_go_on_and_the_next_call_tries_again(
-    make_queue, at_its_place, tmp_path, monkeypatch
-):
+def test_failed_training_is_recorded_and_tried_again_by_the_next_call(make_queue, finished_run, tmp_path, monkeypatch):
     real = module._train
 
     def fails_for_b(row, recipe, run, resume, minutes):
@@ -180,7 +176,7 @@ def test_a_failed_training_is_counted_the_others_go_on_and_the_next_call_tries_a
     assert tried == ["B"]
 
 
-def test_a_full_disk_stops_the_queue_and_leaves_no_entry(make_queue, tmp_path, monkeypatch):
+def test_full_disk_stops_the_queue_and_leaves_no_entry(make_queue, tmp_path, monkeypatch):
     def full(*arguments):
         raise RunError("the disk is full.")
 
@@ -190,7 +186,7 @@ def test_a_full_disk_stops_the_queue_and_leaves_no_entry(make_queue, tmp_path, m
     assert not list((tmp_path / "results").rglob("seed-*.json"))
 
 
-def test_a_training_made_elsewhere_is_adopted_only_where_its_settings_are_a_rows(make_queue, trained, tmp_path):
+def test_adopt_takes_only_runs_of_a_rows_settings(make_queue, trained, tmp_path):
     path = adopt(make_queue(), trained.path)
     assert path == tmp_path / "results" / "tiny" / "a" / "seed-0.json"
     assert entry(tmp_path)["adopted"] is True
@@ -214,8 +210,8 @@ def test_stages_are_scored_and_drawn(make_queue, table_file, tmp_path):
     assert (tmp_path / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_curves_and_slots_are_drawn_once_there_is_a_training(make_queue, at_its_place, table_file, tmp_path):
-    drawn = {}
+def test_curves_and_slots_are_drawn_once_there_is_a_training(make_queue, finished_run, table_file, tmp_path):
+    pictures = {}
     for figure in ("curves", "slots"):
         values = yaml.safe_load(table_file.read_text())
         values["tiny"]["figure"] = figure
@@ -224,12 +220,12 @@ def test_curves_and_slots_are_drawn_once_there_is_a_training(make_queue, at_its_
         if figure == "curves":
             assert draw_figure(tmp_path / "results", tmp_path / "runs", table) is None
         reproduce(make_queue("a"))
-        drawn[figure] = (tmp_path / "results" / "tiny.png").read_bytes()
-        assert drawn[figure] == draw_figure(tmp_path / "results", tmp_path / "runs", table)
-    assert drawn["curves"] != drawn["slots"]
+        pictures[figure] = (tmp_path / "results" / "tiny.png").read_bytes()
+        assert pictures[figure] == draw_figure(tmp_path / "results", tmp_path / "runs", table)
+    assert pictures["curves"] != pictures["slots"]
 
 
-def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, at_its_place, monkeypatch):
+def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, finished_run, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "train", lambda recipe, _, resume: asked.append((recipe.trainer.max_minutes, resume)))
     reproduce(make_queue("a", minutes=2.0))
@@ -258,7 +254,7 @@ def test_every_row_names_a_recipe_that_can_be_read(name, full):
         assert row.stages[-1] == 1
 
 
-def test_the_papers_numbers_are_those_of_its_recipes():
+def test_papers_numbers_are_those_of_its_recipes():
     compared = 0
     for name in paper_tables():
         table = find_table(name)
@@ -271,14 +267,14 @@ def test_the_papers_numbers_are_those_of_its_recipes():
     assert compared > 25
 
 
-def test_wrong_words_name_the_nearest():
+def test_unknown_names_suggest_the_nearest():
     with pytest.raises(RecipeError, match=r"no table 'rmonet_tabel1'.* Did you mean 'rmonet_table1'\?"):
         find_table("rmonet_tabel1")
     with pytest.raises(RecipeError, match=r"no row 'monnet'.* Did you mean 'monet'\?"):
         choose_rows(find_table("rmonet_table1"), ["monnet"])
 
 
-def test_a_damaged_entry_is_named(tmp_path):
+def test_damaged_entry_is_an_error(tmp_path):
     path = tmp_path / "seed-0.json"
     path.write_text("{")
     with pytest.raises(Exception, match=r"seed-0\.json is damaged.*Remove it"):

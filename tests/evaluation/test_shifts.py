@@ -60,9 +60,9 @@ def read(folder):
 
 
 def test_scores_are_those_of_an_evaluation_of_each_test_set(loaded, evaluated, tmp_path):
-    made = evaluated(CROP)
+    result = evaluated(CROP)
     written = read(tmp_path / "out")
-    assert written == json.loads(json.dumps(made.as_json(), default=str))
+    assert written == json.loads(json.dumps(result.as_json(), default=str))
     assert [row["shift"] for row in written["shifts"]] == ["none", "crop"]
     for row, changes in zip(written["shifts"], ({}, CROP["crop"]), strict=True):
         source = MultiDSprites(MultiDSpritesSettings(count=8, seed=3, **changes))
@@ -78,10 +78,10 @@ def test_scores_are_those_of_an_evaluation_of_each_test_set(loaded, evaluated, t
     assert crop["evaluation"]["provenance"]["data"]["crop"] == 0.5
 
 
-def test_changes_hold_for_every_test_set_and_a_shifts_own_go_before_them(evaluated, tmp_path):
+def test_changes_apply_to_every_test_set_unless_the_shift_sets_them(evaluated, tmp_path):
     evaluated(CROP, changes={"count": 3, "seed": 7, "crop": 0.9})
     data = [row["evaluation"]["provenance"]["data"] for row in read(tmp_path / "out")["shifts"]]
-    assert [(each["scenes"], each["seed"], each["crop"]) for each in data] == [(3, 7, 0.9), (3, 7, 0.5)]
+    assert [(entry["scenes"], entry["seed"], entry["crop"]) for entry in data] == [(3, 7, 0.9), (3, 7, 0.5)]
 
 
 def test_more_objects_have_a_slot_each(evaluated):
@@ -93,7 +93,7 @@ def test_more_objects_have_a_slot_each(evaluated):
     assert evaluation.results[2].recipe["model"]["num_slots"] == 11
 
 
-def test_a_model_that_cannot_have_more_slots_is_scored_as_it_is(evaluated):
+def test_model_of_a_fixed_number_of_slots_keeps_it(evaluated):
     _, row = evaluated({"more": {"min_objects": 11, "max_objects": 11}}).table.rows
     assert row.values["slots"] == 6
     note = "scored with its own 6 slots, too few for 11 objects and the background: twelve is too many."
@@ -101,14 +101,14 @@ def test_a_model_that_cannot_have_more_slots_is_scored_as_it_is(evaluated):
     assert row.values["ari_fg"] < 0.95
 
 
-def test_what_the_paper_reports_is_not_of_shifted_scenes(evaluated, tmp_path):
+def test_shifted_scenes_have_no_paper_numbers(evaluated, tmp_path):
     evaluated(CROP)
     none, crop = read(tmp_path / "out")["shifts"]
     assert none["evaluation"]["reported"] == {"ari_fg": 0.951, "map_50_95": 0.435}
     assert crop["evaluation"]["reported"] == {}
 
 
-def test_the_page_has_the_table_and_scenes_of_each_and_asks_for_nothing(evaluated, tmp_path):
+def test_page_has_table_and_scenes_of_every_test_set(evaluated, tmp_path):
     evaluated(CROP | MORE)
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "<h1>colour/multi_dsprites: shifted test sets</h1>" in page
@@ -122,7 +122,7 @@ def test_the_page_has_the_table_and_scenes_of_each_and_asks_for_nothing(evaluate
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "shifts.json"]
 
 
-def test_the_table_has_a_line_for_each_and_only_columns_with_numbers(evaluated, loaded, make_model):
+def test_table_has_a_line_for_every_test_set_and_only_columns_with_numbers(evaluated, loaded, make_model):
     table = evaluated(CROP | MORE).table
     lines = table.lines()
     none, crop, more = (line.split() for line in lines[2:5])
@@ -136,20 +136,20 @@ def test_the_table_has_a_line_for_each_and_only_columns_with_numbers(evaluated, 
     assert evaluated(CROP, overwrite=True).table.columns == (*names[:3], *names[4:])
 
 
-def test_changes_are_told_in_words():
+def test_changes_in_words():
     assert changes_in_words({"shapes": ("cone", "cube"), "crop": 2 / 3, "min_objects": 7}) == (
         "shapes cone, cube, crop 0.667, min_objects 7"
     )
     assert changes_in_words({}) == ""
 
 
-def test_each_bar_has_the_name_of_its_test_set(evaluated, capsys):
+def test_progress_bars_have_the_names_of_the_test_sets(evaluated, capsys):
     evaluated(CROP, progress=True)
     bars = capsys.readouterr().err.replace("\r", "\n").split("\n")
     assert list(dict.fromkeys(bar.split(":")[0] for bar in bars if bar)) == ["none", "crop"]
 
 
-def test_all_shifts_or_those_named(loaded):
+def test_chosen_shifts_by_all_or_by_name(loaded):
     known = shifts_of("multi_dsprites")
     assert list(known) == ["more_objects", "unseen_shape", "unseen_colour", "occlusion", "crop"]
     assert chosen_shifts(loaded, "all") == known
@@ -173,14 +173,14 @@ def test_unknown_shifts_are_errors_with_a_hint(loaded, data, word, message):
         chosen_shifts(loaded, word)
 
 
-def test_an_impossible_change_is_found_before_any_work(evaluated, loaded, tmp_path):
+def test_impossible_change_is_an_error_before_any_scene_is_scored(evaluated, loaded, tmp_path):
     with pytest.raises(RecipeError, match=r"crop must be from 0\.25 to 1"):
         evaluated({**MORE, "crop": {"crop": 7.0}})
     assert loaded.batches == []
     assert not (tmp_path / "out").exists()
 
 
-def test_an_error_leaves_nothing_behind_and_nothing_is_replaced_unless_that_is_asked(evaluated, tmp_path, monkeypatch):
+def test_error_leaves_no_folder_and_only_overwrite_replaces_files(evaluated, tmp_path, monkeypatch):
     real, calls = shifts.measure, []
 
     def breaks_at_the_second(*arguments, **named):
@@ -203,7 +203,7 @@ def test_an_error_leaves_nothing_behind_and_nothing_is_replaced_unless_that_is_a
     assert [row["shift"] for row in read(tmp_path / "out")["shifts"]] == ["none", "more_objects"]
 
 
-def test_a_plain_evaluation_and_one_under_shifts_never_mix(evaluated, loaded, scenes, tmp_path):
+def test_evaluation_and_shifts_do_not_share_a_folder(evaluated, loaded, scenes, tmp_path):
     plain = {"count": 1, "description_of_data": {}, "progress": False, "overwrite": True}
     evaluate(loaded, scenes, tmp_path / "out", **plain)
     with pytest.raises(RunError, match=r"metrics\.json is of an evaluation, and an evaluation under shifts"):

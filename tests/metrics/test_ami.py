@@ -27,34 +27,34 @@ def scores(labels, slots, **more):
     return metric.compute()
 
 
-def test_each_object_in_its_slot_is_one_whatever_the_background_is():
+def test_one_slot_for_each_object_is_1_for_any_background():
     assert scores([[[0, 0, 1, 1, 2, 2]]], [[[3, 1, 2, 2, 1, 1]]]) == {"ami_fg": 1.0, "ami_fg_arithmetic": 1.0}
 
 
-def test_one_object_whole_is_one_and_split_is_nothing():
+def test_one_object_is_1_in_one_slot_and_0_when_split():
     assert scores([[[1, 1, 1, 1]]], [[[2, 2, 2, 2]]])["ami_fg"] == 1.0
     assert scores([[[1, 1, 1, 1]]], [[[1, 1, 2, 2]]])["ami_fg"] == pytest.approx(0)
 
 
-def test_two_objects_in_one_slot_are_nothing():
+def test_two_objects_in_one_slot_are_0():
     assert scores([[[1, 1, 2, 2]]], [[[1, 1, 1, 1]]])["ami_fg"] == pytest.approx(0)
 
 
-def test_it_is_scikit_learns_of_the_objects_pixels():
+def test_agrees_with_scikit_learn_on_the_pixels_of_objects():
     choose = np.random.default_rng(0)
     labels, slots = choose.integers(0, 4, (3, 6, 7)), choose.integers(0, 4, (3, 6, 7))
     slots[choose.random(slots.shape) < 0.6] = labels[choose.random(slots.shape) < 0.6].mean().astype(int)
-    made = scores(labels, slots)
+    result = scores(labels, slots)
     for name, average in (("ami_fg", "max"), ("ami_fg_arithmetic", "arithmetic")):
-        each = [
+        images = [
             adjusted_mutual_info_score(true[true > 0], found[true > 0], average_method=average)
             for true, found in zip(labels, slots, strict=True)
         ]
-        assert made[name] == pytest.approx(np.mean(each))
-    assert made["ami_fg"] != made["ami_fg_arithmetic"]
+        assert result[name] == pytest.approx(np.mean(images))
+    assert result["ami_fg"] != result["ami_fg_arithmetic"]
 
 
-def test_an_image_without_objects_and_one_without_labels_do_not_count():
+def test_image_without_objects_and_one_without_labels_do_not_count():
     metric = ami_fg()
     metric.update(*of([[[0, 0]], [[1, 2]]], [[[1, 2]], [[1, 2]]]))
     scene, decomposition = of([[[0, 0]]], [[[1, 2]]])
@@ -63,18 +63,18 @@ def test_an_image_without_objects_and_one_without_labels_do_not_count():
     assert metric.compute()["ami_fg"] == 1.0
 
 
-def test_merged_metrics_are_one():
-    both, one, other = (ami_fg() for _ in range(3))
+def test_merged_metrics_equal_one_metric():
+    both, first_metric, second_metric = (ami_fg() for _ in range(3))
     first, second = of([[[1, 2, 2, 1]]], [[[1, 2, 1, 1]]]), of([[[1, 1, 2, 2]]], [[[1, 1, 3, 3]]])
     for batch in (first, second):
         both.update(*batch)
-    one.update(*first)
-    other.update(*second)
-    one.merge(other)
-    assert one == both
+    first_metric.update(*first)
+    second_metric.update(*second)
+    first_metric.merge(second_metric)
+    assert first_metric == both
 
 
-def test_what_is_broken_is_refused():
+def test_broken_inputs_are_errors():
     scene, decomposition = of([[[1, 2]]], [[[1, 2]]])
     broken = Decomposition(decomposition.log_masks * torch.nan, decomposition.components)
     with pytest.raises(TrainingError, match="NaN"):

@@ -105,7 +105,7 @@ def deepmind_formula(table: np.ndarray) -> float:
 
 
 @given(label_maps(), st.booleans())
-def test_deepmind_formula_is_nan_where_it_is_and_agrees_where_it_is_not(maps, all_pixels):
+def test_deepmind_formula_agrees_unless_it_is_nan(maps, all_pixels):
     table = contingency_table(*(torch.from_numpy(labels) for labels in maps))[:, 0 if all_pixels else 1 :]
     formula = np.array([deepmind_formula(one) for one in table.numpy()])
     is_nan = deepmind_formula_is_nan(table).numpy()
@@ -154,7 +154,7 @@ def both_means(labels: torch.Tensor, decomposition: Decomposition) -> list[float
     return means
 
 
-def test_soft_masks_lose_to_the_background_but_not_where_only_objects_compete():
+def test_soft_masks_lose_only_if_the_background_competes():
     """Two objects; slots 0 and 1 hold .3 of the right pixels each, the background (slot 2) .5 of all."""
     labels = torch.tensor([[[1, 1, 2, 2]]])
     masks = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.2, 0.2, 0.3, 0.3], [0.5, 0.5, 0.5, 0.5]]).view(1, 3, 1, 1, 4)
@@ -170,7 +170,7 @@ def test_without_a_background_slot_both_are_the_same(hard_decomposition):
     assert objects == every
 
 
-def test_a_single_slot_that_is_the_background_leaves_no_slot_for_objects(hard_decomposition):
+def test_single_slot_that_is_the_background_leaves_no_slot_for_objects(hard_decomposition):
     decomposition = hard_decomposition(torch.zeros(1, 1, 2), 1, 0)
     assert both_means(torch.tensor([[[0, 1]]]), decomposition) == [1, None]
     metric = ari_fg_objects()
@@ -178,14 +178,14 @@ def test_a_single_slot_that_is_the_background_leaves_no_slot_for_objects(hard_de
     assert metric.per_image() == [None]
 
 
-def test_broken_masks_are_refused_by_every_variant(hard_decomposition):
+def test_nan_masks_are_an_error_in_every_variant(hard_decomposition):
     broken = Decomposition(torch.full((1, 2, 1, 1, 2), float("nan")), torch.zeros(1, 2, 3, 1, 2), 0)
     for variant in ("ari_fg", "ari_fg_objects", "ari"):
         with pytest.raises(TrainingError, match="NaN"):
             new_metric(variant).update(scene(torch.tensor([[[0, 1]]])), broken)
 
 
-def test_unlabelled_images_keep_their_place(hard_decomposition):
+def test_unlabelled_images_have_none_in_order(hard_decomposition):
     decomposition = hard_decomposition(torch.zeros(2, 1, 2), 2, -1)
     metric = ari_fg()
     metric.update(Scene(torch.zeros(2, 3, 1, 2)), decomposition)

@@ -98,7 +98,7 @@ def test_perfect_boxes():
     assert metric.per_image() == [1]
 
 
-def test_a_shifted_box():
+def test_shifted_box():
     """8 wide, moved by 2: 6 / 10 = .6. Moved by 1: 7 / 9 = .78, good enough for .50, .55 .. .75, six of ten."""
     shifted = one_image([[0, 0, 8, 5]], [[2, 0, 10, 5]], [0.9])
     assert shifted.per_image() == pytest.approx([0.6])
@@ -114,14 +114,14 @@ def test_one_of_two_objects_found():
     assert result == pytest.approx({"map_50_95": 51 / 101, "map_50": 51 / 101, "map_75": 51 / 101, "ar_100": 0.5})
 
 
-def test_a_wrong_box_costs_by_its_score():
+def test_wrong_box_costs_more_at_a_higher_score():
     truth, boxes = [[0, 0, 4, 4]], [[0, 0, 4, 4], [5, 5, 9, 9]]
     assert one_image(truth, boxes, [0.9, 0.1]).compute()["map_50"] == pytest.approx(1)
     assert one_image(truth, boxes, [0.1, 0.9]).compute()["map_50"] == pytest.approx(0.5)
     assert one_image(truth, boxes, [0.1, 0.9], [True, False]).compute()["map_50"] == pytest.approx(1)
 
 
-def test_a_wrong_box_on_an_image_without_objects_costs_too():
+def test_wrong_box_on_an_image_without_objects_costs_too():
     truth = torch.tensor([[[0.0, 0, 4, 4]], [[0, 0, 0, 0]]])
     boxes = torch.tensor([[[0.0, 0, 4, 4]], [[1, 1, 3, 3]]])
     metric = BoxAveragePrecision()
@@ -130,7 +130,7 @@ def test_a_wrong_box_on_an_image_without_objects_costs_too():
     assert metric.per_image() == [1, None]
 
 
-def test_a_box_turned_inside_out_is_wrong_and_not_left_out():
+def test_box_of_negative_size_counts_as_wrong():
     """x2 < x1: its width counts as 0, or COCOeval would ignore it for its negative area."""
     metric = one_image([[0, 0, 4, 4]], [[0, 0, 4, 4], [6, 5, 2, 9]], [0.1, 0.9])
     assert metric.compute()["map_50"] == pytest.approx(0.5)
@@ -168,7 +168,7 @@ def test_nothing_is_printed(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_scores_in_bfloat16_are_taken():
+def test_bfloat16_scores():
     scene, decomposition = batch(torch.tensor([[[0.0, 0, 4, 4]]]), torch.tensor([[[0.0, 0, 4, 4]]]), torch.ones(1, 1))
     metric = BoxAveragePrecision()
     metric.update(
@@ -177,14 +177,14 @@ def test_scores_in_bfloat16_are_taken():
     assert metric.compute()["map_50"] == pytest.approx(1)
 
 
-def test_broken_boxes_are_refused_where_they_are_valid():
+def test_broken_valid_boxes_are_an_error():
     truth, boxes = [[0, 0, 4, 4]], [[0, 0, 4, 4], [0, 0, np.nan, 4]]
     with pytest.raises(TrainingError, match="Valid boxes of 1 of 1 images are not finite"):
         one_image(truth, boxes, [0.9, 0.8])
     assert one_image(truth, boxes, [0.9, 0.8], [True, False]).compute()["map_50"] == pytest.approx(1)
 
 
-def test_another_number_of_images_is_refused():
+def test_another_number_of_images_is_an_error():
     arrays = random_batch(0)
     scene, _ = batch(*(array[:1] for array in arrays))
     with pytest.raises(ShapeError, match="1 scenes need as many"):

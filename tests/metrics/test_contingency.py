@@ -20,7 +20,7 @@ def test_counts_by_hand():
     assert table.dtype == torch.int64
 
 
-def test_rows_and_columns_can_be_asked_for():
+def test_given_numbers_of_rows_and_columns():
     table = contingency_table(torch.zeros(1, 1, 3, dtype=torch.int64), torch.ones(1, 1, 3, dtype=torch.int64), 2, 4)
     assert table.tolist() == [[[0, 3, 0, 0], [0, 0, 0, 0]]]
 
@@ -38,7 +38,7 @@ def test_agrees_with_scikit_learn_image_by_image(seed, batch, num_true, num_pred
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
-def test_any_integer_type_and_the_input_is_left_as_it_was(kind):
+def test_any_integer_type_and_unchanged_inputs(kind):
     true, predicted = torch.tensor([[[0, 1, 1]]]).to(kind), torch.tensor([[[1, 0, 1]]]).to(kind)
     kept = true.clone(), predicted.clone()
     assert contingency_table(true, predicted).tolist() == [[[0, 1], [1, 1]]]
@@ -56,7 +56,7 @@ def test_no_image():
     assert contingency_table(labels, labels, num_predicted=5).shape == (0, 1, 5)
 
 
-def test_impossible_labels_are_refused():
+def test_impossible_labels_are_errors():
     fine = torch.zeros(1, 2, 2, dtype=torch.int64)
     with pytest.raises(DataError, match=r"true_labels must be integers, but are torch\.float32"):
         contingency_table(fine.float(), fine)
@@ -68,7 +68,7 @@ def test_impossible_labels_are_refused():
         contingency_table(fine, torch.zeros(1, 2, 3, dtype=torch.int64))
 
 
-def test_background_is_column_0_wherever_its_slot_stands(hard_decomposition):
+def test_background_is_column_0_for_any_index_of_its_slot(hard_decomposition):
     slots = torch.tensor([[[0, 1, 1, 2, 2, 2]]])
     labels = torch.tensor([[[0, 0, 0, 1, 1, 0]]])
     assert decomposition_table(labels, hard_decomposition(slots, 3, -1)).tolist() == [[[1, 1, 2], [2, 0, 0]]]
@@ -76,7 +76,7 @@ def test_background_is_column_0_wherever_its_slot_stands(hard_decomposition):
     assert decomposition_table(labels, hard_decomposition(slots, 3, None)).tolist() == [[[1, 2, 1], [0, 0, 2]]]
 
 
-def test_masks_that_are_nan_are_refused():
+def test_nan_masks_are_an_error():
     log_masks = torch.zeros(3, 2, 1, 2, 2)
     log_masks[1, 0, 0, 0, 0] = float("nan")
     broken = Decomposition(log_masks, torch.zeros(3, 2, 3, 2, 2))

@@ -61,7 +61,7 @@ def test_numbers_and_values_of_images(make):
     assert len(metric.per_image()) == 5
 
 
-def test_nothing_taken_in_is_none(make):
+def test_metric_without_images_is_none(make):
     metric = make()
     assert metric.per_image() == []
     assert set(metric.compute().values()) == {None}
@@ -93,7 +93,7 @@ def without(batch: tuple[Scene, Decomposition], field: str) -> tuple[Scene, Deco
 
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("field", [LABELS, "true boxes", OWN_BOXES, LOCATIONS])
-def test_without_a_field_that_it_needs_it_is_not_applicable_and_others_are_of_no_matter(name, field):
+def test_metric_is_not_applicable_only_without_a_field_that_it_needs(name, field):
     full, bare = new_metric(name), new_metric(name)
     full.update(*random_batch(0))
     bare.update(*without(random_batch(0), field))
@@ -104,7 +104,7 @@ def test_without_a_field_that_it_needs_it_is_not_applicable_and_others_are_of_no
         assert bare.compute() == full.compute()
 
 
-def test_merging_two_processes_is_the_same_as_all_at_once(make):
+def test_merged_processes_equal_one_process(make):
     everything = random_batch(1, batch=7)
     whole, first, second = make(), make(), make()
     whole.update(*everything)
@@ -126,7 +126,7 @@ def test_batch_of_one_without_objects_and_with_one_slot_is_never_nan(make):
         assert all(value is None or isfinite(value) for value in values)
 
 
-def test_default_metrics_are_new_each_time_and_name_their_numbers_once():
+def test_default_metrics_are_new_and_have_unique_names():
     first, second = default_metrics(), default_metrics()
     assert len(first) == len(METRICS)
     assert not {id(metric) for metric in first} & {id(metric) for metric in second}
@@ -134,7 +134,7 @@ def test_default_metrics_are_new_each_time_and_name_their_numbers_once():
     assert len(names) == len(set(names))
 
 
-def test_mean_leaves_out_what_is_not_counted():
+def test_mean_of_counted_ignores_none():
     assert mean_of_counted([1.0, None, 0.0]) == 0.5
     assert mean_of_counted([None]) is None
 
@@ -142,5 +142,5 @@ def test_mean_leaves_out_what_is_not_counted():
 def test_listing_the_metrics_imports_neither_pycocotools_nor_lightning():
     heavy = ("pycocotools", "lightning", "matplotlib")
     code = f"import sys, unscene.metrics; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -39,12 +39,12 @@ def test_what_is_within_five_percent_is_located():
     metric = ObjectLocations()
     metric.update(scene_of(two_objects()), answer(two_objects(), locations))
     assert metric.compute() == {"located": 0.5, "location_error": pytest.approx(0.04)}
-    assert [(each.label, each.images, each.located) for each in metric.by_label()] == [(1, 1, 1), (3, 1, 0)]
+    assert [(row.label, row.images, row.located) for row in metric.by_label()] == [(1, 1, 1), (3, 1, 0)]
     assert metric.by_label()[0].distance == pytest.approx(0.04)
     assert metric.by_label()[1].distance is None
 
 
-def test_one_location_is_of_one_object():
+def test_one_location_matches_one_object():
     centres = np.array([[0.5, 0.5], [0.52, 0.5]])
     one, _ = match_locations(centres, np.array([[0.51, 0.5]]))
     assert sorted(one) == [-1, 0]
@@ -53,7 +53,7 @@ def test_one_location_is_of_one_object():
     assert distances.tolist() == pytest.approx([0.02, 0.03])
 
 
-def test_a_slot_that_is_not_used_locates_nothing_at_the_corner():
+def test_unused_slot_is_not_a_location_at_the_corner():
     labels = torch.zeros(1, 20, 20, dtype=torch.long)
     labels[0, 0, 0] = 1
     metric = ObjectLocations()
@@ -72,7 +72,7 @@ def test_images_without_objects_labels_or_locations_do_not_count():
 
 
 @given(st.integers(0, 1000), st.integers(0, 4), st.integers(0, 4))
-def test_a_match_is_within_the_tolerance_and_one_to_one(seed, objects, slots):
+def test_match_is_within_the_tolerance_and_one_to_one(seed, objects, slots):
     choose = np.random.default_rng(seed)
     centres, locations = choose.random((objects, 2)) / 5, choose.random((slots, 2)) / 5
     matched, distances = match_locations(centres, locations)

@@ -41,7 +41,7 @@ def test_agrees_with_scikit_image():
     )
 
 
-def test_bfloat16_answers_are_mixed_in_float32():
+def test_bfloat16_components_are_mixed_in_float32():
     scene, decomposition = random_batch(2)
     half = decomposition.map(lambda tensor: tensor.bfloat16())
     rounded, exact = reconstruction(), reconstruction()
@@ -50,7 +50,7 @@ def test_bfloat16_answers_are_mixed_in_float32():
     assert rounded.compute() == exact.compute()
 
 
-def test_a_broken_reconstruction_is_refused():
+def test_broken_reconstruction_is_an_error():
     components = torch.zeros(2, 1, 3, 2, 2)
     components[1, 0, 0, 0, 0] = float("nan")
     metric = reconstruction()
@@ -59,6 +59,6 @@ def test_a_broken_reconstruction_is_refused():
     assert metric.per_image() == []
 
 
-def test_another_number_of_images_is_refused():
+def test_another_number_of_images_is_an_error():
     with pytest.raises(ShapeError, match="images"):
         reconstruction().update(random_batch(1)[0], random_batch(2)[1])

@@ -73,7 +73,7 @@ def test_hidden_objects_do_not_count(hard_decomposition):
     assert measured([[[0, 2, 2]]], [[[1, 0, 0]]], 2, -1, hard_decomposition).compute()["mask_iou_objects"] == 1
 
 
-def test_the_background_slot_matches_no_object(hard_decomposition):
+def test_background_slot_matches_no_object(hard_decomposition):
     labels, slots = [[[0, 1, 1]]], [[[0, 1, 1]]]
     assert measured(labels, slots, 2, 1, hard_decomposition).per_image() == [0]
     assert measured(labels, slots, 2, 0, hard_decomposition).per_image() == [1]
@@ -81,7 +81,7 @@ def test_the_background_slot_matches_no_object(hard_decomposition):
     assert measured(labels, [[[1, 0, 0]]], 2, None, hard_decomposition).per_image() == [1]  # slot 0 may match too
 
 
-def test_a_single_slot_that_is_the_background(hard_decomposition):
+def test_single_slot_that_is_the_background(hard_decomposition):
     assert measured([[[0, 1]]], [[[0, 0]]], 1, 0, hard_decomposition).per_image() == [0]
 
 
@@ -107,7 +107,7 @@ def test_objects_of_several_slots_are_one_foreground(hard_decomposition):
     assert metric.per_image() == [pytest.approx(2 / 3)]
 
 
-def test_images_without_an_object_and_three_slots_without_background_are_not_counted(hard_decomposition):
+def test_images_without_objects_and_models_of_three_slots_without_background_do_not_count(hard_decomposition):
     metric = polarity([[[0, 0]], [[0, 1]]], [[[0, 1]], [[0, 1]]], 2, None, hard_decomposition)
     assert metric.per_image() == [None, 1.0]
     assert polarity([[[0, 1]]], [[[0, 1]]], 3, None, hard_decomposition).per_image() == [None]
@@ -115,7 +115,7 @@ def test_images_without_an_object_and_three_slots_without_background_are_not_cou
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_it_is_redos_score_of_one_image(hard_decomposition, seed):
+def test_polarity_iou_is_redos_score(hard_decomposition, seed):
     """ReDO's evaluation of one image by scikit-learn: the mask of region 0, or its complement."""
     rng = np.random.default_rng(seed)
     true, region = rng.integers(0, 2, (1, 3, 3)), rng.integers(0, 2, (1, 3, 3))

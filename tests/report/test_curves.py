@@ -37,7 +37,7 @@ def test_constant_repeated_and_empty_series_are_left_out(table):
     assert set(read_curves(table)[0]) == {"train/loss", "val/ari_fg"}
 
 
-def test_validation_comes_first_and_the_clock_stands_above_its_step(table):
+def test_validation_comes_first_and_clock_ticks_are_above_their_steps(table):
     panels = [axes for axes in curves_figure(table).axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in panels] == ["val/ari_fg", "train/loss"]
     clocks = [axes for axes in curves_figure(table).axes if not axes.get_title(loc="left")]
@@ -65,7 +65,7 @@ def test_one_row_is_enough(tmp_path):
     assert curves.light != curves.dark
 
 
-def test_nothing_measured_yet_is_no_curve(tmp_path):
+def test_no_curve_without_measured_values(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,seconds\n")
     assert draw_curves(path) is None
@@ -74,14 +74,14 @@ def test_nothing_measured_yet_is_no_curve(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["epoch,loss\n1,2\n", "step,seconds,a\n1,2,three\n", "step,seconds,a\n1\n", ""])
-def test_a_damaged_table_is_named(tmp_path, text):
+def test_damaged_metrics_csv_is_an_error(tmp_path, text):
     path = tmp_path / "metrics.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=r"metrics\.csv"):
         read_curves(path)
 
 
-def test_a_missing_table_is_named(tmp_path):
+def test_missing_metrics_csv_is_an_error(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_curves(tmp_path / "metrics.csv")
 

@@ -27,7 +27,7 @@ def even_decomposition(K=3, background=-1, size=8):
     return Decomposition(masks.log(), torch.zeros(1, K, 3, size, size), background)
 
 
-def test_a_scene_with_boxes_and_truth_shows_them(loaded, scenes):
+def test_scene_with_boxes_and_truth_shows_them(loaded, scenes):
     scene = read_scenes(scenes, [0, 1], 64)
     rows = scene_rows(scene, loaded.decompose(scene.images), 1)
     shown = titles(rows)

@@ -15,32 +15,32 @@ from unscene.report.slots import SLOT_COLOURS, label_map_palette, slot_colour, t
 GREY = np.full((20, 30, 3), 100, np.uint8)
 
 
-def test_a_mask_is_mixed_inside_and_pure_at_its_border():
+def test_mask_is_tinted_inside_and_opaque_at_its_border():
     labels = np.zeros((20, 30), np.int64)
     labels[5:12, 8:20] = 2
-    drawn = overlay(GREY, labels)
+    picture = overlay(GREY, labels)
     colour = np.array(slot_colour(2))
-    assert (drawn[5, 8] == colour).all()
-    assert (drawn[11, 19] == colour).all()
+    assert (picture[5, 8] == colour).all()
+    assert (picture[11, 19] == colour).all()
     inside = (100 * 10 + colour * 6) // 16  # .4 of the colour is 6 of 16 parts
-    assert (drawn[8, 12] == inside).all()
-    assert (drawn[labels == 0] == 100).all()
+    assert (picture[8, 12] == inside).all()
+    assert (picture[labels == 0] == 100).all()
 
 
-def test_a_full_tint_is_the_slots_colour_and_no_tint_is_the_image():
+def test_full_tint_is_the_slots_colour_and_no_tint_is_the_image():
     labels = np.zeros((20, 30), np.uint8)
     labels[5:12, 8:20] = 1
     assert (overlay(GREY, labels, tint=1.0)[labels == 1] == slot_colour(1)).all()
     assert (overlay(GREY, labels, tint=0.0)[6:11, 9:19] == 100).all()
 
 
-def test_a_box_has_its_corners_on_its_end_exclusive_sides():
-    drawn = overlay(GREY, None, np.array([[0, 0, 0, 0], [3, 4, 10, 9]], np.float32))
-    changed = (drawn != GREY).any(axis=2)
+def test_box_has_its_corners_on_its_end_exclusive_sides():
+    picture = overlay(GREY, None, np.array([[0, 0, 0, 0], [3, 4, 10, 9]], np.float32))
+    changed = (picture != GREY).any(axis=2)
     rows, columns = np.nonzero(changed)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 8, 3, 9)
     assert not changed[5:8, 4:9].any()
-    assert (drawn[changed] == slot_colour(2)).all()
+    assert (picture[changed] == slot_colour(2)).all()
 
 
 def test_numbers_stand_on_large_images_only():
@@ -53,25 +53,25 @@ def test_numbers_stand_on_large_images_only():
     assert (overlay(small, None, box / 2) == overlay(small, None, box / 2, [""])).all()
 
 
-def test_a_number_at_the_upper_edge_stays_in_the_image():
+def test_number_at_the_upper_edge_stays_in_the_image():
     large = np.full((200, 200, 3), 100, np.uint8)
     box = np.array([[50, 0, 150, 160]], np.float32)
     numbered = (overlay(large, None, box) != overlay(large, None, box, [""])).any(axis=2)
     assert numbered[1:20, 51:70].any()
 
 
-def test_the_image_given_is_left_as_it_is():
+def test_input_image_is_unchanged():
     image = GREY.copy()
     overlay(image, np.ones((20, 30), np.uint8), np.array([[1, 1, 5, 5]], np.float32))
     assert (image == GREY).all()
 
 
 @given(labels=arrays(np.uint8, (9, 11), elements=st.integers(0, 4)))
-def test_background_is_never_touched_and_every_object_is(labels):
+def test_only_object_pixels_are_tinted(labels):
     image = np.full((9, 11, 3), 7, np.uint8)
-    drawn = overlay(image, labels)
-    assert (drawn[labels == 0] == 7).all()
-    assert (drawn[labels > 0] != 7).any(axis=1).all()
+    picture = overlay(image, labels)
+    assert (picture[labels == 0] == 7).all()
+    assert (picture[labels > 0] != 7).any(axis=1).all()
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_background_is_never_touched_and_every_object_is(labels):
         (None, np.zeros((2, 4)), ["one"]),
     ],
 )
-def test_what_does_not_fit_is_refused(labels, boxes, texts):
+def test_wrong_shapes_are_errors(labels, boxes, texts):
     with pytest.raises(ShapeError):
         overlay(GREY, labels, boxes, texts)
 
 
-def test_the_palette_is_black_then_the_slots_colours_again_and_again():
+def test_palette_is_black_then_repeats_the_slot_colours():
     palette = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
     assert palette[0].tolist() == [0, 0, 0]
     assert tuple(palette[1].tolist()) == SLOT_COLOURS[0] == slot_colour(1)

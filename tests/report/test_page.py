@@ -60,7 +60,7 @@ class Parsed(HTMLParser):
         self.texts.append(data)
 
 
-def test_numbers_stand_with_the_papers_and_what_does_not_apply_says_so(tmp_path):
+def test_page_shows_numbers_beside_the_papers_and_not_applicable(tmp_path):
     write_page(tmp_path / "index.html", "Title & more", **page_values([result()]))
     shown = Parsed(tmp_path / "index.html")
     assert "Title & more" in shown.text
@@ -73,7 +73,7 @@ def test_numbers_stand_with_the_papers_and_what_does_not_apply_says_so(tmp_path)
     assert "starts.2.cpu B" in shown.text
 
 
-def test_the_page_asks_for_nothing_and_every_image_has_words(tmp_path):
+def test_page_loads_no_other_file_and_images_have_alt_texts(tmp_path):
     section = Section("Own", "Words.", (Picture(png(), "own", "x", "a.png"),))
     write_page(tmp_path / "index.html", "T", [section], **page_values([result()]))
     shown = Parsed(tmp_path / "index.html")
@@ -84,7 +84,7 @@ def test_the_page_asks_for_nothing_and_every_image_has_words(tmp_path):
     assert base64.b64decode(first) == png()
 
 
-def test_several_models_stand_side_by_side(tmp_path):
+def test_several_models_have_a_column_each(tmp_path):
     other = result("rmonet/b", metrics={"ari_fg": 0.75, "reconstruction_psnr": 30.0})
     write_page(tmp_path / "index.html", "T", **page_values([result(), other]))
     shown = Parsed(tmp_path / "index.html")
@@ -93,7 +93,7 @@ def test_several_models_stand_side_by_side(tmp_path):
     assert "not applicable 30.0 dB" in shown.text
 
 
-def test_names_that_are_equal_are_told_apart():
+def test_display_names_are_unique():
     fresh = ModelResult("m", {}, {}, "", {"weights": {"run": "fresh"}})
     shipped = ModelResult("m", {}, {}, "", {"weights": {"weights": "m.safetensors"}})
     assert display_names([fresh, shipped]) == ["m (fresh)", "m (m.safetensors)"]
@@ -101,7 +101,7 @@ def test_names_that_are_equal_are_told_apart():
     assert display_names([fresh]) == ["m"]
 
 
-def test_what_users_name_is_escaped(tmp_path):
+def test_names_are_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     section = Section(evil, evil, (Picture(png(), f'"{evil}', evil, f'"{evil}'),))
     write_page(tmp_path / "index.html", evil, [section], **page_values([result(evil)]))
@@ -110,7 +110,7 @@ def test_what_users_name_is_escaped(tmp_path):
     assert evil in shown.text
 
 
-def test_a_page_of_sections_alone_has_no_empty_parts(tmp_path):
+def test_page_of_sections_alone_has_no_empty_parts(tmp_path):
     write_page(tmp_path / "index.html", "Images", [Section("Overlays")])
     shown = Parsed(tmp_path / "index.html")
     assert "Overlays" in shown.text
@@ -124,7 +124,7 @@ def test_pictures_too_large_for_the_page_are_reduced(tmp_path, monkeypatch):
     write_page(tmp_path / "index.html", "T", [Section("S", "", pictures)])
     shown = Parsed(tmp_path / "index.html")
     assert len(shown.images) == 3
-    sizes = {Image.open(io.BytesIO(base64.b64decode(each["src"].partition(",")[2]))).size for each in shown.images}
+    sizes = {Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))).size for image in shown.images}
     assert len(sizes) == 1
     width, height = sizes.pop()
     assert width < 200
@@ -132,7 +132,7 @@ def test_pictures_too_large_for_the_page_are_reduced(tmp_path, monkeypatch):
     assert (tmp_path / "index.html").stat().st_size < 40_000 * 4 / 3 + 20_000
 
 
-def test_jpegs_are_said_to_be_jpegs():
+def test_data_uri_names_the_image_format():
     file = io.BytesIO()
     Image.new("RGB", (2, 2)).save(file, "JPEG")
     assert data_uri(file.getvalue()).startswith("data:image/jpeg;base64,")

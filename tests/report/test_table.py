@@ -20,12 +20,12 @@ def table(*rows, columns=COLUMNS, **more):
     return Table("model", columns, rows, **more)
 
 
-def texts(made):
+def texts(result):
     """name -> what each row shows, the best with a star."""
-    columns = zip(*made.cells(), strict=True)
+    columns = zip(*result.cells(), strict=True)
     return {
         name: [cell.text + "*" * cell.best for cell in column]
-        for name, column in zip(made.columns, columns, strict=True)
+        for name, column in zip(result.columns, columns, strict=True)
     }
 
 
@@ -39,11 +39,11 @@ def test_numbers_by_hand():
     }
 
 
-def test_a_mean_has_its_standard_deviation():
+def test_mean_has_its_standard_deviation():
     assert texts(table(row(sd={"ari_fg": 0.0123})))["ari_fg"] == ["0.500 ± 0.012"]
 
 
-def test_the_best_of_each_column_is_marked_and_what_was_spent_is_not():
+def test_best_of_each_ranked_column_is_marked():
     better = row("B", {"ari_fg": 0.75, "map_50": 0.9, "reconstruction_mse": 0.02})
     third = row("C", {"ari_fg": 0.7504, "map_50": 0.8})
     shown = texts(table(row(), better, third))
@@ -71,8 +71,8 @@ def test_best_rows_by_hand(name, values, indices):
 
 
 def test_lines_have_the_papers_numbers_below_and_notes_at_the_end():
-    made = table(row("first"), row("second", {"ari_fg": 0.4}, paper={"ari_fg": 0.951}), notes=("word " * 40,))
-    lines = made.lines()
+    result = table(row("first"), row("second", {"ari_fg": 0.4}, paper={"ari_fg": 0.951}), notes=("word " * 40,))
+    lines = result.lines()
     assert lines[0].split()[:2] == ["training", "ARI"]
     assert lines[1].split()[:3] == ["model", "steps", "fg"]
     first, second, paper = (line.split() for line in lines[2:5])
@@ -107,8 +107,8 @@ def test_csv_has_every_digit_and_empty_cells():
 
 
 def test_markdown_is_a_table_of_as_many_columns():
-    made = table(row(paper={"ari_fg": 0.9}), row("B"))
-    lines = made.markdown().splitlines()
+    result = table(row(paper={"ari_fg": 0.9}), row("B"))
+    lines = result.markdown().splitlines()
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 2}
     assert lines[2].startswith("| A | 12,000 | 0.500 (paper 0.900) | - |")
 

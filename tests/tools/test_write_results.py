@@ -15,12 +15,12 @@ SPEC.loader.exec_module(tool)
 
 
 @pytest.mark.parametrize("path", tool.markdown_files(), ids=lambda path: path.name)
-def test_every_marked_number_is_the_ledgers(path):
+def test_marked_numbers_equal_the_ledger(path):
     text = path.read_text(encoding="utf-8")
     assert tool.written(text) == text, f"{path.name} differs from results/: run python tools/write_results.py"
 
 
-def test_the_summary_is_that_of_the_entries():
+def test_summary_equals_the_entries():
     from unscene.evaluation.ledger import summary
     from unscene.evaluation.paper_tables import paper_tables
 
@@ -39,7 +39,7 @@ def results(tmp_path):
     return tmp_path
 
 
-def test_a_number_and_a_table_are_filled_in_and_stay(results):
+def test_numbers_and_tables_are_filled_in(results):
     number = "ARI <!-- result: elm_table1/multi_dsprites/ari_fg -->old<!-- end -->, and"
     filled = tool.written(number, results)
     assert filled == "ARI <!-- result: elm_table1/multi_dsprites/ari_fg -->0.750 ± 0.071<!-- end -->, and"
@@ -48,6 +48,6 @@ def test_a_number_and_a_table_are_filled_in_and_stay(results):
     assert tool.written(table, results) == table
 
 
-def test_a_marker_that_names_nothing_is_an_error(results):
+def test_unknown_marker_is_an_error(results):
     with pytest.raises(KeyError):
         tool.written("<!-- result: elm_table1/flowers/ari_fg -->1<!-- end -->", results)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unscene.errors import ShapeError
 from unscene.evaluation.scenes import read_scenes
-from unscene.report.figures import comparison_rows, scene_png, scene_rows, scenes_png
+from unscene.report.figures import comparison_rows, rows_png, scene_rows
 from unscene.report.slots import slot_colour
 from unscene.scene import Decomposition, Scene
 
@@ -68,7 +68,7 @@ def test_objects_without_a_slot_have_colours_too():
 @pytest.mark.parametrize("K", [1, 2, 11])
 def test_any_number_of_slots_becomes_a_png(K):
     scene, found = Scene(torch.rand(1, 3, 8, 8)), even_decomposition(K)
-    with Image.open(io.BytesIO(scene_png(scene, found))) as image:
+    with Image.open(io.BytesIO(rows_png(scene_rows(scene, found)))) as image:
         assert image.format == "PNG"
         assert image.width >= 3 * 192
         assert np.asarray(image)[..., 3].min() == 0  # a transparent ground
@@ -183,7 +183,7 @@ def test_boxes_have_the_colours_of_the_matched_objects():
 def test_any_size_becomes_a_png_of_panels(size, panel):
     many = Scene(torch.rand(3, 3, size, size))
     found = Decomposition(torch.zeros(3, 1, 1, size, size), torch.rand(3, 1, 3, size, size))
-    with Image.open(io.BytesIO(scenes_png(many, {"A": found}))) as image:
+    with Image.open(io.BytesIO(rows_png(comparison_rows(many, {"A": found})))) as image:
         assert image.format == "PNG"
         assert image.width == 3 * panel + 2 * 8 + 2 * 3
         assert image.height > 3 * panel

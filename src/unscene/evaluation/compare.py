@@ -65,15 +65,8 @@ def compare(
 ) -> SideBySide:
     """Compare models on all scenes of a source, and write the files above.
 
-    Args:
-        models: by name, at least one, of one image size.
-        source: of the test scenes, of that size.
-        out: folder of the files. They appear in it at the end, all at once.
-        description_of_data: name, seed and settings of the source, ready for JSON.
-        batch_size: scenes at once; the speed is measured for it.
-        shown: how many scenes the figure shows, the first ones.
-        progress: show bars on stderr.
-        overwrite: replace another comparison in `out`.
+    The models have one image size, that of the source. The figure shows the first `shown` scenes. Another comparison in
+    `out` is replaced with `overwrite` only. The other arguments are those of `measure`.
 
     Raises:
         RunError: `out` holds files of these names, or cannot be written.

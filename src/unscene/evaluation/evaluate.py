@@ -42,19 +42,11 @@ def evaluate(
 ) -> ModelResult:
     """Evaluate a model on the first scenes of a source, and write `metrics.json` and `index.html`.
 
-    Args:
-        loaded: the model.
-        source: of the test scenes, of the model's size.
-        out: folder of the two files. The same evaluation (weights, data, count) may be written again.
-        count: how many scenes.
-        batch_size: scenes at once; the time is stated for it.
-        description_of_data: name, seed and settings of the source, ready for JSON.
-        overwrite: replace another evaluation in `out`.
-        how: further arguments of `measure`.
+    The same evaluation (weights, data, count) may be written again; another one in `out` is replaced with `overwrite`
+    only. The other arguments are those of `measure`.
 
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
-        DataError: see `measure`.
     """
     about: dict[str, Any] = {"count": count, "batch_size": batch_size, "description_of_data": description_of_data}
     identity = _identity(_provenance(loaded, **about))
@@ -88,9 +80,9 @@ def measure(
 
     Args:
         loaded: the model.
-        source: of the test scenes.
-        count: how many of them.
-        batch_size: scenes at once.
+        source: of the test scenes, of the model's size.
+        count: how many of them, the first ones.
+        batch_size: scenes at once; the time is stated for it.
         description_of_data: name, seed and settings of the source, ready for JSON.
         progress: show a bar on stderr.
         metrics_csv: of the training, for the curves.

@@ -11,7 +11,7 @@ from unscene.evaluation.ledger import scored_entries, stage_checkpoint
 from unscene.evaluation.paper_tables import PaperRow, PaperTable
 from unscene.evaluation.scenes import read_scenes, test_source
 from unscene.report.curves import png_bytes, score_figure
-from unscene.report.figures import INK, rows_png, scene_rows, scenes_png
+from unscene.report.figures import INK, comparison_rows, rows_png, scene_rows
 from unscene.report.table import description_of
 from unscene.runs.loading import load
 from unscene.runs.run_folder import RunFolder
@@ -39,7 +39,8 @@ def draw_figure(results: Path, runs: Path, table: PaperTable) -> bytes | None:
     source, _ = test_source(first, None, {})
     scene = read_scenes(source, range(min(SCENES, len(source))), first.size)
     if table.figure == "scenes":
-        return scenes_png(scene, {name: model.decompose(scene.images) for name, model in models.items()})
+        found = {name: model.decompose(scene.images) for name, model in models.items()}
+        return rows_png(comparison_rows(scene, found))
     decomposition = first.decompose(scene.images)
     return rows_png([row for index in range(len(scene)) for row in scene_rows(scene, decomposition, index)])
 

@@ -48,27 +48,16 @@ HARDWARE = ("cpu", "cores", "threads", "gpu", "torch")
 
 @dataclass(frozen=True)
 class Queue:
-    """The trainings of some rows of a table, and their folders.
+    """The trainings of some rows of a table, and their folders."""
 
-    Attributes:
-        table: of a paper.
-        rows: of the table that are trained and shown.
-        results: folder of the ledger.
-        runs: folder of the trainings, which are large: checkpoints, curves, samples.
-        seeds: of every row; None for each row's own number of seeds.
-        minutes: of training for every row; None for each row's own minutes.
-        threads: of the CPU; 0 for PyTorch's choice.
-        progress: show bars and lines on stderr.
-    """
-
-    table: PaperTable
-    rows: dict[str, PaperRow]
-    results: Path
-    runs: Path
-    seeds: Sequence[int] | None = None
-    minutes: float | None = None
-    threads: int = 0
-    progress: bool = True
+    table: PaperTable  # of a paper
+    rows: dict[str, PaperRow]  # of the table that are trained and shown
+    results: Path  # folder of the ledger
+    runs: Path  # folder of the trainings, which are large: checkpoints, curves, samples
+    seeds: Sequence[int] | None = None  # of every row; None for each row's own number of seeds
+    minutes: float | None = None  # of training for every row; None for each row's own minutes
+    threads: int = 0  # of the CPU; 0 for PyTorch's choice
+    progress: bool = True  # show bars and lines on stderr
 
     def jobs(self) -> Iterator[tuple[PaperRow, int]]:
         """The rows and seeds, first every row with its first seed."""

@@ -13,7 +13,7 @@ from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
 from unscene.errors import DataError
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
-from unscene.report.figures import scene_png
+from unscene.report.figures import rows_png, scene_rows
 from unscene.report.page import Picture, SlotLocation
 from unscene.report.results import ExampleScene, Rank
 from unscene.scene import Decomposition, Scene
@@ -26,12 +26,9 @@ PER_RANK = 3  # scenes shown of the best, the median and the worst
 
 
 def test_source(loaded: LoadedModel, file: Path | None, changes: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
-    """Return the source of a model's test scenes, and its description for JSON.
+    """The source of a model's test scenes, and its description for JSON.
 
-    Args:
-        loaded: the model, whose recipe names the scenes and their size.
-        file: an HDF5 file to read instead.
-        changes: settings of the source by name.
+    The scenes are those of the recipe, or of an HDF5 file, with changes of the source's settings by name.
     """
     if file:
         values = {"path": str(file), "size": loaded.size} | changes
@@ -86,7 +83,7 @@ def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | Non
     names = object_names(source)
     for row, (rank, index) in enumerate(chosen):
         picture = Picture(
-            scene_png(scene, decomposition, row),
+            rows_png(scene_rows(scene, decomposition, row)),
             f"Scene {index}: {_described(scene, decomposition, row)}",
             locations=slot_locations(scene, decomposition, row, names),
         )

@@ -69,19 +69,11 @@ def evaluate_shifts(
 ) -> SideBySide:
     """Evaluate a model on its test set and on shifts of it, and write the files above.
 
-    Args:
-        loaded: the model.
-        shifts: see `chosen_shifts`.
-        out: folder of the files. They appear in it at the end, all at once.
-        changes: of the settings of the data in every test set, by name; a shift's own settings take precedence.
-        batch_size: scenes at once.
-        progress: show bars on stderr.
-        overwrite: replace another evaluation under shifts in `out`.
+    `changes` are settings of the data in every test set, by name; a shift's own settings take precedence. Another
+    evaluation in `out` is replaced with `overwrite` only. The other arguments are those of `measure`.
 
     Raises:
         RunError: `out` holds files of these names, or cannot be written.
-        RecipeError: a setting that the source does not have.
-        DataError: no scene, or scenes of another size than the model's.
     """
     sets = {
         name: test_source(loaded, None, {**(changes or {}), **shift}) for name, shift in {NONE: {}, **shifts}.items()

@@ -11,7 +11,7 @@ from unscene.data import Source
 from unscene.evaluation.evaluate import json_text
 from unscene.evaluation.scenes import read_scenes
 from unscene.files import write_text
-from unscene.report.figures import scenes_png
+from unscene.report.figures import comparison_rows, rows_png
 from unscene.report.page import Picture, write_page
 from unscene.report.results import Curves, ModelResult, page_values
 from unscene.report.table import Table
@@ -24,26 +24,17 @@ SCHEMA = 2  # of compare.json and shifts.json; raised whenever a name in them ch
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Evaluations in one table and on one page.
+    """Evaluations in one table and on one page."""
 
-    Attributes:
-        title: of the page; heading, intro, footnote: of its table.
-        table: a row for each evaluation.
-        results: the evaluations, under the names of the table's rows.
-        pictures: the first scenes, under a heading that may be empty.
-        curves: of the validations, where there are any.
-        facts: what the JSON file holds beside the table.
-    """
-
-    title: str
+    title: str  # of the page; heading, intro, footnote: of its table
     heading: str
     intro: str
     footnote: str
-    table: Table
-    results: tuple[ModelResult, ...]
-    pictures: tuple[tuple[str, Picture], ...]
-    curves: Curves | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    table: Table  # a row for each evaluation
+    results: tuple[ModelResult, ...]  # the evaluations, under the names of the table's rows
+    pictures: tuple[tuple[str, Picture], ...]  # the first scenes, under a heading that may be empty
+    curves: Curves | None = None  # of the validations, where there are any
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what the JSON file holds beside the table
 
     def as_json(self) -> dict[str, Any]:
         """The content of the JSON file: everything but the pictures."""
@@ -69,4 +60,4 @@ def draw_scenes(models: Mapping[str, LoadedModel], source: Source, count: int) -
     rows = "images, " + ("their true segmentation, " if scene.labels is not None else "")
     alt = f"{count} scenes, a column each. Rows: {rows}then segmentation and reconstruction by {', '.join(models)}."
     columns = "Scene 0" if count == 1 else f"Scenes 0 to {count - 1}"
-    return Picture(scenes_png(scene, found), alt, f"{columns} of the data named under Provenance.")
+    return Picture(rows_png(comparison_rows(scene, found)), alt, f"{columns} of the data named under Provenance.")

@@ -46,9 +46,8 @@ class MeanOverImages:
     """A metric whose numbers are means over images, of values that each depend on one image alone.
 
     Attributes:
-        measure: a function of a module (so that it pickles): the values of a batch; None where it is not applicable.
-            A value is None where its image is not counted.
-        names: of the numbers; the first one is the value of `per_image`.
+        measure: the values of a batch, None for an image that is not counted; or None if it is not applicable.
+        names: of the numbers; `per_image` returns the first one.
         totals: the numbers that are sums over images instead.
     """
 
@@ -66,10 +65,11 @@ class MeanOverImages:
             values += [None] * len(scene) if measured is None else measured[name]
 
     def compute(self) -> dict[str, float | int | None]:
-        return {
-            name: total_of_counted(values) if name in self.totals else mean_of_counted(values)
-            for name, values in self.values.items()
+        means = {name: mean_of_counted(values) for name, values in self.values.items()}
+        totals = {
+            name: sum(value or 0 for value in self.values[name]) for name in self.totals if means[name] is not None
         }
+        return means | totals
 
     def per_image(self) -> list[float | None]:
         return list(self.values[self.names[0]])
@@ -85,12 +85,6 @@ def mean_of_counted(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are not None, or None without any; exact, so the order of merging does not matter."""
     counted = [value for value in values if value is not None]
     return fsum(counted) / len(counted) if counted else None
-
-
-def total_of_counted(values: Iterable[float | None]) -> float | None:
-    """The sum of the values that are not None, or None without any."""
-    counted = [value for value in values if value is not None]
-    return sum(counted) if counted else None
 
 
 METRICS = {  # a module is imported when its metric is asked for: pycocotools and SciPy load slowly

@@ -19,14 +19,8 @@ def contingency_table(
 
     n_ij = |{pixels of true label i and predicted label j}|.
 
-    Args:
-        true_labels: [B, H, W] integers from 0.
-        predicted_labels: likewise.
-        num_true: R, by default the largest true label and one.
-        num_predicted: C, likewise.
-
-    Returns:
-        [B, R, C] int64 pixel counts, on the device of `predicted_labels`; their sum is H W for each image.
+    Both maps are [B, H, W] integers from 0; R and C are by default the largest label plus one. Returns [B, R, C] int64,
+    on the device of `predicted_labels`; the sum is H W for each image.
 
     Raises:
         ShapeError: the two are not label maps of the same size.

@@ -1,4 +1,4 @@
-"""Whether a model says where the objects are: its locations against the middles of the true objects."""
+"""A model's locations of objects against the middles of the true objects."""
 
 from __future__ import annotations
 
@@ -43,27 +43,20 @@ def match_locations(
     near = distances <= tolerance
     cost = np.where(near, distances, 10.0 * tolerance * (1 + len(centres)))  # one match more outweighs all distances
     rows, columns = linear_sum_assignment(cost)
-    matched, apart = np.full(len(centres), -1), np.full(len(centres), np.inf)
+    matched, found = np.full(len(centres), -1), np.full(len(centres), np.inf)
     kept = near[rows, columns]
-    matched[rows[kept]], apart[rows[kept]] = columns[kept], distances[rows, columns][kept]
-    return matched, apart
+    matched[rows[kept]], found[rows[kept]] = columns[kept], distances[rows, columns][kept]
+    return matched, found
 
 
 @dataclass(frozen=True)
 class LocatedObject:
-    """How often an object of one label was located.
+    """How often an object of one label was located."""
 
-    Attributes:
-        label: of the object, from 1.
-        images: how many show it.
-        located: how many of these have a location within the tolerance.
-        distance: median of the located ones, in shares of the frame; None without any.
-    """
-
-    label: int
-    images: int
-    located: int
-    distance: float | None
+    label: int  # of the object, from 1
+    images: int  # how many show it
+    located: int  # how many of these have a location within the tolerance
+    distance: float | None  # median of the located ones, in shares of the frame; None without any
 
 
 @dataclass

@@ -81,13 +81,7 @@ def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
 
 
 def score_figure(panels: Mapping[str, ScoreCurves], score: str, ink: str) -> Figure:
-    """Draw a score of several trainings, with a panel for each horizontal axis.
-
-    Args:
-        panels: the curves by the label of the horizontal axis; the same names in all.
-        score: label of the vertical axis.
-        ink: colour of text and axes; the ground is transparent.
-    """
+    """Draw a score of several trainings; `panels` has the curves by the label of the horizontal axis."""
     figure = Figure(figsize=(10.5, 4.0), dpi=_DPI, layout="constrained")
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (label, series) in zip(row, panels.items(), strict=True):

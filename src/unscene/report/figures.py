@@ -31,31 +31,13 @@ _GROUND = 0.92  # behind a component, where its mask is 0
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a figure.
+    """A row of a figure."""
 
-    Attributes:
-        panels: [H, W, 3] of one size.
-        title: above them at the left; empty for none.
-        titles: one above each panel, instead; empty for none.
-        texts: one below each panel; empty for none.
-        frames: the colours of the frames; None for no frame.
-    """
-
-    panels: list[NDArray[np.uint8]]
-    title: str = ""
-    titles: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    frames: tuple[Colour | None, ...] = ()
-
-
-def scene_png(scene: Scene, decomposition: Decomposition, index: int = 0) -> bytes:
-    """Draw one scene of a batch as a PNG file, see `scene_rows`."""
-    return rows_png(scene_rows(scene, decomposition, index))
-
-
-def scenes_png(scene: Scene, found: Mapping[str, Decomposition]) -> bytes:
-    """Draw all scenes of a batch as a PNG file, see `comparison_rows`."""
-    return rows_png(comparison_rows(scene, found))
+    panels: list[NDArray[np.uint8]]  # [H, W, 3] of one size
+    title: str = ""  # above them at the left; empty for none
+    titles: tuple[str, ...] = ()  # one above each panel, instead; empty for none
+    texts: tuple[str, ...] = ()  # one below each panel; empty for none
+    frames: tuple[Colour | None, ...] = ()  # the colours of the frames; None for no frame
 
 
 def scene_rows(scene: Scene, decomposition: Decomposition, index: int = 0) -> list[Row]:
@@ -138,17 +120,10 @@ def rows_png(rows: Sequence[Row]) -> bytes:
 def matched_labels(
     labels: NDArray[np.integer], reference: NDArray[np.integer], number: int, background: bool = True
 ) -> NDArray[np.int64]:
-    """For each label of a map one of another map, one to one, so that they share the most pixels in total.
+    """[number] for each label 0..number-1 of a map [H, W] the label of a reference [H, W], one to one.
 
-    Args:
-        labels: [H, W] in 0..number-1.
-        reference: [H, W] of the same image.
-        number: how many labels there can be.
-        background: whether label 0 is the background of both, and so matched with itself.
-
-    Returns:
-        [number]; `matched_labels(...)[labels]` is the first map in the colours of the other. A label that shares no
-        pixel with an unmatched label gets one that `reference` does not have.
+    The matching shares the most pixels in total. With `background`, label 0 is matched with itself. A label that shares
+    no pixel with an unmatched label gets one that `reference` does not have.
     """
     columns = int(reference.max()) + 1
     pairs = labels.astype(np.int64) * columns + reference

@@ -45,7 +45,9 @@ def overlay(
         stroke = max(1, round(min(size["H"], size["W"]) / 300))
     if labels is not None:
         check_shape(labels, f"{size['H']} {size['W']}", "labels")
-        result = _tinted(result, _as_bytes(labels), tint, stroke)
+        if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
+            raise ShapeError(f"labels must be in 0..255, but are from {labels.min()} to {labels.max()}.")
+        result = _tinted(result, labels.astype(np.uint8), tint, stroke)
     if boxes is not None:
         numbers = check_shape(boxes, "N 4", "boxes")["N"]
         texts = [str(number + 1) for number in range(numbers)] if texts is None else texts
@@ -53,12 +55,6 @@ def overlay(
             raise ShapeError(f"texts must be one for each of the {numbers} boxes, but are {len(texts)}.")
         result = _with_boxes(result, boxes, texts, stroke)
     return result
-
-
-def _as_bytes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
-        raise ShapeError(f"labels must be in 0..255, but are from {labels.min()} to {labels.max()}.")
-    return labels.astype(np.uint8)
 
 
 def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, stroke: int) -> NDArray[np.uint8]:

@@ -21,38 +21,23 @@ _FOR_PICTURES = 5_500_000  # bytes; a third more in base64, so that the page sta
 
 @dataclass(frozen=True)
 class SlotLocation:
-    """Where a model locates an object.
+    """Where a model locates an object."""
 
-    Attributes:
-        slot: its label, from 1.
-        y: in 0..1 from the image's top.
-        x: in 0..1 from the image's left.
-        name: of the true object whose middle is within 5 % of the frame; empty for none, and where none has a name.
-    """
-
-    slot: int
-    y: float
-    x: float
-    name: str = ""
+    slot: int  # its label, from 1
+    y: float  # in 0..1 from the image's top
+    x: float  # in 0..1 from the image's left
+    name: str = ""  # of the true object whose middle is within 5 % of the frame; may be empty
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page.
+    """An image of the page."""
 
-    Attributes:
-        data: a PNG or JPEG file.
-        alt: what it shows, for readers who cannot see it.
-        caption: one line below it; empty for none.
-        link: relative address of the full image; empty for none.
-        locations: of the objects in it, for a table; empty for a model without locations.
-    """
-
-    data: bytes
-    alt: str
-    caption: str = ""
-    link: str = ""
-    locations: tuple[SlotLocation, ...] = ()
+    data: bytes  # a PNG or JPEG file
+    alt: str  # what it shows, for readers who cannot see it
+    caption: str = ""  # one line below it; empty for none
+    link: str = ""  # relative address of the full image; empty for none
+    locations: tuple[SlotLocation, ...] = ()  # of the objects in it, for a table; empty for a model without locations
 
 
 @dataclass(frozen=True)
@@ -67,19 +52,9 @@ class Section:
 def write_page(
     path: Path, title: str, sections: Sequence[Section] = (), *, template: str = "page.html.j2", **values: Any
 ) -> None:
-    """Write a page.
+    """Write a page, of at most 8 MB: if its pictures are too large for that, all are reduced by the same factor.
 
-    The file stays under 8 MB: when its pictures are too large for that, all are reduced by the same factor.
-
-    Args:
-        path: of the HTML file.
-        title: of the page.
-        sections: before the provenance.
-        template: a file beside this one, `page.html.j2` or one that extends it.
-        values: what else the template shows, see `unscene.report.results.page_values`.
-
-    Raises:
-        RunError: the file cannot be written.
+    `template` is a file of this folder, and `values` are what it shows beside the sections, such as `page_values`.
     """
     environment = Environment(
         loader=PackageLoader("unscene.report", "."),

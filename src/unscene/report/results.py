@@ -21,19 +21,12 @@ Rank = Literal["best", "median", "worst"]
 
 @dataclass(frozen=True)
 class ExampleScene:
-    """A scene of the evaluation.
+    """A scene of the evaluation."""
 
-    Attributes:
-        index: of the scene in its source.
-        rank: of its score among all scenes.
-        score: what it is ranked by; None where nothing is known of it.
-        picture: see `unscene.report.figures.scene_png`.
-    """
-
-    index: int
-    rank: Rank
-    score: float | None
-    picture: Picture
+    index: int  # of the scene in its source
+    rank: Rank  # of its score among all scenes
+    score: float | None  # what it is ranked by; None where nothing is known of it
+    picture: Picture  # see `unscene.report.figures.scene_rows`
 
 
 @dataclass(frozen=True)
@@ -47,31 +40,18 @@ class Curves:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One evaluation of one model.
+    """One evaluation of one model."""
 
-    Attributes:
-        name: of the recipe.
-        metrics: by name; None is not applicable. `ms_per_image` is among them.
-        health: numbers that need no truth, by name.
-        verdict: what they show, in words.
-        provenance: sections `evaluation` (machine, versions, command, date), `data`, `weights`, ready for JSON.
-        recipe: every setting.
-        ranked_by: the metric by which the scenes are ranked.
-        scenes: best, median and worst.
-        curves: of the training, where its metrics.csv is known.
-        located: how often each object was located, by its name, where model and data have both.
-    """
-
-    name: str
-    metrics: dict[str, float | int | None]
-    health: dict[str, float]
-    verdict: str
-    provenance: dict[str, dict[str, Any]]
-    recipe: dict[str, Any] = field(default_factory=dict)
-    ranked_by: str = "ari_fg"
-    scenes: tuple[ExampleScene, ...] = ()
-    curves: Curves | None = None
-    located: dict[str, LocatedObject] = field(default_factory=dict)
+    name: str  # of the recipe
+    metrics: dict[str, float | int | None]  # by name; None is not applicable. `ms_per_image` is among them
+    health: dict[str, float]  # numbers that need no truth, by name
+    verdict: str  # what they show, in words
+    provenance: dict[str, dict[str, Any]]  # sections `evaluation`, `data`, `weights`, ready for JSON
+    recipe: dict[str, Any] = field(default_factory=dict)  # every setting
+    ranked_by: str = "ari_fg"  # the metric by which the scenes are ranked
+    scenes: tuple[ExampleScene, ...] = ()  # best, median and worst
+    curves: Curves | None = None  # of the training, where its metrics.csv is known
+    located: dict[str, LocatedObject] = field(default_factory=dict)  # by the object's name
 
     @property
     def reported(self) -> dict[str, float]:

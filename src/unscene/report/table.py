@@ -21,27 +21,16 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Description:
-    """How a number is shown.
+    """How a number is shown."""
 
-    Attributes:
-        label: its name in tables.
-        explanation: one line.
-        decimals: digits after the point.
-        unit: behind the number.
-        better: which direction is better; empty for a count.
-        headline: whether it is at the top of the page.
-        short: heading of its column in a table, two lines; if empty the label, split at its comma.
-        signed: whether a number above 0 has a plus sign.
-    """
-
-    label: str
-    explanation: str
-    decimals: int = 3
-    unit: str = ""
-    better: Literal["higher", "lower", ""] = "higher"
-    headline: bool = False
-    short: tuple[str, str] = ("", "")
-    signed: bool = False
+    label: str  # its name in tables
+    explanation: str  # one line
+    decimals: int = 3  # digits after the point
+    unit: str = ""  # behind the number
+    better: Literal["higher", "lower", ""] = "higher"  # which direction is better; empty for a count
+    headline: bool = False  # whether it is at the top of the page
+    short: tuple[str, str] = ("", "")  # the two lines above its column; if empty the label, split at its comma
+    signed: bool = False  # whether a number above 0 has a plus sign
 
     @property
     def heading(self) -> tuple[str, str]:
@@ -74,23 +63,14 @@ def shown(name: str, value: float | int | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """One row."""
 
-    Attributes:
-        name: in the first column.
-        values: numbers by name; None is not applicable, or not known.
-        paper: what a paper reports, by the same names.
-        sd: the standard deviations of values that are means over several runs.
-        facts: what CSV and JSON hold beside the numbers.
-        details: short lines below the name on a page.
-    """
-
-    name: str
-    values: Mapping[str, float | int | None]
-    paper: Mapping[str, float] = field(default_factory=dict)
-    sd: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    details: tuple[str, ...] = ()
+    name: str  # in the first column
+    values: Mapping[str, float | int | None]  # numbers by name; None is not applicable, or not known
+    paper: Mapping[str, float] = field(default_factory=dict)  # what a paper reports, by the same names
+    sd: Mapping[str, float] = field(default_factory=dict)  # standard deviations of means
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what CSV and JSON hold beside the numbers
+    details: tuple[str, ...] = ()  # short lines below the name on a page
 
     def as_json(self) -> dict[str, Any]:
         """Every number under its own name, the paper's numbers under `reported`."""
@@ -108,21 +88,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and columns.
+    """Rows and columns."""
 
-    Attributes:
-        label: heading of the first column.
-        columns: names of numbers.
-        rows: in their order.
-        unranked: columns in which the best number is not marked.
-        notes: sentences below the table.
-    """
-
-    label: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    unranked: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
+    label: str  # heading of the first column
+    columns: tuple[str, ...]  # names of numbers
+    rows: tuple[Row, ...]  # in their order
+    unranked: frozenset[str] = frozenset()  # columns in which the best number is not marked
+    notes: tuple[str, ...] = ()  # sentences below the table
 
     def described(self) -> list[Description]:
         """The description of each column."""

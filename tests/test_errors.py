@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from unscene import errors
 from unscene.errors import ShapeError, UnsceneError, check_shape, did_you_mean
 
-KINDS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_has_the_one_root_and_shows_its_message_alone(kind):
+def test_every_error_has_one_root_and_shows_its_message_alone(kind):
     assert issubclass(kind, UnsceneError)
     assert str(kind("what was wrong")) == "what was wrong"
     assert f"{kind.__name__} " in errors.__doc__ or kind is UnsceneError

@@ -132,10 +132,10 @@ def test_map_changes_every_tensor_and_nothing_else():
     first = answer.map(lambda tensor: tensor[:1])
     assert first.background == -1
     assert first.num_slots == 3
-    for each in dataclasses.fields(answer):
-        value = getattr(answer, each.name)
+    for item in dataclasses.fields(answer):
+        value = getattr(answer, item.name)
         if isinstance(value, torch.Tensor):
-            assert torch.equal(getattr(first, each.name), value[:1])
+            assert torch.equal(getattr(first, item.name), value[:1])
     assert decomposition().map(torch.clone).boxes is None
 
 
@@ -155,13 +155,13 @@ def test_map_changes_every_tensor_and_nothing_else():
         ({"background": -4}, "one of 3 slots, but is -4"),
     ],
 )
-def test_a_decomposition_refuses_what_does_not_fit(changes, message):
+def test_a_decomposition_refuses_other_axes(changes, message):
     with pytest.raises(ShapeError, match=message):
         dataclasses.replace(decomposition(), **changes)
 
 
 @pytest.mark.parametrize("kind", [Scene(torch.rand(1, 3, 4, 4)), decomposition()])
-def test_what_travels_cannot_be_changed_on_the_way(kind):
+def test_scenes_and_decompositions_are_frozen(kind):
     with pytest.raises(dataclasses.FrozenInstanceError):
         kind.boxes = torch.zeros(1, 1, 4)
 

@@ -1,4 +1,4 @@
-"""What travels between the rooms: `Scene` is the input, `Decomposition` a model's output, `Losses` its terms.
+"""What models and metrics exchange: `Scene` is the input, `Decomposition` a model's output, `Losses` its terms.
 
 All hold a batch, are frozen, and check their axes when they are constructed. Letters: `B` images, `K` slots,
 `H W` pixels, `D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box
@@ -8,7 +8,7 @@ array is zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class Scene:
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> Scene:
-        """Return the scene of a data source's batch: the one way from NumPy arrays to what models and metrics take.
+        """Return the scene of a data source's batch, which holds NumPy arrays.
 
         Args:
             batch: `image` uint8 [B, H, W, 3]; where the truth is known `labels` [B, H, W] and `boxes` [B, M, 4]. Arrays
@@ -137,7 +137,7 @@ class Decomposition:
     def labels(self) -> Tensor:
         """[B, H, W] int64 label map, the argmax over all K: 0 for the background's slot, 1.. for the others in order.
 
-        Without a background slot the labels are 0..K-1 as the slots stand.
+        Without a background slot the labels are the slots' indices, 0..K-1.
         """
         winner = self.log_masks.squeeze(2).max(dim=1).indices  # seven times faster than argmax along this axis
         if self.background is None:
@@ -147,10 +147,8 @@ class Decomposition:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""
-        fields: dict[str, Any] = {
-            key: change(value) if isinstance(value, Tensor) else value for key, value in self.__dict__.items()
-        }
-        return Decomposition(**fields)
+        changed: Any = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)

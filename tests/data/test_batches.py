@@ -40,7 +40,7 @@ def test_epochs_and_seeds_differ():
 
 
 @given(st.integers(0, 30))
-def test_resumed_at_a_step_it_goes_on_as_if_unbroken(step):
+def test_a_resumed_sampler_continues_the_same_order(step):
     unbroken = steps(36, count=23, batch_size=4, seed=3)
     assert steps(36 - step, count=23, batch_size=4, seed=3, first_step=step) == unbroken[step:]
 
@@ -65,13 +65,13 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         StepSampler(100, 10, 0, world=3)
 
 
-def test_a_batch_holds_the_scenes_that_were_asked_for():
+def test_a_batch_holds_the_scenes_of_its_indices():
     batch = BatchDataset(SCENES)[np.array([7, 2])]
-    drawn = SCENES.batch([7, 2])
+    expected = SCENES.batch([7, 2])
     assert sorted(batch) == ["boxes", "image", "labels"]
-    assert torch.equal(batch["image"], torch.from_numpy(drawn["image"]))
-    assert torch.equal(batch["labels"], torch.from_numpy(drawn["labels"]))
-    assert torch.equal(batch["boxes"], torch.from_numpy(drawn["boxes"]))
+    assert torch.equal(batch["image"], torch.from_numpy(expected["image"]))
+    assert torch.equal(batch["labels"], torch.from_numpy(expected["labels"]))
+    assert torch.equal(batch["boxes"], torch.from_numpy(expected["boxes"]))
 
 
 def test_training_batches_follow_the_sampler():
@@ -100,7 +100,7 @@ class Damaged:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_the_data_is_raised_as_what_it_was(workers):
+def test_a_data_error_keeps_its_type_and_message(workers):
     with pytest.raises(DataError) as caught:
         next(iter(training_batches(Damaged(), StepSampler(8, 4, 0), workers)))
     assert str(caught.value) == "photo.jpg cannot be read."  # no traceback of the process that loads data

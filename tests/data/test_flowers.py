@@ -36,7 +36,7 @@ def source(root, **changes) -> Flowers:
     return Flowers(FlowersSettings(root=str(root), size=32, **changes))
 
 
-def test_redo_trains_on_the_part_that_is_called_test(root):
+def test_training_uses_the_file_s_test_ids_as_in_redo(root):
     assert source(root).ids.tolist() == [6, 4, 5]
     assert source(root, split="validation").ids.tolist() == [1, 3]
     assert source(root, split="test").ids.tolist() == [2]
@@ -77,7 +77,7 @@ def test_the_square_is_torchvisions(shape):
     assert torch.equal(torch.from_numpy(ours.copy()).permute(2, 0, 1), theirs)
 
 
-def test_what_is_missing_is_named_with_the_cure(root, tmp_path):
+def test_missing_files_are_named_with_a_hint(root, tmp_path):
     with pytest.raises(DataError, match=r"jpg, segmim, setid\.mat is missing.*--data\.download true"):
         source(tmp_path / "elsewhere")
     (root / "flowers-102" / "segmim" / "segmim_00004.jpg").unlink()

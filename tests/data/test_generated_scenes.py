@@ -25,7 +25,7 @@ def test_splitmix64_gives_the_reference_sequence():
     assert splitmix64(states).tolist() == expected
 
 
-def test_first_draws_stay_when_more_are_asked_for():
+def test_more_draws_keep_the_first_ones():
     indices = np.arange(5)
     assert np.array_equal(uniform_draws(3, indices, 4), uniform_draws(3, indices, 9)[:, :4])
 

@@ -24,7 +24,7 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
 
 
 def photo(height: int = 30, width: int = 40) -> np.ndarray:
-    """[H, W, 3] uint8, smooth and different at every place."""
+    """[H, W, 3] uint8, smooth and different at every pixel."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) % 7 + 60], axis=2).astype(np.uint8)
 
@@ -299,13 +299,13 @@ class TestImageFolder:
         (folder / "b").chmod(0o700)
 
     @pytest.mark.parametrize(
-        ("settings", "said"),
+        ("settings", "message"),
         [
             ({"folder": ""}, "folder is empty"),
             ({"folder": "x", "size": 0}, "size must be 1 or more"),
             ({"folder": "x", "fit": "padd"}, "Did you mean 'pad'"),
         ],
     )
-    def test_impossible_settings(self, settings, said):
-        with pytest.raises(RecipeError, match=said):
+    def test_impossible_settings(self, settings, message):
+        with pytest.raises(RecipeError, match=message):
             ImageFolderSettings(**settings)

@@ -16,7 +16,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def photo(height: int = 30, width: int = 40) -> np.ndarray:
-    """[H, W, 3] uint8, smooth and different at every place."""
+    """[H, W, 3] uint8, smooth and different at every pixel."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) % 7 + 60], axis=2).astype(np.uint8)
 
@@ -158,15 +158,15 @@ def test_a_box_goes_where_its_mask_goes(height, width, size, kind):
 
 
 def test_locations_by_hand():
-    places = np.array([[0.5, 0.25], [0.0, 1.0]], np.float32)  # y and x
+    locations = np.array([[0.5, 0.25], [0.0, 1.0]], np.float32)  # y and x
     image = photo(40, 80)
     _, stretch = fit_image(image, 8, "stretch")
-    assert stretch.restore_locations(places).tolist() == places.tolist()
+    assert stretch.restore_locations(locations).tolist() == locations.tolist()
     _, pad = fit_image(image, 8, "pad")  # the image is the square's rows 2 to 6; the second is in the margin
-    assert pad.restore_locations(places).tolist() == [[0.5, 0.25], [0.0, 1.0]]
+    assert pad.restore_locations(locations).tolist() == [[0.5, 0.25], [0.0, 1.0]]
     assert pad.restore_locations(np.array([[3 / 8, 0.5]])).tolist() == [[0.25, 0.5]]
     _, crop = fit_image(image, 8, "crop")  # columns 20 to 60 of 80
-    assert crop.restore_locations(places).tolist() == [[0.5, 0.375], [0.0, 0.75]]
+    assert crop.restore_locations(locations).tolist() == [[0.5, 0.375], [0.0, 0.75]]
     with pytest.raises(ShapeError, match="locations"):
         crop.restore_locations(np.zeros((1, 3)))
 

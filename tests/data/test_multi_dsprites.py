@@ -73,20 +73,22 @@ def test_two_seeds_draw_unrelated_scenes(scenes):
 
 @pytest.mark.parametrize(("fewest", "most"), [(2, 5), (1, 4), (0, 1), (3, 3), (7, 12)])
 def test_numbers_of_objects_are_equally_frequent(fewest, most):
-    drawn = MultiDSprites(MultiDSpritesSettings(count=1000, min_objects=fewest, max_objects=most)).batch(range(1000))
-    numbers, counts = np.unique((drawn["shape"] > 0).sum(axis=1), return_counts=True)
+    generated = MultiDSprites(MultiDSpritesSettings(count=1000, min_objects=fewest, max_objects=most)).batch(
+        range(1000)
+    )
+    numbers, counts = np.unique((generated["shape"] > 0).sum(axis=1), return_counts=True)
     assert numbers.tolist() == list(range(fewest, most + 1))
     share = 1000 / len(numbers)
     assert np.abs(counts - share).max() < 4 * np.sqrt(share)
 
 
 def test_without_sprites_there_is_only_background():
-    drawn = MultiDSprites(MultiDSpritesSettings(count=40, min_objects=0, max_objects=1)).batch(range(40))
-    empty = drawn["shape"][:, 0] == 0
+    generated = MultiDSprites(MultiDSpritesSettings(count=40, min_objects=0, max_objects=1)).batch(range(40))
+    empty = generated["shape"][:, 0] == 0
     assert empty.any()
     assert not empty.all()
-    assert not any(drawn[name][empty].any() for name in drawn if name != "image")
-    assert (drawn["image"][empty] == drawn["image"][empty][:, :1, :1]).all()
+    assert not any(generated[name][empty].any() for name in generated if name != "image")
+    assert (generated["image"][empty] == generated["image"][empty][:, :1, :1]).all()
 
 
 def test_rows_without_a_sprite_are_zero(scenes):
@@ -108,10 +110,10 @@ def test_factors_fill_the_ranges_of_the_paper(scenes):
 
 def test_centres_are_16_to_48_pixels_from_the_corner():
     alone = MultiDSprites(MultiDSpritesSettings(count=400, min_objects=1, max_objects=1, shapes=("ellipse",)))
-    drawn = alone.batch(range(400))
+    generated = alone.batch(range(400))
     for axis, name in enumerate(("x", "y")):
-        middle = (drawn["boxes"][:, 0, axis] + drawn["boxes"][:, 0, axis + 2]) / 2
-        assert np.abs(middle - (16 + 32 * drawn[name][:, 0])).max() <= 1
+        middle = (generated["boxes"][:, 0, axis] + generated["boxes"][:, 0, axis + 2]) / 2
+        assert np.abs(middle - (16 + 32 * generated[name][:, 0])).max() <= 1
         assert 15.5 <= middle.min() < 17
         assert 47 < middle.max() <= 48.5
 
@@ -173,33 +175,33 @@ def test_fitted_colours_are_uniform_rgb(scenes):
 
 
 def test_saturated_colours_have_full_saturation_and_every_hue():
-    drawn = MultiDSprites(MultiDSpritesSettings(count=200, colours="saturated")).batch(range(200))
-    hsv = np.array([colorsys.rgb_to_hsv(*rgb) for rgb in drawn["color"][drawn["shape"] > 0].tolist()])
+    generated = MultiDSprites(MultiDSpritesSettings(count=200, colours="saturated")).batch(range(200))
+    hsv = np.array([colorsys.rgb_to_hsv(*rgb) for rgb in generated["color"][generated["shape"] > 0].tolist()])
     assert hsv[:, 1:].min() == 1
     assert np.histogram(hsv[:, 0], bins=6, range=(0, 1))[0].min() > len(hsv) / 6 * 0.7
 
 
 def test_a_coloured_background_is_not_grey():
-    drawn = MultiDSprites(MultiDSpritesSettings(count=50, background="colour")).batch(range(50))
-    corner = drawn["image"][:, 0, 0]
+    generated = MultiDSprites(MultiDSpritesSettings(count=50, background="colour")).batch(range(50))
+    corner = generated["image"][:, 0, 0]
     assert (corner.min(axis=1) < corner.max(axis=1)).mean() > 0.9
 
 
 def test_the_sprites_grow_with_the_image():
     small, large = (MultiDSprites(MultiDSpritesSettings(count=50, size=size)).batch(range(50)) for size in (64, 128))
     assert np.array_equal(small["x"], large["x"])
-    areas = [(drawn["labels"] > 0).sum(axis=(1, 2)) for drawn in (small, large)]
+    areas = [(generated["labels"] > 0).sum(axis=(1, 2)) for generated in (small, large)]
     assert areas[1] / areas[0] == pytest.approx(4, rel=0.06)
     both = (small["visibility"] > 0.3) & (large["visibility"] > 0.3)
     assert np.abs(2 * small["boxes"] - large["boxes"])[both].max() <= 8
 
 
 def test_settings_choose_shapes_and_scales():
-    wanted = MultiDSpritesSettings(count=60, shapes=("heart", "square"), min_scale=0.8, max_scale=0.8)
-    drawn = MultiDSprites(wanted).batch(range(60))
-    present = drawn["shape"] > 0
-    assert {SHAPES[kind - 1] for kind in drawn["shape"][present]} == {"heart", "square"}
-    assert drawn["scale"][present] == pytest.approx(0.8)
+    chosen = MultiDSpritesSettings(count=60, shapes=("heart", "square"), min_scale=0.8, max_scale=0.8)
+    generated = MultiDSprites(chosen).batch(range(60))
+    present = generated["shape"] > 0
+    assert {SHAPES[kind - 1] for kind in generated["shape"][present]} == {"heart", "square"}
+    assert generated["scale"][present] == pytest.approx(0.8)
 
 
 def test_max_orientation_limits_the_angles(scenes):
@@ -217,24 +219,24 @@ def test_max_orientation_limits_the_angles(scenes):
 
 def test_settings_choose_triangles(scenes):
     assert SHAPES == MultiDSpritesSettings().shapes == ("square", "ellipse", "heart")
-    drawn = MultiDSprites(MultiDSpritesSettings(count=40, shapes=("triangle",))).batch(range(40))
-    present = drawn["shape"] > 0
-    assert set(drawn["shape"][present]) == {ALL_SHAPES.index("triangle") + 1}
+    generated = MultiDSprites(MultiDSpritesSettings(count=40, shapes=("triangle",))).batch(range(40))
+    present = generated["shape"] > 0
+    assert set(generated["shape"][present]) == {ALL_SHAPES.index("triangle") + 1}
     for name in ("x", "y", "scale", "orientation", "color"):
-        assert np.array_equal(drawn[name], scenes[name][:40])
-    assert not np.array_equal(drawn["labels"], scenes["labels"][:40])
+        assert np.array_equal(generated[name], scenes[name][:40])
+    assert not np.array_equal(generated["labels"], scenes["labels"][:40])
 
 
 @pytest.mark.parametrize("background", ["grey", "colour"])
 def test_grey_sprites_differ_from_the_ground_in_brightness(background, scenes):
     settings = MultiDSpritesSettings(count=400, colours="grey", background=background)
-    drawn = MultiDSprites(settings).batch(range(400))
-    assert np.array_equal(drawn["labels"], scenes["labels"][:400])
-    greys = np.rint(255 * drawn["color"])
+    generated = MultiDSprites(settings).batch(range(400))
+    assert np.array_equal(generated["labels"], scenes["labels"][:400])
+    greys = np.rint(255 * generated["color"])
     assert (greys == greys[..., :1]).all()
-    away = np.abs(greys[..., 0] - drawn["image"][:, :1, 0, 0])[drawn["shape"] > 0]  # no sprite is in the corner
+    away = np.abs(greys[..., 0] - generated["image"][:, :1, 0, 0])[generated["shape"] > 0]  # no sprite is in the corner
     assert away.min() == 48
-    values = greys[drawn["shape"] > 0][:, 0]
+    values = greys[generated["shape"] > 0][:, 0]
     assert (values.min(), values.max()) == (0, 255)
     assert values.mean() == pytest.approx(127.5, abs=8)
 
@@ -256,7 +258,7 @@ def test_cropped_scene_is_the_middle_of_a_larger_image():
     assert (cropped["visibility"][gone] == 0).all()
 
 
-def test_visibility_counts_what_the_crop_cuts_off():
+def test_visibility_counts_pixels_outside_of_the_crop():
     alone = {"count": 60, "min_objects": 1, "max_objects": 1}
     whole = MultiDSprites(MultiDSpritesSettings(**alone, size=128)).batch(range(60))
     cropped = MultiDSprites(MultiDSpritesSettings(**alone, crop=0.5)).batch(range(60))
@@ -267,48 +269,48 @@ def test_visibility_counts_what_the_crop_cuts_off():
 
 
 def test_occluder_hides_pixels_and_changes_nothing_else(scenes):
-    drawn = MultiDSprites(MultiDSpritesSettings(count=COUNT, occluder=0.4)).batch(range(150))
+    generated = MultiDSprites(MultiDSpritesSettings(count=COUNT, occluder=0.4)).batch(range(150))
     for name in ("shape", "scale", "orientation", "x", "y", "color"):
-        assert np.array_equal(drawn[name], scenes[name][:150])
-    differs = (drawn["image"] != scenes["image"][:150]).any(axis=-1)
-    assert (drawn["image"][differs] == 128).all()
-    assert (drawn["labels"][differs] == 0).all()
-    assert np.array_equal(drawn["labels"][~differs], scenes["labels"][:150][~differs])
+        assert np.array_equal(generated[name], scenes[name][:150])
+    differs = (generated["image"] != scenes["image"][:150]).any(axis=-1)
+    assert (generated["image"][differs] == 128).all()
+    assert (generated["labels"][differs] == 0).all()
+    assert np.array_equal(generated["labels"][~differs], scenes["labels"][:150][~differs])
     assert differs.sum(axis=(1, 2)).max() <= 26**2
-    shown = np.stack([(drawn["labels"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
+    shown = np.stack([(generated["labels"] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
     before = np.stack([(scenes["labels"][:150] == label).sum(axis=(1, 2)) for label in range(1, 6)], axis=1)
     seen = before > 0
-    assert drawn["visibility"][seen] == pytest.approx(
+    assert generated["visibility"][seen] == pytest.approx(
         (scenes["visibility"][:150] * shown / np.maximum(before, 1))[seen]
     )
     hidden = seen & (shown == 0)
     assert hidden.any()
-    assert not drawn["boxes"][hidden].any()
+    assert not generated["boxes"][hidden].any()
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), size=st.integers(16, 80))
-def test_shifted_scenes_are_whole(shift, seed, size):
+def test_shifted_scenes_are_consistent(shift, seed, size):
     source = MultiDSprites(MultiDSpritesSettings(count=200, seed=seed, size=size, **SHIFTS[shift]))
-    drawn = source.batch([5, 130, 5])
+    generated = source.batch([5, 130, 5])
     for name, values in source.batch([130]).items():
-        assert np.array_equal(values[0], drawn[name][1]), name
-        assert np.array_equal(drawn[name][0], drawn[name][2]), name
+        assert np.array_equal(values[0], generated[name][1]), name
+        assert np.array_equal(generated[name][0], generated[name][2]), name
     for row in range(3):
-        mask, number = drawn["labels"][row], (drawn["shape"][row] > 0).sum()
+        mask, number = generated["labels"][row], (generated["shape"][row] > 0).sum()
         assert mask.max() <= number
-        for label, box in enumerate(drawn["boxes"][row], start=1):
+        for label, box in enumerate(generated["boxes"][row], start=1):
             rows, columns = np.nonzero(mask == label)
             tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
             assert box.tolist() == tight
-            assert (drawn["visibility"][row, label - 1] > 0) == (len(rows) > 0)
+            assert (generated["visibility"][row, label - 1] > 0) == (len(rows) > 0)
 
 
 def test_no_index_gives_empty_arrays():
-    drawn = MultiDSprites().batch([])
-    assert {name: len(values) for name, values in drawn.items()} == dict.fromkeys(drawn, 0)
-    assert drawn["image"].shape == (0, 64, 64, 3)
+    generated = MultiDSprites().batch([])
+    assert {name: len(values) for name, values in generated.items()} == dict.fromkeys(generated, 0)
+    assert generated["image"].shape == (0, 64, 64, 3)
 
 
 def test_the_length_is_the_count():
@@ -426,7 +428,7 @@ def test_a_square_by_hand():
     assert len(rows) == 400
 
 
-def test_an_ellipse_lies_and_a_quarter_turn_makes_it_stand():
+def test_a_quarter_turn_makes_a_flat_ellipse_upright():
     lying = upright("ellipse")
     assert lying.any(axis=0).sum() == 26  # middles within 12.8 of 32
     assert lying.any(axis=1).sum() == 14  # within 7.2
@@ -463,11 +465,11 @@ def test_a_crop_is_the_middle_of_a_larger_image(shape):
 
 
 @pytest.mark.parametrize("size", [16, 17, 31, 64, 100, 333])
-@pytest.mark.parametrize("place", [0.0, 1.0])
-def test_no_window_leaves_the_image(size, place):
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+def test_no_window_leaves_the_image(size, edge):
     one = np.ones(1, np.float32)
     covered, corner = covered_windows(
-        {"shape": one, "scale": one, "orientation": one * np.pi / 4, "x": one * place, "y": one * place}, size
+        {"shape": one, "scale": one, "orientation": one * np.pi / 4, "x": one * edge, "y": one * edge}, size
     )
     assert corner.min() >= 0
     assert corner.max() + covered.shape[1] <= size

@@ -103,7 +103,7 @@ def test_most_objects_are_in_the_crop(scenes):
     assert 0.9 < in_crop < 1  # of the published files, .94
 
 
-def test_shifts_for_other_distributions_are_drawn():
+def test_settings_choose_other_distributions():
     shifted = ClevrScenesSettings(
         count=8,
         size=32,
@@ -113,22 +113,22 @@ def test_shifts_for_other_distributions_are_drawn():
         materials=("metal",),
         colours=("cyan", "red"),
     )
-    drawn = ClevrScenes(shifted).batch(range(8))
-    present = drawn["shape"] > 0
+    generated = ClevrScenes(shifted).batch(range(8))
+    present = generated["shape"] > 0
     assert present.sum(1).min() >= 7
-    assert set(drawn["shape"][present]) == {SHAPES.index("cylinder") + 1}
-    assert set(drawn["material"][present]) == {MATERIALS.index("metal") + 1}
-    assert set(drawn["color"][present]) == {list(COLOURS).index(name) + 1 for name in ("cyan", "red")}
-    assert drawn["visible_pixels"][present].min() >= 200
+    assert set(generated["shape"][present]) == {SHAPES.index("cylinder") + 1}
+    assert set(generated["material"][present]) == {MATERIALS.index("metal") + 1}
+    assert set(generated["color"][present]) == {list(COLOURS).index(name) + 1 for name in ("cyan", "red")}
+    assert generated["visible_pixels"][present].min() >= 200
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_shifted_scenes_agree_with_themselves(shift):
     source = ClevrScenes(ClevrScenesSettings(count=30, seed=4, size=48, **SHIFTS[shift]))
-    drawn = source.batch(range(12))
+    generated = source.batch(range(12))
     for name, values in source.batch([7, 2]).items():
-        assert np.array_equal(values, drawn[name][[7, 2]]), name
-    for mask, boxes, shape in zip(drawn["labels"], drawn["boxes"], drawn["shape"], strict=True):
+        assert np.array_equal(values, generated[name][[7, 2]]), name
+    for mask, boxes, shape in zip(generated["labels"], generated["boxes"], generated["shape"], strict=True):
         assert (shape[np.unique(mask[mask > 0]) - 1] > 0).all()
         for label, box in enumerate(boxes, start=1):
             rows, columns = np.nonzero(mask == label)
@@ -136,10 +136,10 @@ def test_shifted_scenes_agree_with_themselves(shift):
             assert box.tolist() == tight
 
 
-def test_cones_and_colours_of_ours_are_drawn_when_they_are_asked_for():
+def test_settings_choose_cones_and_unseen_colours():
     unseen = {name: SHIFTS[name] for name in ("unseen_shape", "unseen_colour")}
-    drawn = [ClevrScenes(ClevrScenesSettings(size=32, **changes)).batch(range(12)) for changes in unseen.values()]
-    cones, coloured = ({name: set(each[name][each["shape"] > 0]) for name in ("shape", "color")} for each in drawn)
+    batches = [ClevrScenes(ClevrScenesSettings(size=32, **changes)).batch(range(12)) for changes in unseen.values()]
+    cones, coloured = ({name: set(batch[name][batch["shape"] > 0]) for name in ("shape", "color")} for batch in batches)
     assert cones["shape"] == {ALL_SHAPES.index("cone") + 1}
     assert cones["color"] <= set(range(1, 9))
     assert coloured["shape"] == {1, 2, 3}
@@ -156,16 +156,16 @@ def test_colours_of_ours_are_far_from_clevrs():
 
 
 def test_an_occluder_hides_and_changes_nothing_else(scenes):
-    drawn = ClevrScenes(ClevrScenesSettings(count=COUNT, size=64, occluder=0.4)).batch(range(COUNT))
-    for name in drawn.keys() - {"image", "labels", "boxes"}:
-        assert np.array_equal(drawn[name], scenes[name]), name
-    differs = (drawn["image"] != scenes["image"]).any(axis=-1)
-    assert (drawn["image"][differs] == 51).all()
-    assert (drawn["labels"][differs] == 0).all()
-    elsewhere = ~differs & (drawn["image"] != 51).any(axis=-1)  # what is hidden may have had that grey
-    assert np.array_equal(drawn["labels"][elsewhere], scenes["labels"][elsewhere])
+    generated = ClevrScenes(ClevrScenesSettings(count=COUNT, size=64, occluder=0.4)).batch(range(COUNT))
+    for name in generated.keys() - {"image", "labels", "boxes"}:
+        assert np.array_equal(generated[name], scenes[name]), name
+    differs = (generated["image"] != scenes["image"]).any(axis=-1)
+    assert (generated["image"][differs] == 51).all()
+    assert (generated["labels"][differs] == 0).all()
+    elsewhere = ~differs & (generated["image"] != 51).any(axis=-1)  # what is hidden may have had that grey
+    assert np.array_equal(generated["labels"][elsewhere], scenes["labels"][elsewhere])
     assert 24**2 < differs.sum(axis=(1, 2)).min() <= differs.sum(axis=(1, 2)).max() == 26**2
-    gone = scenes["boxes"].any(-1) & ~drawn["boxes"].any(-1)
+    gone = scenes["boxes"].any(-1) & ~generated["boxes"].any(-1)
     assert gone.any()
 
 
@@ -182,10 +182,10 @@ def test_a_crop_is_traced_anew_in_the_middle():
 
 def test_objects_have_their_colours():
     source = ClevrScenes(ClevrScenesSettings(count=40, size=64, materials=("rubber",), max_objects=4))
-    drawn = source.batch(range(40))
+    generated = source.batch(range(40))
     colours = np.array(list(COLOURS.values()), float)
     right = total = 0
-    for image, mask, color in zip(drawn["image"], drawn["labels"], drawn["color"], strict=True):
+    for image, mask, color in zip(generated["image"], generated["labels"], generated["color"], strict=True):
         for label, named in enumerate(color, start=1):
             if (mask == label).sum() < 30:
                 continue
@@ -234,7 +234,7 @@ def test_an_empty_batch_has_all_arrays(scenes):
     }
 
 
-def test_without_numba_the_error_says_what_to_install():
+def test_without_numba_the_error_names_the_extra():
     code = """
 import sys
 sys.modules["numba"] = None
@@ -262,9 +262,9 @@ def test_it_is_registered_and_generates_a_file(tmp_path):
     settings = {"count": 5, "seed": 9, "size": 32, "colours": ["red", "cyan"]}
     assert generate("clevr_scenes", tmp_path / "clevr.h5", settings, progress=False) == 5
     store = SceneStore(tmp_path / "clevr.h5")
-    drawn = ClevrScenes(ClevrScenesSettings(5, 9, 32, colours=("red", "cyan"))).batch(range(5))
+    generated = ClevrScenes(ClevrScenesSettings(5, 9, 32, colours=("red", "cyan"))).batch(range(5))
     assert store.attributes["source"] == "clevr_scenes"
     assert store.attributes["generator_version"] == 1
     assert json.loads(json.dumps(store.attributes["settings"]))["colours"] == ["red", "cyan"]
     for name, values in store.batch(range(5)).items():
-        assert np.array_equal(values, drawn[name]), name
+        assert np.array_equal(values, generated[name]), name

@@ -15,9 +15,9 @@ NOTHING = np.zeros(0, SOLID)
 
 
 def ball(x: float, y: float, z: float, radius: float, kind: int = SPHERE) -> np.ndarray:
-    made = np.zeros(1, SOLID)
-    made["kind"], made["radius"], made["x"], made["y"], made["z"], made["cosine"] = kind, radius, x, y, z, 1
-    return made
+    solids = np.zeros(1, SOLID)
+    solids["kind"], solids["radius"], solids["x"], solids["y"], solids["z"], solids["cosine"] = kind, radius, x, y, z, 1
+    return solids
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def one_lamp(side: float, x: float = 0.0, height: float = 4.0) -> np.ndarray:
 
 
 def chances(count: int) -> list[SampleBits]:
-    """As a pixel's samples have them: each stratum once, and random places in it."""
+    """As a pixel's samples have them: each stratum once, and random points in it."""
     draw = np.random.default_rng(0)
     numbers = [draw.integers(0, 2**63, dtype=np.uint64) for _ in range(count)]
     return [SampleBits(np.uint64(sample % STRATA * 0x5555), bits) for sample, bits in enumerate(numbers)]
@@ -67,7 +67,7 @@ def test_nothing_comes_from_behind_lamp_or_surface():
     assert light(scene, (0.0, 0.0, 0.0), (0.0, 0.0, -1.0), UP, 0.0, chance)[0] == (0, 0, 0)
 
 
-def test_all_lamps_together_give_the_floor_what_was_worked_out(lamps):
+def test_all_lamps_together_light_the_floor_by_hand(lamps):
     # at the origin, each lamp straight ahead: P cos / d^2
     square = (LAMPS**2).sum(1)
     by_hand = (LAMP_POWER * (LAMPS[:, 2] / square**1.5)[:, None]).sum(0)
@@ -91,7 +91,7 @@ def test_the_edge_of_a_shadow_is_as_soft_as_the_lamp_is_wide():
     shaded, free = LitScene(ball(-0.5, 0, 2.5, 0.5, CUBE), one_lamp(1.0)), LitScene(NOTHING, one_lamp(1.0))
     for x, share in [(-0.6, 0.0), (-0.25, 0.25), (0.0, 0.5), (0.75, 0.75), (1.6, 1.0)]:
         point, many = (x, 0.0, 0.0), chances(400)
-        given, whole = (sum(light(each, point, UP, UP, 0.0, c)[0][0] for c in many) for each in (shaded, free))
+        given, whole = (sum(light(scene, point, UP, UP, 0.0, c)[0][0] for c in many) for scene in (shaded, free))
         assert given / whole == pytest.approx(share, abs=0.05)
     one_pixel = [light(shaded, (0.0, 0.0, 0.0), UP, UP, 0.0, chance)[0][0] > 0 for chance in chances(STRATA)]
     assert sum(one_pixel) == 2  # a pixel's four samples ask the four parts of the lamp: two of them are free

@@ -32,17 +32,17 @@ def scenes(request) -> PlacedScenes:
 def test_solids_keep_their_distance_and_stay_on_the_stage(scenes):
     for b in range(COUNT):
         n = scenes.number[b]
-        place, radius = scenes.position[b, :n], RADII[scenes.size[b, :n]]
-        assert np.abs(place).max() <= 3
+        position, radius = scenes.position[b, :n], RADII[scenes.size[b, :n]]
+        assert np.abs(position).max() <= 3
         for i, j in combinations(range(n), 2):
-            apart = place[i] - place[j]
+            apart = position[i] - position[j]
             assert np.hypot(*apart) - radius[i] - radius[j] >= GAP == 0.25
             assert min(abs(apart @ BEHIND), abs(apart @ RIGHT)) >= MARGIN - 1e-5
             assert MARGIN == 0.4
 
 
 def test_every_solid_shows_200_pixels_in_clevrs_picture(scenes):
-    _, masks = render(PlacedScenes(*(each[:12] for each in scenes)), 240, 320, WHOLE)
+    _, masks = render(PlacedScenes(*(values[:12] for values in scenes)), 240, 320, WHOLE)
     for b, mask in enumerate(masks):
         counted = np.bincount(mask.ravel(), minlength=scenes.shape.shape[1] + 1)[1:]
         assert counted.tolist() == scenes.visible_pixels[b].tolist()
@@ -51,7 +51,7 @@ def test_every_solid_shows_200_pixels_in_clevrs_picture(scenes):
     assert not scenes.visible_pixels[~present].any()
 
 
-def test_numbers_and_factors_are_drawn_evenly(scenes):
+def test_numbers_and_factors_are_uniform(scenes):
     present = np.arange(scenes.shape.shape[1]) < scenes.number[:, None]
     assert ((scenes.shape > 0) == present).all()
     numbers = np.bincount(scenes.number)[scenes.number.min() :]
@@ -77,20 +77,20 @@ def test_a_scene_is_the_same_in_any_batch(scenes):
     order = np.array([7, 2, 2, 250])
     again = placed_scenes(0, order, few, most, everything())
     other = placed_scenes(1, order, few, most, everything())
-    for one, drawn, unlike in zip(scenes, again, other, strict=True):
-        assert np.array_equal(one[order], drawn)
-        assert not np.array_equal(one[order], unlike)
+    for first, second, unlike in zip(scenes, again, other, strict=True):
+        assert np.array_equal(first[order], second)
+        assert not np.array_equal(first[order], unlike)
 
 
-def test_only_what_is_chosen_is_drawn():
+def test_choices_limit_the_factors():
     chosen = Choices(np.array([2]), np.array([2]), np.array([1, 8]), np.array([2]))
-    drawn = placed_scenes(3, np.arange(30), 0, 4, chosen)
-    assert set(drawn.number.tolist()) == {0, 1, 2, 3, 4}
-    present = drawn.shape > 0
-    assert set(drawn.shape[present]) == set(drawn.material[present]) == set(drawn.size[present]) == {2}
-    assert set(drawn.color[present]) == {1, 8}
+    placed = placed_scenes(3, np.arange(30), 0, 4, chosen)
+    assert set(placed.number.tolist()) == {0, 1, 2, 3, 4}
+    present = placed.shape > 0
+    assert set(placed.shape[present]) == set(placed.material[present]) == set(placed.size[present]) == {2}
+    assert set(placed.color[present]) == {1, 8}
 
 
-def test_no_room_is_told(monkeypatch):
+def test_no_room_gives_none(monkeypatch):
     monkeypatch.setattr(placement, "_place", lambda *_: False)
     assert placed_scenes(0, np.arange(2), 3, 6, everything()) is None

@@ -9,7 +9,7 @@ from unscene.data.generated_scenes import sample_keys, uniform_draws
 from unscene.data.generated_scenes import splitmix64 as of_arrays
 
 
-def test_one_number_at_a_time_is_what_all_at_once_are():
+def test_scalar_and_array_numbers_are_equal():
     keys, draws = sample_keys(7, np.array([0, 3, 10**9])), uniform_draws(7, np.array([0, 3, 10**9]), 40)
     assert [[uniform_draw(key, draw) for draw in range(40)] for key in keys] == draws.tolist()
 

@@ -28,11 +28,11 @@ SLANTED = (math.sqrt(0.5), 0.0, -math.sqrt(0.5))
 
 
 def solid(kind: int, centre=(0.0, 0.0, 1.0), radius: float = 1.0, rotation: float = 0.0) -> np.ndarray:
-    made = np.zeros(1, SOLID)
-    made["kind"], made["radius"] = kind, radius
-    made["x"], made["y"], made["z"] = centre
-    made["cosine"], made["sine"] = math.cos(rotation), math.sin(rotation)
-    return made
+    solids = np.zeros(1, SOLID)
+    solids["kind"], solids["radius"] = kind, radius
+    solids["x"], solids["y"], solids["z"] = centre
+    solids["cosine"], solids["sine"] = math.cos(rotation), math.sin(rotation)
+    return solids
 
 
 def test_the_kinds_are_counted_as_the_factor_is():

@@ -120,13 +120,13 @@ def test_the_nearer_of_two_covers_the_farther():
         **{name: np.concatenate([getattr(farther, name), getattr(nearer, name)], 1) for name in of_solids},
     )
     mask = render(pair, 240, 320, WHOLE)[1][0]
-    alone = [render(each, 240, 320, WHOLE)[1][0] == 1 for each in (farther, nearer)]
+    alone = [render(scene, 240, 320, WHOLE)[1][0] == 1 for scene in (farther, nearer)]
     assert (alone[0] & alone[1]).any()
     assert np.array_equal(mask == 2, alone[1])
     assert np.array_equal(mask == 1, alone[0] & ~alone[1])
 
 
-def test_the_crop_is_a_part_of_the_whole():
+def test_the_crop_is_a_part_of_the_uncropped_picture():
     scenes = placed_scenes(0, np.arange(3), 3, 6, EVERYTHING)
     whole, crop = render(scenes, 240, 320, WHOLE), render(scenes, 192, 192, CROP)
     assert np.array_equal(whole[1][:, 29:221, 64:256], crop[1])
@@ -136,7 +136,7 @@ def test_the_crop_is_a_part_of_the_whole():
 
 
 def test_red_rubber_is_red_and_the_floor_a_light_grey():
-    image, mask = (each[0] for each in render(one_solid(SPHERE, (0, 0)), 240, 320, WHOLE))
+    image, mask = (arrays[0] for arrays in render(one_solid(SPHERE, (0, 0)), 240, 320, WHOLE))
     ball, floor = np.median(image[mask == 1], 0), image[mask == 0].astype(int)
     assert ball[0] > 2 * ball[1]
     assert ball[1] == pytest.approx(ball[2], abs=8)
@@ -158,7 +158,7 @@ def test_the_same_picture_whatever_the_threads():
 
 
 def test_no_scene_and_no_solid():
-    none = PlacedScenes(*(each[:0] for each in one_solid(CUBE, (0, 0))))
+    none = PlacedScenes(*(values[:0] for values in one_solid(CUBE, (0, 0))))
     assert render(none, 20, 20)[0].shape == (0, 20, 20, 3)
     image, mask = render(one_solid(CUBE, (0, 0))._replace(number=np.array([0])), 20, 20)
     assert not mask.any()
@@ -166,7 +166,7 @@ def test_no_scene_and_no_solid():
 
 
 @pytest.mark.parametrize("whole", [rendering, placement])
-def test_compiled_code_is_made_anew_when_any_of_its_parts_changes(whole):
+def test_a_change_of_any_part_compiles_again(whole):
     kept = {rendering: "_render", placement: "_place"}[whole]
     parts: set[ModuleType] = set()
     waiting = {whole}

@@ -18,10 +18,11 @@ DARK = np.zeros(0, LAMP)
 
 
 def block(kind: int, colour: tuple[float, float, float], metal: bool, x: float = 0.0) -> np.ndarray:
-    made = np.zeros(1, SOLID)
-    made["kind"], made["radius"], made["x"], made["z"], made["cosine"], made["metal"] = kind, 1, x, 1, 1, metal
-    made["red"], made["green"], made["blue"] = colour
-    return made
+    solid = np.zeros(1, SOLID)
+    solid["kind"], solid["radius"], solid["x"], solid["z"], solid["cosine"] = kind, 1, x, 1, 1
+    solid["metal"] = metal
+    solid["red"], solid["green"], solid["blue"] = colour
+    return solid
 
 
 def lamp_above() -> np.ndarray:

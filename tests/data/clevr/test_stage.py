@@ -52,8 +52,8 @@ def test_a_point_lies_on_the_ray_through_where_it_is_seen(camera):
     assert np.cross(ray, point - CAMERA) == pytest.approx(0, abs=1e-9)
 
 
-def beside_the_wall(place: float, height: float) -> tuple[float, float, float]:
-    return (place * AXIS[0], place * AXIS[1], height)
+def beside_the_wall(along: float, height: float) -> tuple[float, float, float]:
+    return (along * AXIS[0], along * AXIS[1], height)
 
 
 TO_WALL = (AXIS[0], AXIS[1], 0.0)

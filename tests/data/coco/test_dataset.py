@@ -141,7 +141,7 @@ def test_masks_are_pycocotools_own(coco_root):
     instances = CocoInstances.from_coco(coco, [7, 9, 12, 30], coco_root / FILE)
     assert instances.most == 13
     for position, image in enumerate((7, 9, 12, 30)):
-        theirs = [coco.annToMask(each) for each in coco.imgToAnns[image] if not each.get("iscrowd")]
+        theirs = [coco.annToMask(item) for item in coco.imgToAnns[image] if not item.get("iscrowd")]
         assert len(theirs) == (3, 1, 13, 1)[position]
         assert_array_equal(instances.masks(position), theirs)
 
@@ -178,7 +178,7 @@ def test_workers_and_a_pickled_copy_read_the_same(coco_root):
 # What is wrong
 
 
-def test_what_is_missing_is_named_with_the_cure(coco_root):
+def test_missing_files_are_named_with_a_hint(coco_root):
     with pytest.raises(DataError, match=r"there is no .*elsewhere/val2017\. Unpack COCO's zips .*--data\.folder"):
         source(coco_root / "elsewhere")
     with pytest.raises(DataError, match=r"there is no .*instances_test\.json"):
@@ -252,8 +252,8 @@ def test_a_damaged_instance_is_named_or_left_out(coco_root, caplog, segmentation
 )
 def test_an_image_and_its_annotations_must_agree(coco_root, part, change, message):
     def other(content):
-        of_30 = next(each for each in content[part] if each.get("image_id", each["id"]) == 30)
-        of_30.update(change)
+        image_30 = next(item for item in content[part] if item.get("image_id", item["id"]) == 30)
+        image_30.update(change)
         if change.get("height"):
             content["annotations"] = content["annotations"][:5]
 

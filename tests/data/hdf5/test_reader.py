@@ -68,7 +68,7 @@ class TestRoundTrip:
             name: (0, *values.shape[1:]) for name, values in SCENES.items()
         }
 
-    def test_attributes_tell_how_it_was_made(self, written):
+    def test_attributes_state_source_seed_and_settings(self, written):
         attributes = SceneStore(written).attributes
         assert attributes.pop("unscene_version")
         assert attributes.pop("complete") is True
@@ -146,7 +146,7 @@ class TestForeignFiles:
         assert np.array_equal(found["boxes"], SCENES["boxes"][[5, 1], : store.num_objects])
 
     @pytest.mark.parametrize(("on", "order"), [(255, (0, 3, 1, 2)), (1, (0, 1, 2, 3))])
-    def test_a_mask_for_each_entry_is_read_and_gives_boxes(self, path, on, order):
+    def test_masks_of_entries_are_read_and_give_boxes(self, path, on, order):
         """As converters of DeepMind's files leave them: [N, K, H, W, 1] or [N, H, W, K, 1], the background first."""
         entries = (SCENES["labels"][..., None] == np.arange(6)).astype(np.uint8) * on  # [N, H, W, K]
         store = SceneStore(foreign(path, image=SCENES["image"], mask=entries.transpose(order)[..., None]))

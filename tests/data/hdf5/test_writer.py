@@ -58,7 +58,7 @@ def test_a_thread_may_write(path):
     assert_whole(path)
 
 
-def test_missing_folders_are_made(tmp_path):
+def test_missing_folders_are_created(tmp_path):
     write_scenes(tmp_path / "a" / "b" / "scenes.h5", batches(), COUNT, {}, progress=False)
     assert_whole(tmp_path / "a" / "b" / "scenes.h5")
 
@@ -158,13 +158,13 @@ def test_a_folder_that_another_wrote_into_meanwhile_stays(path):
     assert names(path.parent / "new") == ["other.txt"]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_scenes(tmp_path / "file" / "scenes.h5", batches(), COUNT, {}, progress=False)
 
 
-def test_a_full_disk_is_an_error_with_a_cure_not_a_crash(path):
+def test_a_full_disk_is_an_error_with_a_hint_not_a_crash(path):
     resource = pytest.importorskip("resource", reason="the test fills a disk by limiting the size of files")
     del resource
     program = """
@@ -186,7 +186,7 @@ write_scenes(sys.argv[1], ({"image": noise} for _ in range(20)), 1000, {}, progr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
-def test_what_a_killed_process_left_is_replaced(path):
+def test_the_file_of_a_killed_process_is_replaced(path):
     path.with_name(".scenes.h5.part").write_bytes(b"half" * 100_000)
     path.with_name(".other.h5.part").write_text("of another file")
     write_scenes(path, batches(), COUNT, {}, progress=False)

@@ -179,7 +179,7 @@ class TestDamagedPlainFile:
 class TestDamagedGzipFile:
     @one_folder
     @given(payloads, st.data())
-    def test_a_changed_byte_never_changes_what_is_read(self, tmp_path, datas, data):
+    def test_a_changed_byte_never_changes_a_record(self, tmp_path, datas, data):
         content = bytearray(gzip.compress(b"".join(framed(payload) for payload in datas)))
         position = data.draw(st.integers(0, len(content) - 1))
         content[position] ^= data.draw(st.integers(1, 255))
@@ -201,7 +201,7 @@ class TestDamagedGzipFile:
 
     def test_every_record_before_a_fault_is_read(self, tmp_path):
         rng = np.random.default_rng(0)
-        datas = [rng.bytes(3000) for _ in range(20)]  # does not compress: bytes stay nearly in place
+        datas = [rng.bytes(3000) for _ in range(20)]  # does not compress: bytes hardly move
         content = bytearray(gzip.compress(b"".join(map(framed, datas)), compresslevel=0))
         content[10] = 0x07  # a block of a type that does not exist
         assert "gzip stream is broken" in read(written(tmp_path, bytes(content)))[1]
@@ -324,7 +324,7 @@ lists = st.one_of(
 
 class TestParseExample:
     @given(st.dictionaries(st.text(max_size=20), lists, max_size=6), st.booleans())
-    def test_reads_what_protobuf_writes(self, features, packed):
+    def test_examples_of_protobuf_are_read(self, features, packed):
         example = EXAMPLES[packed]()
         for name, (kind, values) in features.items():
             getattr(example.features.feature[name], kind).value.extend(values)

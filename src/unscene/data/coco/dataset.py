@@ -64,8 +64,8 @@ class Coco:
         instances: of these images; None without `labels`.
 
     Raises:
-        DataError: the folder, the file or an image that it names is missing, the file is not in COCO's layout or too
-            short, an instance is damaged, or `labels` are asked for and the file has no annotation at all.
+        DataError: the folder, the file or an image is missing, the file is not in COCO's layout or too short, an
+            instance is damaged, or the file has no annotation and `labels` is true.
     """
 
     Settings = CocoSettings

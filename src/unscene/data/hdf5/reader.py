@@ -58,7 +58,7 @@ class SceneStore:
                 self._count, height, width = file["image"].shape[:3]
                 self.image_size = (int(height), int(width))
                 self._has_mask = "mask" in file
-                self._rows = {name: file[name][()] for name in sorted(_row_names(file))}
+                self._rows = {name: data[()] for name, data in file.items() if _is_factor(name, data, self._count)}
                 self.num_objects = _num_objects(file)
         except FileNotFoundError:
             raise DataError(f"{path} does not exist. Check the name, or write the file first.") from None
@@ -104,14 +104,14 @@ class SceneStore:
         return self._open[1]
 
     def _read(self, name: str, indices: NDArray[np.int64]) -> NDArray:
-        index = None
+        sample = ""
         try:
             dataset = self._file()[name]
             values = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
             for row, index in enumerate(indices.tolist()):
+                sample = f" of sample {index:,}"
                 values[row] = dataset[index]
         except (OSError, RuntimeError, KeyError) as error:
-            sample = "" if index is None else f" of sample {index:,}"
             hint = "The file is damaged or was removed: download or generate it again."
             raise DataError(f"{self.path}: '{name}'{sample} cannot be read ({error}). {hint}") from error
         return values
@@ -129,13 +129,13 @@ class SceneStore:
 
 @settings_dataclass
 class SceneFileSettings:
-    """Which scenes of which file.
+    """A range of the scenes of an HDF5 file, so that one file holds a training and a test set.
 
     Attributes:
-        path: of an HDF5 file that `unscene generate` or `unscene convert` wrote, or of a published one.
+        path: of a file that `unscene generate` or `unscene convert` wrote, or of a published one.
         first: index of the first scene; below 0 it counts from the end.
         count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
-        size: height and width that the images must have; 0 takes them as they are.
+        size: height and width that the images must have; 0 allows any.
     """
 
     path: NonEmptyText
@@ -215,18 +215,12 @@ def _refuse(path: Path, dataset: h5py.Dataset, expected: str, hint: str) -> None
     raise DataError(f"{path}: '{dataset.name.lstrip('/')}' must be {expected}, but is {found}. {hint}")
 
 
-def _row_names(file: h5py.File) -> set[str]:
+def _is_factor(name: str, dataset: Any, count: int) -> bool:
     """Boxes and factors: the data sets with one small numeric row a sample."""
-    count = len(file["image"])
-    return {
-        name
-        for name, dataset in file.items()
-        if isinstance(dataset, h5py.Dataset)
-        and name not in ("image", "mask", "labels")
-        and dataset.shape[:1] == (count,)
-        and dataset.dtype.kind in "biuf"
-        and dataset.nbytes <= count * _MAX_FACTOR_BYTES
-    }
+    if not isinstance(dataset, h5py.Dataset) or name in ("image", "mask", "labels"):
+        return False
+    small = dataset.nbytes <= count * _MAX_FACTOR_BYTES
+    return small and dataset.shape[:1] == (count,) and dataset.dtype.kind in "biuf"
 
 
 def _num_objects(file: h5py.File) -> int | None:

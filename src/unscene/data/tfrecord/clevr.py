@@ -9,10 +9,9 @@ entries, the background first and then up to ten objects.
     mask       of each object to 128, the pixel whose centre is nearest
     split      the first 48,400 scenes train, the next 1,600 test                     (R-MONet, Section 4)
 
-R-MONet resizes "as MONet", whose code is not public, and the field's own does not agree. Ours is TensorFlow 2's
-(Slot Attention) and PyTorch's `interpolate`. IODINE's TensorFlow 1 samples from the pixels' corners, which moves
-everything by a quarter of a pixel; later code filters as well (Pillow, scikit-image).
-An object may have no pixel left in the crop (about 6 % have none): then its row of boxes is 0.
+R-MONet resizes "as MONet", whose code is not public. Ours is TensorFlow 2's (Slot Attention) and PyTorch's
+`interpolate`. IODINE's TensorFlow 1 samples from the pixels' corners, which moves everything by a quarter of a pixel.
+About 6 % of the objects have no pixel in the crop: then their rows of boxes are 0.
 """
 
 from __future__ import annotations

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from unscene.models.common.gaussian import unit_gaussian_kl
 from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
-from unscene.models.common.resnet_fpn import Features
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.proposals import AnchorPredictions
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
-from unscene.models.rmonet.roi_masking import inside_boxes
-from unscene.models.rmonet.segmentation_heads import alpha_logits
+from unscene.models.rmonet.resnet_fpn import Features
+from unscene.models.rmonet.segmentation_heads import alpha_logits, inside_boxes
 
 Stage = Callable[[], Sequence[Tensor]]
 

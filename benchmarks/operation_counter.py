@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import conv_flop_count, flop_registry
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.model_parts import ModelParts
 
@@ -86,9 +86,6 @@ class OperationCounter(TorchDispatchMode):
 
 
 def _flops(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
-    if name == "_convolution_pointwise":  # oneDNN's convolution with a ReLU, which the registry does not know
-        features, weight = args[:2]
-        return int(conv_flop_count(list(features.shape), list(weight.shape), list(out.shape), transposed=False))
     formula = flop_registry.get(func._overloadpacket)
     return int(formula(*args, **kwargs, out_val=out)) if formula else 0
 

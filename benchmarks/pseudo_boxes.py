@@ -20,7 +20,8 @@ from benchmarks.reference.pseudo_boxes import plain_pseudo_boxes
 from benchmarks.timing import Comparison, measure
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import TrainingError
-from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
+from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
+from unscene.models.rmonet.settings import PseudoBoxSettings
 
 IMAGES, SLOTS = 64, 5
 NOISE = {"soft": 0.0, "noisy": 0.3}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from unscene.errors import RecipeError
-from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings
+from unscene.models.rmonet.settings import PseudoBoxSettings
 
 
 def plain_pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings) -> list[tuple[Tensor, Tensor]]:

@@ -21,7 +21,8 @@ from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import RecipeError
 from unscene.metrics.ari import ari_fg
 from unscene.models.rmonet.model import RMONet
-from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
+from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
+from unscene.models.rmonet.settings import PseudoBoxSettings
 from unscene.recipes import load_recipe
 from unscene.runs.recipe import read_recipe
 from unscene.scene import Decomposition, Scene

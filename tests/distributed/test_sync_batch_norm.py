@@ -83,7 +83,7 @@ def test_two_processes_are_as_one_with_the_whole_batch(found, name):
 
 def test_alone_it_is_batch_norm_bit_for_bit():
     plain, images = nn.BatchNorm2d(CHANNELS), torch.randn(4, CHANNELS, 6, 6)
-    same = SynchronisedBatchNorm2d.of(nn.BatchNorm2d(CHANNELS))
+    same = SynchronisedBatchNorm2d.from_layer(nn.BatchNorm2d(CHANNELS))
     assert torch.equal(same(images), plain(images))
     for key, value in plain.state_dict().items():
         assert torch.equal(same.state_dict()[key], value)

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from unscene.errors import RecipeError, ShapeError
 from unscene.models import MODELS, model_class
 from unscene.models.common.component_vae import ComponentVAESettings
-from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.common.warmup import WarmupSettings
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
 from unscene.models.explicit_localization.location_mask import LocationSettings
@@ -24,8 +23,7 @@ from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONetSettings
 from unscene.models.redo.model import ReDOSettings
 from unscene.models.rmonet.model import RMONetSettings
-from unscene.models.rmonet.proposals import ProposalSettings
-from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.rmonet.settings import BackboneSettings, HeadSettings, ProposalSettings
 from unscene.models.space.settings import BackgroundSettings, ForegroundSettings, SPACESettings
 from unscene.scene import Decomposition, Losses
 

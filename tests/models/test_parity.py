@@ -21,7 +21,6 @@ from tests.models.references.rmonet import RMonetNumbers, rmonet_terms
 from tests.models.references.space import SpaceNumbers, space_terms
 from unscene.models.common.annealing import Annealed
 from unscene.models.common.component_vae import ComponentVAESettings
-from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
 from unscene.models.explicit_localization.location_mask import LocationSettings
 from unscene.models.explicit_localization.model import ExplicitLocalization, ExplicitLocalizationSettings
@@ -30,9 +29,7 @@ from unscene.models.iodine.refinement_network import RefinementSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
 from unscene.models.rmonet.model import RMONet
-from unscene.models.rmonet.proposals import ProposalSettings
-from unscene.models.rmonet.segmentation_heads import HeadSettings
-from unscene.models.rmonet.settings import RMONetSettings
+from unscene.models.rmonet.settings import BackboneSettings, HeadSettings, ProposalSettings, RMONetSettings
 from unscene.models.space.model import SPACE
 from unscene.models.space.settings import BackgroundSettings, ForegroundSettings, SPACESettings
 

@@ -34,7 +34,7 @@ def gradients(answer, layer, features, weights):
 def test_compiled_it_is_group_norm_and_relu(spread, about):
     pytest.importorskip("numba")
     layer, features = some(spread=spread, about=about)
-    assert module._has_fast_body(features)
+    assert module._fits_compiled(features)
     ours, exact = layer(features), exactly(layer, features)
     assert ours.dtype == torch.bfloat16
     assert ours.is_contiguous(memory_format=torch.channels_last)
@@ -88,7 +88,7 @@ def test_the_number_of_threads_changes_no_bit():
 def test_other_precisions_and_layouts_are_pytorchs(dtype):
     layer, features = some()
     for each in (features.to(dtype), features.contiguous()):
-        assert not module._has_fast_body(each)
+        assert not module._fits_compiled(each)
         alike = layer.to(each.dtype)
         expected = F.group_norm(each, 3, alike.weight, alike.bias).relu()
         assert torch.equal(alike(each), expected)
@@ -119,5 +119,5 @@ def test_numba_is_not_needed():
 def test_the_switch_takes_pytorchs_own(monkeypatch):
     layer, features = some()
     monkeypatch.setenv("UNSCENE_PLAIN", "1")
-    assert not module._has_fast_body(features)
+    assert not module._fits_compiled(features)
     assert torch.equal(layer(features), F.group_norm(features, 3, layer.weight, layer.bias, layer.eps).relu())

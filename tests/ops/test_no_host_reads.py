@@ -17,10 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unscene.models import model_class
 from unscene.models.rmonet import multi_otsu
-from unscene.models.rmonet.proposals import ProposalSettings, RegionProposals
-from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, pseudo_boxes
-from unscene.ops import components, nms
-from unscene.ops.nms import batched_nms
+from unscene.models.rmonet.proposals import RegionProposals
+from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
+from unscene.models.rmonet.settings import ProposalSettings, PseudoBoxSettings
+from unscene.ops import boxes as boxes_module
+from unscene.ops import components
+from unscene.ops.boxes import batched_nms
 
 WAITS = {
     "aten._local_scalar_dense": "a value is read (item, int, bool)",
@@ -82,7 +84,7 @@ def test_a_gpus_way_reads_nothing_and_gives_what_a_cpus_way_gives(monkeypatch):
     run = region_stage("cpu")
     torch.manual_seed(1)
     read = run()
-    for module in (components, nms):
+    for module in (components, boxes_module):
         monkeypatch.setattr(module, "host_may_read", lambda _: False)
     torch.manual_seed(1)
     with NoHostReads():

@@ -14,7 +14,7 @@ from unscene.ops.slot_packing import MULTIPLE, SlotPacking
 def test_what_is_packed_comes_back_and_the_rest_is_filled(batch, slots, seed, share):
     torch.manual_seed(seed)
     used = torch.rand(batch, slots) < share
-    packing, values = SlotPacking.of(used), torch.randn(batch, slots, 2, 3)
+    packing, values = SlotPacking.from_used(used, used), torch.randn(batch, slots, 2, 3)
     packed = packing.pack(values)
     assert int(used.sum()) <= len(packed) <= min(int(used.sum()) + MULTIPLE, batch * slots)
     back = packing.unpack(packed, fill=-7)
@@ -28,13 +28,13 @@ def test_lengths_repeat_so_that_shapes_do():
     lengths = set()
     for number in range(1, 161):
         used = (torch.arange(192) < number).view(32, 6)
-        lengths.add(len(SlotPacking.of(used).pack(torch.zeros(32, 6))))
+        lengths.add(len(SlotPacking.from_used(used, used).pack(torch.zeros(32, 6))))
     assert lengths == set(range(16, 161, 16))
 
 
 def test_nothing_left_out_is_in_order_and_costs_no_copy():
     values = torch.randn(4, 4, 5)
-    packing = SlotPacking.all_of(values)
+    packing = SlotPacking.from_used(None, values)
     assert packing.pack(values).data_ptr() == values.data_ptr()
     assert torch.equal(packing.unpack(packing.pack(values)), values)
     assert packing.image.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
@@ -43,7 +43,7 @@ def test_nothing_left_out_is_in_order_and_costs_no_copy():
 @pytest.mark.parametrize("slots", [2, 20])
 def test_no_slot_used_at_all(slots):
     """A few are computed all the same, for convolutions of nothing have no gradient, and all of them are dropped."""
-    packing = SlotPacking.of(torch.zeros(3, slots, dtype=torch.bool))
+    packing = SlotPacking.from_used(torch.zeros(3, slots, dtype=torch.bool), torch.zeros(3, slots))
     packed = packing.pack(torch.ones(3, slots, 4))
     assert 0 < len(packed) <= MULTIPLE
     assert not packing.unpack(packed).any()
@@ -54,15 +54,15 @@ def test_where_the_host_does_not_know_the_number_nothing_is_left_out_before_the_
     used = torch.arange(48).view(8, 6) % 5 == 0
     packing, values = SlotPacking(used, None, None), torch.randn(8, 6, 3)
     assert len(packing.pack(values)) == 48
-    assert torch.equal(
-        packing.unpack(packing.pack(values), 7.0), SlotPacking.of(used).unpack(SlotPacking.of(used).pack(values), 7.0)
-    )
+    known = SlotPacking.from_used(used, used)
+    assert torch.equal(packing.unpack(packing.pack(values), 7.0), known.unpack(known.pack(values), 7.0))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_images_keep_their_layout_and_gradients_add_up(layout):
     images = torch.randn(3, 2, 4, 4).contiguous(memory_format=layout).requires_grad_()
-    packing = SlotPacking.of(torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 0]]).bool().repeat(1, 8))
+    used = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 0]]).bool().repeat(1, 8)
+    packing = SlotPacking.from_used(used, used)
     packed = packing.pack_images(images)
     assert packed.is_contiguous(memory_format=layout)
     assert_close(packed, images[packing.image])
@@ -74,21 +74,21 @@ def test_images_keep_their_layout_and_gradients_add_up(layout):
 def test_gradients_of_slots_left_out_are_zero():
     used = torch.tensor([[True, False], [False, False]])
     values = torch.randn(2, 2, 3, requires_grad=True)
-    packing = SlotPacking.of(used)
+    packing = SlotPacking.from_used(used, used)
     packing.unpack(packing.pack(values)).sum().backward()
     assert torch.equal(values.grad, used[..., None].expand(2, 2, 3).float())
 
 
 def test_flags_of_other_axes_are_refused():
     with pytest.raises(ShapeError, match="used"):
-        SlotPacking.of(torch.ones(4, dtype=torch.bool))
+        SlotPacking.from_used(torch.ones(4, dtype=torch.bool), torch.ones(4, 1))
 
 
 def test_the_plain_body_computes_every_slot_and_gives_the_same(monkeypatch):
     used, values = torch.arange(48).view(8, 6) % 5 == 0, torch.randn(8, 6, 3)
-    fast = SlotPacking.of(used)
+    fast = SlotPacking.from_used(used, used)
     expected = fast.unpack(fast.pack(values), 7.0)
     monkeypatch.setenv("UNSCENE_PLAIN", "1")
-    plain = SlotPacking.of(used)
+    plain = SlotPacking.from_used(used, used)
     assert len(plain.pack(values)) == 48
     assert torch.equal(plain.unpack(plain.pack(values), 7.0), expected)

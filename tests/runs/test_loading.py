@@ -196,7 +196,7 @@ def test_a_model_that_began_with_imagenet_weights_is_loaded_without_them(monkeyp
     def no_network():
         raise AssertionError("nothing may be downloaded for weights that are replaced at once")
 
-    monkeypatch.setattr("unscene.models.common.resnet_fpn.imagenet_weights", no_network)
+    monkeypatch.setattr("unscene.models.rmonet.resnet_fpn.imagenet_weights", no_network)
     settings = {"model.normalise": "imagenet", "model.backbone.width": 64, "model.backbone.pretrained": True}
     recipe = tiny(settings)
     assert isinstance(recipe.build_model(pretrained=False), torch.nn.Module)

@@ -1,23 +1,69 @@
-"""The processes of a training: which one this is, what started them, and their mean."""
+"""The processes of a training: which one this is, what started them, their mean, and noise that they share.
+
+Every process has the same generator in the same state (they are seeded alike), draws the noise of the whole batch, and
+takes the rows of its own scenes: the `rank::world` of `data.batches.StepSampler`. So two processes compute what one
+computes with the whole batch, a checkpoint of one number of processes serves any other, and a single process draws what
+`torch.randn` and `torch.rand` draw. The price is that each process draws the noise, some thousand numbers an image, of
+all of them.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
-
-from unscene.distributed.noise import place_among_processes
+from torch import Tensor, distributed
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no third
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))  # each ends a training in order
 
 
+def rank_and_world() -> tuple[int, int]:
+    """The rank of this process and the number of processes in the training: 0 and 1 where it trains alone."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def shared_noise(draw: Callable[..., Tensor], shape: Sequence[int], **options: Any) -> Tensor:
+    """Return this process's rows of the whole batch's noise.
+
+    Every block that draws noise in training draws it here, with the same shape in all processes, so that their
+    generators stay in the same state.
+
+    Args:
+        draw: `torch.randn`, `torch.rand` or their like; it is called with a shape.
+        shape: [B, ...], B being the scenes of this process.
+        options: for `draw`, for instance `dtype` and `device`.
+    """
+    rank, world = rank_and_world()
+    if world == 1:
+        return draw(tuple(shape), **options)
+    return draw((shape[0] * world, *shape[1:]), **options)[rank::world]
+
+
+def normal_like(tensor: Tensor) -> Tensor:
+    """Standard normal noise of a tensor's shape [B, ...], type and device; see `shared_noise`."""
+    return shared_noise(torch.randn, tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes of the training; every process gets it."""
+    world = rank_and_world()[1]
+    if world == 1:
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / world
+
+
 def is_first_process() -> bool:
     """Whether this process writes the run's folder: all but the first of a distributed training do not.
 
-    Lightning, torchrun and SLURM say so in the environment, before any process group exists.
+    Lightning, torchrun and SLURM set the rank in the environment, before any process group exists.
     """
     rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
     return int(rank) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
@@ -44,16 +90,6 @@ def processes_started() -> tuple[int, int] | None:
         machines = int(environment.get("SLURM_NNODES", "1"))
         return int(environment.get("SLURM_NTASKS_PER_NODE", int(environment["SLURM_NTASKS"]) // machines)), machines
     return None
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes of the training, alike in each of them."""
-    world = place_among_processes()[1]
-    if world == 1:
-        return values
-    total = values.clone()
-    torch.distributed.all_reduce(total)
-    return total / world
 
 
 def leave_to_parent(worker: int) -> None:

@@ -12,26 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-from unscene.distributed.noise import place_among_processes
+from unscene.distributed.processes import rank_and_world
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device | str) -> nn.Module:
     """Let every nn.BatchNorm2d of a model see the batch of all processes, in place.
 
-    Parameters and buffers stay the same tensors under the same names.
-
-    Args:
-        model: no nn.BatchNorm2d itself.
-        device: where it will run; on a GPU the layers become PyTorch's nn.SyncBatchNorm.
-
-    Returns:
-        The model.
+    Parameters and buffers stay the same tensors under the same names. On a GPU the layers become nn.SyncBatchNorm. The
+    model, which is returned, must not be an nn.BatchNorm2d itself.
     """
     on_gpu = torch.device(device).type == "cuda"
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.BatchNorm2d:
-                convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else SynchronisedBatchNorm2d.of
+                convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else SynchronisedBatchNorm2d.from_layer
                 setattr(parent, name, convert(layer))
     return model
 
@@ -44,7 +38,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """
 
     @classmethod
-    def of(cls, layer: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
+    def from_layer(cls, layer: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
         """The same layer, with the same tensors."""
         copy = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         copy.weight, copy.bias = layer.weight, layer.bias
@@ -54,7 +48,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] of this process -> the same axes and type."""
-        if not self.training or place_among_processes()[1] == 1:
+        if not self.training or rank_and_world()[1] == 1:
             return super().forward(input)
         self._check_input_dim(input)
         normalised, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)

@@ -1,34 +1,32 @@
-"""Boxes as arithmetic: overlaps, clipping, and the regression targets of Faster R-CNN.
+"""Boxes: overlaps, clipping, Faster R-CNN's regression targets, and greedy non-maximum suppression.
 
-A box is `x1 y1 x2 y2` in pixels, end exclusive. Every function takes any leading axes and keeps the dtype it is given.
+A box is `x1 y1 x2 y2` in pixels, end exclusive. Every function but `batched_nms` takes any leading axes and keeps the
+dtype it is given; a last axis that is not 4 is a ShapeError.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unscene.errors import ShapeError
+from unscene.errors import ShapeError, check_shape
+from unscene.ops.dispatch import host_may_read
 
 LARGEST_LOG_SCALE = math.log(1000 / 16)  # an anchor grows at most 62.5 fold: exp of an untrained output stays finite
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the deltas that turn each anchor into its box (Faster R-CNN, Eq. 2).
+    """Return the deltas [..., 4] that turn each anchor into its box (Faster R-CNN, Eq. 2).
 
     t_x = (x - x_a) / w_a,  t_y = (y - y_a) / h_a,  t_w = log(w / w_a),  t_h = log(h / h_a),  with x y the centre.
 
     Args:
         boxes: [..., 4] with positive sides; a side of zero has no logarithm and gives -inf.
         anchors: [..., 4] with positive sides; the leading axes broadcast with those of `boxes`.
-
-    Returns:
-        deltas: [..., 4] as (t_x, t_y, t_w, t_h); no unit. `decode_boxes` is the inverse.
-
-    Raises:
-        ShapeError: a last axis is not 4.
     """
     _check_boxes(boxes, "boxes")
     _check_boxes(anchors, "anchors")
@@ -38,18 +36,12 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor, clip: float = LARGEST_LOG_SCALE) -> Tensor:
-    """Return the boxes that the deltas make of the anchors: the inverse of `encode_boxes`.
+    """Return the boxes [..., 4] of the deltas, not clipped to the image: the inverse of `encode_boxes`.
 
     Args:
         deltas: [..., 4] as (t_x, t_y, t_w, t_h).
-        anchors: [..., 4] pixels, with positive sides; the leading axes broadcast with those of `deltas`.
+        anchors: [..., 4] with positive sides; the leading axes broadcast with those of `deltas`.
         clip: t_w and t_h are held at or below this; the gradient is zero beyond it.
-
-    Returns:
-        boxes: [..., 4] pixels, not clipped to the image.
-
-    Raises:
-        ShapeError: a last axis is not 4.
     """
     _check_boxes(deltas, "deltas")
     _check_boxes(anchors, "anchors")
@@ -60,17 +52,9 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, clip: float = LARGEST_LOG_SCAL
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Return the intersection over union of every box of one set with every box of another.
+    """Return the intersection over union [..., N, M], in [0, 1], of boxes [..., N, 4] and boxes [..., M, 4].
 
-    Args:
-        first: [..., N, 4] pixels.
-        second: [..., M, 4] pixels; the leading axes broadcast with those of `first`.
-
-    Returns:
-        iou: [..., N, M] in [0, 1]. A box without area (also one whose end lies before its start) overlaps nothing: 0.
-
-    Raises:
-        ShapeError: a last axis is not 4, or there is no axis of boxes.
+    The leading axes broadcast. A box without area (also one whose end lies before its start) overlaps nothing: 0.
     """
     _check_boxes(first, "first", axes=2)
     _check_boxes(second, "second", axes=2)
@@ -87,22 +71,54 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return the part of each box that lies inside the image.
-
-    Args:
-        boxes: [..., 4] pixels.
-        height: H of the image.
-        width: W of the image.
-
-    Returns:
-        boxes: [..., 4] with x in [0, W] and y in [0, H]; a box wholly outside has no area.
-
-    Raises:
-        ShapeError: the last axis is not 4.
-    """
+    """Return the part of each box [..., 4] inside an image of `height` x `width`; one wholly outside has no area."""
     _check_boxes(boxes, "boxes")
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1)
+
+
+@torch.no_grad()
+def batched_nms(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    """Keep the boxes that no better box of their group, itself kept, overlaps by more than the threshold.
+
+    The result of `torchvision.ops.nms`, for all groups at once. The host does not wait for a GPU.
+
+    Args:
+        boxes: [G, N, 4].
+        scores: [G, N] higher is better; equal scores keep their order.
+        valid: [G, N] bool; an invalid box is not kept and suppresses nothing, whatever its numbers are.
+        iou_threshold: in [0, 1]; an overlap of exactly this much is allowed.
+
+    Returns:
+        keep: [G, N] bool, in the order of the input.
+
+    Raises:
+        ShapeError: the axes differ from the above.
+    """
+    size = check_shape(boxes, "G N 4", "boxes")
+    check_shape(scores, f"{size['G']} {size['N']}", "scores")
+    check_shape(valid, f"{size['G']} {size['N']}", "valid")
+    if boxes.numel() == 0:
+        return valid.clone()
+    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
+    order = scores.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    if host_may_read(valid):  # elsewhere the host would wait for the number
+        order = order[:, : int(valid.sum(dim=1).max())]
+    best_first = boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))
+    suppresses = pairwise_iou(best_first, best_first).gt_(_largest_not_above(iou_threshold, boxes.dtype))
+    keep = valid.gather(1, order).to(boxes.dtype)  # 1 and 0: a CPU multiplies many times faster than it ands bools
+    for n in range(order.shape[1] - 1):  # keep_j = valid_j and there is no i before j with keep_i and iou_ij > t
+        keep[:, n + 1 :].addcmul_(keep[:, n : n + 1], suppresses[:, n, n + 1 :], value=-1).clamp_(min=0)
+    return torch.zeros_like(valid).scatter(1, order, keep > 0)
+
+
+@lru_cache
+def _largest_not_above(threshold: float, dtype: torch.dtype) -> float:
+    """The threshold in the boxes' precision, rounded down: `iou > t` then answers as it would in float64."""
+    if dtype == torch.float64:
+        return threshold
+    rounded = np.float32(threshold)
+    return float(rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf)))
 
 
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,5 +129,5 @@ def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_boxes(boxes: Tensor, name: str, axes: int = 1) -> None:
     if boxes.ndim < axes or boxes.shape[-1] != 4:
-        wanted = "[..., 4]" if axes == 1 else "[..., N, 4]"
-        raise ShapeError(f"{name} must have the axes {wanted}, but its shape is {list(boxes.shape)}.")
+        expected = "[..., 4]" if axes == 1 else "[..., N, 4]"
+        raise ShapeError(f"{name} must have the axes {expected}, but its shape is {list(boxes.shape)}.")

@@ -13,8 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from unscene.errors import check_shape
-from unscene.ops.host_reads import host_may_read
-from unscene.ops.plain import use_plain
+from unscene.ops.dispatch import host_may_read, use_plain
 
 NEIGHBOURS = tuple((dy, dx) for dy in range(3) for dx in range(3))  # of a 2 x 2 block among the blocks, itself at 4
 

@@ -18,8 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unscene.errors import check_shape
-from unscene.ops.plain import use_plain
-from unscene.ops.threads import on_all_threads
+from unscene.ops.dispatch import use_plain
+from unscene.ops.numba_jit import on_all_threads
 
 MIN_SIDE = 1e-3  # pixels; a box without area would divide by zero
 

@@ -12,10 +12,14 @@ from typing import Any
 
 import llvmlite.ir
 import numpy as np
+import torch
 from numba import types
 from numba.extending import intrinsic
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from unscene.ops.numba_jit import compiled
+from unscene.ops.numba_jit import compiled, on_all_threads
 
 INT16, INT32, FLOAT32 = llvmlite.ir.IntType(16), llvmlite.ir.IntType(32), llvmlite.ir.FloatType()
 
@@ -49,25 +53,13 @@ _rounded: Any = intrinsic(_rounded_value)
 
 @compiled
 def forward(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, scale: Any) -> None:
-    """Write relu(weight (x - mean) scale + bias), with each group's mean and scale = 1 / sqrt(variance + eps).
+    """Write y = relu(weight (x - mean) scale + bias), with each group's mean and scale = 1 / sqrt(variance + eps).
 
-    Args:
-        x: [S, P, C] bits, P pixels.
-        weight: [C] float32.
-        bias: [C] float32.
-        eps: added to the variance.
-        y: [S, P, C] bits, written.
-        mean: [S, G] float32, written.
-        scale: [S, G] float32, written.
+    Of P pixels: x and y [S, P, C] are bits, weight and bias [C] and mean and scale [S, G] are float32.
     """
     size, pixels, channels = x.shape
     group = channels // mean.shape[1]
-    first, sums, squares = (
-        np.empty(channels, np.float32),
-        np.empty(channels, np.float32),
-        np.empty(channels, np.float32),
-    )
-    factor, offset = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    first, sums, squares, factor, offset = np.empty((5, channels), np.float32)
     for s in range(size):
         for c in range(channels):
             first[c] = _widened(x[s, 0, c - c % group])  # sums about a value of the group: nothing is lost to its mean
@@ -103,17 +95,6 @@ def backward(
 
     With n = (x - mean) scale and d = weight * grad_y where y > 0, grad_x = scale (d - mean(d) - n mean(d n)), the means
     over the group's pixels and channels.
-
-    Args:
-        grad_y: [S, P, C] bits.
-        x: as in `forward`.
-        y: as in `forward`.
-        weight: as in `forward`.
-        mean: as in `forward`.
-        scale: as in `forward`.
-        grad_x: written.
-        grad_weight: written.
-        grad_bias: written.
     """
     size, pixels, channels = x.shape
     group = channels // mean.shape[1]
@@ -146,3 +127,43 @@ def backward(
                 grad_x[s, p, c] = _rounded(
                     factor[c] * through + slope[c] * (_widened(x[s, p, c]) - centre[c]) + offset[c]
                 )
+
+
+class GroupNormReLUFunction(Function):
+    """Normalise features [S, C, H, W] with weight and bias [C]; the samples are shared among the threads."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        normalised = torch.empty_like(features)
+        mean, scale = weight.new_empty(len(features), groups), weight.new_empty(len(features), groups)
+        x, y, m, s = _bits(features), _bits(normalised), mean.numpy(), scale.numpy()
+        w, b = weight.numpy(), bias.numpy()
+
+        def part(start: int, stop: int) -> None:
+            here = slice(start, stop)
+            forward(x[here], w, b, eps, y[here], m[here], s[here])
+
+        on_all_threads(part, len(features))
+        ctx.save_for_backward(features, normalised, weight, mean, scale)
+        return normalised
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        features, normalised, weight, mean, scale = ctx.saved_tensors
+        grad_features = torch.empty_like(features)
+        grad_weight, grad_bias = (weight.new_empty(len(features), len(weight)) for _ in range(2))
+        g, x, y, grad_x = (_bits(maps) for maps in (grad.to(features.dtype), features, normalised, grad_features))
+        w, m, s, grad_w, grad_b = (values.numpy() for values in (weight, mean, scale, grad_weight, grad_bias))
+
+        def part(start: int, stop: int) -> None:
+            here = slice(start, stop)
+            backward(g[here], x[here], y[here], w, m[here], s[here], grad_x[here], grad_w[here], grad_b[here])
+
+        on_all_threads(part, len(features))
+        return grad_features, grad_weight.sum(dim=0), grad_bias.sum(dim=0), None, None
+
+
+def _bits(maps: Tensor) -> Any:
+    """[S, C, H, W] bfloat16 -> [S, H * W, C] uint16, the same memory where the channels are last."""
+    return maps.detach().permute(0, 2, 3, 1).contiguous().flatten(1, 2).view(torch.uint16).numpy()

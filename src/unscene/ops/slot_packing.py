@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from unscene.errors import check_shape
-from unscene.ops.host_reads import host_may_read
-from unscene.ops.plain import use_plain
+from unscene.ops.dispatch import host_may_read, use_plain
 
 MULTIPLE = 16  # the packed length is rounded up to it, since a CPU's convolutions compile for every new shape
 
@@ -32,12 +31,11 @@ class SlotPacking:
     count: int | None
 
     @classmethod
-    def of(cls, used: Tensor) -> SlotPacking:
-        """The packing of the slots that are used, [B, K] bool.
-
-        Raises:
-            ShapeError: other axes.
-        """
+    def from_used(cls, used: Tensor | None, slots: Tensor) -> SlotPacking:
+        """The packing of the slots [B, K, ...] that are used, [B, K] bool; None: all of them."""
+        if used is None:
+            used = torch.ones(slots.shape[:2], dtype=torch.bool, device=slots.device)
+            return cls(used, None, used.numel())
         check_shape(used, "B K", "used")
         if use_plain() or not host_may_read(used):
             return cls(used, None, None)
@@ -47,12 +45,6 @@ class SlotPacking:
             return cls(used, None, count)
         used_first = used.flatten().logical_not().byte().argsort(stable=True)
         return cls(used, used_first[:packed], count)
-
-    @classmethod
-    def all_of(cls, slots: Tensor) -> SlotPacking:
-        """The packing that leaves out none of slots [B, K, ...]."""
-        used = torch.ones(slots.shape[:2], dtype=torch.bool, device=slots.device)
-        return cls(used, None, used.numel())
 
     @property
     def image(self) -> Tensor:

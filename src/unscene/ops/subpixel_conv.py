@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.ops.plain import use_plain
+from unscene.ops.dispatch import use_plain
 
 
 class SubpixelConv2d(nn.Conv2d):

@@ -60,7 +60,7 @@ def checkpoint_content(
 ) -> dict[str, Any]:
     """Return all that a resumed training needs, as tensors and plain values; a TrainingError if a weight is not finite.
 
-    The random state is the same in all processes (see `unscene.distributed.noise`), so any number of them may resume.
+    All processes have the same random state (see `unscene.distributed.processes`), so any number of them may resume.
     """
     weights = model.state_dict()
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from unscene.distributed.noise import place_among_processes
+from unscene.distributed.processes import rank_and_world
 from unscene.files import write_bytes, write_text
 from unscene.metrics import Metric, new_metric
 from unscene.metrics.health import Health
@@ -67,7 +67,7 @@ def validate(
 
 def _merge_over_processes(metrics: list[Metric], health: Health) -> tuple[list[Metric], Health]:
     """Merge what all processes counted, in the order of their ranks."""
-    world = place_among_processes()[1]
+    world = rank_and_world()[1]
     if world == 1:
         return metrics, health
     gathered: list[Any] = [None] * world

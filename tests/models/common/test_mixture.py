@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from torch.distributions import Categorical, kl_divergence
+from torch.testing import assert_close
 
 from unscene.errors import ShapeError
 from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
@@ -159,3 +160,33 @@ def test_inputs_are_left_as_they_are():
     mixture_log_likelihood(*parts)
     mask_kl(parts[2], parts[2])
     assert all(torch.equal(mine, kept) for mine, kept in zip(parts, before, strict=True))
+
+
+def values_and_gradients(function, *inputs):
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    result = function(*leaves)
+    return result, *torch.autograd.grad((result * torch.arange(1.0, 1 + len(result))).sum(), leaves)
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    images, components = torch.rand(2, 3, 4, 5), torch.rand(2, 4, 3, 4, 5)
+    return images, components, torch.randn(2, 4, 1, 4, 5).log_softmax(dim=1)
+
+
+@pytest.mark.parametrize("over", ["pixel", "channel"])
+def test_the_bodies_of_the_mixture_agree(over, parts, monkeypatch):
+    def likelihood(*inputs):
+        return mixture_log_likelihood(*inputs, torch.tensor([0.1, 0.2, 0.3, 0.4]), over)
+
+    fast = values_and_gradients(likelihood, *parts)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    assert_close(fast, values_and_gradients(likelihood, *parts), rtol=1e-4, atol=1e-4)
+
+
+def test_the_bodies_of_the_divergence_agree(parts, monkeypatch):
+    logits = torch.randn(2, 4, 1, 4, 5)
+    fast = values_and_gradients(mask_kl, parts[2], logits)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    assert_close(fast, values_and_gradients(mask_kl, parts[2], logits), rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError, ShapeError
-from unscene.models.common.spatial_broadcast_decoder import SpatialBroadcastDecoder, coordinate_grid, keep_variance
+from unscene.models.common.spatial_broadcast_decoder import SpatialBroadcastDecoder, coordinate_grid, kaiming_init_
 
 
 def tile_then_convolve(decoder: SpatialBroadcastDecoder, latents: Tensor, size: int, padding: str) -> Tensor:
@@ -90,7 +90,7 @@ def test_a_latent_of_another_length_is_refused():
 def test_initialisation_keeps_the_variance_through_many_layers():
     torch.manual_seed(0)
     layers = [nn.Linear(512, 512) for _ in range(6)]
-    keep_variance(*layers, nn.ReLU())
+    kaiming_init_(*layers, nn.ReLU())
     signal = torch.randn(256, 512)
     for layer in layers:
         signal = layer(signal.relu())
@@ -101,5 +101,5 @@ def test_initialisation_keeps_the_variance_through_many_layers():
 def test_initialisation_of_a_convolution_is_hes():
     torch.manual_seed(0)
     layer = nn.Conv2d(64, 64, 3)
-    keep_variance(layer)
+    kaiming_init_(layer)
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)

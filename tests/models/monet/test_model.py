@@ -14,11 +14,10 @@ from torch.testing import assert_close
 
 from unscene.errors import RecipeError
 from unscene.models.common.component_vae import ComponentVAESettings
-from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
-from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.rmonet.settings import BackboneSettings, HeadSettings
 
 TINY = MONetSettings(
     size=32,
@@ -42,21 +41,21 @@ def tiny(seed: int = 0, **changes: Any) -> MONet:
     return MONet(dataclasses.replace(TINY, **changes))
 
 
-class Says(nn.Module):
-    """An attention that says what it was told to, and keeps what it was shown."""
+class FixedAttention(nn.Module):
+    """An attention that returns the given logits, one after another, and records its inputs."""
 
     def __init__(self, *logits: float) -> None:
         super().__init__()
         self.logits, self.seen = list(logits), []
 
-    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+    def forward(self, seen: torch.Tensor, index: int) -> torch.Tensor:
         self.seen.append(seen)
-        return torch.full_like(seen[:, :1], self.logits[len(self.seen) - 1])
+        return torch.full_like(seen[:, :1], self.logits[index])
 
 
 def test_each_step_takes_its_share_of_the_scope_and_sees_what_is_left():
     model, images = tiny(num_slots=3), torch.rand(2, 3, 32, 32)
-    model.attention = Says(0.0, math.log(3))  # takes 1/2, then 3/4 of the rest
+    model.attention = FixedAttention(0.0, math.log(3))  # takes 1/2, then 3/4 of the rest
     masks = model.infer_masks(images).exp()
     for slot, share in enumerate([1 / 2, 3 / 8, 1 / 8]):
         assert_close(masks[:, slot], torch.full((2, 1, 32, 32), share))
@@ -68,7 +67,7 @@ def test_each_step_takes_its_share_of_the_scope_and_sees_what_is_left():
 
 def test_a_scope_that_is_gone_stays_finite():
     model, images = tiny(num_slots=4), torch.rand(1, 3, 32, 32)
-    model.attention = Says(1000.0, 0.0, 0.0)
+    model.attention = FixedAttention(1000.0, 0.0, 0.0)
     log_masks = model.infer_masks(images)
     assert torch.isfinite(log_masks).all()
     assert_close(log_masks.exp().sum(dim=1), torch.ones(1, 1, 32, 32))

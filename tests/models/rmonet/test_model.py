@@ -14,13 +14,18 @@ from torch.testing import assert_close
 from unscene.errors import RecipeError
 from unscene.models.common.component_vae import ComponentVAESettings
 from unscene.models.common.mixture import mixture_log_likelihood
-from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.common.stick_breaking import stick_breaking
+from unscene.models.common.warmup import WarmupSettings
 from unscene.models.rmonet.model import RMONet
-from unscene.models.rmonet.proposals import ProposalSettings
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
-from unscene.models.rmonet.segmentation_heads import HeadSettings, alpha_logits
-from unscene.models.rmonet.settings import LossWeights, RMONetSettings, WarmupSettings
+from unscene.models.rmonet.segmentation_heads import alpha_logits
+from unscene.models.rmonet.settings import (
+    BackboneSettings,
+    HeadSettings,
+    LossWeights,
+    ProposalSettings,
+    RMONetSettings,
+)
 
 TINY = RMONetSettings(
     num_slots=4,
@@ -307,7 +312,7 @@ def test_the_wide_gaussian_of_the_warm_up_enters_the_likelihood(scenes):
         ({"sigma_foreground": -0.1}, "sigma_foreground must be above 0"),
         ({"size": 80}, "multiple of 32, not 80: set data.size to 64"),
         ({"size": 0}, "multiple of 32, not 0: set data.size to 32"),
-        ({"num_slots": 22}, "needs 21 boxes, but proposals.top_n_after lets 20 through"),
+        ({"num_slots": 22}, "needs 21 boxes, but proposals.top_n_after is 20"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):
@@ -428,3 +433,14 @@ def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
     losses.total.mean().backward()
     assert torch.isfinite(losses.total).all()
     assert all(torch.isfinite(each.grad).all() for each in model.head.parameters())
+
+
+def test_a_background_of_one_cell_is_constant_over_the_image(scenes):
+    model, images = tiny(background_cells=1), scenes(2)
+    _, trained = model.loss(images)
+    with torch.no_grad():
+        evaluated = model.eval()(images)
+    for components in (trained.components, evaluated.components):
+        background, objects = components[:, model.background], components[:, : model.background]
+        assert_close(background, background[..., :1, :1].expand_as(background), rtol=0, atol=1e-6)
+        assert objects.std(dim=(3, 4)).max() > 1e-3

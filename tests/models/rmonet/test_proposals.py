@@ -17,13 +17,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import box_iou, nms
 
 from unscene.errors import RecipeError
-from unscene.models.rmonet.proposals import (
-    AnchorPredictions,
-    ProposalSettings,
-    RegionProposals,
-    assign_anchors,
-    sample_anchors,
-)
+from unscene.models.rmonet.proposals import AnchorPredictions, RegionProposals, assign_anchors, sample_anchors
+from unscene.models.rmonet.settings import ProposalSettings
 
 SIZE = (64, 64)
 

@@ -14,9 +14,10 @@ from torchvision.ops import nms
 
 from unscene.errors import RecipeError, ShapeError
 from unscene.models.rmonet.multi_otsu import multi_otsu
-from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings, exact_addends, pseudo_boxes
+from unscene.models.rmonet.pseudo_boxes import exact_addends, pseudo_boxes
+from unscene.models.rmonet.settings import PseudoBoxSettings
+from unscene.ops import boxes as boxes_module
 from unscene.ops import components
-from unscene.ops import nms as nms_module
 
 
 def mask_with(*rectangles: tuple[int, int, int, int, float], size: int = 32) -> torch.Tensor:
@@ -204,7 +205,7 @@ def unread_pseudo_boxes(
     masks: torch.Tensor, settings: PseudoBoxSettings | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (components, nms_module):
+        for module in (components, boxes_module):
             patch.setattr(module, "host_may_read", lambda _: False)
         return pseudo_boxes(masks, settings)
 

@@ -25,8 +25,7 @@ from unscene.data.clevr.ray_tracing import SOLID, distance_to, first_hit
 from unscene.data.clevr.stage import CAMERA, CAMERA_JITTER, HEIGHT, WIDTH, facing_origin, seen_at, through
 from unscene.data.generated_scenes import sample_keys, uniform_draws
 from unscene.ops import numba_jit
-from unscene.ops.numba_jit import code_of, compiled, compiled_part
-from unscene.ops.threads import on_all_threads
+from unscene.ops.numba_jit import code_of, compiled, compiled_part, on_all_threads
 
 EXTENT = 3.0  # x and y are in -3 .. 3
 GAP, MARGIN = 0.25, 0.4  # between circles on the floor; along the camera's axes

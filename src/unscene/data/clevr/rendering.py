@@ -21,8 +21,7 @@ from unscene.data.clevr.ray_tracing import first_hit
 from unscene.data.clevr.shading import radiance
 from unscene.data.clevr.stage import HEIGHT, WIDTH, facing_origin, through
 from unscene.ops import numba_jit
-from unscene.ops.numba_jit import code_of, compiled, compiled_part
-from unscene.ops.threads import on_all_threads
+from unscene.ops.numba_jit import code_of, compiled, compiled_part, on_all_threads
 
 WHOLE = (0.0, 0.0, float(WIDTH), float(HEIGHT))  # x1 y1 x2 y2 of a view, in pixels of CLEVR's 320 x 240
 CROP = (64.0, 29.0, 256.0, 221.0)  # what the papers train on: rows 29 to 221, columns 64 to 256

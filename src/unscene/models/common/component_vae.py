@@ -10,15 +10,15 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, keep_variance
+from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, kaiming_init_
 from unscene.models.common.spatial_transformer import crop_boxes, paste_boxes, whole_image_box
 from unscene.models.common.stick_breaking import LOG_ZERO
+from unscene.ops.dispatch import at_least_float32
 from unscene.ops.slot_packing import SlotPacking
 from unscene.settings import settings_dataclass
 
 EncoderInput = Literal["image_and_log_mask", "masked_image_and_mask"]
-LOWEST_LOG_MASK = -16.0  # the encoder reads log masks, and a far larger number for "nothing here" would drown the image
+LOWEST_LOG_MASK = -16.0  # of what a network reads: the log of 0 is far larger, and would drown the image
 
 
 @settings_dataclass
@@ -29,21 +29,20 @@ class ComponentVAESettings:
         latent_dim: D.
         encoder_channels: one 3x3 convolution of stride 2 each.
         encoder_hidden: width of the fully connected layer.
-        encoder_input: what the encoder reads. `image_and_log_mask` is the paper's; `masked_image_and_mask` is ours:
-            the image is multiplied by the mask, so that a colour need not be told from its surroundings first.
-        encoder_stride: image and mask are averaged over squares of this side before anything else (1: the paper's).
-        initial_log_variance: of the posterior, added to its first bias. 0: PyTorch's own first weights; ours: -3, with
-            which the decoder sees a latent through little noise from the first step on.
+        encoder_input: `image_and_log_mask` is the paper's; `masked_image_and_mask` is ours: the image times the mask.
+        encoder_stride: image and mask are first averaged over squares of this side (1: the paper's).
+        initial_log_variance: of the posterior, added to its initial bias. 0: PyTorch's; ours: -3, so that the decoder
+            reads latents with little noise from the first step.
         decoder_channels: of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.
         decoder_padding: `valid` (the paper's) or `same`.
         decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
         colour: `sigmoid` keeps the reconstruction in 0..1, `linear` leaves it free.
-        encoder_region: `image` (the paper's): every slot is encoded from the whole image; `roi` (ours): from what its
-            region shows, resampled to the size that the encoder would read of the whole image.
-        decoder_region: `image` (the paper's): every slot is drawn on the whole image; `roi` (ours): on its region
-            only, as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. A
-            background, whose region is the whole image, is drawn at `roi_size` and enlarged.
+        encoder_region: `image` (the paper's): a slot is encoded from the whole image; `roi` (ours): from its region,
+            resampled to the size that the encoder would read of the whole image.
+        decoder_region: `image` (the paper's): a slot is decoded on the whole image; `roi` (ours): on its region only,
+            as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. The
+            background, whose region is the whole image, is decoded at `roi_size` and enlarged.
         roi_size: height and width of that map.
     """
 
@@ -79,15 +78,12 @@ class ComponentVAE(nn.Module):
         self.settings = settings
         self.size = size
         if size % settings.encoder_stride:
-            raise RecipeError(
-                f"images of {size} pixels cannot be averaged over squares of {settings.encoder_stride}: choose a "
-                "encoder_stride that divides the size."
-            )
+            raise RecipeError(f"encoder_stride {settings.encoder_stride} must divide the images' {size} pixels.")
         smallest = size // settings.encoder_stride // 2 ** len(settings.encoder_channels)
         if smallest < 1:
             raise RecipeError(
-                f"images of {size} pixels are too small for {len(settings.encoder_channels)} encoder layers after "
-                f"averaging {settings.encoder_stride} pixels: shorten encoder_channels or enlarge the images."
+                f"images of {size} pixels are too small for {len(settings.encoder_channels)} encoder layers at "
+                f"encoder_stride {settings.encoder_stride}: shorten encoder_channels or enlarge the images."
             )
         layers: list[nn.Module] = []
         c_in = 4
@@ -104,8 +100,8 @@ class ComponentVAE(nn.Module):
         )
         with torch.no_grad():
             self.encoder[-1].bias[settings.latent_dim :] += settings.initial_log_variance  # type: ignore[index,operator]
-        if settings.encoder_input == "masked_image_and_mask":  # log masks, down to -16, would start it far too loud
-            keep_variance(*list(self.encoder)[:-1])
+        if settings.encoder_input == "masked_image_and_mask":  # log masks, down to -16, would start it too large
+            kaiming_init_(*list(self.encoder)[:-1])
         self.decoder = SpatialBroadcastDecoder(
             settings.latent_dim,
             out_channels=4,
@@ -126,13 +122,10 @@ class ComponentVAE(nn.Module):
             log_masks: [B, K, 1, H, W].
             used: [B, K] bool, the slots to encode; None: all.
             regions: [B, K, 4] x1 y1 x2 y2 in pixels, read where `encoder_region` is `roi`; None: the whole image.
-
-        Raises:
-            ShapeError: axes that do not fit together.
         """
         size = check_shape(log_masks, "B K 1 H W", "log_masks")
         check_shape(images, f"{size['B']} 3 {size['H']} {size['W']}", "images")
-        slots = SlotPacking.of(used) if used is not None else SlotPacking.all_of(log_masks)
+        slots = SlotPacking.from_used(used, log_masks)
         log_mask = slots.pack(log_masks)  # [S, 1, H, W]
         shown = slots.pack_images(images)
         if self.settings.encoder_input == "image_and_log_mask":
@@ -159,7 +152,7 @@ class ComponentVAE(nn.Module):
             used: [B, K] bool, the slots to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
             regions: [B, K, 4], read where `decoder_region` is `roi`; None: the whole image.
         """
-        slots = SlotPacking.of(used) if used is not None else SlotPacking.all_of(latents)
+        slots = SlotPacking.from_used(used, latents)
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
@@ -174,3 +167,21 @@ class ComponentVAE(nn.Module):
         if regions is not None:
             return slots.pack(regions)
         return whole_image_box(self.size, slots.used.device).expand(len(slots.image), 4)
+
+
+def coarse_background(components: Tensor, background: int, cells: int) -> Tensor:
+    """Average the background's component over cells x cells rectangles, and enlarge these bilinearly.
+
+    Such a background has few colours and cannot draw objects. Ours; the papers' backgrounds are free.
+
+    Args:
+        components: [B, K, C, H, W].
+        background: index of the background's slot; negative indices count from the last.
+        cells: 1: the background has one colour; 0: it stays as it is.
+    """
+    if cells == 0:
+        return components
+    slots = list(components.unbind(dim=1))
+    averages = F.adaptive_avg_pool2d(slots[background], cells)
+    slots[background] = F.interpolate(averages, size=components.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.stack(slots, dim=1)

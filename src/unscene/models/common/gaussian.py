@@ -7,9 +7,9 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from unscene.distributed.noise import normal_like
+from unscene.distributed.processes import normal_like
 from unscene.errors import check_shape
-from unscene.models.common.precision import at_least_float32
+from unscene.ops.dispatch import at_least_float32
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
-from unscene.ops.conv_relu import relu_convolutions
-from unscene.ops.tiled_conv import convolve_tiled
+from unscene.ops.convolutions import convolve_tiled
 
 Padding = Literal["valid", "same"]
 Activation = Literal["relu", "elu"]
@@ -28,11 +27,10 @@ class SpatialBroadcastDecoder(nn.Module):
         channels: of the hidden layers.
         layers: number of 3x3 convolutions.
         size: height and width of the output.
-        padding: `valid`: the grid is size + 2 * layers wide and every convolution takes its border off (the paper's
-            way). `same`: only the first convolution is unpadded and the others are padded: a fifth less work, and the
-            zeros of the padding are seen in the outermost `layers - 1` pixels.
-        stride: the grid is size / stride wide and the last layer writes stride x stride pixels at each place
-            (a pixel shuffle). 1 is the paper's; 2 is ours, a quarter of the work.
+        padding: `valid` (the paper's): the grid is size + 2 * layers wide and no convolution is padded. `same`: all but
+            the first are padded, a fifth less work; the zeros reach the outermost `layers - 1` pixels.
+        stride: the grid is size / stride wide and the last layer writes stride x stride pixels for each cell (a pixel
+            shuffle). 1 is the paper's; 2 is ours, a quarter of the work.
         activation: `relu` (MONet's) or `elu` (IODINE's).
 
     Raises:
@@ -53,7 +51,7 @@ class SpatialBroadcastDecoder(nn.Module):
         super().__init__()
         if min(layers, stride) < 1 or size % stride:
             raise RecipeError(
-                f"a decoder of {layers} layers cannot draw {size} pixels at stride {stride}: "
+                f"a decoder of {layers} layers cannot write {size} pixels at stride {stride}: "
                 "choose a size that is a multiple of the stride, a stride of 1 or more, and at least one layer."
             )
         self.stride = stride
@@ -65,7 +63,7 @@ class SpatialBroadcastDecoder(nn.Module):
         self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=pad) for _ in range(layers - 1))
         self.last = nn.Conv2d(channels, out_channels * stride**2, 1)
         self.latent_dim = latent_dim
-        keep_variance(self.first, *self.hidden)
+        kaiming_init_(self.first, *self.hidden)
 
     coordinates: Tensor
 
@@ -73,20 +71,18 @@ class SpatialBroadcastDecoder(nn.Module):
         """[S, D] -> [S, out_channels, size, size]."""
         check_shape(latents, f"S {self.latent_dim}", "latents")
         features = convolve_tiled(latents, self.coordinates, self.first.weight, self.first.bias)
-        if self.activation == "elu":
-            features = F.elu_(features)
-            for layer in self.hidden:
-                features = F.elu_(layer(features))
-        else:
-            features = relu_convolutions(features.relu_(), self.hidden)
+        activate = F.elu_ if self.activation == "elu" else F.relu_
+        features = activate(features)
+        for layer in self.hidden:
+            features = activate(layer(features))
         return F.pixel_shuffle(self.last(features), self.stride)
 
 
-def keep_variance(*layers: nn.Module) -> None:
+def kaiming_init_(*layers: nn.Module) -> None:
     """Initialise layers before a ReLU so that the signal keeps its variance through them (He et al., 2015).
 
-    PyTorch's default keeps a sixth of the variance a layer: through eight such layers of encoder and decoder together
-    what a latent carries of the image reaches the colours a thousandth as strong, and they are learnt late.
+    PyTorch's default keeps a sixth of the variance a layer: through the eight layers of encoder and decoder a latent
+    reaches the colours a thousandth as strong, and they are learnt late.
     """
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -13,8 +13,8 @@ from unscene.settings import settings_dataclass
 class WarmupSettings:
     """Values at the first step, from which the model moves to its settings' values in `steps`. Ours, not the papers'.
 
-    Before the VAE knows colours, no component fits an object better than the background does: masks fade and boxes
-    vanish with them. A wide foreground Gaussian takes what the background does not explain, and narrows while the VAE
+    Before the VAE knows colours, no component fits an object better than the background does: masks fade, and with them
+    boxes vanish. A wide foreground Gaussian takes what the background does not explain, and narrows while the VAE
     learns colours.
 
     Attributes:
@@ -22,12 +22,14 @@ class WarmupSettings:
         sigma_foreground: at step 0, from there on geometrically.
         latent_weight: beta at step 0, from there on linearly.
         mask_weight: gamma at step 0, from there on linearly.
+        score_threshold: of R-MONet's boxes at step 0, from there on linearly; MONet has no boxes.
     """
 
     steps: NonNegativeInt = 0
     sigma_foreground: PositiveFloat = 0.3
     latent_weight: NonNegativeFloat = 0.0
     mask_weight: NonNegativeFloat = 0.0
+    score_threshold: NonNegativeFloat = 0.0
 
     def linear(self, step: int, start: float, end: float) -> float:
         """Return the value at a step of what goes from `start` to `end` over the warm-up, and stays there."""

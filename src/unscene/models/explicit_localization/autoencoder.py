@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.gaussian import sample_gaussian
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.spatial_broadcast_decoder import keep_variance
-from unscene.ops.upsampled_conv import convolve_doubled
+from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.ops.convolutions import convolve_doubled
+from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 
 
@@ -75,7 +75,7 @@ class ConvolutionalAutoencoder(nn.Module):
         levels_up = zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
         self.up = nn.ModuleList(nn.Conv2d(c_in * (2 if settings.skips else 1), c_out, 3) for c_in, c_out in levels_up)
         self.to_image = nn.Conv2d(channels[0], 3, 3, padding=1)
-        keep_variance(*self.down, *self.up, *list(self.to_code)[:-1], *self.from_code)
+        kaiming_init_(*self.down, *self.up, *list(self.to_code)[:-1], *self.from_code)
 
     def encode(self, images: Tensor) -> Code:
         """[B, 4, H, W] -> Code."""

@@ -10,9 +10,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.common.precision import at_least_float32
 from unscene.models.explicit_localization.pixel_gmm import pixel_mixture
 from unscene.models.explicit_localization.window import Window
+from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 
 

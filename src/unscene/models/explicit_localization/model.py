@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from unscene.distributed.noise import shared_noise
+from unscene.distributed.processes import shared_noise
 from unscene.errors import check_shape
 from unscene.models.common.gaussian import unit_gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unscene.errors import check_shape
-from unscene.models.common.precision import at_least_float32
+from unscene.ops.dispatch import at_least_float32
 
 _TINY = torch.finfo(torch.float32).tiny
 

@@ -22,7 +22,6 @@ from torch.utils.checkpoint import checkpoint
 from unscene.errors import check_shape
 from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import MixtureOver, mixture_log_likelihood
-from unscene.models.common.precision import at_least_float32
 from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, coordinate_grid
 from unscene.models.iodine.refinement_network import (
     RefinementNetwork,
@@ -30,6 +29,7 @@ from unscene.models.iodine.refinement_network import (
     State,
     leave_one_out_log_likelihood,
 )
+from unscene.ops.dispatch import at_least_float32
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 

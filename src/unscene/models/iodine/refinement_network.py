@@ -11,8 +11,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, ShapeError, check_shape
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.spatial_broadcast_decoder import keep_variance
+from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 
 State = tuple[Tensor, Tensor]  # of the LSTM, [B * K, units] each
@@ -74,7 +74,7 @@ class RefinementNetwork(nn.Module):
         self.hidden = nn.Linear(units, settings.hidden)
         self.lstm = nn.LSTMCell(settings.hidden + 4 * latent_dim, settings.lstm)
         self.update = nn.Linear(settings.lstm, 2 * latent_dim)
-        keep_variance(*self.convolutions, self.hidden)
+        kaiming_init_(*self.convolutions, self.hidden)
 
     def forward(
         self, shared: Tensor, own: Tensor, posterior: Tensor, grad_posterior: Tensor, state: State | None

@@ -10,9 +10,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.common.spatial_broadcast_decoder import keep_variance
+from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.ops.convolutions import convolve_doubled_and_skip
 from unscene.ops.group_norm_relu import GroupNormReLU
-from unscene.ops.upsampled_conv import convolve_doubled_and_skip
 from unscene.settings import settings_dataclass
 
 
@@ -23,8 +23,8 @@ class AttentionUNetSettings:
     Attributes:
         channels: of the blocks on the way down, whose maps halve from one to the next; on the way up in reverse.
         hidden: units of the two hidden layers between the smallest map and itself.
-        patch: the network reads each square of patch x patch pixels as one place and writes as many logits there. 1 is
-            MONet's; 2 is ours, less work with as many logits.
+        patch: the network reads each square of patch x patch pixels as one cell and writes its logits at once. 1 is
+            MONet's; 2 is ours, less work.
     """
 
     channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 64, 64, 64)
@@ -38,7 +38,6 @@ class AttentionUNet(nn.Module):
 
     Args:
         settings: see `AttentionUNetSettings`.
-        in_channels: 4, image and log scope.
         size: height and width of the images.
 
     Raises:
@@ -46,7 +45,7 @@ class AttentionUNet(nn.Module):
             no variance.
     """
 
-    def __init__(self, settings: AttentionUNetSettings, in_channels: int, size: int) -> None:
+    def __init__(self, settings: AttentionUNetSettings, size: int) -> None:
         super().__init__()
         channels, self.patch = settings.channels, settings.patch
         divisor = self.patch * 2 ** (len(channels) - 1)
@@ -54,10 +53,9 @@ class AttentionUNet(nn.Module):
         if size % divisor or smallest < 2:
             raise RecipeError(
                 f"images of {size} pixels, read in squares of {self.patch}, cannot be halved {len(channels) - 1} times "
-                f"to 2 pixels or more: choose a size that is a multiple of {divisor} and at least "
-                f"{2 * divisor}, or fewer channels."
+                f"to 2 pixels or more: choose a multiple of {divisor} from {2 * divisor} on, or fewer channels."
             )
-        widths = (in_channels * self.patch**2, *channels)
+        widths = (4 * self.patch**2, *channels)
         self.down = nn.ModuleList(_block(c_in, c_out) for c_in, c_out in zip(widths, channels, strict=False))
         units = channels[-1] * smallest**2
         self.bottom = nn.Sequential(
@@ -75,10 +73,10 @@ class AttentionUNet(nn.Module):
             _block(coarse + skip, c_out) for coarse, skip, c_out in zip(below, mirrored, mirrored, strict=False)
         )
         self.to_logit = nn.Conv2d(channels[0], self.patch**2, 1)
-        keep_variance(*self.bottom, *(block[0] for block in [*self.down, *self.up]))  # type: ignore[index]
+        kaiming_init_(*self.bottom, *(block[0] for block in [*self.down, *self.up]))  # type: ignore[index]
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """[B, in_channels, size, size] -> logits [B, 1, size, size]."""
+    def forward(self, seen: Tensor, index: int = 0) -> Tensor:
+        """Image and log scope [B, 4, size, size] -> logits [B, 1, size, size]; the same for every pass `index`."""
         check_shape(seen, "B C H W", "seen")
         features = F.pixel_unshuffle(seen, self.patch).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
@@ -90,7 +88,7 @@ class AttentionUNet(nn.Module):
             assert isinstance(block, nn.Sequential)
             convolution, normalise = block
             assert isinstance(convolution, nn.Conv2d)
-            if features.shape == skip.shape:  # the lowest block is not below a halving
+            if features.shape == skip.shape:  # the lowest block's maps are not halved
                 features = convolution(torch.cat([features, skip], dim=1))
             else:
                 features = convolve_doubled_and_skip(features, skip, convolution.weight)

@@ -1,9 +1,9 @@
 """MONet: unsupervised scene decomposition by recurrent attention (Burgess et al., 2019), and the R-MONet paper's two
 variants of it with R-MONet's backbones: MONet (ResNet18+FPN) and MONet (ResNet18+FPN+UNet).
 
-An attention network looks at the image and at what is still to be explained, its scope, and takes a share of every
-pixel; and again, until the last slot gets the rest. A VAE gives each mask a latent, a component and a mask again. There
-are no boxes.
+An attention network reads the image and the scope, the share of every pixel that is not explained yet, and gives one
+slot a part of it. This repeats until the last slot gets the rest. A VAE encodes each mask's part of the image into a
+latent and decodes a component and a mask. There are no boxes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.common.batch_norm_per_pass import batch_norm_per_pass, select_pass
-from unscene.models.common.coarse_background import coarse_background
-from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE, ComponentVAESettings
+from unscene.models.common.component_vae import (
+    LOWEST_LOG_MASK,
+    ComponentVAE,
+    ComponentVAESettings,
+    coarse_background,
+)
 from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.resnet_fpn import BackboneSettings
 from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
-from unscene.models.monet.whole_image_attention import WholeImageAttention
-from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.rmonet.settings import BackboneSettings, HeadSettings
+from unscene.ops.dispatch import at_least_float32
 from unscene.scene import Decomposition, Losses
-from unscene.settings import settings_dataclass
+from unscene.settings import registered_class, settings_dataclass
+
+VARIANTS = {"resnet_fpn": "unscene.models.monet.resnet_attention:ResNetAttention"}  # imported when a recipe asks for it
 
 
 @settings_dataclass
@@ -47,16 +50,16 @@ class MONetSettings:
         warmup: see `WarmupSettings`; off in the papers.
         background_cells: 0 (the papers'): the background's component is free; otherwise it is a map of so many cells in
             either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
-        initial_scope_weight: factor of the attention's first weights that read the log scope. PyTorch's own are 1;
-            smaller ones, ours, let the attention see the image before a scope of -16 drowns it.
-        attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and `head`, on the whole image.
+        initial_scope_weight: factor of the attention's initial weights that read the log scope: 1 is PyTorch's. Ours
+            are smaller, since a scope of -16 drowns the image.
+        attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and head, on the whole image.
         unet: of MONet's attention.
-        backbone: of the other; never `pretrained`, which is for three channels.
-        head: of the other: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
+        backbone: of the attention `resnet_fpn`; never `pretrained`, which is for three channels.
+        head: of the attention `resnet_fpn`: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
         vae: of the components.
 
     Raises:
-        RecipeError: a value that cannot be.
+        RecipeError: a value, or a combination of values, that is not allowed.
     """
 
     size: PositiveInt = 64
@@ -102,11 +105,7 @@ class MONetSettings:
 
 
 class MONet(nn.Module):
-    """MONet. The background, which the wider Gaussian is not for, is the first slot.
-
-    With the `resnet_fpn` attention, each of the K-1 passes has its own running statistics of batch normalisation. The
-    R-MONet paper says only that MONet takes over ResNet18, whose layers would share one set. The training losses are
-    the same; with the shared set, evaluation breaks (foreground ARI .033 for .276, same weights).
+    """MONet. The background is the first slot.
 
     Args:
         settings: see `MONetSettings`.
@@ -120,10 +119,10 @@ class MONet(nn.Module):
         self.settings = settings
         self.attention: nn.Module
         if settings.attention == "unet":
-            self.attention = AttentionUNet(settings.unet, 4, settings.size)
+            self.attention = AttentionUNet(settings.unet, settings.size)
         else:
-            self.attention = WholeImageAttention(settings.backbone, settings.head, 4, settings.size)
-        batch_norm_per_pass(self.attention, passes=settings.num_slots - 1)
+            variant = registered_class(VARIANTS, settings.attention, "attention")
+            self.attention = variant(settings.backbone, settings.head, settings.size, settings.num_slots - 1)
         first = next(layer for layer in self.attention.modules() if isinstance(layer, nn.Conv2d))
         with torch.no_grad():
             first.weight[:, -first.in_channels // 4 :] *= settings.initial_scope_weight
@@ -169,10 +168,9 @@ class MONet(nn.Module):
         check_shape(images, f"B 3 {self.settings.size} {self.settings.size}", "images")
         log_scope = torch.zeros_like(images[:, :1])
         log_masks = []
-        for slot in range(self.settings.num_slots - 1):
-            select_pass(self.attention, slot)
+        for index in range(self.settings.num_slots - 1):
             seen = torch.cat([images, log_scope.clamp_min(LOWEST_LOG_MASK)], dim=1)
-            logits = at_least_float32(self.attention(seen))
+            logits = at_least_float32(self.attention(seen, index))
             log_masks.append(log_scope + F.logsigmoid(logits))
             log_scope = log_scope + F.logsigmoid(-logits)
         return torch.stack([*log_masks, log_scope], dim=1)

@@ -15,11 +15,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unscene.distributed.noise import shared_noise
+from unscene.distributed.processes import shared_noise
 from unscene.errors import check_shape
-from unscene.models.common.precision import at_least_float32
 from unscene.models.redo.networks import RegionGenerator, ResidualEncoder
 from unscene.models.redo.region_masks import RegionMasks
+from unscene.ops.dispatch import at_least_float32
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 

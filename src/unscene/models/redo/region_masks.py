@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.models.common.precision import at_least_float32
 from unscene.models.redo.networks import orthogonal
+from unscene.ops.dispatch import at_least_float32
 
 PYRAMID = (1, 2, 3, 6)  # cells on a side
 

@@ -1,6 +1,6 @@
 """R-MONet: region-based unsupervised scene decomposition (ICLR 2021 submission), in the order of its Section 3.
 
-Section 3.1, Eq. 1: {m_k}, {t_k} = f_psi(x)   `RMONet.infer_masks`: backbone, `proposals`, `roi_masking`,
+Section 3.1, Eq. 1: {m_k}, {t_k} = f_psi(x)   `RMONet.infer_masks`: `resnet_fpn`, `proposals`,
                                               `segmentation_heads`, and `models.common.stick_breaking` (Eq. 4-7)
 Section 3.1, q(z_k | x, m_k)                  `models.common.component_vae`, `encode`
 Section 3.2, the segmentation heads           `segmentation_heads`
@@ -18,18 +18,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.errors import check_shape
-from unscene.models.common.component_vae import ComponentVAE
+from unscene.models.common.component_vae import ComponentVAE, coarse_background
 from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
 from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.resnet_fpn import ResNetFPN
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.proposals import AnchorPredictions, Proposals, RegionProposals
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
-from unscene.models.rmonet.roi_masking import inside_boxes, touched_pixels
-from unscene.models.rmonet.segmentation_heads import LEVELS_READ, alpha_logits, segmentation_head
+from unscene.models.rmonet.resnet_fpn import ResNetFPN
+from unscene.models.rmonet.segmentation_heads import (
+    LEVELS_READ,
+    alpha_logits,
+    inside_boxes,
+    segmentation_head,
+    touched_pixels,
+)
 from unscene.models.rmonet.settings import RMONetSettings
+from unscene.ops.dispatch import at_least_float32
 from unscene.scene import Decomposition, Losses
 
 
@@ -78,6 +83,7 @@ class RMONet(nn.Module):
         attention = self.infer_masks(images, self.settings)
         mean, _ = self.vae.encode(images, attention.log_masks, attention.used, attention.regions)
         components, _ = self.vae.decode(mean, attention.used, attention.regions)
+        components = coarse_background(components, self.background, self.settings.background_cells)
         return self._decomposition(attention, components, mean)
 
     def infer_masks(self, images: Tensor, settings: RMONetSettings) -> Attention:
@@ -124,6 +130,7 @@ class RMONet(nn.Module):
         mean, log_variance = self.vae.encode(images, log_masks, used, regions)  # q(z_k | x, m_k), Section 3.1
         latents = sample_gaussian(mean, log_variance)  # z_k
         components, mask_logits = self.vae.decode(latents, used, regions)  # X_k and p(m | z_k), Section 3.3
+        components = coarse_background(components, self.background, settings.background_cells)
         terms = {
             "reconstruction": -mixture_log_likelihood(  # Eq. 2
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over

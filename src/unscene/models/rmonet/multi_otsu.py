@@ -17,19 +17,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unscene.errors import RecipeError, ShapeError, check_shape, did_you_mean
-
-Variant = Literal["skimage016", "skimage", "textbook"]
+from unscene.models.rmonet.settings import OtsuVariant
 
 
 @torch.no_grad()
-def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant = "skimage016") -> Tensor:
+def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: OtsuVariant = "skimage016") -> Tensor:
     """Return the thresholds that split the values of every row into classes; a class is `value > threshold`.
 
     Each row has its own histogram, from its least to its greatest value, as in scikit-image. Of equally good
@@ -69,15 +68,15 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: Variant
 
 
 @lru_cache
-def _last_bins(classes: int, bins: int, variant: Variant, device: torch.device) -> Tensor:
+def _last_bins(classes: int, bins: int, variant: OtsuVariant, device: torch.device) -> Tensor:
     """[n, classes - 1] `_divisions`, kept on the device: to copy them there anew would make the host wait for a GPU."""
     return torch.tensor(_divisions(classes, bins, variant), device=device)
 
 
-def _divisions(classes: int, bins: int, variant: Variant) -> list[tuple[int, ...]]:
+def _divisions(classes: int, bins: int, variant: OtsuVariant) -> list[tuple[int, ...]]:
     """Every choice of a last bin for all classes but the highest, in the order in which they are tried."""
-    if variant not in get_args(Variant):
-        raise RecipeError(f"multi_otsu has no variant '{variant}'.{did_you_mean(variant, get_args(Variant))}")
+    if variant not in get_args(OtsuVariant):
+        raise RecipeError(f"multi_otsu has no variant '{variant}'.{did_you_mean(variant, get_args(OtsuVariant))}")
     spare = 2 if variant == "skimage016" else 1  # 0.16.2 stops one bin early
     if classes < 2 or bins < classes + spare - 1:
         raise RecipeError(
@@ -106,7 +105,7 @@ def _histograms(values: Tensor, edges: Tensor) -> Tensor:
     return -torch.stack([everything, *at_least, nothing], dim=1).diff(dim=1)
 
 
-def _class_variances(counts: Tensor, last_bins: Tensor, variant: Variant) -> Tensor:
+def _class_variances(counts: Tensor, last_bins: Tensor, variant: OtsuVariant) -> Tensor:
     """[G, n] between-class variance, up to a constant, of each division [n, classes - 1] of the counts [G, bins].
 
     Counts are whole numbers, so empty classes are exactly empty and equal divisions stay exactly equal.

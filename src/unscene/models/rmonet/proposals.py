@@ -4,60 +4,17 @@ with pseudo boxes. Anchors and head are torchvision's; everything after them run
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 
-from unscene.distributed.noise import shared_noise
-from unscene.models.common.precision import at_least_float32
-from unscene.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
-from unscene.ops.nms import batched_nms
-from unscene.settings import settings_dataclass
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@settings_dataclass
-class ProposalSettings:
-    """Settings of the region proposal network; the names in quotes are the appendix tables'.
-
-    Attributes:
-        anchor_sizes: side of the anchors in pixels, one a pyramid level ("anchor size").
-        anchor_ratios: height / width ("anchor aspect ratio").
-        level_nms_threshold: IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each
-            layer").
-        top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
-        top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
-        score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
-        final_nms_threshold: of the NMS over all levels ("NMS threshold for output bbox").
-        foreground_iou: anchors that overlap a pseudo box at least so much are positive.
-        background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
-        batch_size: anchors sampled from an image ("batch size per image").
-        positive_fraction: share of positive ones among them, at most.
-        regression_normaliser: N_reg of Eq. 3, by which the regression's sum is divided: all `anchors` of the image (the
-            paper's text) or the `sampled` ones (torchvision, old and new; four times the weight at 64 pixels).
-        smooth_l1_beta: where the regression loss turns from square to linear: 1 in Girshick (2015), which the paper
-            names, 1/9 in torchvision, 0 in its version 0.4.1, a plain L1.
-    """
-
-    anchor_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)] = (16, 32, 64, 128, 256)
-    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
-    level_nms_threshold: Share = 0.3
-    top_n_before: PositiveInt = 100
-    top_n_after: PositiveInt = 20
-    score_threshold: Share = 0.5
-    final_nms_threshold: Share = 0.3
-    foreground_iou: Share = 0.7
-    background_iou: Share = 0.3
-    batch_size: PositiveInt = 256
-    positive_fraction: Share = 0.5
-    regression_normaliser: Literal["anchors", "sampled"] = "anchors"
-    smooth_l1_beta: NonNegativeFloat = 1.0
+from unscene.distributed.processes import shared_noise
+from unscene.models.rmonet.settings import ProposalSettings
+from unscene.ops.boxes import batched_nms, clip_boxes, decode_boxes, encode_boxes, pairwise_iou
+from unscene.ops.dispatch import at_least_float32
 
 
 @dataclass(frozen=True)

@@ -6,52 +6,18 @@ supervise the region proposal network. So a mask that covers two objects propose
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from unscene.errors import check_shape
-from unscene.models.rmonet.multi_otsu import Variant, multi_otsu
+from unscene.models.rmonet.multi_otsu import multi_otsu
+from unscene.models.rmonet.settings import PseudoBoxSettings
+from unscene.ops.boxes import batched_nms
 from unscene.ops.components import component_boxes
-from unscene.ops.nms import batched_nms
-from unscene.settings import settings_dataclass
 
 EXACT_FROM = 2**-10  # float32 values from here up are multiples of 2^-33: float64 sums of 2^20 of them are exact
-
-
-@settings_dataclass
-class PseudoBoxSettings:
-    """How masks become boxes; the defaults are R-MONet's for Multi-dSprites (CLEVR: `min_side=5`).
-
-    Attributes:
-        floor: mask values under this count as 0.
-        classes: classes of Multi-Otsu; there are `classes - 1` thresholds a mask.
-        bins: bins of Multi-Otsu's histogram.
-        variant: whose Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2.
-        min_side: least width and height of a box, in pixels.
-        max_ratio: a box's longer side is at most this many times the shorter one.
-        min_score: boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own
-            range, so with 0 the faint values that an unused slot keeps become boxes.
-        nms_threshold: of two boxes of an image that overlap by more than this IoU, the one with the lower score is
-            dropped.
-        max_boxes: N, the boxes returned for an image; of more, the best scores stay.
-        max_candidates: boxes of an image that enter the suppression; of more (noise), the best scores enter.
-    """
-
-    floor: NonNegativeFloat = 0.001
-    classes: Annotated[int, Field(ge=2)] = 3
-    bins: PositiveInt = 5
-    variant: Variant = "skimage016"
-    min_side: NonNegativeInt = 3
-    max_ratio: Annotated[float, Field(ge=1)] = 3.0
-    min_score: NonNegativeFloat = 0.0
-    nms_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
-    max_boxes: PositiveInt = 32
-    max_candidates: PositiveInt = 256
 
 
 @torch.no_grad()

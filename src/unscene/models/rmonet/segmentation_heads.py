@@ -1,54 +1,23 @@
-"""Three heads from features and boxes to an alpha map a box: UNet, Lite and ROI Align (R-MONet, 3.2, Fig. 22)."""
+"""Three heads from features and boxes to an alpha map a box: UNet, Lite and ROI Align (R-MONet, 3.2, Fig. 22).
+
+UNet and Lite mask the region instead of cutting it out (S4Net, Fan et al., 2019): `roi_mask` is a ternary map of a box.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from unscene.errors import RecipeError
-from unscene.models.common.resnet_fpn import Features, ResNetFPN
+from unscene.errors import check_shape
 from unscene.models.common.spatial_transformer import paste_boxes
-from unscene.models.rmonet.roi_masking import roi_mask
-from unscene.ops.conv_relu import relu_convolutions
+from unscene.models.rmonet.resnet_fpn import Features, ResNetFPN
+from unscene.models.rmonet.settings import HeadSettings
+from unscene.ops.boxes import clip_boxes
+from unscene.ops.convolutions import convolve_doubled_and_skip
 from unscene.ops.group_norm_relu import GroupNormReLU
 from unscene.ops.slot_packing import SlotPacking
-from unscene.ops.upsampled_conv import convolve_doubled_and_skip
-from unscene.settings import settings_dataclass
-
-
-@settings_dataclass
-class HeadSettings:
-    """Settings of the segmentation head.
-
-    Attributes:
-        kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
-        channels: of its convolutions.
-        convolutions: 3x3 convolutions a level of the UNet head.
-        group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
-        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
-        bottleneck: units of the UNet head's multilayer perceptron.
-        align_size: side of the map that ROI Align cuts out; its answer is twice as large.
-    """
-
-    kind: Literal["unet", "lite", "roi_align"] = "unet"
-    channels: PositiveInt = 64
-    convolutions: PositiveInt = 1
-    group_norm: bool = True
-    expand: NonNegativeFloat = 0.3
-    bottleneck: PositiveInt = 128
-    align_size: PositiveInt = 14
-
-    def __post_init__(self) -> None:
-        if self.group_norm and self.channels % min(8, self.channels):
-            raise RecipeError(
-                f"channels must be 1 to 8 or a multiple of 8, not {self.channels}, for equal groups: choose another, "
-                "or set group_norm to false."
-            )
 
 
 def alpha_logits(head: nn.Module, features: Features, boxes: Tensor, used: Tensor | None = None) -> Tensor:
@@ -66,7 +35,7 @@ def alpha_logits(head: nn.Module, features: Features, boxes: Tensor, used: Tenso
     Raises:
         ShapeError: axes that do not fit together.
     """
-    slots = SlotPacking.of(used) if used is not None else SlotPacking.all_of(boxes)
+    slots = SlotPacking.from_used(used, boxes)
     height, width = features.images.shape[2:]
     return slots.unpack(head(features, slots.pack(boxes), slots, (height, width)))
 
@@ -237,8 +206,6 @@ def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
     first, *others = level
     assert isinstance(first, nn.Conv2d)
     features = convolve_doubled_and_skip(coarse, skip, first.weight, first.bias)
-    if isinstance(others[0], nn.ReLU):  # each convolution has just a ReLU behind it
-        return relu_convolutions(F.relu_(features), [layer for layer in others if isinstance(layer, nn.Conv2d)])
     for layer in others:
         features = layer(features)
     return features
@@ -253,3 +220,58 @@ def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand
 
 def _channels_last(features: Tensor) -> Tensor:
     return features.contiguous(memory_format=torch.channels_last)
+
+
+def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
+    """Return which cells of a grid the boxes touch, after widening them.
+
+    A cell of column i covers the pixels from i * stride to (i + 1) * stride; it counts when the widened box covers
+    any part of it: floor(x1 / stride) <= i < ceil(x2 / stride). So no box is lost on a coarse grid. What lies outside
+    of the image is cut off (S4Net's public code loses the ring at the top and left edge instead).
+
+    Args:
+        boxes: [B, N, 4], x1 y1 x2 y2 in pixels. A box without area touches nothing.
+        size: height and width of the grid, in cells.
+        stride: pixels a cell.
+        expand: each side of the box moves outwards by this share of the box's width or height.
+
+    Returns:
+        [B, N, 1, *size] bool.
+
+    Raises:
+        ShapeError: boxes of other axes.
+    """
+    first, end = touched_pixels(boxes, size, stride, expand).chunk(2, dim=-1)
+    columns = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype)
+    rows = torch.arange(size[0], device=boxes.device, dtype=boxes.dtype)
+    across = (columns >= first[..., :1]) & (columns < end[..., :1])  # [B, N, W]
+    down = (rows >= first[..., 1:]) & (rows < end[..., 1:])  # [B, N, H]
+    return (down[..., :, None] & across[..., None, :]).unsqueeze(2)
+
+
+def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
+    """Return the cells that each widened box touches, as a box of whole cells; arguments and errors as `inside_boxes`.
+
+    Returns:
+        [B, N, 4] x1 y1 x2 y2 in cells, end exclusive, within the grid; no area where the box has none.
+    """
+    check_shape(boxes, "B N 4", "boxes")
+    corner, opposite = boxes[..., :2], boxes[..., 2:]
+    side = opposite - corner
+    first = ((corner - expand * side) / stride).floor()
+    end = ((opposite + expand * side) / stride).ceil()
+    end = torch.where((side > 0).all(-1, keepdim=True), end, first)
+    return clip_boxes(torch.cat([first, end], dim=-1), *size)
+
+
+def roi_mask(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.3) -> Tensor:
+    """Return the ternary map of each box: +1 inside, -1 on the ring around it, 0 elsewhere (Fig. 22b).
+
+    Arguments and errors as `inside_boxes`; `expand` is the width of the ring, the paper's sigma = .3.
+
+    Returns:
+        [B, N, 1, *size] in the boxes' dtype.
+    """
+    inner = inside_boxes(boxes, size, stride)
+    outer = inside_boxes(boxes, size, stride, expand)
+    return 2 * inner.to(boxes.dtype) - outer.to(boxes.dtype)

@@ -1,25 +1,151 @@
-"""Every setting of R-MONet; the defaults are the paper's UNet variant on Multi-dSprites."""
+"""Every setting of R-MONet and its parts; the defaults are the paper's UNet variant on Multi-dSprites."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import field, replace
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 from unscene.errors import RecipeError
 from unscene.models.common.component_vae import ComponentVAESettings
 from unscene.models.common.mixture import MixtureOver
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.resnet_fpn import IMAGENET_MEAN, IMAGENET_STD, BackboneSettings
-from unscene.models.rmonet.proposals import ProposalSettings
-from unscene.models.rmonet.pseudo_boxes import PseudoBoxSettings
-from unscene.models.rmonet.segmentation_heads import HeadSettings
+from unscene.models.common.warmup import WarmupSettings
+from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
+
+Share = Annotated[float, Field(ge=0, le=1)]
+OtsuVariant = Literal["skimage016", "skimage", "textbook"]
+IMAGENET_WIDTH = 64  # of ResNet18
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that its weights saw
+
+
+@settings_dataclass
+class BackboneSettings:
+    """Settings of the backbone.
+
+    Attributes:
+        width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
+        fpn_channels: channels of every map of the pyramid.
+        pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
+            first use. The pyramid has no such weights. No layer and no batch normalisation is frozen.
+
+    Raises:
+        RecipeError: `pretrained` at another width than 64.
+    """
+
+    width: PositiveInt = 64
+    fpn_channels: PositiveInt = 256
+    pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pretrained and self.width != IMAGENET_WIDTH:
+            raise RecipeError(
+                f"pretrained needs width {IMAGENET_WIDTH}, not {self.width}: set pretrained to false, or width to "
+                f"{IMAGENET_WIDTH}."
+            )
+
+
+@settings_dataclass
+class HeadSettings:
+    """Settings of the segmentation head.
+
+    Attributes:
+        kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
+        channels: of its convolutions.
+        convolutions: 3x3 convolutions a level of the UNet head.
+        group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
+        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
+        bottleneck: units of the UNet head's multilayer perceptron.
+        align_size: side of the map that ROI Align cuts out; its output is twice as large.
+    """
+
+    kind: Literal["unet", "lite", "roi_align"] = "unet"
+    channels: PositiveInt = 64
+    convolutions: PositiveInt = 1
+    group_norm: bool = True
+    expand: NonNegativeFloat = 0.3
+    bottleneck: PositiveInt = 128
+    align_size: PositiveInt = 14
+
+    def __post_init__(self) -> None:
+        if self.group_norm and self.channels % min(8, self.channels):
+            raise RecipeError(
+                f"channels must be 1 to 8 or a multiple of 8 for equal groups, not {self.channels}: choose another, "
+                "or set group_norm to false."
+            )
+
+
+@settings_dataclass
+class ProposalSettings:
+    """Settings of the region proposal network; the names in quotes are the appendix tables'.
+
+    Attributes:
+        anchor_sizes: side of the anchors in pixels, one a pyramid level ("anchor size").
+        anchor_ratios: height / width ("anchor aspect ratio").
+        level_nms_threshold: IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each
+            layer").
+        top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
+        top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
+        score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
+        final_nms_threshold: of the NMS over all levels ("NMS threshold for output bbox").
+        foreground_iou: anchors that overlap a pseudo box at least so much are positive.
+        background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
+        batch_size: anchors sampled from an image ("batch size per image").
+        positive_fraction: share of positive ones among them, at most.
+        regression_normaliser: N_reg of Eq. 3, by which the regression's sum is divided: all `anchors` of the image (the
+            paper's text) or the `sampled` ones (torchvision, old and new; four times the weight at 64 pixels).
+        smooth_l1_beta: where the regression loss turns from square to linear: 1 in Girshick (2015), which the paper
+            names, 1/9 in torchvision, 0 in its version 0.4.1, a plain L1.
+    """
+
+    anchor_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)] = (16, 32, 64, 128, 256)
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    level_nms_threshold: Share = 0.3
+    top_n_before: PositiveInt = 100
+    top_n_after: PositiveInt = 20
+    score_threshold: Share = 0.5
+    final_nms_threshold: Share = 0.3
+    foreground_iou: Share = 0.7
+    background_iou: Share = 0.3
+    batch_size: PositiveInt = 256
+    positive_fraction: Share = 0.5
+    regression_normaliser: Literal["anchors", "sampled"] = "anchors"
+    smooth_l1_beta: NonNegativeFloat = 1.0
+
+
+@settings_dataclass
+class PseudoBoxSettings:
+    """How masks become boxes; the defaults are R-MONet's for Multi-dSprites (CLEVR: `min_side=5`).
+
+    Attributes:
+        floor: mask values under this count as 0.
+        classes: classes of Multi-Otsu; there are `classes - 1` thresholds a mask.
+        bins: bins of Multi-Otsu's histogram.
+        variant: whose Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2.
+        min_side: least width and height of a box, in pixels.
+        max_ratio: a box's longer side is at most this many times the shorter one.
+        min_score: boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own
+            range, so with 0 the faint values that an unused slot keeps become boxes.
+        nms_threshold: of two boxes of an image that overlap by more than this IoU, the one with the lower score is
+            dropped.
+        max_boxes: N, the boxes returned for an image; of more, the best scores stay.
+        max_candidates: boxes of an image that enter the suppression; of more (noise), the best scores enter.
+    """
+
+    floor: NonNegativeFloat = 0.001
+    classes: Annotated[int, Field(ge=2)] = 3
+    bins: PositiveInt = 5
+    variant: OtsuVariant = "skimage016"
+    min_side: NonNegativeInt = 3
+    max_ratio: Annotated[float, Field(ge=1)] = 3.0
+    min_score: NonNegativeFloat = 0.0
+    nms_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    max_boxes: PositiveInt = 32
+    max_candidates: PositiveInt = 256
 
 
 @settings_dataclass
@@ -40,34 +166,11 @@ class LossWeights:
 
 
 @settings_dataclass
-class WarmupSettings:
-    """Values at the first step, from which the model moves to its settings' values in `steps`. Ours, not the paper's.
-
-    Before the VAE knows colours, no component fits an object better than the background does: masks fade, pseudo boxes
-    vanish with them, and a slot without a box never learns again. A wide foreground Gaussian takes what the background
-    does not explain, and narrows while the VAE learns colours.
-
-    Attributes:
-        steps: length; 0: no warm-up.
-        sigma_foreground: at step 0, from there on geometrically.
-        latent_weight: beta at step 0, from there on linearly.
-        mask_weight: gamma at step 0, from there on linearly.
-        score_threshold: of the boxes at step 0, from there on linearly.
-    """
-
-    steps: NonNegativeInt = 0
-    sigma_foreground: PositiveFloat = 0.3
-    latent_weight: NonNegativeFloat = 0.0
-    mask_weight: NonNegativeFloat = 0.0
-    score_threshold: NonNegativeFloat = 0.0
-
-
-@settings_dataclass
 class RMONetSettings:
     """Settings of the model and its parts.
 
     Attributes:
-        size: height and width of the images, a multiple of 32, so that each map of the backbone covers the whole image.
+        size: height and width of the images, a multiple of 32, so that every map of the backbone covers the image.
         num_slots: K, the background included.
         sigma_background: standard deviation of the background's Gaussian, for images in 0..1.
         sigma_foreground: of the foreground's.
@@ -79,7 +182,9 @@ class RMONetSettings:
         normalise: images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with
             `imagenet` by ImageNet's mean and standard deviation, which a pretrained backbone needs.
         weights: of the loss terms.
-        warmup: see `WarmupSettings`.
+        warmup: see `WarmupSettings`; the papers have none.
+        background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
+            either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
         backbone, proposals, head, vae, pseudo_boxes: of the parts.
 
     Raises:
@@ -96,6 +201,7 @@ class RMONetSettings:
     normalise: bool | Literal["imagenet"] = False
     weights: LossWeights = field(default_factory=LossWeights)
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
+    background_cells: NonNegativeInt = 0
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
@@ -110,14 +216,11 @@ class RMONetSettings:
             )
         if self.detection and self.num_slots - 1 > self.proposals.top_n_after:
             raise RecipeError(
-                f"num_slots {self.num_slots} needs {self.num_slots - 1} boxes, but "
-                f"proposals.top_n_after lets {self.proposals.top_n_after} through: raise it, or take fewer slots."
+                f"num_slots {self.num_slots} needs {self.num_slots - 1} boxes, but proposals.top_n_after is "
+                f"{self.proposals.top_n_after}: raise it, or take fewer slots."
             )
         if self.backbone.pretrained and self.normalise != "imagenet":
-            raise RecipeError(
-                "backbone.pretrained needs normalise imagenet: its weights were trained on images of that "
-                "mean and standard deviation."
-            )
+            raise RecipeError("backbone.pretrained needs normalise imagenet: its weights were trained on such images.")
         if "roi" in (self.vae.encoder_region, self.vae.decoder_region) and not self.detection:
             raise RecipeError(
                 "vae.encoder_region and vae.decoder_region can be roi only where slots have boxes: set "
@@ -126,24 +229,19 @@ class RMONetSettings:
 
     def at(self, step: int) -> RMONetSettings:
         """Return the settings at a step of a training: these, or during the warm-up values on the way to them."""
-        warmup = self.warmup
+        warmup, weights, proposals = self.warmup, self.weights, self.proposals
         if step >= warmup.steps:
             return self
-        share = step / warmup.steps
-
-        def between(start: float, end: float) -> float:
-            return start + (end - start) * share
-
         return replace(
             self,
-            sigma_foreground=math.exp(between(math.log(warmup.sigma_foreground), math.log(self.sigma_foreground))),
+            sigma_foreground=warmup.sigma(step, self.sigma_foreground),
             weights=replace(
-                self.weights,
-                latent=between(warmup.latent_weight, self.weights.latent),
-                mask=between(warmup.mask_weight, self.weights.mask),
+                weights,
+                latent=warmup.linear(step, warmup.latent_weight, weights.latent),
+                mask=warmup.linear(step, warmup.mask_weight, weights.mask),
             ),
             proposals=replace(
-                self.proposals, score_threshold=between(warmup.score_threshold, self.proposals.score_threshold)
+                proposals, score_threshold=warmup.linear(step, warmup.score_threshold, proposals.score_threshold)
             ),
         )
 

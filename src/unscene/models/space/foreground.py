@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.distributed.noise import shared_noise
+from unscene.distributed.processes import shared_noise
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian, softplus_gaussian, unit_gaussian_kl
-from unscene.models.common.precision import at_least_float32
-from unscene.models.common.spatial_broadcast_decoder import keep_variance
+from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
 from unscene.models.space.networks import StridedEncoder, SubpixelDecoder, normed_conv, strided_convs
 from unscene.models.space.settings import ForegroundSettings
+from unscene.ops.dispatch import at_least_float32
 from unscene.ops.glimpses import composite_glimpses, cut_glimpses, paste_borders
 
 MAX_LOGIT = 8.8  # of a presence: probabilities from .00015 to .99985
@@ -93,7 +93,7 @@ class SpaceForeground(nn.Module):
         )
         self.glimpse_decoder = SubpixelDecoder(what, hidden, settings.decoder_channels, 4, glimpse, norm)
         if settings.init == "kaiming":
-            keep_variance(*self.glimpse_encoder.modules(), *self.glimpse_decoder.modules())
+            kaiming_init_(*self.glimpse_encoder.modules(), *self.glimpse_decoder.modules())
         if settings.initial_presence is not None:
             logit = math.log(settings.initial_presence / (1 - settings.initial_presence))
             assert self.to_cells.bias is not None

@@ -10,44 +10,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
 
 from unscene.errors import CheckpointError, RecipeError, check_shape
-from unscene.ops.small_conv import SmallMapConv2d
-from unscene.settings import settings_dataclass
-
-IMAGENET_WIDTH = 64  # of ResNet18
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that its weights saw
-
-
-@settings_dataclass
-class BackboneSettings:
-    """Settings of the backbone.
-
-    Attributes:
-        width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
-        fpn_channels: channels of every map of the pyramid.
-        pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
-            first use. The pyramid has no such weights and starts afresh. All of it is trained: the paper says of no
-            layer and no batch normalisation that it is frozen.
-
-    Raises:
-        RecipeError: `pretrained` at another width than 64.
-    """
-
-    width: PositiveInt = 64
-    fpn_channels: PositiveInt = 256
-    pretrained: bool = False
-
-    def __post_init__(self) -> None:
-        if self.pretrained and self.width != IMAGENET_WIDTH:
-            raise RecipeError(
-                f"pretrained needs width {IMAGENET_WIDTH}, that of the ImageNet network, not {self.width}: set "
-                f"pretrained to false, or width to {IMAGENET_WIDTH}."
-            )
+from unscene.models.rmonet.settings import BackboneSettings
+from unscene.ops.convolutions import SmallMapConv2d
 
 
 @dataclass(frozen=True)
@@ -71,7 +40,7 @@ class ResNetFPN(nn.Module):
     Args:
         settings: see `BackboneSettings`.
         in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
-        levels: of the pyramid, those that are wanted; the others are neither computed nor have weights.
+        levels: of the pyramid, those to compute; the others have no weights.
 
     Raises:
         RecipeError: `pretrained` with other than 3 channels to read.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from unscene.ops.plain import use_plain
+from unscene.ops.dispatch import use_plain
 
 
 @pytest.mark.parametrize(("value", "plain"), [(None, False), ("", False), ("0", False), ("1", True), ("yes", True)])

@@ -12,7 +12,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import ResNet, ResNet18_Weights, resnet18
 
 from unscene.errors import CheckpointError, RecipeError, ShapeError
-from unscene.models.common.resnet_fpn import IMAGENET_MEAN, IMAGENET_STD, BackboneSettings, ResNetFPN
+from unscene.models.rmonet.resnet_fpn import ResNetFPN
+from unscene.models.rmonet.settings import IMAGENET_MEAN, IMAGENET_STD, BackboneSettings
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,30 @@
+"""How an operation is computed: by its plain body or a fast one, with or without reads by the host, in which precision.
+
+Every operation has a plain body, its definition, and may have fast ones.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+
+def use_plain() -> bool:
+    """Return whether every operation must take its plain body: `UNSCENE_PLAIN` is set to anything but 0.
+
+    An operation asks at every call, so a test can set the variable for one call. Plain bodies are for reading, for
+    debugging and as the tests' oracle; they give the fast bodies' results, up to the rounding of float32.
+    """
+    return os.environ.get("UNSCENE_PLAIN", "0") not in ("", "0")
+
+
+def host_may_read(values: Tensor) -> bool:
+    """Return whether reading a value costs nothing: on a CPU. The host that reads a GPU's value waits for the GPU."""
+    return values.device.type == "cpu"
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64: likelihoods, divergences and codes are computed so."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

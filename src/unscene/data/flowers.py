@@ -56,7 +56,7 @@ class Flowers:
     """Flowers and their masks: label 1 is the flower, 0 the background. Fitted images are kept in memory, up to 1 GiB.
 
     Raises:
-        DataError: files are missing (the message says how to get them), damaged, or too few.
+        DataError: files are missing, damaged or too few.
     """
 
     Settings = FlowersSettings

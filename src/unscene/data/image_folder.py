@@ -52,7 +52,7 @@ class ImageFolder:
 
     Attributes:
         paths: of the images, sorted by their names below the folder; image `i` of a batch is `paths[i]`.
-        skipped: the images that cannot be read, with `skip_damaged`; a warning in the log names them.
+        skipped: the images that cannot be read, with `skip_damaged`; the log names them.
 
     Raises:
         DataError: the folder is missing, is a file, or has no image (that can be read).
@@ -116,16 +116,11 @@ class ImageFolder:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image at its full resolution, upright as its EXIF orientation says.
+    """Read an image at its full resolution, upright as its EXIF orientation says, as [H, W, 3] uint8.
 
-    Grey, palette, CMYK and all other modes become RGB. Transparent pixels are blended with white. Of an animation
-    the first frame is read. Greys of more than 8 bits are scaled, not cut: 16 bits by 1/257; floats in [0, 1] by 255;
-    any other range from its least value to its greatest.
-
-    The file's content decides the format, not its name.
-
-    Returns:
-        [H, W, 3] uint8.
+    The file's content decides the format. Grey, palette, CMYK and all other modes become RGB. Transparent pixels are
+    blended with white. Of an animation the first frame is read. Greys of more than 8 bits are scaled, not cut: 16 bits
+    by 1/257; floats in [0, 1] by 255; any other range from its least value to its greatest.
 
     Raises:
         DataError: the file is missing, damaged, cut short, no image, or has more than twice

@@ -81,13 +81,10 @@ class ResizeGeometry:
 
 
 def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], ResizeGeometry]:
-    """Resize an image to a square, smoothing where it is reduced (bicubic).
+    """Resize an image [H, W, 3] uint8 to a square of side `size`, smoothing where it is reduced (bicubic).
 
-    Args:
-        image: [H, W, 3] uint8.
-        size: side of the square.
-        fit: "crop": the largest square in the image's middle. "pad": the whole image, its sides in proportion, on a
-            ground of its mean colour. "stretch": the whole image, its sides out of proportion.
+    `fit` "crop": the largest square in the image's middle. "pad": all of the image in proportion, on a ground of its
+    mean colour. "stretch": all of the image, out of proportion.
 
     Returns:
         square: [size, size, 3] uint8.

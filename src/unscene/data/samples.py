@@ -49,17 +49,14 @@ def resolve_range(first: int, count: int, size: int, data: str) -> range:
 
 
 def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
-    """Return the tightest boxes around the pixels of every label, for a batch of label maps.
+    """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] uint8 (0 is the background).
 
     A label becomes one bit of a byte: one OR along the columns and one along the rows find the rows and columns of
     eight labels at once.
 
-    Args:
-        labels: [B, H, W] uint8, 0 is the background.
-        num_objects: M; label `m + 1` goes to row `m`, labels above M are left out.
-
     Returns:
-        [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive; a zero row for a label without a pixel.
+        [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive, M is `num_objects`. Label `m + 1` goes to row `m`;
+        a label without a pixel has a zero row, labels above M are left out.
 
     Raises:
         ShapeError: `labels` has not three axes, or is not uint8.

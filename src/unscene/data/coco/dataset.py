@@ -104,8 +104,7 @@ class Coco:
         Raises:
             DataError: an image cannot be read, or has another size than the file states.
         """
-        indices = checked_indices(indices, len(self))
-        size, instances = self.settings.size, self.instances
+        indices, size, instances = checked_indices(indices, len(self)), self.settings.size, self.instances
         image = np.empty((len(indices), size, size, 3), np.uint8)
         if instances is None:
             for row, index in enumerate(indices.tolist()):
@@ -115,8 +114,8 @@ class Coco:
         category = np.zeros((len(indices), instances.most), np.int64)
         for row, index in enumerate(indices.tolist()):
             image[row], labels[row], in_front[row] = self._labelled(index, instances)
-            categories = instances.categories(index)
-            category[row, : len(categories)] = categories
+            found = instances.categories(index)
+            category[row, : len(found)] = found
         boxes = boxes_of_labels(in_front, instances.most)
         return {"image": image, "labels": labels, "boxes": boxes, "category": category}
 

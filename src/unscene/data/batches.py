@@ -1,4 +1,4 @@
-"""The order of the data: a step's scenes are a function of (seed, step) alone, so a resumed run sees the same."""
+"""The order of the data: (seed, step) determines the scenes of a step, so a resumed run sees the same scenes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from unscene.errors import RecipeError, UnsceneError
 
 
 class StepSampler(Sampler[NDArray[np.int64]]):
-    """Yields the indices of one batch a step, from `first_step` on, without end, for a source of `count` scenes.
+    """Yields the indices of one batch for each step, from `first_step`, without end, for a source of `count` scenes.
 
-    Every epoch has its own permutation, which comes from `seed`; the remainder that fills no batch is left out. A batch
-    of `batch_size` is that of all `world` processes; the process `rank` takes every world-th scene of it.
+    `seed` gives each epoch a new permutation. Scenes at its end that do not fill a batch are left out. `batch_size`
+    counts the scenes of all `world` processes; process `rank` takes every world-th scene of a batch.
 
     Raises:
         RecipeError: the batch is larger than the data, or cannot be shared evenly.
@@ -64,7 +64,7 @@ class BatchDataset(Dataset[dict[str, Any]]):
         except UnsceneError as error:
             if get_worker_info() is None:
                 raise
-            return {"error": error}  # raised in a worker, PyTorch would put the traceback into its message
+            return {"error": error}  # if a worker raised it, PyTorch would add the traceback to its message
         return {name: torch.from_numpy(sample[name]) for name in ("image", "labels", "boxes") if name in sample}
 
 
@@ -84,9 +84,10 @@ class Batches:
 def training_batches(
     source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
 ) -> Batches:
-    """The training's batches, one a step, read by `workers` processes (0: this one) that keep `prefetch` batches ready.
+    """Return the training's batches, one for each step.
 
-    With `pin_memory` they are in memory that a GPU copies from while it computes.
+    `workers` processes (0: this one) read them and keep `prefetch` batches ready. With `pin_memory` a GPU copies a
+    batch while it computes.
     """
     loader = DataLoader(
         BatchDataset(source),
@@ -102,7 +103,7 @@ def training_batches(
 
 
 def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1) -> Batches:
-    """The first `count` scenes of a source once, in their order; process `rank` of `world` takes every world-th."""
+    """The first `count` scenes of a source once, in order; process `rank` of `world` takes every world-th scene."""
     own = np.arange(rank, count, world)
     slices = [own[first : first + batch_size] for first in range(0, len(own), batch_size)]
     return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))

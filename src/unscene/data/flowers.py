@@ -1,6 +1,6 @@
-"""Oxford Flowers 102 with its segmentations, by ReDO's protocol (Chen, Artieres & Denoyer, 2019): one flower or none.
+"""Oxford Flowers 102 with its segmentations, by ReDO's protocol (Chen, Artieres & Denoyer, 2019).
 
-The images and splits are torchvision's `Flowers102`; the segmentations are an archive beside them. Files, below `root`:
+The images and splits are torchvision's `Flowers102`; the segmentations are a separate archive. Files in `root`:
 
     flowers-102/jpg/image_00001.jpg   flowers-102/segmim/segmim_00001.jpg   flowers-102/setid.mat   .../imagelabels.mat
 """
@@ -36,11 +36,11 @@ class FlowersSettings:
     """Which flowers.
 
     Attributes:
-        root: folder that holds `flowers-102`, or that it is downloaded to.
+        root: folder that holds `flowers-102`, or to download it to.
         split: as in ReDO, `train` is the file's `tstid` (6,149 images), `validation` its `valid`, `test` its `trnid`
             (1,020 each).
         count: number of images, from the first; 0 takes all.
-        size: side of the square, as of `middle_square`.
+        size: side of the square, in pixels; see `middle_square`.
         download: download missing files: 345 MB of images and 203 MB of segmentations.
     """
 
@@ -49,7 +49,7 @@ class FlowersSettings:
     count: NonNegativeInt = 0
     size: PositiveInt = 128
     download: bool = False
-    fit: ClassVar[FitKind] = "crop"  # of `fit_image`: what `decompose` does to other images
+    fit: ClassVar[FitKind] = "crop"  # how `decompose` fits other images, see `fit_image`
 
 
 class Flowers:
@@ -115,9 +115,9 @@ def flower_mask(segmentation: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize [H, W] or [H, W, 3] until the shorter side is `size`, and cut the middle square, as ReDO by torchvision.
+    """Resize [H, W] or [H, W, 3] until the shorter side is `size`, and cut the middle square, as ReDO does.
 
-    Every pixel is the nearest one of the image: no value is mixed, neither in the images nor in the masks.
+    Every pixel has the value of the nearest pixel: values are never mixed, neither in images nor in masks.
     """
     height, width = pixels.shape[:2]
     shorter = min(height, width)

@@ -1,4 +1,4 @@
-"""CLEVR's lamps: what light they give a surface, with soft shadows and highlights, compiled by numba.
+"""CLEVR's lamps: the light that they give a surface, with soft shadows and highlights, compiled by numba.
 
 Three square lamps (key, fill and back) and a sun, as in the published Blender scene (clevr-dataset-gen,
 `base_scene.blend`). They always face the origin, wherever the jitter moves them. The sun is one more square, far away.
@@ -29,15 +29,15 @@ LAMPS = np.array(
     ]
 )
 LAMP_SIDES = np.array([0.5, 0.5, 1.0, 0.1 * SUN_DISTANCE])
-LAMP_POWER = (  # Cycles' area lamp of strength s gives s / 4, by the cosine to its axis and the distance squared
-    np.array([[100 / 4], [30 / 4], [50 / 4], [0.45 * SUN_DISTANCE**2]])  # the sun an irradiance of .45
+LAMP_POWER = (  # an area lamp of strength s in Cycles gives s / 4 * cosine to its axis / distance squared
+    np.array([[100 / 4], [30 / 4], [50 / 4], [0.45 * SUN_DISTANCE**2]])  # the sun gives an irradiance of 0.45
     * [[1, 0.9323092, 0.81666356], [0.76166618, 0.81771964, 1], [1, 1, 1], [1, 1, 1]]
 )
 STRATA = 4  # a lamp has 2 x 2 parts, one for each sample of a pixel
 
 _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
 
-# a lamp of a scene, which is a record array [4]: a square that shines along its axis
+# one lamp: a square that shines along its axis; a scene has a record array [4] of them
 LAMP = np.dtype(
     [(f"{vector}_{axis}", np.float64) for vector in ("position", "axis", "right", "up") for axis in "xyz"]
     + [("red", np.float64), ("green", np.float64), ("blue", np.float64), ("half", np.float64)]
@@ -54,8 +54,8 @@ class LitScene(NamedTuple):
 class SampleBits(NamedTuple):
     """The random bits of one sample of a pixel."""
 
-    strata: Any  # uint64, two bits a lamp: which part of its square is sampled; then two for the blurred mirror
-    bits: Any  # uint64, two bytes a lamp: where in that part
+    strata: Any  # uint64, two bits a lamp: the part of its square to sample; then two bits for the blurred mirror
+    bits: Any  # uint64, two bytes a lamp: the position in that part
 
 
 def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
@@ -74,9 +74,9 @@ def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
 def light(scene: LitScene, point: Any, normal: Any, back: Any, alpha: float, sample: SampleBits) -> Any:
     """Return the irradiance that the lamps give a surface, and the light of their highlights towards the viewer.
 
-    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over one random point j of each lamp (`sample`); a point behind a
-    solid gives none. `point` is just outside the surface, `back` the direction to the viewer, and `alpha` the GGX
-    roughness of the highlights, 0 for none.
+    E = sum_j P_j cos(axis_j) cos(normal) / d_j^2, over one random point j of each lamp (`sample`); a point that a
+    solid hides gives no light. `point` is just outside the surface, `back` the direction to the viewer, and `alpha`
+    the GGX roughness of the highlights, 0 for none.
     """
     red = green = blue = shine_red = shine_green = shine_blue = 0.0
     for which in range(len(scene.lamps)):
@@ -102,7 +102,7 @@ def light(scene: LitScene, point: Any, normal: Any, back: Any, alpha: float, sam
 
 @compiled_part
 def _to_lamp(lamp: Any, which: int, point: Any, sample: SampleBits) -> Any:
-    """The vector from a point to a random one in a part of the lamp's square."""
+    """The vector from `point` to a random point in one part of the lamp's square."""
     stratum = (sample.strata >> np.uint64(2 * which)) & _STRATUM
     first = (sample.bits >> np.uint64(16 * which)) & _BYTE
     second = (sample.bits >> np.uint64(16 * which + 8)) & _BYTE
@@ -136,7 +136,7 @@ def lamp_ahead(lamps: Any, origin: Any, direction: Any, length: float) -> int:
 
 @compiled_part
 def _lobe(normal: Any, ray: Any, back: Any, alpha: float) -> Any:
-    """The GGX reflectance without Fresnel: D(h) G(l, v) / (4 (n.l) (n.v)), G of Smith, heights correlated."""
+    """The GGX reflectance without Fresnel: D(h) G(l, v) / (4 (n.l) (n.v)), with Smith's height-correlated G."""
     facing, seeing = dot(normal, ray), max(dot(normal, back), 1e-4)
     half = unit((ray[0] + back[0], ray[1] + back[1], ray[2] + back[2]))
     square = alpha * alpha

@@ -1,8 +1,8 @@
-"""Random positions of CLEVR's solids, apart from each other, and none hidden (compiled by numba).
+"""Random positions of CLEVR's solids: no two are too close, and none is hidden (compiled by numba).
 
-The rules are those of clevr-dataset-gen's `render_images.py`. A solid gets random positions until one fits, 50 at most;
-then all solids start again, also when one of them shows too few pixels. There is a gap between the circles that two
-solids stand in; and along each axis of the camera, before its jitter, their centres are a margin apart. Camera and
+The rules are those of clevr-dataset-gen's `render_images.py`. A solid gets random positions until one fits, 50 at most.
+If none fits, or a solid shows too few pixels, all solids of the scene start again. The circles around two solids are at
+least `GAP` apart. Their centres are at least `MARGIN` apart along each axis of the camera before its jitter. Camera and
 lamps are jittered uniformly in a cube.
 
 Without numba this module cannot be imported.
@@ -29,11 +29,11 @@ from unscene.ops.numba_jit import code_of, compiled, compiled_part, on_all_threa
 
 EXTENT = 3.0  # x and y are in -3 .. 3
 GAP, MARGIN = 0.25, 0.4  # between circles on the floor; along the camera's axes
-LEAST_PIXELS = 200  # that a solid shows in CLEVR's picture of 320 x 240
-TRIES, SCENES = 50, 5000  # positions of one solid before all start again, and how often they may
+LEAST_PIXELS = 200  # that every solid must show in CLEVR's picture of 320 x 240
+TRIES, SCENES = 50, 5000  # most positions for one solid; most attempts for one scene
 _AXES = facing_origin(CAMERA * [1, 1, 0])[:2]  # behind and right, along the floor
 _BEHIND, _RIGHT = tuple(_AXES[0].tolist()), tuple(_AXES[1].tolist())
-_FIRST_DRAW = 16  # before: the number of solids and the jitters
+_FIRST_DRAW = 16  # the draws before give the number of solids and the jitters
 
 _METAL = MATERIALS.index("metal") + 1
 _COLOURS = np.array([(0, 0, 0), *ALL_COLOURS.values()]) / 255
@@ -41,9 +41,9 @@ _RADII = np.array([0.0, *SIZES.values()])
 
 
 class PlacedScenes(NamedTuple):
-    """B scenes of up to M solids each; the factors are 0 where there is none."""
+    """B scenes of up to M solids each; the factors are 0 where there is no solid."""
 
-    key: NDArray[Any]  # [B] uint64, which all random numbers of a scene are hashed from
+    key: NDArray[Any]  # [B] uint64; all random numbers of a scene are hashes of it
     number: NDArray[Any]  # [B] int64 of solids
     camera: NDArray[Any]  # [B, 3] float64
     lamps: NDArray[Any]  # [B, 4, 3] float64
@@ -53,7 +53,7 @@ class PlacedScenes(NamedTuple):
     size: NDArray[Any]
     position: NDArray[Any]  # [B, M, 2] float64, x and y
     rotation: NDArray[Any]  # [B, M] float64 in [0, 2 pi), about the vertical axis
-    visible_pixels: NDArray[Any]  # [B, M] int64, whose middles show the solid in CLEVR's picture of 320 x 240
+    visible_pixels: NDArray[Any]  # [B, M] int64, pixels of CLEVR's 320 x 240 whose centres show the solid
 
 
 class Choices(NamedTuple):
@@ -68,7 +68,7 @@ class Choices(NamedTuple):
 def placed_scenes(
     seed: int, indices: NDArray[np.int64], fewest: int, most: int, choices: Choices
 ) -> PlacedScenes | None:
-    """Return B scenes of `fewest` to `most` solids, from (seed, index) alone; None when one has no room for them."""
+    """Return B scenes of `fewest` to `most` solids, from (seed, index) alone; None if a scene has no room."""
     draws = uniform_draws(seed, indices, _FIRST_DRAW)
     jitter = 2 * draws - 1
     number = fewest + (draws[:, 0] * (most + 1 - fewest)).astype(np.int64)
@@ -155,7 +155,7 @@ def _choice(choices: Any, key: Any, draw: int) -> Any:
 
 @compiled_part
 def _has_room(scenes: PlacedScenes, b: int, m: int) -> bool:
-    """Whether a solid keeps its distance from those before it."""
+    """Whether solid `m` is far enough from the solids before it."""
     for other in range(m):
         x = scenes.position[b, m, 0] - scenes.position[b, other, 0]
         y = scenes.position[b, m, 1] - scenes.position[b, other, 1]
@@ -168,7 +168,7 @@ def _has_room(scenes: PlacedScenes, b: int, m: int) -> bool:
 
 @compiled_part
 def _all_show(scenes: PlacedScenes, b: int, camera: Any) -> bool:
-    """Count the pixels that show each solid; false as soon as one shows too few."""
+    """Count the pixels that show each solid; return False at the first one that shows too few."""
     solids = solids_of(scenes, b)
     for m in range(scenes.number[b]):
         scenes.visible_pixels[b, m] = _pixels_showing(solids, m, camera)
@@ -192,7 +192,7 @@ def _pixels_showing(solids: Any, m: int, camera: Any) -> int:
 
 @compiled_part
 def _rectangle_around(solid: Any, camera: Any) -> Any:
-    """Pixels of CLEVR's picture that contain a solid: those of its bounding box, which turns with it."""
+    """The rectangle of pixels around a solid's rotated bounding box, in CLEVR's picture."""
     left, top, right, bottom = math.inf, math.inf, -math.inf, -math.inf
     half = solid.radius
     for corner in range(8):

@@ -17,7 +17,7 @@ splitmix64: Any = compiled_part(generated_scenes.splitmix64)  # of one uint64
 
 @compiled_part
 def bits_of_draw(key: Any, draw: int) -> Any:
-    """The 64 bits behind a sample's draw; `key` is one of `generated_scenes.sample_keys`."""
+    """The 64 random bits of a sample's draw; `key` is one of `generated_scenes.sample_keys`."""
     return splitmix64(key + np.uint64(draw) * GOLDEN)
 
 

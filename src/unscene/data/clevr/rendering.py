@@ -1,7 +1,7 @@
 """Images and label maps of placed CLEVR scenes, compiled by numba. Without numba this module cannot be imported.
 
-A pixel's colour is the mean of 2 x 2 samples, one in each quarter of it, on sRGB's curve. Its label is that of
-the solid that the ray through its centre meets first. All random numbers are hashed from the scene's key and the
+A pixel's colour is the mean of 2 x 2 samples, one in each quarter of the pixel, converted to sRGB. Its label
+is that of the first solid on the ray through its centre. All random numbers are hashes of the scene's key and the
 pixel's number.
 """
 
@@ -24,9 +24,9 @@ from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part, on_all_threads
 
 WHOLE = (0.0, 0.0, float(WIDTH), float(HEIGHT))  # x1 y1 x2 y2 of a view, in pixels of CLEVR's 320 x 240
-CROP = (64.0, 29.0, 256.0, 221.0)  # what the papers train on: rows 29 to 221, columns 64 to 256
+CROP = (64.0, 29.0, 256.0, 221.0)  # the papers' training crop: rows 29 to 221, columns 64 to 256
 
-_PIXELS = np.uint64(0x70697865_6C730000)  # so that pixels and positions use different random numbers
+_PIXELS = np.uint64(0x70697865_6C730000)  # makes pixels and positions use different random numbers
 
 
 def render(
@@ -78,12 +78,12 @@ def _renderer(code: str) -> Any:
 
 @compiled_part
 def _pixel(scene: LitScene, camera: Any, corner: Any, side: Any, bits: Any) -> Any:
-    """The mean of the pixel's samples; each takes another part of every lamp, in a random order for each lamp."""
+    """The mean of the pixel's samples; each sample uses a different part of every lamp, in random order."""
     red = green = blue = 0.0
     for sample in range(STRATA):
         right, down = 0.25 + 0.5 * (sample & 1), 0.25 + 0.5 * (sample >> 1)
         towards = through(camera, corner[0] + right * side[0], corner[1] + down * side[1])
-        strata = bits ^ (np.uint64(sample) * np.uint64(0x5555555555555555))  # two bits each
+        strata = bits ^ (np.uint64(sample) * np.uint64(0x5555555555555555))  # two bits a lamp
         here = radiance(scene, _row(camera, 0), towards, SampleBits(strata, bits_of_draw(bits, sample)))
         red, green, blue = red + here[0], green + here[1], blue + here[2]
     return red / STRATA, green / STRATA, blue / STRATA

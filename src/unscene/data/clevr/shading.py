@@ -1,7 +1,7 @@
-"""The light that comes back along a ray on CLEVR's stage, compiled by numba.
+"""The light that the camera receives along a ray on CLEVR's stage, compiled by numba.
 
-Rubber and floor are matt and lit by the lamps, with shadows; rubber also has a faint sheen, which grows towards its
-outline. Metal is two mirrors, a clear one (.6) and a blurred one (.4), that show floor, wall, lamps and other solids.
+Rubber and floor are matt. The lamps light them, with shadows. Rubber also has a faint sheen, stronger near its outline.
+Metal mixes a clear mirror (0.6) and a blurred one (0.4), which show floor, wall, lamps and other solids.
 Light after its first bounce is not traced. Constants replace it, fitted to CLEVR's published pictures: the floor's glow
 from below, and the tint that solids give to the floor beside them.
 
@@ -22,21 +22,21 @@ from unscene.data.clevr.stage import AXIS, FLOOR_ENDS, to_backdrop
 from unscene.ops.numba_jit import compiled_part
 
 FLOOR = 0.8  # albedo
-FLOOR_GLOW, SWEEP_GLOW = 0.012, 0.0012  # radiance of floor, and its rise towards the wall, by light of later bounces
-GLOW_BELOW, GLOW_AROUND = 0.2, 0.02  # radiance of the floor and of all else, as a solid's surface sees them
-SOLID_GLOW = 0.15  # radiance of a white solid, as the floor sees it
+FLOOR_GLOW, SWEEP_GLOW = 0.012, 0.0012  # radiance of the floor by later bounces; its rise towards the wall
+GLOW_BELOW, GLOW_AROUND = 0.2, 0.02  # radiance of the floor and of the rest, as a solid receives it
+SOLID_GLOW = 0.15  # radiance of a white solid, as the floor receives it
 RUBBER_ALPHA, RUBBER_SHEEN = 0.35, (0.2 / 2.2) ** 2  # GGX roughness; reflectance straight on, refractive index 1.2
 METAL_ALPHA, CLEAR = 0.2, 0.6  # GGX roughness of the blurred mirror; share of the clear one
 BOUNCES = 3  # from mirror to mirror
-BRIGHTEST = 1.5  # of one sample: a lamp in a mirror is no brighter
-SKIN = 1e-6  # secondary rays start so far outside
+BRIGHTEST = 1.5  # limit of one sample, for lamps seen in mirrors
+SKIN = 1e-6  # secondary rays start at this distance from the surface
 
 _BYTE, _STRATUM = np.uint64(255), np.uint64(3)
 
 
 @compiled_part
 def radiance(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -> Any:
-    """Return the light that the camera receives along a ray, none where nothing is."""
+    """Return the light that the camera receives along a ray, 0 if the ray meets nothing."""
     distance, index = first_hit(scene.solids, origin, direction)
     if index < 0:
         return _backdrop_radiance(scene, origin, direction, sample)
@@ -61,7 +61,7 @@ def radiance(scene: LitScene, origin: Any, direction: Any, sample: SampleBits) -
 
 @compiled_part
 def seen(scene: LitScene, origin: Any, direction: Any, sample: SampleBits, with_lamps: bool) -> Any:
-    """Return what a mirror shows along a ray; a mirror in a mirror is a clear one."""
+    """Return what a mirror shows along a ray; a mirror seen in a mirror counts as clear."""
     tint = (1.0, 1.0, 1.0)
     for _ in range(BOUNCES):
         distance, index = first_hit(scene.solids, origin, direction)
@@ -104,7 +104,7 @@ def _backdrop_radiance(scene: LitScene, origin: Any, direction: Any, sample: Sam
 
 @compiled_part
 def _light_of_solids(solids: Any, point: Any) -> Any:
-    """The light that solids give to the floor: each fills as much of the sky as a sphere, r^2 z / d^3 of it."""
+    """The light that solids give to the floor: each covers the share of the sky that a sphere covers, r^2 z / d^3."""
     red = green = blue = 0.0
     for index in range(len(solids)):
         solid = solids[index]
@@ -130,7 +130,7 @@ def _rubber_radiance(scene: LitScene, solid: Any, point: Any, normal: Any, direc
 
 @compiled_part
 def _facets(normal: Any, sample: SampleBits) -> Any:
-    """Two facets of the blurred mirror, tan^2 = alpha^2 u / (1 - u), that lean as far in opposite directions."""
+    """Two facets of the blurred mirror, tan^2 = alpha^2 u / (1 - u), tilted alike in opposite directions."""
     bits = splitmix64(sample.bits)
     stratum = (sample.strata >> np.uint64(8)) & _STRATUM
     u = (np.float64(stratum) + (np.float64(bits & _BYTE) + 0.5) / 256) / STRATA
@@ -145,7 +145,7 @@ def _facets(normal: Any, sample: SampleBits) -> Any:
 
 @compiled_part
 def _outward(direction: Any, flat: Any) -> Any:
-    """A reflection that a bevel or a facet sent into the solid, turned back at its surface."""
+    """Mirror a direction at the surface if a bevel or a facet sent it into the solid."""
     return direction if dot(direction, flat) > 0 else mirrored(direction, flat)
 
 

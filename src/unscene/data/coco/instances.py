@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from unscene.errors import DataError
 
 _MAX_INSTANCES = 255  # labels of a uint8 map
-_MAX_NUMBER = 2**31 - 1  # of a file; a larger one is damage, and fits into no array
+_MAX_NUMBER = 2**31 - 1  # largest number of a file; a larger one is damage and would overflow
 _HINT = "Download it again, or pass --data.skip-damaged to leave such instances out."
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class CocoInstances:
 
     @property
     def most(self) -> int:
-        """M, the most instances of an image."""
+        """M, the largest number of instances in an image."""
         return int(np.diff(self.first).max(initial=0))
 
     def size(self, image: int) -> tuple[int, int]:
@@ -92,7 +92,7 @@ class CocoInstances:
 
 
 def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
-    """Read an annotation file by torchvision's `CocoDetection`: pycocotools' index and the images' ids in order."""
+    """Read an annotation file by torchvision's `CocoDetection`: return pycocotools' index and the sorted image ids."""
     from torchvision.datasets import CocoDetection
 
     for path, exists in ((folder, folder.is_dir()), (file, file.is_file())):
@@ -137,7 +137,7 @@ def _run_lengths(annotation: dict[str, Any], height: int, width: int) -> bytes:
         return _compressed(given, height, width)
     if not isinstance(given, list) or not given:
         raise DataError("has no 'segmentation': captions and panoptic files have none; instances_*.json does.")
-    furthest = 2 * max(height, width)  # COCO's may leave the image a little; far outside is damage, and slow
+    furthest = 2 * max(height, width)  # COCO's polygons leave the image a little; far outside is damage
     for polygon in given:
         numbers = polygon if isinstance(polygon, list) else []
         near = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= furthest for x in numbers)
@@ -157,7 +157,7 @@ def _compressed(given: dict[str, Any], height: int, width: int) -> bytes:
 
 
 def _decompressed(counts: str) -> list[int]:
-    """COCO's compressed run lengths as numbers, unchecked; pycocotools' own reader assumes that they fill the image.
+    """Decode COCO's compressed run lengths, unchecked. (pycocotools' decoder assumes that they fill the image.)
 
     A character holds 48 + five bits + 32 if the number continues, the lowest bits first; the highest bit is the sign.
     From the fourth run on, a number is the difference from the last but one.

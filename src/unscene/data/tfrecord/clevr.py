@@ -1,17 +1,17 @@
 """DeepMind's "CLEVR (with masks)", from its TFRecord file to an HDF5 file of scenes of 128 px: the field's CLEVR6.
 
-The file (`clevr_with_masks/clevr_with_masks_train.tfrecords`, 10.5 GB) gives every scene of 240 x 320 px eleven
-entries, the background first and then up to ten objects.
+In the file (`clevr_with_masks/clevr_with_masks_train.tfrecords`, 10.5 GB) every scene has 240 x 320 px and eleven
+entries: the background, then up to ten objects.
 
     kept       scenes of 3 to 6 objects, sum of visibility[1:]                        (R-MONet, Section 4, as in IODINE)
     cropped    rows 29 to 220 and columns 64 to 255                                   (MONet; IODINE's public code)
-    image      the 192 px to 128, bilinear between the centres of pixels, no low-pass, rounded
-    mask       of each object to 128, the pixel whose centre is nearest
+    image      192 px to 128 px, bilinear between the centres of pixels, no low-pass, rounded
+    mask       192 px to 128 px, the pixel with the nearest centre
     split      the first 48,400 scenes train, the next 1,600 test                     (R-MONet, Section 4)
 
-R-MONet resizes "as MONet", whose code is not public. Ours is TensorFlow 2's (Slot Attention) and PyTorch's
-`interpolate`. IODINE's TensorFlow 1 samples from the pixels' corners, which moves everything by a quarter of a pixel.
-About 6 % of the objects have no pixel in the crop: then their rows of boxes are 0.
+R-MONet resizes "as MONet", but MONet's code is not public. This module resizes as TensorFlow 2 (Slot Attention) and
+PyTorch's `interpolate` do. TensorFlow 1 (IODINE) samples from the pixels' corners, which shifts the image by a quarter
+of a pixel. About 6 % of the objects have no pixel in the crop; their rows of boxes are 0.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def convert_clevr(
     The new file has `image`, `mask`, `boxes`, and the factors of the ten possible objects, 0 where there is none;
     `pixel_coords` are those of the uncropped image. Its attributes `train_first`, `train_count`, `test_first` and
     `test_count` state which scenes train and test. With `skip_damaged`, damaged records are left out where reading can
-    continue; the attribute `damaged_left_out` is their number. `count` limits the sound records that are read;
+    continue; the attribute `damaged_left_out` is their number. `count` limits the undamaged records that are read;
     `min_objects` and `max_objects` do not count the background.
 
     Raises:
-        DataError: the TFRecord file is missing, damaged or another one, `out` already exists or cannot be written,
-            there are fewer than `count` records, no scene has so many objects, or a number is impossible.
+        DataError: the TFRecord file is missing, damaged or of other data, `out` already exists or cannot be written,
+            there are fewer than `count` records, no scene has so many objects, or a number is out of range.
     """
     tfrecords = Path(tfrecords)
     if not 0 <= min_objects <= max_objects:
@@ -87,12 +87,12 @@ def convert_clevr(
             f"0 and {_ENTRIES - 1} keep every scene."
         )
     settings = {"min_objects": min_objects, "max_objects": max_objects, "size": SIZE, "resized": _RESIZED}
-    made_from = settings | {
+    provenance = settings | {
         "file": tfrecords.name,
         "bytes": tfrecords.stat().st_size if tfrecords.is_file() else 0,
         "unscene_version": version("unscene"),
     }
-    with scene_parts(out, made_from, START, lambda end: count is None or scenes_before(end) <= count) as parts:
+    with scene_parts(out, provenance, START, lambda end: count is None or scenes_before(end) <= count) as parts:
         records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress, count, parts.position)
         kept = (scene for scene in records if min_objects <= scene["visibility"][1:].sum() <= max_objects)
         parts.add(batches(map(cropped_scene, kept)), records.position)

@@ -20,7 +20,7 @@ def boxes_about(images: int, glimpses: int, height: int, width: int, seed: int) 
 
 
 def affine_theta(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """[S, 2, 3] of `affine_grid`: what it calls -1..1 of the answer lies at the box within -1..1 of the image."""
+    """[S, 2, 3] of `affine_grid`: its -1..1 of the output is the box, in the image's -1..1."""
     x1, y1, x2, y2 = boxes.unbind(1)
     zero = torch.zeros_like(x1)
     across = torch.stack([(x2 - x1) / width, zero, (x1 + x2) / width - 1], dim=1)

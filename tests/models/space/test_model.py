@@ -95,7 +95,7 @@ def test_boxes_by_hand():
 
 
 def test_one_object_at_a_known_location(opaque):
-    """One cell is there, its box 4..8 by 2..12: the mask is the box, the box is the answer's, the colour the slot's."""
+    """One cell is there, its box 4..8 by 2..12: the mask is the box, and the box and the colour are the slot's."""
     model = model_of(num_slots=3)
     opaque(model, torch.tensor([60.0, -60.0, 0.0, 60.0]))
     presence = torch.zeros(1, 16).double()
@@ -106,18 +106,18 @@ def test_one_object_at_a_known_location(opaque):
     with torch.no_grad():
         chosen = model.likeliest(cells)
         objects = model.foreground.decode(cells, chosen)
-        answer = model._decomposition(cells, chosen, objects, model.background(images_of(1), sample=False))
+        decomposition = model._decomposition(cells, chosen, objects, model.background(images_of(1), sample=False))
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[2:12, 4:8] = True
-    slot = int(answer.box_valid[0].nonzero())
-    assert answer.box_valid.sum() == 1
-    assert answer.boxes[0, slot].tolist() == [4, 2, 8, 12]
-    assert float(answer.box_scores[0, slot]) == pytest.approx(1 / (1 + math.exp(-4)))
-    mask = answer.masks()[0, slot, 0]
+    slot = int(decomposition.box_valid[0].nonzero())
+    assert decomposition.box_valid.sum() == 1
+    assert decomposition.boxes[0, slot].tolist() == [4, 2, 8, 12]
+    assert float(decomposition.box_scores[0, slot]) == pytest.approx(1 / (1 + math.exp(-4)))
+    mask = decomposition.masks()[0, slot, 0]
     assert (mask[3:11, 5:7] - 1).abs().max() < 1e-6  # but for the fading at the edge
     assert mask[~inside].max() < 0.3
-    assert torch.equal(answer.labels()[0] == slot + 1, inside)
-    assert_close(answer.components[0, slot, :, 7, 6], torch.tensor([1.0, 0.0, 0.5]).double())
+    assert torch.equal(decomposition.labels()[0] == slot + 1, inside)
+    assert_close(decomposition.components[0, slot, :, 7, 6], torch.tensor([1.0, 0.0, 0.5]).double())
 
 
 def test_the_nearest_object_wins(opaque):
@@ -214,15 +214,15 @@ def test_without_presences_the_background_has_every_pixel():
     model, images = model_of(), images_of()
     with torch.no_grad():
         model.foreground.to_cells.bias[0] = -100.0
-        answer = model(images)
+        decomposition = model(images)
         cells = model.foreground.infer(images)
     assert not cells.presence.any()
-    assert not answer.box_valid.any()
-    assert not answer.boxes.any()
-    assert not answer.latents.any()
-    assert_close(answer.masks()[:, -1], torch.ones(2, 1, 16, 16).double())
-    assert not answer.labels().any()
-    assert_close(answer.reconstruction(), model.background(images, sample=False).image())
+    assert not decomposition.box_valid.any()
+    assert not decomposition.boxes.any()
+    assert not decomposition.latents.any()
+    assert_close(decomposition.masks()[:, -1], torch.ones(2, 1, 16, 16).double())
+    assert not decomposition.labels().any()
+    assert_close(decomposition.reconstruction(), model.background(images, sample=False).image())
 
 
 def test_likelihood_is_a_mixture_of_foreground_and_background_mixture():
@@ -433,22 +433,22 @@ def test_slots_are_the_likeliest_cells():
     model, images = model_of(), images_of(4)
     with torch.no_grad():
         model.foreground.to_cells.weight[0].mul_(8)
-        answer, cells = model(images), model.foreground.infer(images)
+        decomposition, cells = model(images), model.foreground.infer(images)
     probability = cells.logits.sigmoid()
     for image in range(4):
         best = sorted(probability[image].argsort(descending=True)[:3].tolist())
-        assert_close(answer.box_scores[image], probability[image, best])
+        assert_close(decomposition.box_scores[image], probability[image, best])
         valid = probability[image, best] > 0.5
-        assert torch.equal(answer.box_valid[image], valid)
+        assert torch.equal(decomposition.box_valid[image], valid)
         for slot, cell in enumerate(best):
             expected = cells.boxes[image, cell].clamp(0, 16) if valid[slot] else torch.zeros(4).double()
-            assert_close(answer.boxes[image, slot], expected)
-            assert_close(answer.latents[image, slot], cells.what[0][image, cell] * valid[slot])
+            assert_close(decomposition.boxes[image, slot], expected)
+            assert_close(decomposition.latents[image, slot], cells.what[0][image, cell] * valid[slot])
             if not valid[slot]:
-                assert answer.masks()[image, slot].max() < 1e-16
-    assert answer.box_valid.any()
-    assert not answer.latents[:, -1].any()
-    assert_close(answer.masks().sum(dim=1), torch.ones(4, 1, 16, 16).double())
+                assert decomposition.masks()[image, slot].max() < 1e-16
+    assert decomposition.box_valid.any()
+    assert not decomposition.latents[:, -1].any()
+    assert_close(decomposition.masks().sum(dim=1), torch.ones(4, 1, 16, 16).double())
 
 
 def test_scale_returns_masks_and_boxes_of_the_original_size():
@@ -456,12 +456,12 @@ def test_scale_returns_masks_and_boxes_of_the_original_size():
     images = images_of(2, size=8)
     larger = F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        answer, expected = small(images), large(larger)
-    assert_close(answer.boxes, expected.boxes / 2)
+        decomposition, expected = small(images), large(larger)
+    assert_close(decomposition.boxes, expected.boxes / 2)
     assert_close(
-        answer.masks(), F.avg_pool2d(expected.masks().flatten(0, 1), 2).unflatten(0, (2, 4)), atol=1e-6, rtol=0
+        decomposition.masks(), F.avg_pool2d(expected.masks().flatten(0, 1), 2).unflatten(0, (2, 4)), atol=1e-6, rtol=0
     )
-    assert_close(answer.components, F.avg_pool2d(expected.components.flatten(0, 1), 2).unflatten(0, (2, 4)))
+    assert_close(decomposition.components, F.avg_pool2d(expected.components.flatten(0, 1), 2).unflatten(0, (2, 4)))
     torch.manual_seed(0)
     losses = small.loss(images)[0].total
     torch.manual_seed(0)
@@ -498,11 +498,11 @@ def test_extreme_weights_give_finite_losses(darkened):
     with torch.no_grad():
         model.foreground.to_cells.weight.mul_(1e3)
         model.background.to_posterior.weight.mul_(1e3)
-    losses, answer = model.loss(images, 10**6)
+    losses, decomposition = model.loss(images, 10**6)
     losses.total.mean().backward()
     assert all(torch.isfinite(term).all() for term in losses.terms.values())
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
-    assert torch.isfinite(answer.log_masks).all()
+    assert torch.isfinite(decomposition.log_masks).all()
 
 
 @pytest.mark.parametrize("darkened", [True, False])
@@ -552,9 +552,9 @@ def error_after_learning(seed: int) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
-        answer = model.eval()(images)
-    assert answer.box_valid.any(dim=1).all()
-    return F.mse_loss(answer.reconstruction(), images).item()
+        decomposition = model.eval()(images)
+    assert decomposition.box_valid.any(dim=1).all()
+    return F.mse_loss(decomposition.reconstruction(), images).item()
 
 
 def test_a_batch_is_learnt_by_heart():

@@ -65,7 +65,7 @@ def test_encoder_reads_every_pixel_of_the_last_map():
 def test_receptive_field_of_a_cell():
     network = strided_convs(1, (4, 4), (2, 2))
     for layer in network:
-        layer[2] = nn.Identity()  # a norm sees the whole map
+        layer[2] = nn.Identity()  # a norm reads every pixel
     images = torch.zeros(1, 1, 16, 16)
     changed = images.clone()
     changed[..., 5, 9] = 1.0

@@ -21,6 +21,7 @@ from unscene.models.iodine.model import IODINESettings
 from unscene.models.iodine.refinement_network import RefinementSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONetSettings
+from unscene.models.monet.resnet_attention import ResNetAttention
 from unscene.models.redo.model import ReDOSettings
 from unscene.models.rmonet.model import RMONetSettings
 from unscene.models.rmonet.settings import BackboneSettings, HeadSettings, ProposalSettings
@@ -355,10 +356,12 @@ def test_saved_weights_give_the_same_answer(name, settings, scenes):
     assert torch.equal(answer.components, loaded.components)
 
 
-@EVERY_MODEL
-def test_evaluation_computes_the_loss_that_training_computes(name, settings, scenes):
-    """With the same noise, on the batch that running statistics were averaged over."""
-    model, images = build(name, settings), scenes(8)
+def evaluation_gap(model: Any, images: torch.Tensor) -> tuple[float, float, Decomposition]:
+    """After some steps, how far evaluation is from training with the same noise, on the batch that they trained on.
+
+    Returns:
+        Nats a pixel, the masks' mean difference, and the decomposition in training.
+    """
     averaged = any("running" in label for label, _ in model.named_buffers())
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(20 if averaged else 2):
@@ -373,12 +376,27 @@ def test_evaluation_computes_the_loss_that_training_computes(name, settings, sce
             torch.manual_seed(1)
             results.append(model.train(mode).loss(images, 20))
     (trained_losses, trained), (losses, evaluated) = results
-    nats_a_pixel = (trained_losses.total - losses.total).mean().abs() / SIZE**2
+    nats = (trained_losses.total - losses.total).mean().abs() / SIZE**2
+    return float(nats), float((trained.masks() - evaluated.masks()).abs().mean()), trained
+
+
+@EVERY_MODEL
+def test_evaluation_computes_the_loss_that_training_computes(name, settings, scenes):
+    nats_a_pixel, mask_difference, trained = evaluation_gap(build(name, settings), scenes(8))
     if trained.boxes is not None:  # among near equals another box may win, and then all else follows
         assert nats_a_pixel < 0.1
     else:
         assert nats_a_pixel < 0.002
-        assert (trained.masks() - evaluated.masks()).abs().mean() < 0.005
+        assert mask_difference < 0.005
+
+
+@pytest.mark.parametrize("kind", ["lite", "unet"])
+def test_evaluation_differs_where_the_passes_of_monet_share_statistics(kind, scenes, monkeypatch):
+    """The contract above finds the fault that running statistics of each pass prevent."""
+    forward = ResNetAttention.forward
+    monkeypatch.setattr(ResNetAttention, "forward", lambda self, seen, index: forward(self, seen, 0))
+    nats_a_pixel, mask_difference, _ = evaluation_gap(build("monet", tiny_monet(kind)), scenes(8))
+    assert nats_a_pixel > 0.002 or mask_difference > 0.005
 
 
 @EVERY_MODEL

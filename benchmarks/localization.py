@@ -2,8 +2,8 @@
 
     python -m benchmarks.localization --recipe explicit_localization/montezuma_cpu --batch 32
 
-The location masks of a batch (best regions, windows, mixtures: everything without weights) are computed again alone, on
-the inputs that the model gave them. Their share is measured against the whole computation in the same round.
+The location masks of a batch (best regions, windows, mixtures: all parts without weights) are computed again alone, on
+the inputs that the model gave them. Their share is relative to the complete computation in the same round.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MASKS = "its location masks"
 
 
 def replayed(computed: Callable[[], object]) -> Subject:
-    """A function that computes the location masks of a computation again, with the same inputs."""
+    """A function that repeats the location masks of a computation, with the same inputs."""
     calls: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
     functions = {name: getattr(explicit_localization, name) for name in ("best_region", "location_mask")}
 
@@ -59,11 +59,7 @@ def replayed(computed: Callable[[], object]) -> Subject:
 
 
 def compared(recipe: Recipe, batch: int, rounds: int, seconds: float, device: str) -> list[Comparison]:
-    """Measure a training step and an inference, each beside its location masks.
-
-    Raises:
-        RecipeError: a recipe of another model.
-    """
+    """Time a training step and an inference beside their location masks. A recipe of another model is a RecipeError."""
     step = RecipeStep(recipe, batch, device)
     if not isinstance(step.model, ExplicitLocalization):
         raise RecipeError(f"recipe '{recipe.name}' has another model: name one of explicit_localization/*.")
@@ -71,8 +67,8 @@ def compared(recipe: Recipe, batch: int, rounds: int, seconds: float, device: st
     model: nn.Module = model_to_measure(recipe, device)
     inference = Inference(model, images, use_bfloat16(recipe.trainer.precision, device))
     comparisons = []
-    for title, whole in (("training step", step), ("inference", inference)):
-        timed: dict[str, Subject] = {title: whole, MASKS: replayed(whole)}
+    for title, subject in (("training step", step), ("inference", inference)):
+        timed: dict[str, Subject] = {title: subject, MASKS: replayed(subject)}
         comparisons.append(
             Comparison(
                 f"{title} of {recipe.name}, batch {batch}", measure(timed, rounds, seconds, device), title, batch
@@ -88,7 +84,7 @@ def shares(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float]]:
     for comparison in comparisons:
         assert comparison.reference is not None
         pairs = zip(comparison.seconds[MASKS], comparison.seconds[comparison.reference], strict=True)
-        spread = Spread.of([part / whole for part, whole in pairs])
+        spread = Spread.of([masks / total for masks, total in pairs])
         result[comparison.title] = {"min": spread.least, "median": spread.median, "max": spread.greatest}
         print(
             f"{comparison.title}: location masks take {spread.median:.1%} ({spread.least:.1%} - {spread.greatest:.1%})"

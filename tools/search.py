@@ -39,7 +39,7 @@ def sample_settings(space: dict[str, list[Any]], seed: int, trial: int) -> dict[
 
 
 def run_trial(recipe_name: str, settings: dict[str, Any], images: int) -> dict[str, Any]:
-    """Train once in a temporary folder; return the scores, or the error that the settings caused."""
+    """Train once in a temporary folder; return the scores, or the error of these settings."""
     started = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:

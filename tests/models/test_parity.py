@@ -1,7 +1,7 @@
-"""Each model's loss against a reference written anew from its paper (`references`), and the two's gradients.
+"""The loss and gradients of each model against a reference written from its paper alone (`references`).
 
-The references know one image, loop over slots, cells and steps, and share with the model the names of the weights and
-the order in which noise is drawn. Everything is float64, so that what differs is the computation and not the rounding.
+The references compute one image, loop over slots, cells and steps, and share with the model the names of the weights
+and the order in which noise is sampled. Everything is float64, so that rounding hides no difference.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ RELATIVE = 1e-6
 
 
 def perturbed(model: nn.Module, seed: int = 1) -> nn.Module:
-    """The model in float64, with no weight left at a round number such as a bias of 0, where a slip would not show."""
+    """The model in float64, without round numbers such as a bias of 0, which would hide an error."""
     torch.manual_seed(seed)
     model.double()
-    for each in model.parameters():
-        each.data += 0.05 * torch.randn_like(each)
+    for weight in model.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
     return model
 
 
@@ -53,7 +53,7 @@ def check_parity(
     Args:
         model: in float64.
         images: [B, 3, H, W] float64.
-        reference: weights -> the terms of each image; it draws its noise from the seeded generator.
+        reference: weights -> the terms of each image; it samples its noise from the seeded generator.
         step: of training.
     """
     torch.manual_seed(11)
@@ -71,9 +71,9 @@ def check_parity(
             total = total + losses.weights[name] * term
     assert losses.total.sum().item() == pytest.approx(total.item(), rel=RELATIVE)
     names, parameters = zip(*model.named_parameters(), strict=True)
-    of_model = torch.autograd.grad(losses.total.sum(), parameters)
-    of_reference = torch.autograd.grad(total, parameters)
-    for name, ours, theirs in zip(names, of_model, of_reference, strict=True):
+    grad_model = torch.autograd.grad(losses.total.sum(), parameters)
+    grad_reference = torch.autograd.grad(total, parameters)
+    for name, ours, theirs in zip(names, grad_model, grad_reference, strict=True):
         assert theirs.norm() > 0, name
         assert (ours - theirs).norm() <= RELATIVE * theirs.norm(), name
 
@@ -234,10 +234,10 @@ def test_space_is_its_papers_bound_and_the_boundary_loss(step, over, enlarged, d
         noise["components"] = torch.randn(2, 3, 2, dtype=torch.float64)
         annealed = SPACE_AT[step]
         numbers = SpaceNumbers(4, 8, 1, sigmas=(0.2, 0.15), darkened=darkened, over=over, **annealed)
-        seen = F.interpolate(images, scale_factor=enlarged, mode="bilinear") if enlarged > 1 else images
+        inputs = F.interpolate(images, scale_factor=enlarged, mode="bilinear") if enlarged > 1 else images
         return [
-            space_terms(image, {name: each[index] for name, each in noise.items()}, weights, numbers)
-            for index, image in enumerate(seen)
+            space_terms(image, {name: values[index] for name, values in noise.items()}, weights, numbers)
+            for index, image in enumerate(inputs)
         ]
 
     check_parity(model, images, reference, step)

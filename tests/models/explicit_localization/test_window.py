@@ -62,15 +62,6 @@ def test_steep_window_is_a_square_of_the_cutoff():
     assert int(weights.sum()) == 9 * 9
 
 
-@pytest.mark.parametrize(("region", "pixels"), [(1, 1), (3, 9), (5, 25), (99, 81)])
-def test_near_is_the_square_around_the_centre(region, pixels):
-    window = Window.around(torch.tensor([[8, 8]]), (17, 17), 50, 4.5)
-    near = window.paste(window.near(region).float()[None])[0, 0]
-    assert int(near.sum()) == pixels
-    assert torch.equal(near, near.flip(0, 1))
-    assert near[8, 8] == 1
-
-
 def test_crop_and_paste_restore_the_pixels_of_the_window():
     image = torch.rand(1, 1, 6, 8)
     window = Window.around(torch.tensor([[0, 7]]), (6, 8), 4, 3)  # a corner: beyond the border the weights are 0

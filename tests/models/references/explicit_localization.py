@@ -1,6 +1,6 @@
-"""Explicit localization's loss for one image, written anew from Liu et al. (2019): Algorithms 1 and 2, Eq. 1.
+"""Explicit localization's loss for one image, from Algorithms 1 and 2 and Eq. 1 of Liu et al. (2019) alone.
 
-Plain, slow, float64. Nothing of `unscene` is used; weights come by the names under which the model saves them.
+Plain, slow, float64. It imports nothing of `unscene`; weights have the names of the model's state_dict.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.models.references.layers import Weights, convolve, dense, layers_of
 
 @dataclass(frozen=True)
 class Numbers:
-    """The paper's symbols, and which of its open readings is meant."""
+    """The paper's symbols, and the choice among its readings."""
 
     slots: int  # K
     sigma_1: float
@@ -46,20 +46,20 @@ def explicit_localization_terms(
         image: [3, H, W].
         codes: [K, D], or [K + 1, D] where the background is reconstructed twice: standard normal noise of each code,
             in the order of the reconstructions; None for an auto-encoder, which has none.
-        starts: [K - 1, 5], the draws of mu_2.
+        starts: [K - 1, 5], samples of mu_2.
         weights: of the model.
         numbers: see `Numbers`.
     """
 
     def network(x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        return autoencoder(x, s, None if codes is None else codes[len(drawn)], weights)
+        return autoencoder(x, s, None if codes is None else codes[len(reconstructions)], weights)
 
-    drawn: list[tuple[Tensor, Tensor]] = []  # reconstruction and divergence
+    reconstructions: list[tuple[Tensor, Tensor]] = []  # reconstruction and divergence
     masks: list[Tensor] = []
     s = torch.ones_like(image[0])
     for k in range(numbers.slots):
-        drawn.append(network(image, s))
-        q = torch.exp(-s * ((drawn[-1][0] - image) ** 2).sum(dim=0) / (2 * numbers.sigma_1))
+        reconstructions.append(network(image, s))
+        q = torch.exp(-s * ((reconstructions[-1][0] - image) ** 2).sum(dim=0) / (2 * numbers.sigma_1))
         if numbers.constant_masks:
             q = q.detach()
         location = torch.ones_like(s)
@@ -69,10 +69,10 @@ def explicit_localization_terms(
         masks.append(m)
     masks[0] = 1 - torch.stack(masks[1:]).sum(dim=0)  # Section 2.5
     if numbers.masked_background:
-        drawn[0] = network(masks[0] * image, torch.ones_like(s))
+        reconstructions[0] = network(masks[0] * image, torch.ones_like(s))
     zero = torch.zeros((), dtype=image.dtype)
     terms = {"reconstruction": zero, "masked_prior": zero, "latent_kl": zero}
-    for m, (x_re, divergence) in zip(masks, drawn, strict=True):
+    for m, (x_re, divergence) in zip(masks, reconstructions, strict=True):
         truth = image
         if numbers.masked:
             x_re, truth = m * x_re, m * image

@@ -1,6 +1,6 @@
-"""IODINE's loss for one image, written anew from Greff et al. (2019), Algorithm 1 and the list of inputs.
+"""IODINE's loss for one image, from Algorithm 1 and the list of inputs of Greff et al. (2019) alone.
 
-Plain, slow, float64. Nothing of `unscene` is used; weights come by the names under which the model saves them.
+Plain, slow, float64. It imports nothing of `unscene`; weights have the names of the model's state_dict.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tests.models.references.layers import Weights, convolve, dense, layers_of, 
 
 @dataclass(frozen=True)
 class IodineNumbers:
-    """What the loss is computed with.
+    """Settings of the loss.
 
     Attributes:
         sigma: of all components.
-        beta: what the divergence counts for in the loss that is differentiated for the refinement.
-        over: `pixel`: a slot explains a pixel's three channels together; `channel`: each by itself.
-        read: likelihoods as they are, `plain`, or their logarithms, `log`.
-        linear: the components' colours are the decoder's own answer, not its sigmoid.
-        padded: the decoder's convolutions after the first are.
+        beta: weight of the divergence in the loss whose gradients the refinement reads.
+        over: one mixture for a `pixel`, or one for each `channel`.
+        read: likelihoods (`plain`) or their logarithms (`log`).
+        linear: colours without a sigmoid.
+        padded: the decoder's convolutions after the first are padded.
     """
 
     sigma: float
@@ -38,7 +38,7 @@ class IodineNumbers:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is decoded of one draw, for each slot, and how likely the image is by it.
+    """The decoded slots of one sample, and the likelihood of the image.
 
     Attributes:
         means: K of [3, H, W].
@@ -55,15 +55,15 @@ class Sample:
 
 
 def iodine_terms(image: Tensor, noise: Tensor, weights: Weights, numbers: IodineNumbers) -> dict[str, Tensor]:
-    """The loss's two parts, sum_t t/T of -log p(x | z_t) and of the divergence.
+    """The two terms of the loss, sum_t t/T of -log p(x | z_t) and of the divergence.
 
-    Step t's sample is drawn of the posterior after t refinements, t = 0..T.
+    z_t is a sample of the posterior after t refinements, t = 0..T.
 
     Args:
         image: [3, H, W].
-        noise: [T + 1, K, D], the standard normal draws.
+        noise: [T + 1, K, D], standard normal.
         weights: of the model.
-        numbers: see there.
+        numbers: see `IodineNumbers`.
     """
     steps, slots = len(noise) - 1, noise.shape[1]
     posteriors = [weights["first_posterior"].clone() for _ in range(slots)]  # lambda_k
@@ -77,13 +77,13 @@ def iodine_terms(image: Tensor, noise: Tensor, weights: Weights, numbers: Iodine
         latent_kl = latent_kl + step / steps * divergence
         if step == steps:
             break
-        wanted = [*posteriors, *sample.means, *sample.masks]
-        gradients = torch.autograd.grad(error + numbers.beta * divergence, wanted, retain_graph=True)
-        of_posteriors, of_means, of_masks = gradients[:slots], gradients[slots:-slots], gradients[-slots:]
+        inputs = [*posteriors, *sample.means, *sample.masks]
+        gradients = torch.autograd.grad(error + numbers.beta * divergence, inputs, retain_graph=True)
+        grad_posteriors, grad_means, grad_masks = gradients[:slots], gradients[slots:-slots], gradients[-slots:]
         refined = []
         for slot, posterior in enumerate(posteriors):
-            seen = maps(image, sample, slot, of_means[slot], of_masks[slot], numbers)
-            update, states[slot] = refine(seen, posterior, normed(of_posteriors[slot]), states[slot], weights)
+            features = maps(image, sample, slot, grad_means[slot], grad_masks[slot], numbers)
+            update, states[slot] = refine(features, posterior, normed(grad_posteriors[slot]), states[slot], weights)
             refined.append(posterior + update)
         posteriors = refined
     return {"reconstruction": reconstruction, "latent_kl": latent_kl}
@@ -92,18 +92,18 @@ def iodine_terms(image: Tensor, noise: Tensor, weights: Weights, numbers: Iodine
 def decoded(
     image: Tensor, posteriors: list[Tensor], noise: Tensor, weights: Weights, numbers: IodineNumbers
 ) -> tuple[Sample, Tensor]:
-    """A draw of the posteriors, decoded, and their divergence from the prior."""
+    """A sample of the posteriors, decoded, and their divergence from the prior."""
     means, logits, divergence = [], [], torch.zeros((), dtype=image.dtype)
     for slot, parameters in enumerate(posteriors):
         mean, log_variance = parameters.chunk(2)
         posterior = Normal(mean, torch.sqrt(torch.exp(log_variance)))
         divergence = divergence + kl_divergence(posterior, Normal(0.0, 1.0)).sum()
-        drawn, logit = decode(posterior.mean + posterior.stddev * noise[slot], image.shape[1:], weights, numbers)
-        means.append(drawn)
+        mean, logit = decode(posterior.mean + posterior.stddev * noise[slot], image.shape[1:], weights, numbers)
+        means.append(mean)
         logits.append(logit)
     exponentials = [torch.exp(logit) for logit in logits]
-    masks = [each / torch.stack(exponentials).sum(dim=0) for each in exponentials]
-    densities = [torch.exp(Normal(each, numbers.sigma).log_prob(image)) for each in means]
+    masks = [exponential / torch.stack(exponentials).sum(dim=0) for exponential in exponentials]
+    densities = [torch.exp(Normal(mean, numbers.sigma).log_prob(image)) for mean in means]
     return Sample(means, masks, logits, densities, mixture(masks, densities, numbers.over)), divergence
 
 
@@ -115,8 +115,10 @@ def mixture(masks: list[Tensor], densities: list[Tensor], over: str) -> Tensor:
     return torch.stack(shared).sum(dim=0).prod(dim=0)
 
 
-def maps(image: Tensor, sample: Sample, slot: int, of_means: Tensor, of_mask: Tensor, numbers: IodineNumbers) -> Tensor:
-    """The paper's image-sized inputs of a slot's refinement, in the order in which the model stacks them."""
+def maps(
+    image: Tensor, sample: Sample, slot: int, grad_means: Tensor, grad_mask: Tensor, numbers: IodineNumbers
+) -> Tensor:
+    """The paper's image-sized inputs of a slot's refinement, in the model's order."""
     others = [other for other in range(len(sample.masks)) if other != slot]
     rest = torch.stack([sample.masks[other] for other in others]).sum(dim=0)
     without = mixture(
@@ -124,21 +126,21 @@ def maps(image: Tensor, sample: Sample, slot: int, of_means: Tensor, of_mask: Te
     )
     likelihoods = [sample.likelihood, without]
     if numbers.read == "log":
-        likelihoods = [torch.log(each) for each in likelihoods]
-    of_pixels, of_others = (normed(each.detach()) for each in likelihoods)
+        likelihoods = [torch.log(likelihood) for likelihood in likelihoods]
+    pixelwise, leave_one_out = (normed(likelihood.detach()) for likelihood in likelihoods)
     explained = [density.prod(dim=0) for density in sample.densities]  # p(x | mu_k)
     return torch.cat(
         [
             image,
-            of_pixels[None],
+            pixelwise[None],
             tiled(image.new_zeros(0), *image.shape[1:]),
             sample.means[slot],
             sample.masks[slot][None],
             sample.logits[slot][None],
             (explained[slot] / torch.stack(explained).sum(dim=0))[None],
-            normed(of_means),
-            normed(of_mask)[None],
-            of_others[None],
+            normed(grad_means),
+            normed(grad_mask)[None],
+            leave_one_out[None],
         ]
     )
 
@@ -149,13 +151,13 @@ def normed(values: Tensor) -> Tensor:
 
 
 def refine(
-    seen: Tensor, posterior: Tensor, gradient: Tensor, state: tuple[Tensor, Tensor], weights: Weights
+    features: Tensor, posterior: Tensor, gradient: Tensor, state: tuple[Tensor, Tensor], weights: Weights
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The refinement network: convolutions of stride 2, their average, a layer, the LSTM, a linear update."""
     for name in layers_of("refinement.convolutions", weights):
         side = weights[f"{name}.weight"].shape[-1]
-        seen = F.elu(convolve(seen, name, weights, stride=2, padding=side // 2))
-    hidden = F.elu(dense(seen.mean(dim=(1, 2)), "refinement.hidden", weights))
+        features = F.elu(convolve(features, name, weights, stride=2, padding=side // 2))
+    hidden = F.elu(dense(features.mean(dim=(1, 2)), "refinement.hidden", weights))
     state = lstm_cell(torch.cat([hidden, posterior, gradient]), state, "refinement.lstm", weights)
     return dense(state[0], "refinement.update", weights), state
 
@@ -167,5 +169,5 @@ def decode(latent: Tensor, size: torch.Size, weights: Weights, numbers: IodineNu
     features = F.elu(convolve(tiled(latent, size[0] + border, size[1] + border), "decoder.first", weights))
     for name in hidden:
         features = F.elu(convolve(features, name, weights, padding=1 if numbers.padded else 0))
-    answer = convolve(features, "decoder.last", weights)
-    return answer[:3] if numbers.linear else torch.sigmoid(answer[:3]), answer[3]
+    maps = convolve(features, "decoder.last", weights)
+    return maps[:3] if numbers.linear else torch.sigmoid(maps[:3]), maps[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -39,7 +40,8 @@ class LocationSettings:
             centre often lies at an object's border, and the window then cuts off the rest.
         weigh_remaining: the weights are w s in place of w (ours): explained pixels have no influence, as the text of
             Section 2.4 asks for.
-        learn_shares: see `pixel_mixture`.
+        learn_shares: line 9 of Algorithm 1 multiplies each density by the component's share of the points, as mixtures
+            usually do; the paper's line has no such factor.
         remaining_colours: the mixture sees s x: explained pixels are black and belong to the first component, whose
             mean starts at 0. False: it sees x, as line 8 of Algorithm 2 is printed.
         coordinates: scale of the positions: y and x are in 0..1 times this.
@@ -69,18 +71,11 @@ class LocationSettings:
 def location_mask(
     images: Tensor, remaining: Tensor, centres: Tensor, initial_means: Tensor, settings: LocationSettings
 ) -> tuple[Tensor, Tensor]:
-    """Return L around each centre and the object's location: L_GMM of Algorithm 1. No gradient flows through it.
+    """L_GMM of Algorithm 1: the mask L, [B, 1, H, W] in 0..1, 0 outside the window, and the object's location, [B, 2].
 
-    Args:
-        images: [B, 3, H, W].
-        remaining: [B, 1, H, W], s before this step.
-        centres: [B, 2] row and column.
-        initial_means: [B, components - 1, 5] in 0..1, of all components but the first (mu_2 of line 2): colour, y, x.
-        settings: see `LocationSettings`.
-
-    Returns:
-        mask [B, 1, H, W] in 0..1, 0 outside the window; location [B, 2], y and x in 0..1 from the top left: the mean of
-        the object's component, or the centre where `method` is `none`.
+    The inputs are images [B, 3, H, W], s [B, 1, H, W], centres [B, 2] (row and column), and the initial means of all
+    components but the first, [B, components - 1, 5] in 0..1 (mu_2 of line 2: colour, y, x). The location is y and x in
+    0..1: the mean of the object's component, or the centre where `method` is `none`. No gradient flows through it.
     """
     size = check_shape(images, "B 3 H W", "images")
     check_shape(remaining, f"{size['B']} 1 {size['H']} {size['W']}", "remaining")
@@ -95,11 +90,10 @@ def location_mask(
         unexplained = window.weights * s.squeeze(1)
         w = unexplained if settings.weigh_remaining else window.weights
         y = _pixel_vectors(x * s if settings.remaining_colours else x, window, settings.coordinates)  # line 3
-        near = window.near(settings.region)
         if shift == 0:  # line 2
             means = initial_means * initial_means.new_tensor([1, 1, 1, settings.coordinates, settings.coordinates])
             if settings.initial_means == "centre":
-                means = _means_at_the_centre(y, unexplained, near, settings.components - 1)
+                means = _means_at_the_centre(y, unexplained, settings.components - 1, settings.region)
             means = torch.cat([torch.zeros_like(means[:, :1]), means], dim=1)
             variances = torch.full_like(means, settings.initial_variance)
         z, means, variances = pixel_mixture(  # lines 6 to 10
@@ -107,7 +101,7 @@ def location_mask(
         )
         z = z[:, 1:]  # [B, C-1, P]
         if shift == 0:
-            chosen = _component_at_the_centre(z * w.unsqueeze(1), near)  # [B, C-1, 1], one-hot
+            chosen = _component_at_the_centre(z * w.unsqueeze(1), settings.region)  # [B, C-1, 1], one-hot
         location = (means[:, 1:, 3:] * chosen).sum(dim=1) / settings.coordinates
         centres = (location * lengths).floor().long().clamp_min(0).minimum(lengths - 1)
     mask = window.paste((z * chosen).sum(dim=1) * window.weights)  # line 11
@@ -123,9 +117,13 @@ def _pixel_vectors(colours: Tensor, window: Window, scale: float) -> Tensor:
     return torch.cat([colours, i.unsqueeze(1), j.unsqueeze(1)], dim=1).transpose(1, 2)
 
 
-def _means_at_the_centre(points: Tensor, unexplained: Tensor, near: Tensor, count: int) -> Tensor:
+def _means_at_the_centre(points: Tensor, unexplained: Tensor, count: int, region: int) -> Tensor:
     """[B, count, 5]: the mean of the unexplained points near the centre, then the points of the farthest colours."""
-    inside = (unexplained + 1e-6) * near  # where everything is explained, the mean of the region
+    side, near = _central_square(unexplained.shape[1], region)
+    inside = torch.zeros_like(unexplained).unflatten(1, (side, side))
+    inside[:, near, near] = 1e-6  # where everything is explained, the mean of the region
+    inside = inside.flatten(1)
+    inside = inside + unexplained * (inside > 0)
     means = [(inside.unsqueeze(-1) * points).sum(dim=1) / inside.sum(dim=1, keepdim=True)]
     for _ in range(count - 1):
         colours = torch.stack(means, dim=1)[:, None, :, :3]  # [B, 1, n, 3]
@@ -134,7 +132,17 @@ def _means_at_the_centre(points: Tensor, unexplained: Tensor, near: Tensor, coun
     return torch.stack(means, dim=1)
 
 
-def _component_at_the_centre(shares: Tensor, near: Tensor) -> Tensor:
+def _component_at_the_centre(shares: Tensor, region: int) -> Tensor:
     """[B, C, P] -> [B, C, 1], 1 for the component with the largest share of the region around the centre."""
-    largest = shares[:, :, near].sum(dim=2).argmax(dim=1)
+    side, near = _central_square(shares.shape[2], region)
+    # summed by rows, then columns: components with almost equal shares depend on the order
+    largest = shares.unflatten(2, (side, side))[:, :, near, near].sum(dim=(2, 3)).argmax(dim=1)
     return F.one_hot(largest, shares.shape[1]).to(shares.dtype).unsqueeze(-1)
+
+
+def _central_square(num_pixels: int, region: int) -> tuple[int, slice]:
+    """Side of a square of so many pixels, and the rows (and columns) of the region around its centre."""
+    side = math.isqrt(num_pixels)
+    reach = side // 2
+    half = min(region // 2, reach)
+    return side, slice(reach - half, reach + half + 1)

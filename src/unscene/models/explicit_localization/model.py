@@ -94,10 +94,9 @@ class Step:
     reconstruction: Tensor  # x_re, [B, 3, H, W]
     error: Tensor  # sum_c (x_re - x)^2, [B, 1, H, W]
     mask: Tensor  # m, [B, 1, H, W]
-    location: Tensor  # y and x of the object in 0..1, [B, 2]
+    location: Tensor  # y and x of the object in 0..1, zeros where `stop_below` left the step empty, [B, 2]
     latents: Tensor  # the mean of the code, [B, D]
     latent_kl: Tensor  # KL of the code from the unit Gaussian in nats, [B]
-    found: Tensor  # False where `stop_below` left the step empty, [B] bool
 
 
 class ExplicitLocalization(nn.Module):
@@ -185,7 +184,8 @@ class ExplicitLocalization(nn.Module):
         explained = mask * found.view(-1, 1, 1, 1)
         if settings.explained == "quality":
             explained = q * explained
-        return replace(step, mask=s * explained, location=location, found=found), s * (1 - explained)  # lines 10, 9
+        step = replace(step, mask=s * explained, location=location * found.unsqueeze(1))  # line 10
+        return step, s * (1 - explained)  # line 9
 
     def _quality(self, error: Tensor, s: Tensor, variance: float) -> Tensor:
         q = reconstruction_quality(error, s, variance)
@@ -203,7 +203,6 @@ class ExplicitLocalization(nn.Module):
             location=code.mean.new_full((len(x), 2), 0.5),
             latents=code.mean,
             latent_kl=unit_gaussian_kl(code.mean, code.log_variance),
-            found=torch.ones(len(x), dtype=torch.bool, device=x.device),
         )
 
     def _decomposition(self, steps: list[Step]) -> Decomposition:
@@ -212,13 +211,12 @@ class ExplicitLocalization(nn.Module):
             empty = Step(**{name: torch.zeros_like(value) for name, value in vars(steps[0]).items()})
             steps = steps + [empty] * missing
         masks = torch.stack([step.mask for step in steps], dim=1)
-        locations = [step.location * step.found.unsqueeze(1) for step in steps[1:]]
         return Decomposition(
             log_masks=masks.clamp_min(math.exp(LOG_ZERO)).log(),
             components=torch.stack([step.reconstruction for step in steps], dim=1),
             background=self.background,
             latents=torch.stack([step.latents for step in steps], dim=1),
-            locations=torch.stack(locations, dim=1),
+            locations=torch.stack([step.location for step in steps[1:]], dim=1),
         )
 
 

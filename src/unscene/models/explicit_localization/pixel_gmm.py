@@ -37,15 +37,9 @@ def pixel_mixture(
     line 7 would then keep their means equal. So the first z is computed from the initial means. A component without any
     weighted point keeps its mean and variance.
 
-    Args:
-        points: [B, P, D].
-        weights: [B, P], 0 or more; a point of weight 0 has responsibilities but no influence.
-        means: [B, C, D], the initial ones.
-        variances: [B, C, D], the initial ones.
-        iterations: L; with 0 the responsibilities are those of the initial means.
-        variance_floor: added to every variance, so that a component of equal points keeps a density.
-        learn_shares: line 9 multiplies each density by the component's share of the points, as mixtures usually do; the
-            paper's line has no such factor.
+    The inputs are points [B, P, D], weights [B, P] of 0 or more (a point of weight 0 has responsibilities but no
+    influence), and initial means and variances [B, C, D]. `iterations` is L. `variance_floor` is added to every
+    variance, so that a component of equal points keeps a density. `learn_shares`: see `LocationSettings`.
     """
     size = check_shape(points, "B P D", "points")
     check_shape(weights, f"{size['B']} {size['P']}", "weights")

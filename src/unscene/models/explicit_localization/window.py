@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -65,12 +64,6 @@ class Window:
         within = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         pixels = (rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]).flatten(1)
         return Window(pixels, (within.flatten(1) & window).float(), size)
-
-    def near(self, region: int) -> Tensor:
-        """[P] bool, True in the square of side `region` around the centre."""
-        side = math.isqrt(self.pixels.shape[1])
-        distance = (torch.arange(side, device=self.pixels.device) - side // 2).abs()
-        return (torch.maximum(distance[:, None], distance[None, :]) <= region // 2).flatten()
 
     def crop(self, maps: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, P]."""

@@ -252,9 +252,7 @@ class IODINE(nn.Module):
         return torch.cat(shared, dim=1), torch.cat([maps.movedim(2, -1) for maps in own], dim=-1).movedim(-1, 2)
 
     def _decomposition(self, components: Tensor, mask_logits: Tensor, mean: Tensor) -> Decomposition:
-        return Decomposition(
-            log_masks=mask_logits.log_softmax(dim=1), components=components, background=None, latents=mean
-        )
+        return Decomposition(mask_logits.log_softmax(dim=1), components, background=None, latents=mean)
 
 
 def _layer_norm(values: Tensor) -> Tensor:

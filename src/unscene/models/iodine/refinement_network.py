@@ -79,14 +79,10 @@ class RefinementNetwork(nn.Module):
     def forward(
         self, shared: Tensor, own: Tensor, posterior: Tensor, grad_posterior: Tensor, state: State | None
     ) -> tuple[Tensor, State]:
-        """Return the update of lambda, [B, K, 2 D] in float32 or better, and the next state of the LSTM.
+        """The update of lambda, [B, K, 2 D] in float32 or better, and the LSTM's next state (None at first).
 
-        Args:
-            shared: [B, shared_channels, H, W], for all slots of an image.
-            own: [B, K, slot_channels, H, W].
-            posterior: [B, K, 2 D], lambda: means and log variances.
-            grad_posterior: [B, K, 2 D], of the loss.
-            state: of the LSTM after the previous step; None at the first.
+        `shared` maps [B, shared_channels, H, W] are for all slots of an image, `own` are [B, K, slot_channels, H, W];
+        `posterior` [B, K, 2 D] is lambda (means and log variances), `grad_posterior` the gradient of the loss by it.
         """
         size = check_shape(own, f"B K {self.channels[1]} H W", "own")
         check_shape(shared, f"{size['B']} {self.channels[0]} {size['H']} {size['W']}", "shared")

@@ -1,4 +1,4 @@
-"""The rooms of the house: who may import whom, and what `import unscene` and a help page must not wait for."""
+"""Which package may import which, and what `import unscene` and a help page must not import."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import yaml
 from unscene.errors import RecipeError
 
 _MOST_CHARACTERS = 250_000
-_MOST_VALUES = 20_000  # an alias counts as all that it stands for
+_MOST_VALUES = 20_000  # an alias counts as all of its values
 _LARGEST = 2**63
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _EXPONENT = r"[eE][-+]?[0-9]+"
@@ -75,7 +75,7 @@ for _tag in ("int", "float"):
 
 
 def read_number(text: str) -> int | float | None:
-    """The number that a text is, or None; 1e3 is a whole one, 1.0 is not. Too large a whole number is a ValueError."""
+    """Parse a number, None if it is not one. 1e3 is an int, 1.0 a float. ValueError: a whole number is too large."""
     if _INT.fullmatch(text):
         if len(text) > 20 or abs(int(text)) >= _LARGEST:
             raise ValueError(f"{text[:20]}{'...' if len(text) > 20 else ''} is too large a number")

@@ -94,7 +94,7 @@ def test_models_that_take_any_number_of_slots(model):
 def test_weights_for_one_number_of_slots_are_refused_with_another(tiny):
     for recipe in (load_recipe("redo/flowers", SMALL_REDO), tiny(WITHOUT_BOXES)):
         loaded = loading.LoadedModel(recipe.build_model(), recipe, {})
-        with pytest.raises(RecipeError, match=f"of '{recipe.name}' are for [26] slots, and cannot be used with 11"):
+        with pytest.raises(RecipeError, match=f"of '{recipe.name}' are for [26] slots, not for 11"):
             loaded.with_slots(11)
 
 

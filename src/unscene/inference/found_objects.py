@@ -19,7 +19,7 @@ CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """The objects of one image, N in all: the foreground slots that won a pixel.
+    """The N objects of one image: the foreground slots that win at least one pixel.
 
     Attributes:
         labels: [H, W] uint8, 0 is the background, `n` the foreground slot `n`, counted from 1.
@@ -43,9 +43,9 @@ class FoundObjects:
 def found_objects(decomposition: Decomposition, index: int, geometry: ResizeGeometry) -> FoundObjects:
     """Return the objects of image `index` of a decomposition, whose model saw the image resized by `geometry`.
 
-    The masks are enlarged first and then compete for each pixel, so that borders are smooth. A slot without a valid box
-    of the model gets the box around its pixels, and their mean share as its score. Pixels outside of a crop, which the
-    model did not see, are background.
+    The masks are enlarged first and then compete for each pixel, so that borders are smooth. If the model gives a slot
+    no valid box, its box is the one around its pixels, and its score is their mean share. Pixels outside of a crop,
+    which the model did not see, are background.
     """
     labels, shares = _labels_and_shares(decomposition, index, geometry)
     foreground = np.array(decomposition.foreground, np.int64)
@@ -76,7 +76,7 @@ def found_objects(decomposition: Decomposition, index: int, geometry: ResizeGeom
 def _labels_and_shares(
     decomposition: Decomposition, index: int, geometry: ResizeGeometry
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """[H, W] the label that wins each pixel, and its share; slot by slot, so memory does not grow with K."""
+    """The label that wins each pixel [H, W], and its share; one slot at a time, so memory does not grow with K."""
     labels = np.zeros((geometry.height, geometry.width), np.uint8)
     shares = np.zeros((geometry.height, geometry.width), np.float32)
     foreground = decomposition.foreground
@@ -84,7 +84,7 @@ def _labels_and_shares(
         label = foreground.index(slot) + 1 if slot in foreground else 0
         mask = decomposition.log_masks[index, slot].float().exp().numpy()  # [1, size, size]
         restored = geometry.restore(mask, fill=float(label == 0))[0]
-        wins = restored > shares  # of equal shares the first slot wins, as in argmax
+        wins = restored > shares  # if shares are equal, the first slot wins, as in argmax
         labels[wins] = label
         np.maximum(shares, restored, out=shares)
     return labels, shares

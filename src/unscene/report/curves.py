@@ -24,8 +24,8 @@ _PANEL = (3.2, 2.2)  # inches
 _BLUE = "#2b8cc4"  # visible on white and on black
 _ORANGE = "#d55e00"
 _LIGHT, _DARK = "#333333", "#c8c8c8"  # ink on light and on dark pages
-_MANY = 60  # points; a longer series has its running mean as well
-_START = 0.05  # of the run, in which losses are far from their later range
+_MANY = 60  # points; longer series also show a running mean
+_START = 0.05  # share of the run, at its start, in which losses are far from their later range
 _DAYS, _HOURS, _MINUTES = (86400, "days"), (3600, "hours"), (60, "minutes")
 
 # Visible on white and on black; after the last colour they repeat with other strokes.
@@ -157,7 +157,7 @@ def _plain_axes(axes: Axes, ink: str, size: float | None = None) -> None:
 
 
 def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
-    """The wall-clock along the upper edge, each time above the step that was reached then."""
+    """Show the wall-clock along the upper edge, each time above the step reached at that time."""
     step, seconds = clock[np.argsort(clock[:, 0], kind="stable")].T
     divisor, unit = time_unit(seconds[-1])
     ticks = [

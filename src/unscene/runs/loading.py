@@ -74,7 +74,7 @@ class LoadedModel:
 
         Raises:
             ShapeError: images of another size. For images of any size see `unscene.inference.decompose`.
-            CheckpointError: an answer is not finite, since the weights are broken.
+            CheckpointError: the output is not finite: the weights are broken.
         """
         check_shape(images, f"B 3 {self.size} {self.size}", "images")
         parts = []
@@ -95,18 +95,18 @@ class LoadedModel:
         return decomposition
 
     def with_slots(self, num_slots: int) -> LoadedModel:
-        """Return the same weights in a model of so many slots.
+        """Return the same weights in a model of `num_slots` slots.
 
         Raises:
-            RecipeError: the model cannot have so many, or its weights are for its own number.
+            RecipeError: the model cannot have `num_slots` slots, or its weights fit only their own number.
         """
         recipe = read_recipe(self.config, self.name, {"model.num_slots": num_slots})
         model, weights = recipe.build_model(pretrained=False), self.model.state_dict()
         if {name: tensor.shape for name, tensor in model.state_dict().items()} != {
             name: tensor.shape for name, tensor in weights.items()
         }:
-            own = self.config["model"]["num_slots"]
-            raise RecipeError(f"the weights of '{self.name}' are for {own} slots, and cannot be used with {num_slots}.")
+            trained = self.config["model"]["num_slots"]
+            raise RecipeError(f"the weights of '{self.name}' are for {trained} slots, not for {num_slots}.")
         model.load_state_dict(weights)
         model.eval().to(self.device, memory_format=torch.channels_last)
         return replace(self, model=model, recipe=recipe)
@@ -143,7 +143,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
 
 
 def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:
-    """The weights that a name stands for, and the run that it is the folder of."""
+    """The weights file that a name means, and the run if the name is a run's folder."""
     path = Path(name)
     if not path.exists() and str(name) in shipped_weights():
         return shipped_weights()[str(name)], None
@@ -181,7 +181,7 @@ def _joined(parts: list[Decomposition]) -> Decomposition:
 
 
 def _not_finite(decomposition: Decomposition) -> str | None:
-    """The first part of an answer that holds NaN or infinity; a log mask may be -inf, which is a share of 0."""
+    """Name of the first field with NaN or infinity. A log mask may be -inf: its share is 0."""
     for name, value in decomposition.__dict__.items():
         if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
             lowest, highest = value.aminmax()  # NaN if any is; far faster than isfinite().all()

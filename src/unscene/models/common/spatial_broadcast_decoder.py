@@ -18,8 +18,8 @@ Activation = Literal["relu", "elu"]
 class SpatialBroadcastDecoder(nn.Module):
     """Decode [S, D] latents to [S, out_channels, size, size].
 
-    `layers` 3x3 convolutions, each with its activation, then one 1x1 to the output, on the latent tiled over a grid of
-    coordinates in -1..1.
+    The latent is tiled over a grid of coordinates in -1..1. Then come `layers` 3x3 convolutions, each with an
+    activation, and one 1x1 convolution to the output.
 
     Args:
         latent_dim: D.

@@ -49,18 +49,18 @@ class IODINESettings:
         latent_dim: D.
         sigma: standard deviation of every component's Gaussian, for images in 0..1.
         mixture_over: the likelihood has one mixture for a `pixel` or one for each `channel`.
-        likelihood_inputs: the refinement network reads the pixelwise and the leave-one-out likelihood `plain` (the
-            paper's) or as logarithms (`log`, as the authors' program reads the first).
+        likelihood_inputs: form of the pixelwise and leave-one-out likelihoods that the refinement network reads:
+            `plain` (the paper's) or `log` (the authors' program reads the logarithm of the first).
         latent_weight: beta, weight of the divergence from the prior; the paper's is 1.
         latent_warmup: steps over which beta rises linearly from 0; 0 (the paper's): no warm-up.
-        decoder_channels: of the spatial broadcast decoder.
+        decoder_channels: channels of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.
         decoder_padding: `same` (the authors' program's) or `valid`, see `SpatialBroadcastDecoder`.
         decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
         colour: `sigmoid` keeps the components in 0..1, `linear` (the paper's) leaves them free.
-        refinement: of the refinement network.
+        refinement: settings of the refinement network.
         checkpointing: in training, compute the decoder's maps again in each backward pass instead of storing them for
-            T steps: half as much time again, a fraction of the memory, the same numbers.
+            T steps: 1.5 times the time, a fraction of the memory, the same numbers.
     """
 
     size: PositiveInt = 64
@@ -131,7 +131,7 @@ class IODINE(nn.Module):
     coordinates: Tensor
 
     def forward(self, images: Tensor) -> Decomposition:
-        """Decompose images [B, 3, size, size] in 0..1 into what the means of the last posteriors decode to.
+        """Decompose images [B, 3, size, size] in 0..1 by decoding the means of the last posteriors.
 
         All slots start with the same posterior; only their samples differ. The T samples use a fixed noise, the same
         for every image, so an image has the same result alone and in any batch, and no random number is used. Works
@@ -186,7 +186,7 @@ class IODINE(nn.Module):
 
         The gradients that the refinement network reads are constants: there is no second derivative.
         """
-        training = torch.is_grad_enabled()  # else nothing needs the graph of this step afterwards
+        training = torch.is_grad_enabled()  # if not, the graph of this step is freed
         with torch.enable_grad():
             leaf = posterior if training and posterior.requires_grad else posterior.detach().requires_grad_()
             sample = self._sample(images, leaf, noise)
@@ -256,7 +256,7 @@ class IODINE(nn.Module):
 
 
 def _layer_norm(values: Tensor) -> Tensor:
-    """Values [B, K, ...] normalised over each slot, without an affine part: the layer that reads them has one."""
+    """Values [B, K, ...] normalised over each slot, without an affine part: the next layer has one."""
     return F.layer_norm(values, values.shape[2:])
 
 

@@ -13,7 +13,7 @@ GAIN = 0.8  # of the orthogonal initial weights (ReDO)
 
 
 def halvings(size: int) -> int:
-    """Number of halvings from a side of `size` to 4; a RecipeError where they are fewer than two or not even."""
+    """How often `size` is halved to reach 4; RecipeError if that is less than twice or impossible."""
     levels = (size // 4).bit_length() - 1
     if size < 16 or 4 << levels != size:
         raise RecipeError(f"the size must be 4 times a power of 2 and at least 16 (16, 32, 64, 128 ...), not {size}.")

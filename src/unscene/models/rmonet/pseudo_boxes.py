@@ -1,7 +1,7 @@
 """Pseudo boxes: where the foreground masks say that the objects are (R-MONet, Section 3.4).
 
-Multi-Otsu thresholds cut every mask; the connected components of what lies above each threshold become boxes, which
-supervise the region proposal network. So a mask that covers two objects proposes both, and nothing is labelled.
+Multi-Otsu computes thresholds for every mask. The connected components above each threshold become boxes, which
+supervise the region proposal network. So a mask that covers two objects proposes both, without labels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings | None = None) -> tu
     """Return the boxes of the connected components of all foreground masks, the best first; without gradients.
 
     A component is 8-connected in mask > threshold, for each threshold of each mask. Its score is the mean of the mask
-    inside its box (Appendix B), near 1 for a box that one sure object fills. A constant mask, such as an empty slot,
+    inside its box (Appendix B), near 1 for a box that a confident mask fills. A constant mask, such as an empty slot,
     has no component. Every device gives the same bits for images of up to 2^20 pixels.
 
     Args:
@@ -34,8 +34,7 @@ def pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings | None = None) -> tu
 
     Returns:
         boxes: [B, N, 4] float32 pixels, end exclusive, sorted by falling score; unused rows are zero. N is `max_boxes`.
-            Of equal scores that of the earlier slot comes first, then the lower threshold, then the component whose
-            first pixel is read first.
+            Equal scores are sorted by slot, then by threshold, then by the first pixel of the component.
         scores: [B, N] float32 in [0, 1]; 0 in unused rows.
         valid: [B, N] bool; False in unused rows, which come last.
 
@@ -93,7 +92,7 @@ def _means_inside(masks: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _first_kept(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The kept ones of boxes [B, M, 4], sorted already, moved to the front and cut or padded to `count` rows."""
+    """Move the kept boxes of [B, M, 4], already sorted, to the front and cut or pad them to `count` rows."""
     keep = F.pad(keep, (0, count))  # enough rows, whatever M is
     order = keep.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
     valid = keep.gather(1, order)

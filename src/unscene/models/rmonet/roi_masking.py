@@ -13,8 +13,8 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
     """Return which cells of a grid the boxes touch, after widening them.
 
     A cell of column i covers the pixels from i * stride to (i + 1) * stride; it counts when the widened box covers
-    any part of it: floor(x1 / stride) <= i < ceil(x2 / stride). So no box is lost on a coarse grid, and what lies
-    outside of the image is cut off (S4Net's public code loses the ring at the top and left edge instead).
+    any part of it: floor(x1 / stride) <= i < ceil(x2 / stride). So no box is lost on a coarse grid. Parts
+    outside of the image are cut off. (S4Net's public code loses the ring at the top and left edges.)
 
     Args:
         boxes: [B, N, 4], x1 y1 x2 y2 in pixels. A box without area touches nothing.
@@ -26,7 +26,7 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
         [B, N, 1, *size] bool.
 
     Raises:
-        ShapeError: boxes of other axes.
+        ShapeError: `boxes` has other axes.
     """
     first, end = touched_pixels(boxes, size, stride, expand).chunk(2, dim=-1)
     columns = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype)

@@ -15,15 +15,7 @@ from unscene.ops.dispatch import at_least_float32
 def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return mean + exp(log_variance / 2) * noise, differentiable in both (Kingma & Welling, 2013).
 
-    Args:
-        mean: [..., D].
-        log_variance: [..., D].
-
-    Returns:
-        [..., D].
-
-    Raises:
-        ShapeError: the two have other axes.
+    All are [..., D]; a ShapeError where the two differ.
     """
     check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
     return mean + (0.5 * log_variance).exp() * normal_like(mean)
@@ -32,15 +24,7 @@ def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
 def unit_gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return KL(N(mean, exp(log_variance)) || N(0, 1)), summed over the last axis (R-MONet, Eq. 3, second term).
 
-    Args:
-        mean: [..., D].
-        log_variance: [..., D].
-
-    Returns:
-        [...] in nats.
-
-    Raises:
-        ShapeError: the two have other axes.
+    Both are [..., D]; the result is [...] in nats. A ShapeError where the two differ.
     """
     check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1)

@@ -31,13 +31,10 @@ def crop_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         images: [S, C, H, W].
         boxes: [S, 4] x1 y1 x2 y2 in pixels; no gradient flows into them.
-        size: height and width of the answer.
+        size: height and width of the result.
 
     Returns:
         [S, C, *size], float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
     """
     shape = check_shape(images, "S C H W", "images")
     check_shape(boxes, f"{shape['S']} 4", "boxes")
@@ -53,13 +50,10 @@ def paste_boxes(maps: Tensor, boxes: Tensor, size: tuple[int, int], outside: flo
         maps: [S, C, h, w], spread over the box edge to edge.
         boxes: [S, 4] x1 y1 x2 y2 in pixels; no gradient flows into them.
         size: height and width of the image.
-        outside: value of the pixels whose centre is not in the box; None: there the map's edge goes on.
+        outside: value of the pixels whose centre is not in the box; None: the map's edge is repeated there.
 
     Returns:
         [S, C, *size], float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
     """
     shape = check_shape(maps, "S C h w", "maps")
     check_shape(boxes, f"{shape['S']} 4", "boxes")

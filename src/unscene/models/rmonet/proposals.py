@@ -178,15 +178,8 @@ def assign_anchors(
     Positive: IoU of at least `foreground_iou` with a box, or no anchor overlaps some box more. Negative: IoU below
     `background_iou` with every box.
 
-    Args:
-        anchors: [A, 4].
-        boxes: [B, M, 4].
-        valid: [B, M] bool.
-        foreground_iou: see above.
-        background_iou: see above.
-
-    Returns:
-        labels [B, A]: 1 positive, 0 negative, -1 left out; matched [B, A]: index of the box of largest IoU.
+    Of anchors [A, 4], boxes [B, M, 4] and valid [B, M] bool: labels [B, A], 1 positive, 0 negative, -1 left out, and
+    matched [B, A], the index of the box of largest IoU.
     """
     if boxes.shape[1] == 0:
         nothing = torch.zeros(len(boxes), len(anchors), dtype=torch.long, device=anchors.device)
@@ -204,13 +197,7 @@ def assign_anchors(
 def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
     """Sample at most `batch_size` anchors an image, at most `positive_fraction` of them positive.
 
-    Args:
-        labels: [B, A] of `assign_anchors`.
-        batch_size: anchors an image.
-        positive_fraction: share of the positive ones; negatives fill up what positives leave.
-
-    Returns:
-        positive [B, A] bool and negative [B, A] bool.
+    Negatives fill up what positives leave. Of labels [B, A] of `assign_anchors`: positive and negative, [B, A] bool.
     """
     chance = shared_noise(torch.rand, labels.shape, device=labels.device)
 

@@ -31,9 +31,6 @@ def alpha_logits(head: nn.Module, features: Features, boxes: Tensor, used: Tenso
 
     Returns:
         [B, N, maps, H, W]; zeros where a box is not used.
-
-    Raises:
-        ShapeError: axes that do not fit together.
     """
     slots = SlotPacking.from_used(used, boxes)
     height, width = features.images.shape[2:]
@@ -237,9 +234,6 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
 
     Returns:
         [B, N, 1, *size] bool.
-
-    Raises:
-        ShapeError: boxes of other axes.
     """
     first, end = touched_pixels(boxes, size, stride, expand).chunk(2, dim=-1)
     columns = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype)
@@ -250,11 +244,7 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
 
 
 def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
-    """Return the cells that each widened box touches, as a box of whole cells; arguments and errors as `inside_boxes`.
-
-    Returns:
-        [B, N, 4] x1 y1 x2 y2 in cells, end exclusive, within the grid; no area where the box has none.
-    """
+    """Return the cells that each widened box touches, [B, N, 4] in whole cells within the grid; see `inside_boxes`."""
     check_shape(boxes, "B N 4", "boxes")
     corner, opposite = boxes[..., :2], boxes[..., 2:]
     side = opposite - corner
@@ -267,10 +257,7 @@ def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand
 def roi_mask(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.3) -> Tensor:
     """Return the ternary map of each box: +1 inside, -1 on the ring around it, 0 elsewhere (Fig. 22b).
 
-    Arguments and errors as `inside_boxes`; `expand` is the width of the ring, the paper's sigma = .3.
-
-    Returns:
-        [B, N, 1, *size] in the boxes' dtype.
+    [B, N, 1, *size] in the boxes' dtype. Arguments as `inside_boxes`; `expand` is the ring's width, the paper's sigma.
     """
     inner = inside_boxes(boxes, size, stride)
     outer = inside_boxes(boxes, size, stride, expand)

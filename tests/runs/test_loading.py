@@ -99,7 +99,7 @@ def test_weights_for_one_number_of_slots_are_refused_with_another(tiny):
 
 
 def test_impossible_slots_are_refused(trained):
-    with pytest.raises(RecipeError, match=r"proposals\.top_n_after lets 20 through"):
+    with pytest.raises(RecipeError, match=r"proposals\.top_n_after is 20"):
         unscene.load(trained.path).with_slots(22)
 
 

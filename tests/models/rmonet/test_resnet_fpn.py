@@ -174,7 +174,7 @@ def test_weights_of_another_network_are_refused(monkeypatch):
 
 def test_pretrained_needs_the_published_width_and_channels(monkeypatch):
     asked = download_of(monkeypatch, {})
-    with pytest.raises(RecipeError, match=r"pretrained needs width 64, .* not 32"):
+    with pytest.raises(RecipeError, match=r"pretrained needs width 64, not 32"):
         BackboneSettings(width=32, pretrained=True)
     with pytest.raises(RecipeError, match=r"images of 3 channels; this model's backbone reads 4"):
         ResNetFPN(BackboneSettings(pretrained=True), in_channels=4)

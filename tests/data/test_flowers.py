@@ -58,9 +58,10 @@ def test_an_image_has_its_mask_and_box(root):
     assert np.median(flower, axis=0) == pytest.approx((230, 120, 90), abs=5)
 
 
-def test_redos_rule_by_hand():
+def test_mask_rules_by_hand():
     colours = np.array([[[0, 9, 9], [9, 0, 9], [9, 9, 254], [1, 1, 253], [40, 40, 230], [200, 0, 90]]], np.uint8)
-    assert flower_mask(colours).tolist() == [[0, 0, 0, 1, 1, 0]]
+    assert flower_mask(colours, "redo").tolist() == [[0, 0, 0, 1, 1, 0]]
+    assert flower_mask(colours, "distance").tolist() == [[1, 1, 0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (60, 41), (37, 37), (128, 200)])

@@ -12,7 +12,6 @@ EARLIER: dict[str, dict[Any, dict[str, Any] | None]] = {
     "model.masks": {"stick_breaking": None},
     "model.alpha_inside_box": {True: None},
     "model.head.image_skip": {False: None},
-    "data.mask": {"redo": None},
     "model.location.seeds": {kind: {"model.location.initial_means": kind} for kind in ("random", "centre")},
     "model.location.recentred": {shifts: {"model.location.window_shifts": shifts} for shifts in range(3)},
 }

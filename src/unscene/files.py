@@ -211,8 +211,8 @@ def _holder(handle: int) -> str:
         for line in Path("/proc/locks").read_text().splitlines():
             _, kind, _, _, process, file, *_ = line.split()
             if kind == "FLOCK" and file.endswith(f":{os.fstat(handle).st_ino}") and int(process) > 0:
-                command = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
-                return f"process {process} ({' '.join(command).strip()[:100]})"
+                command = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                return f"process {process} ({' '.join(command.split())[:100]})"
     return "another process"
 
 

@@ -261,8 +261,8 @@ def _refusal(details: Sequence[Any], name: str, hint: Any, section: str) -> str:
         return f"{name} must be given."
     if kinds & {"dataclass_type", "dataclass_exact_type"}:
         return f"'{name}' holds settings, it cannot be {_shown(value)} itself."
-    if "json_invalid" in kinds:
-        return f"'{section}' holds text that is not Unicode."
+    if kinds & {"json_invalid", "string_unicode"}:
+        return f"'{section or name}' holds text that is not Unicode. Rename the file or folder, or set a UTF-8 locale."
     if value is None:
         return f"{name} is empty. Give it a value, or leave it out."
     if value == "" and "string_too_short" in kinds:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -509,3 +511,10 @@ def test_how_long_threads_spin_is_the_users_choice(users, then, monkeypatch):
             del os.environ[name]
     set_process_up()
     assert os.environ.get("GOMP_SPINCOUNT") == then
+
+
+def test_a_notebooks_matplotlib_backend_is_replaced(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://missing_module.backend_inline")
+    code = "from unscene.cli.main import set_process_up as up; up(); import matplotlib; print(matplotlib.get_backend())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip().lower() == "agg"

@@ -12,11 +12,14 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
 
 WORK = """
+import os
+import signal
 import sys
 from pathlib import Path
 from unscene.cli import main as cli
 
 def work(arguments, changes):
+    os.kill(os.getpid(), signal.SIGHUP)  # the terminal closes
     for number in range(3000):
         print("a line of the work", number)
         print("a line of progress", number, file=sys.stderr)

@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_process_up() -> None:
-    """Set what PyTorch reads once, when it is loaded; what the user has set stays."""
+    """Set the environment that PyTorch and matplotlib read when they are imported; PyTorch's variables stay if set."""
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files only; a notebook's backend may be missing here
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors on huge pages
     if "OMP_WAIT_POLICY" not in os.environ:  # spinning threads hold the core that another one needs
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

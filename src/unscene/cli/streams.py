@@ -1,9 +1,10 @@
-"""Standard output and error that outlast their reader: what cannot be printed is dropped, and the work goes on."""
+"""Standard output and error that never fail: text that cannot be printed is dropped, and the command continues."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +14,10 @@ from typing import Any, TextIO
 class LastingStream:
     """A text stream whose writing never fails.
 
-    The first failure (the reader of a pipe has left, the terminal is gone, the disk is full) sends the rest to nowhere.
+    After the first failure (the reader of a pipe has left, the terminal is gone, the disk is full) all text is dropped.
 
     Attributes:
-        lost: the first failure, unless it is a reader who left.
+        lost: the first failure, unless the reader of a pipe has left.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -24,7 +25,7 @@ class LastingStream:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write a text; what the stream's encoding lacks is escaped."""
+        """Write a text; characters that the stream's encoding lacks are escaped."""
         try:
             return self._stream.write(text)
         except UnicodeEncodeError:
@@ -45,9 +46,9 @@ class LastingStream:
         if error.errno != errno.EPIPE:
             self.lost = self.lost or error
         with suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())  # Python's own last flush goes there too
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())  # Python's own last flush goes there too
+            os.close(null)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -55,13 +56,17 @@ class LastingStream:
 
 @contextmanager
 def lasting_streams() -> Iterator[LastingStream]:
-    """Put lasting streams in the place of `sys.stdout` and `sys.stderr`, and give the first of them.
+    """Replace `sys.stdout` and `sys.stderr` by lasting streams, and yield the former.
 
-    A stream that was closed (`>&-`) is opened to nowhere, before a file of ours gets its number.
+    A closed stream (`>&-`) is opened to the null device, before another file gets its number. The hang-up signal of a
+    terminal that closes is ignored.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
+    with suppress(AttributeError, ValueError):  # Windows has no such signal; only the main thread may set one
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
     before = sys.stdout, sys.stderr
     out, err = (LastingStream(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before)  # noqa: SIM115, PTH123
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
@@ -74,7 +79,7 @@ def lasting_streams() -> Iterator[LastingStream]:
 
 
 def printable(text: str) -> str:
-    """A text whose control characters, but for line ends, are escaped: a file's name may hold some."""
+    """Return a text with its control characters, except line ends, escaped: a file name may hold some."""
     return "".join(
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in text

@@ -30,7 +30,7 @@ class MachineRates:
 
     def flops(self, dtype: torch.dtype | None) -> float:
         """The roof for a dtype; of one that was not measured, the highest of all, so that a bound stays a bound."""
-        rates = [each[dtype] for each in (self.matmul, self.convolution) if dtype in each]
+        rates = [rates_by_dtype[dtype] for rates_by_dtype in (self.matmul, self.convolution) if dtype in rates_by_dtype]
         return max(rates or [*self.matmul.values(), *self.convolution.values()])
 
     def bandwidth(self, moved: int) -> float:
@@ -78,7 +78,7 @@ def measured_rates(device: torch.device | str, bfloat16: bool, smaller: int = 1)
     return MachineRates(
         matmul={dtype: _rate(*_matmul(device, dtype, smaller), device) for dtype in dtypes},
         convolution={dtype: _rate(*_convolution(device, dtype, smaller), device) for dtype in dtypes},
-        copy={size: _rate(*_copy(device, size), device) for size in (each // smaller for each in _SIZES)},
+        copy={size: _rate(*_copy(device, size), device) for size in (size // smaller for size in _SIZES)},
     )
 
 

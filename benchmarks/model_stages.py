@@ -51,7 +51,7 @@ class OurStages:
         """Run the model once and keep what each stage reads."""
         model, settings = self.model, self.settings
         made = model.backbone(self.seen)
-        pyramid = {level: leaf(each) for level, each in made.pyramid.items()}
+        pyramid = {level: leaf(level_features) for level, level_features in made.pyramid.items()}
         self.features = Features(self.seen, tuple(map(leaf, made.conv)), pyramid)
         attention = model.infer_masks(self.images, settings)
         assert attention.boxes is not None

@@ -65,7 +65,7 @@ class OperationCounter(TorchDispatchMode):
         """What was counted, in its order; on a GPU this waits for it."""
         if self._clock is _gpu_clock:
             torch.cuda.synchronize()
-        return [Operation(**{**each.__dict__, "seconds": seconds()}) for each, seconds in self._found]
+        return [Operation(**{**operation.__dict__, "seconds": seconds()}) for operation, seconds in self._found]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -78,7 +78,7 @@ class OperationCounter(TorchDispatchMode):
             name=name,
             flops=_flops(func, name, args, kwargs, out),
             bytes=moved_bytes(func, args, kwargs, out),
-            dtype=next((each.dtype for each in _tensors((args, kwargs)) if each.is_floating_point()), None),
+            dtype=next((tensor.dtype for tensor in _tensors((args, kwargs)) if tensor.is_floating_point()), None),
             seconds=0.0,
         )
         self._found.append((operation, seconds))
@@ -103,13 +103,13 @@ def moved_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: A
     if func.is_view or name.startswith(("empty", "new_empty")):
         return 0
     inputs = list(_tensors((args, kwargs)))
-    known = {each.untyped_storage().data_ptr() for each in inputs}
+    known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
     written = list(_written(func, args, kwargs))
-    fresh = [each for each in _tensors(out) if each.untyped_storage().data_ptr() not in known]
+    fresh = [tensor for tensor in _tensors(out) if tensor.untyped_storage().data_ptr() not in known]
     if not written and not fresh and list(_tensors(out)):
         return 0  # its input under another shape, though not declared a view
     read = inputs[1:] if name in _FIRST_IS_NOT_READ else inputs
-    return sum(stored_bytes(each) for each in (*read, *written, *fresh))
+    return sum(stored_bytes(tensor) for tensor in (*read, *written, *fresh))
 
 
 def stored_bytes(tensor: Tensor) -> int:
@@ -130,7 +130,7 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    return (each for each in tree_leaves(values) if isinstance(each, Tensor))
+    return (tensor for tensor in tree_leaves(values) if isinstance(tensor, Tensor))
 
 
 def _cpu_clock() -> Callable[[], Callable[[], float]]:

@@ -51,12 +51,12 @@ class PartWork:
     @classmethod
     def of(cls, operations: Sequence[Operation], rates: MachineRates, seconds: float) -> PartWork:
         """The sum over the operations of one step."""
-        of_flops = [each.flops / rates.flops(each.dtype) for each in operations]
-        of_bytes = [each.bytes / rates.bandwidth(each.bytes) for each in operations]
+        of_flops = [operation.flops / rates.flops(operation.dtype) for operation in operations]
+        of_bytes = [operation.bytes / rates.bandwidth(operation.bytes) for operation in operations]
         return cls(
-            flops=sum(each.flops for each in operations),
-            matrix_bytes=sum(each.bytes for each in operations if each.flops),
-            other_bytes=sum(each.bytes for each in operations if not each.flops),
+            flops=sum(operation.flops for operation in operations),
+            matrix_bytes=sum(operation.bytes for operation in operations if operation.flops),
+            other_bytes=sum(operation.bytes for operation in operations if not operation.flops),
             operations=len(operations),
             flops_seconds=sum(of_flops),
             bytes_seconds=sum(of_bytes),
@@ -71,6 +71,8 @@ def work_of_parts(
     """The work of each part in the last of the steps, with the median of its time in all of them."""
     work = {}
     for name in names:
-        seconds = statistics.median(sum(each.seconds for each in step if each.part == name) for step in steps)
-        work[name] = PartWork.of([each for each in steps[-1] if each.part == name], rates, seconds)
+        seconds = statistics.median(
+            sum(operation.seconds for operation in step if operation.part == name) for step in steps
+        )
+        work[name] = PartWork.of([operation for operation in steps[-1] if operation.part == name], rates, seconds)
     return work

@@ -52,7 +52,7 @@ def check_same(masks: Tensor, settings: PseudoBoxSettings) -> int:
     Raises:
         TrainingError: the two find different boxes.
     """
-    boxes, _, valid = (each.cpu() for each in pseudo_boxes(masks, settings))
+    boxes, _, valid = (tensor.cpu() for tensor in pseudo_boxes(masks, settings))
     expected = [found.tolist() for found, _ in plain_pseudo_boxes(masks, settings)]
     different = [image for image, found in enumerate(expected) if boxes[image, valid[image]].tolist() != found]
     if len(different) > (len(expected) // 20 if settings.variant == "skimage" else 0):

@@ -53,15 +53,15 @@ def table(work: dict[str, PartWork], total: PartWork) -> str:
     """The parts as aligned text, a line each, and the step as measured undisturbed below them."""
     heads = ("", "GFLOP", "MB matrix", "MB other", "operations", "ms FLOPs", "ms bytes", "ms at least", "ms", "share")
     lines = ["".join([f"{heads[0]:22}", *(f"{head:>12}" for head in heads[1:])])]
-    unseen = total.seconds - sum(each.seconds for each in work.values())
-    for name, each in {**work, "step": total}.items():
-        counts = f"{each.flops / 1e9:12,.2f}{each.matrix_bytes / 1e6:12,.1f}{each.other_bytes / 1e6:12,.1f}"
-        counts += f"{each.operations:12,}"
-        times = (each.flops_seconds, each.bytes_seconds, each.bound, each.seconds)
+    unseen = total.seconds - sum(part.seconds for part in work.values())
+    for name, part in {**work, "step": total}.items():
+        counts = f"{part.flops / 1e9:12,.2f}{part.matrix_bytes / 1e6:12,.1f}{part.other_bytes / 1e6:12,.1f}"
+        counts += f"{part.operations:12,}"
+        times = (part.flops_seconds, part.bytes_seconds, part.bound, part.seconds)
         shown = "".join(f"{1000 * seconds:12,.2f}" for seconds in times)
         if name == "step":
             lines.append(f"{UNSEEN:22}{1000 * unseen:108,.2f}")
-        lines.append(f"{name:22}{counts}{shown}{each.share:12.2f}")
+        lines.append(f"{name:22}{counts}{shown}{part.share:12.2f}")
     overlapped, in_turn = max(total.flops_seconds, total.bytes_seconds), total.flops_seconds + total.bytes_seconds
     bounds = {"overlapped": overlapped, "op by op": total.bound, "in turn": in_turn}
     lines += [
@@ -94,7 +94,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
         write_roofline(options.figure, title, work, total, rates, step.dtype)
         print(f"drawn: {options.figure}")
-    parts: dict[str, Any] = {name: each.as_json() for name, each in work.items()}
+    parts: dict[str, Any] = {name: part.as_json() for name, part in work.items()}
     finish(
         options,
         [comparison],

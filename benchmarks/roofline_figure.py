@@ -62,7 +62,7 @@ def _draw_roof(axes: Axes, work: dict[str, PartWork], total: PartWork, rates: Ma
     """The flat roofs of the matrix rates, the slopes of the copy rates, and limits that hold all dots."""
     top = rates.flops(dtype)
     near, far = rates.bandwidth(0), rates.copy[max(rates.copy)]
-    dots = [(each.flops / each.bytes, each.flops / each.seconds) for each in _matrix_parts(work, total).values()]
+    dots = [(part.flops / part.bytes, part.flops / part.seconds) for part in _matrix_parts(work, total).values()]
     left = min([x for x, _ in dots] + [top / near / 10]) / 1.8
     right = max([x for x, _ in dots] + [top / far]) * 4
     bottom = min([y for _, y in dots] + [top / 10**_DECADES]) / 1.8
@@ -82,10 +82,10 @@ def _draw_roof(axes: Axes, work: dict[str, PartWork], total: PartWork, rates: Ma
 
 def _draw_dots(axes: Axes, work: dict[str, PartWork], total: PartWork, colours: dict[str, str]) -> None:
     """A dot a part, its area as its time; a ring for the whole step."""
-    for name, each in _matrix_parts(work, total).items():
-        place = (each.flops / each.bytes, each.flops / each.seconds)
+    for name, part in _matrix_parts(work, total).items():
+        place = (part.flops / part.bytes, part.flops / part.seconds)
         whole = name == "step"
-        area = 40 + 900 * (0.5 if whole else each.seconds / total.seconds)
+        area = 40 + 900 * (0.5 if whole else part.seconds / total.seconds)
         face, edge = ("none", _INK) if whole else (colours[name], "white")
         axes.scatter(*place, s=area, facecolor=face, edgecolor=edge, linewidth=1.6 if whole else 0.8, zorder=3)
         axes.scatter([], [], s=45, facecolor=face, edgecolor=edge, label=f"{name}: {_flops(place[1])}")
@@ -95,13 +95,13 @@ def _draw_dots(axes: Axes, work: dict[str, PartWork], total: PartWork, colours: 
 def _draw_times(axes: Axes, work: dict[str, PartWork], total: PartWork, colours: dict[str, str]) -> None:
     """A bar a part: measured, and within it what its operations take at least."""
     rows = {**work, "step": total}
-    for row, (name, each) in enumerate(rows.items()):
+    for row, (name, part) in enumerate(rows.items()):
         colour = _FAINT if name == "step" else colours[name]
-        axes.barh(row, 1000 * each.seconds, height=0.66, color=colour, alpha=0.45)
-        axes.barh(row, 1000 * each.bound, height=0.3, color=_INK if name == "step" else colour)
-        end = 1000 * max(each.seconds, each.bound)
+        axes.barh(row, 1000 * part.seconds, height=0.66, color=colour, alpha=0.45)
+        axes.barh(row, 1000 * part.bound, height=0.3, color=_INK if name == "step" else colour)
+        end = 1000 * max(part.seconds, part.bound)
         axes.annotate(
-            f"{1000 * each.seconds:,.3g} ms, {each.share:.0%}",
+            f"{1000 * part.seconds:,.3g} ms, {part.share:.0%}",
             (end, row),
             xytext=(4, 0),
             textcoords="offset points",
@@ -111,7 +111,7 @@ def _draw_times(axes: Axes, work: dict[str, PartWork], total: PartWork, colours:
         )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
-    axes.set_xlim(0, 1250 * max(each.seconds for each in (*work.values(), total)))
+    axes.set_xlim(0, 1250 * max(part.seconds for part in (*work.values(), total)))
     axes.set_xlabel("ms")
     axes.set_title("time (pale) and the least it could be, op by op (dark); share reached", fontsize=10, color=_INK)
 
@@ -119,7 +119,7 @@ def _draw_times(axes: Axes, work: dict[str, PartWork], total: PartWork, colours:
 def _matrix_parts(work: dict[str, PartWork], total: PartWork) -> dict[str, PartWork]:
     """The parts that a roofline can show: those that multiply; where hardly anything does, only the bytes matter."""
     parts = {**work, "step": total}
-    return {name: each for name, each in parts.items() if each.seconds and each.flops > _LEAST_INTENSITY * each.bytes}
+    return {name: part for name, part in parts.items() if part.seconds and part.flops > _LEAST_INTENSITY * part.bytes}
 
 
 def _matrix_rates(rates: MachineRates, dtype: torch.dtype) -> list[tuple[str, float]]:

@@ -73,9 +73,14 @@ def compared_stages(
 
 def shares(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float]]:
     """Subject -> stage -> its share of the whole loss, forwards and backwards, by the medians."""
-    both = {each.title.removesuffix(f", {BOTH}"): each for each in comparisons if each.title.endswith(BOTH)}
+    both = {
+        comparison.title.removesuffix(f", {BOTH}"): comparison
+        for comparison in comparisons
+        if comparison.title.endswith(BOTH)
+    }
     medians = {
-        stage: {name: Spread.of(rounds).median for name, rounds in each.seconds.items()} for stage, each in both.items()
+        stage: {name: Spread.of(rounds).median for name, rounds in comparison.seconds.items()}
+        for stage, comparison in both.items()
     }
     return {
         name: {stage: median[name] / medians[WHOLE][name] for stage, median in medians.items() if stage != WHOLE}

@@ -147,7 +147,7 @@ class Comparison:
         if self.reference is not None:
             rows[0] += ["times as fast: min", "median", "max"]
         for name, rounds in self.seconds.items():
-            cells = [Spread.of([1000 * each for each in rounds]), self.speed(name), self.ratio(name)]
+            cells = [Spread.of([1000 * seconds for seconds in rounds]), self.speed(name), self.ratio(name)]
             rows.append([name, *(_short(value) for spread in cells if spread for value in spread)])
         count = len(next(iter(self.seconds.values())))
         return "\n".join([f"{self.title} ({count} round{'s' if count > 1 else ''})", *aligned(rows)])

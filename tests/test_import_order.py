@@ -60,11 +60,11 @@ def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [each.name for each in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            names = [f"{module}.{each.name}" for each in node.names] if module == "unscene" else [module]
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "unscene" else [module]
         for name in names:
             top, *parts = name.split(".")
             if top == "unscene":
@@ -139,4 +139,4 @@ def test_a_wrong_word_waits_for_nothing():
 @pytest.mark.parametrize("room", ["data", "metrics"])
 def test_data_and_metrics_need_no_trainer(room):
     modules = [path.stem for path in sorted((PACKAGE / room).glob("*.py")) if path.stem != "__init__"]
-    assert not {"lightning", "matplotlib"} & loaded("\n".join(f"import unscene.{room}.{each}" for each in modules))
+    assert not {"lightning", "matplotlib"} & loaded("\n".join(f"import unscene.{room}.{module}" for module in modules))

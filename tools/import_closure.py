@@ -27,7 +27,7 @@ def file_of(module: str) -> Path | None:
     """The file of a module or a package of unscene; None for any other name."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
     candidates = (path.with_suffix(".py"), path / "__init__.py")
-    return next((each for each in candidates if each.is_file()), None) if module.split(".")[0] == "unscene" else None
+    return next((path for path in candidates if path.is_file()), None) if module.split(".")[0] == "unscene" else None
 
 
 def imported(path: Path) -> Iterator[str]:

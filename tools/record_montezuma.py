@@ -52,7 +52,7 @@ class RamObjects:
 
 def objects_in_ram(ram: NDArray[np.uint8]) -> RamObjects:
     """Read the console's memory [128]."""
-    number = [int(each) for each in ram]
+    number = [int(byte) for byte in ram]
     return RamObjects(
         in_first_room=number[3] == 1,
         agent=(number[42] + 3, 318 - number[43]),

@@ -93,9 +93,9 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "Started by:",
         "",
         *(
-            f"    {each['command'].replace('__main__.py', 'unscene')}\n"
-            f"        # commit {each['commit']}, from step {each['first_step']:,}, {each['threads']} thread(s)"
-            for each in starts
+            f"    {start['command'].replace('__main__.py', 'unscene')}\n"
+            f"        # commit {start['commit']}, from step {start['first_step']:,}, {start['threads']} thread(s)"
+            for start in starts
         ),
         "",
         "## Scores",
@@ -157,9 +157,9 @@ def located_objects(report: dict[str, Any]) -> list[str]:
         "| object | images | located | median distance |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {each['images']} | {each['located']} | "
-            f"{'none' if each['distance'] is None else format(each['distance'], '.4f')} |"
-            for name, each in report["located_objects"].items()
+            f"| {name} | {located['images']} | {located['located']} | "
+            f"{'none' if located['distance'] is None else format(located['distance'], '.4f')} |"
+            for name, located in report["located_objects"].items()
         ),
     ]
 

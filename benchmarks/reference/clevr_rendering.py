@@ -178,7 +178,7 @@ def traced(
     forward, right, up = stage.facing_origin(scenes.camera[scene])
     solids = [solid_of(scenes, scene, m) for m in range(scenes.number[scene])]
     lamps = lights.lamps_at(scenes.lamps[scene : scene + 1])[0]
-    rows, columns = (each.ravel() for each in np.mgrid[:height, :width])
+    rows, columns = (indices.ravel() for indices in np.mgrid[:height, :width])
     pixel = (rows * width + columns).astype(np.uint64)
     bits = splitmix64(splitmix64(scenes.key[scene : scene + 1] ^ _PIXELS) + pixel * _GOLDEN)
 

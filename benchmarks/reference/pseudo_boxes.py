@@ -67,7 +67,7 @@ def thresholds(mask: NDArray[np.float64], settings: PseudoBoxSettings) -> list[f
     if settings.variant != "skimage":
         raise RecipeError(f"the reference knows the variants skimage016 and skimage, not '{settings.variant}'.")
     try:
-        return [float(each) for each in threshold_multiotsu(mask, settings.classes, nbins=settings.bins)]
+        return [float(threshold) for threshold in threshold_multiotsu(mask, settings.classes, nbins=settings.bins)]
     except ValueError:  # fewer different values than classes
         return []
 

@@ -110,12 +110,12 @@ class PlainRMONet(nn.Module):
         def masked(features: Tensor, stride: int) -> Tensor:
             return features * roi_masks(boxes, slot, features, stride, head.expand)
 
-        each = head.mlp(pyramid[3]).unflatten(1, head.bottom_shape)
-        each = head.up4(torch.cat([_double(each), conv4], dim=1))
-        each = head.up3(torch.cat([_double(each), masked(conv3, 8)], dim=1))
-        each = head.up2(torch.cat([_double(each), masked(conv2, 4)], dim=1))
-        each = head.up1(torch.cat([_double(each), masked(conv1, 2)], dim=1))
-        return F.pixel_shuffle(head.to_alpha(each), 2)
+        maps = head.mlp(pyramid[3]).unflatten(1, head.bottom_shape)
+        maps = head.up4(torch.cat([_double(maps), conv4], dim=1))
+        maps = head.up3(torch.cat([_double(maps), masked(conv3, 8)], dim=1))
+        maps = head.up2(torch.cat([_double(maps), masked(conv2, 4)], dim=1))
+        maps = head.up1(torch.cat([_double(maps), masked(conv1, 2)], dim=1))
+        return F.pixel_shuffle(head.to_alpha(maps), 2)
 
     def stick_breaking(self, alpha_logits: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
         """Eq. 4-7, one slot after the other, in logs: the log masks [B, 1, H, W] of all K slots."""

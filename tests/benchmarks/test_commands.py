@@ -85,7 +85,7 @@ def test_only_the_unet_variant_has_a_plain_reference():
 
 def total(outputs, images=2):
     """The sum of all numbers; torchvision's losses are means over the images, ours have one number an image."""
-    return float(sum(each.double().sum() * (images if each.ndim == 0 else 1) for each in outputs))
+    return float(sum(tensor.double().sum() * (images if tensor.ndim == 0 else 1) for tensor in outputs))
 
 
 def test_stages_compute_the_same_in_both():
@@ -101,14 +101,14 @@ def test_stages_compute_the_same_in_both():
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {PSEUDO_BOXES}:
         torch.manual_seed(0)
-        found = [each.detach() for each in ours[name]()]
+        found = [tensor.detach() for tensor in ours[name]()]
         torch.manual_seed(0)
-        expected = [each.detach() for each in theirs[name]()]
+        expected = [tensor.detach() for tensor in theirs[name]()]
         # torchvision divides by the anchors sampled of the whole batch, ours image by image
         tolerance = 1e-2 if name == RPN_LOSS else 1e-4
         assert total(found) == pytest.approx(total(expected), rel=tolerance, abs=1e-4), name
     boxes, _, valid = ours[PSEUDO_BOXES]()
-    assert [boxes[i, valid[i]].tolist() for i in range(2)] == [each.tolist() for each in theirs[PSEUDO_BOXES]()]
+    assert [boxes[i, valid[i]].tolist() for i in range(2)] == [tensor.tolist() for tensor in theirs[PSEUDO_BOXES]()]
 
 
 def test_stage_backwards_reaches_the_parameters_of_its_part_alone():
@@ -117,7 +117,7 @@ def test_stage_backwards_reaches_the_parameters_of_its_part_alone():
     backwards(found[LIKELIHOOD])()
     assert all(parameter.grad is None for parameter in model.parameters())
     backwards(found[HEAD])()
-    reached = {name.partition(".")[0] for name, each in model.named_parameters() if each.grad is not None}
+    reached = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert reached == {"head"}
     backwards(found[WHOLE])()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -127,7 +127,10 @@ def test_stages_shares_are_of_the_whole(tmp_path, capsys):
     content = written(stages, [*TINY, "--no-reference"], tmp_path)
     (shares,) = content["shares"].values()
     (subject,) = content["shares"].keys()
-    by_title = {each["title"]: each["subjects"][subject]["seconds"]["median"] for each in content["comparisons"]}
+    by_title = {
+        comparison["title"]: comparison["subjects"][subject]["seconds"]["median"]
+        for comparison in content["comparisons"]
+    }
     expected = by_title[f"{HEAD}, {stages.BOTH}"] / by_title[f"{WHOLE}, {stages.BOTH}"]
     assert shares[HEAD] == pytest.approx(expected)
     assert WHOLE not in shares
@@ -149,7 +152,7 @@ def test_pseudo_boxes_are_compared_before_they_are_timed(tmp_path, monkeypatch):
 
 def test_metrics_agree_with_scikit_learn_and_pycocotools(tmp_path, monkeypatch):
     content = written(metrics, [*QUICK, "--count", "40"], tmp_path)
-    titles = [each["title"] for each in content["comparisons"]]
+    titles = [comparison["title"] for comparison in content["comparisons"]]
     assert titles == ["foreground ARI from label maps", "foreground ARI from masks", "box AP"]
     scene, made = metrics.scenes_and_answers(20)
     whole, in_batches = (metrics.by_metric("ari_fg", scene, made, batch)() for batch in (20, 7))

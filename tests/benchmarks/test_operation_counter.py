@@ -47,7 +47,7 @@ def counted(work, model: nn.Module | None = None) -> list[Operation]:
 
 
 def named(operations: list[Operation], name: str) -> Operation:
-    (found,) = (each for each in operations if each.name == name)
+    (found,) = (operation for operation in operations if operation.name == name)
     return found
 
 
@@ -56,7 +56,7 @@ def test_linear_layer_forwards_and_backwards():
     values = torch.ones(4, 3, requires_grad=True)
     layer = nn.Linear(3, 5)
     operations = counted(lambda: layer(values).sum().backward())
-    assert [each.flops for each in operations if each.flops] == [120, 120, 120]
+    assert [operation.flops for operation in operations if operation.flops] == [120, 120, 120]
     # bias [5], values [4, 3], weight [3, 5] read, [4, 5] written, 4 bytes each
     assert named(operations, "addmm").bytes == 4 * (5 + 12 + 15 + 20)
 
@@ -99,7 +99,7 @@ def test_images_that_need_no_gradient_cost_none():
 )
 def test_bytes_of_what_is_read_and_written(work, numbers):
     first, second = torch.ones(10, 10), torch.ones(10, 10)
-    assert sum(each.bytes for each in counted(lambda: work(first, second))) == 4 * numbers
+    assert sum(operation.bytes for operation in counted(lambda: work(first, second))) == 4 * numbers
 
 
 def test_half_precision_is_half_the_bytes():
@@ -117,17 +117,22 @@ def test_every_operation_belongs_to_its_part_backwards_too():
     model = TwoParts()
     assert list(parts_of(model)) == ["encoder", "pair.a", "pair.b"]
     operations = counted(lambda: model(torch.ones(2, 3)).backward(), model)
-    flops = {name: sum(each.flops for each in operations if each.part == name) for name in (*parts_of(model), REST)}
+    flops = {
+        name: sum(operation.flops for operation in operations if operation.part == name)
+        for name in (*parts_of(model), REST)
+    }
     assert flops == {
         "encoder": 2 * (2 * 2 * 3 * 5),  # forwards, and the weight's gradient; the input needs none
         "pair.a": 3 * (2 * 2 * 5 * 7),
         "pair.b": 0,
         REST: 0,
     }
-    of_loss = [each.name for each in operations if each.part == "pair.b"]
+    of_loss = [operation.name for operation in operations if operation.part == "pair.b"]
     assert {"pow", "sum"} <= set(of_loss)
     assert of_loss.count("mul") >= 1, "the square's gradient"
-    assert [each.name for each in operations if each.part == REST].count("mul") == 2, "times 2, there and back"
+    assert [operation.name for operation in operations if operation.part == REST].count("mul") == 2, (
+        "times 2, there and back"
+    )
 
 
 def test_model_is_as_before_when_no_longer_followed():
@@ -144,9 +149,9 @@ def test_training_step_has_the_flops_of_pytorchs_own_counter(tiny):
         parts, (operations,) = counted_steps(step, 1)
     assert sum(operation.flops for operation in operations) == theirs.get_total_flops() > 0
     assert parts == ["backbone", "proposals", "head", "vae.encoder", "vae.decoder", OPTIMISER, REST]
-    assert {each.part for each in operations} == set(parts)
-    assert all(each.seconds > 0 for each in operations)
-    updates = [each for each in operations if each.part == OPTIMISER and "adam" in each.name]
-    parameters = sum(each.numel() for each in step.model.parameters())
+    assert {operation.part for operation in operations} == set(parts)
+    assert all(operation.seconds > 0 for operation in operations)
+    updates = [operation for operation in operations if operation.part == OPTIMISER and "adam" in operation.name]
+    parameters = sum(parameter.numel() for parameter in step.model.parameters())
     # weight, gradient and two averages are read, all but the gradient is written; and the count of steps is
-    assert sum(each.bytes for each in updates) == pytest.approx(7 * 4 * parameters, rel=0.02)
+    assert sum(operation.bytes for operation in updates) == pytest.approx(7 * 4 * parameters, rel=0.02)

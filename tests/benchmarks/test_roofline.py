@@ -66,9 +66,11 @@ def test_part_without_work_has_no_share():
 
 
 def test_parts_time_is_the_median_of_the_steps():
-    steps = [[operation(seconds=each), operation(seconds=each), operation(part="b")] for each in (1.0, 2.0, 50.0)]
+    steps = [
+        [operation(seconds=seconds), operation(seconds=seconds), operation(part="b")] for seconds in (1.0, 2.0, 50.0)
+    ]
     work = work_of_parts(["a", "b", "c"], steps, RATES)
-    assert {name: each.seconds for name, each in work.items()} == {"a": 4.0, "b": 1.0, "c": 0}
+    assert {name: part.seconds for name, part in work.items()} == {"a": 4.0, "b": 1.0, "c": 0}
     assert work["a"].operations == 2
 
 

@@ -459,7 +459,10 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
 @pytest.mark.parametrize("recipe", ["monet/small_sprites", "space/small_sprites"])
 def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monkeypatch, tiny_arguments, recipe):
     monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", lambda file: None)  # which takes seconds
-    run, few = tmp_path / "run", [each for each in tiny_arguments if each.startswith(("--trainer", "--validation"))]
+    run, few = (
+        tmp_path / "run",
+        [argument for argument in tiny_arguments if argument.startswith(("--trainer", "--validation"))],
+    )
     words = ["train", recipe, *few, "--out", str(run), "--trainer.batch_size=1", "--trainer.max_steps=2"]
     words += ["--model.foreground.fixed_alpha_steps=1"] if recipe.startswith("space") else []
     assert main([*words, "--model.num_slots=1"]) == 1
@@ -479,7 +482,7 @@ def test_broken_weights_end_with_one_line(trained, tmp_path, capsys, command):
     with safe_open(run.weights, "pt") as file:
         described = file.metadata()
     weights = load_file(run.weights)
-    broken = {name: each * float("nan") if each.is_floating_point() else each for name, each in weights.items()}
+    broken = {name: tensor * float("nan") if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(broken, run.weights, described)
     Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "photo.png")
     first = [str(trained.path)] if command == "compare" else []

@@ -19,7 +19,7 @@ from unscene.distributed.sync_batch_norm import synchronise_batch_norm
 def main(folder: Path, rank: int, world: int) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    found = {name: normalise(rank, world, **each) for name, each in torch.load(folder / "given.pt").items()}
+    found = {name: normalise(rank, world, **arguments) for name, arguments in torch.load(folder / "given.pt").items()}
     distributed.destroy_process_group()
     torch.save(found, folder / f"{rank}.pt")
 
@@ -35,9 +35,9 @@ def normalise(rank, world, settings, state, steps, shares) -> dict:
         normalised = layer(mine)
         layer.zero_grad()
         (normalised.float() * weights.split(shares)[rank]).sum().backward()
-        gradients = [each.grad.clone() for each in layer.parameters()]
-        for each in gradients:
-            distributed.all_reduce(each)
+        gradients = [parameter.grad.clone() for parameter in layer.parameters()]
+        for gradient in gradients:
+            distributed.all_reduce(gradient)
         found["steps"].append((normalised.detach(), mine.grad, gradients))
     found["state"] = layer.state_dict()
     found["evaluated"] = layer.eval()(steps[0][0]).detach()

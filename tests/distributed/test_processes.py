@@ -131,11 +131,11 @@ def test_nothing_else_draws_in_training(room):
 
 def _is_handed_over(path: Path, node: ast.Attribute) -> bool:
     """Whether it is the `draw` of a call of shared_noise."""
-    calls = [each for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(each, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     return any(
         isinstance(call.func, ast.Name)
         and call.func.id == "shared_noise"
-        and any((each.lineno, each.col_offset) == (node.lineno, node.col_offset) for each in call.args)
+        and any((argument.lineno, argument.col_offset) == (node.lineno, node.col_offset) for argument in call.args)
         for call in calls
     )
 
@@ -145,7 +145,7 @@ def _is_made_once(path: Path, node: ast.Attribute) -> bool:
     return any(
         isinstance(call, ast.Call)
         and (call.func.lineno, call.func.col_offset) == (node.lineno, node.col_offset)
-        and any(each.arg == "generator" for each in call.keywords)
+        and any(keyword.arg == "generator" for keyword in call.keywords)
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(function, ast.FunctionDef) and function.name == "__init__"
         for call in ast.walk(function)

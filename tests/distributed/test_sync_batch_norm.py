@@ -35,7 +35,7 @@ def given(name: str) -> dict[str, Any]:
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=noise)
 
-    state = {key: draw(*each.shape).abs() + 0.5 if each.ndim else each for key, each in layer_of(settings).items()}
+    state = {key: draw(*value.shape).abs() + 0.5 if value.ndim else value for key, value in layer_of(settings).items()}
     steps = [((20 + draw(6, CHANNELS, 5, 4)).to(dtype), draw(6, CHANNELS, 5, 4)) for _ in range(2)]
     return {"settings": settings, "state": state, "steps": steps, "shares": shares}
 
@@ -66,19 +66,19 @@ def test_two_processes_are_as_one_with_the_whole_batch(found, name):
         normalised = layer(images)
         layer.zero_grad()
         (normalised.float() * weights).sum().backward()
-        parts = [each[name]["steps"][step] for each in found]
+        parts = [result[name]["steps"][step] for result in found]
         assert parts[0][0].dtype == images.dtype
         assert_close(torch.cat([part[0] for part in parts]), normalised.detach(), **tolerance)
         assert_close(torch.cat([part[1] for part in parts]), images.grad, **tolerance)
         for mine, theirs in zip(parts[0][2], layer.parameters(), strict=True):
             assert_close(mine, theirs.grad, **tolerance)
-    for each in found:
-        assert each[name]["type"] == "SynchronisedBatchNorm2d"
-        assert each[name]["state"].keys() == layer.state_dict().keys()
+    for result in found:
+        assert result[name]["type"] == "SynchronisedBatchNorm2d"
+        assert result[name]["state"].keys() == layer.state_dict().keys()
         for key, value in layer.state_dict().items():
-            assert_close(each[name]["state"][key], value, **tolerance)
+            assert_close(result[name]["state"][key], value, **tolerance)
         evaluated = layer.eval()(case["steps"][0][0]).detach()
-        assert_close(each[name]["evaluated"], evaluated, **tolerance)
+        assert_close(result[name]["evaluated"], evaluated, **tolerance)
 
 
 def test_alone_it_is_batch_norm_bit_for_bit():

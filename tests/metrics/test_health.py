@@ -126,10 +126,10 @@ def test_without_boxes_none_are_counted():
 
 def test_merged_processes_count_as_one():
     whole, first, second = Health(), Health(), Health()
-    for each in (whole, first):
-        each.update(decomposition(hard(THREE)))
-    for each in (whole, second):
-        each.update(decomposition(hard(map_of())))
+    for health in (whole, first):
+        health.update(decomposition(hard(THREE)))
+    for health in (whole, second):
+        health.update(decomposition(hard(map_of())))
     first.merge(second)
     assert first.compute() == whole.compute()
     empty = Health()

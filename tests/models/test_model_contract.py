@@ -195,11 +195,11 @@ def check_decomposition(answer: Decomposition, batch: int, slots: int) -> None:
     assert answer.components.shape == (batch, slots, 3, SIZE, SIZE)
     assert_close(answer.masks().sum(dim=1), torch.ones(batch, 1, SIZE, SIZE), rtol=0, atol=1e-5)
     assert answer.labels().max() < slots
-    for each in dataclasses.fields(answer):
-        value = getattr(answer, each.name)
+    for field in dataclasses.fields(answer):
+        value = getattr(answer, field.name)
         if isinstance(value, torch.Tensor):
-            assert value.dtype in (torch.float32, torch.bool), each.name
-            assert torch.isfinite(value).all(), each.name
+            assert value.dtype in (torch.float32, torch.bool), field.name
+            assert torch.isfinite(value).all(), field.name
     if answer.boxes is not None:
         assert answer.boxes.shape == (batch, len(answer.foreground), 4)
         assert answer.boxes.min() >= 0
@@ -253,7 +253,7 @@ def test_an_image_without_any_object(name, settings, value):
     losses, _ = model.loss(images, 0)
     losses.total.sum().backward()
     check_losses(losses, 2)
-    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
     with torch.no_grad():
         check_decomposition(model.eval()(images), 2, settings.num_slots)
 
@@ -270,9 +270,11 @@ def test_two_slots_suffice(name, settings, scenes):
 def test_gradients_reach_every_parameter(name, settings, scenes):
     model = build(name, settings)
     model.loss(scenes(4), 10)[0].total.mean().backward()
-    unreached = [label for label, each in model.named_parameters() if each.grad is None or not each.grad.any()]
+    unreached = [
+        label for label, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert unreached == []
-    assert all(torch.isfinite(each.grad).all() for each in model.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
 @EVERY_MODEL
@@ -306,7 +308,7 @@ def test_the_same_seed_gives_the_same_bits(name, settings, scenes):
         model = build(name, settings, seed=3)
         losses, answer = model.loss(scenes(2), 10)
         losses.total.mean().backward()
-        return losses, answer, [each.grad for each in model.parameters()]
+        return losses, answer, [parameter.grad for parameter in model.parameters()]
 
     (losses, answer, gradients), (same_losses, same_answer, same_gradients) = one_step(), one_step()
     assert all(torch.equal(losses.terms[term], same_losses.terms[term]) for term in losses.terms)

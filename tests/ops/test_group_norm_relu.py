@@ -87,11 +87,11 @@ def test_the_number_of_threads_changes_no_bit():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_other_precisions_and_layouts_are_pytorchs(dtype):
     layer, features = some()
-    for each in (features.to(dtype), features.contiguous()):
-        assert not module._fits_compiled(each)
-        alike = layer.to(each.dtype)
-        expected = F.group_norm(each, 3, alike.weight, alike.bias).relu()
-        assert torch.equal(alike(each), expected)
+    for tensor in (features.to(dtype), features.contiguous()):
+        assert not module._fits_compiled(tensor)
+        alike = layer.to(tensor.dtype)
+        expected = F.group_norm(tensor, 3, alike.weight, alike.bias).relu()
+        assert torch.equal(alike(tensor), expected)
 
 
 def test_no_sample_and_without_numba(monkeypatch):

@@ -48,7 +48,7 @@ class NoHostReads(TorchDispatchMode):
             isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
         ):
             raise AssertionError(f"{name} with a mask: a shape depends on values")
-        devices = {each.device.type for each in args if isinstance(each, Tensor) and each.ndim > 0}
+        devices = {value.device.type for value in args if isinstance(value, Tensor) and value.ndim > 0}
         target = (kwargs or {}).get("device")
         if len(devices) > 1 or (target is not None and devices - {torch.device(target).type}):
             raise AssertionError(f"{name}: from one device to another")
@@ -100,7 +100,7 @@ def test_a_gpus_way_is_taken_on_a_gpu_and_no_shape_depends_on_values():
         run = region_stage("cuda")
         run()
         with NoHostReads():
-            shapes = [(tuple(each.shape), each.device.type) for each in run()]
+            shapes = [(tuple(tensor.shape), tensor.device.type) for tensor in run()]
     assert shapes == [((2,), "cuda"), ((2,), "cuda"), ((2, 5, 4), "cuda"), ((2, 32, 4), "cuda")]
 
 
@@ -108,7 +108,7 @@ def test_a_gpus_way_is_taken_on_a_gpu_and_no_shape_depends_on_values():
 def test_a_models_loss_and_answer_stay_on_the_gpu(name, monkeypatch):
     """With the default settings, in shapes alone. Autograd wants a real GPU: IODINE's own gradients are zeros here."""
     monkeypatch.setattr(
-        torch.autograd, "grad", lambda outputs, inputs, **_: [torch.zeros_like(each) for each in inputs]
+        torch.autograd, "grad", lambda outputs, inputs, **_: [torch.zeros_like(tensor) for tensor in inputs]
     )
     kind = model_class(name)
     with FakeTensorMode():
@@ -122,7 +122,7 @@ def test_a_models_loss_and_answer_stay_on_the_gpu(name, monkeypatch):
             with torch.no_grad():
                 answer = model.eval()(images)
     found = [*losses.terms.values(), *vars(trained).values(), *vars(answer).values()]
-    assert {each.device.type for each in found if isinstance(each, Tensor)} == {"cuda"}
+    assert {tensor.device.type for tensor in found if isinstance(tensor, Tensor)} == {"cuda"}
     assert {term.dtype for term in losses.terms.values()} == {torch.float32}
 
 

@@ -278,10 +278,10 @@ def test_stretches_of_a_file_do_not_overlap(name):
     values = packaged(name).values
     seen: dict[str, int] = {}
     for part in ("data", "validation", "test"):
-        stretch = {**values["data"], **(values[part] if part != "data" else {})}
-        assert stretch["first"] >= seen.get(stretch["path"], 0)
-        assert stretch["count"] > 0
-        seen[stretch["path"]] = stretch["first"] + stretch["count"]
+        part = {**values["data"], **(values[part] if part != "data" else {})}
+        assert part["first"] >= seen.get(part["path"], 0)
+        assert part["count"] > 0
+        seen[part["path"]] = part["first"] + part["count"]
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -350,17 +350,21 @@ def test_spaces_recipe_carries_the_appendix_table(data):
 def test_the_foreground_and_the_background_of_space_have_optimisers_of_their_own():
     recipe = packaged("space/multi_dsprites")
     optimizers = build_optimizers(recipe.build_model(), recipe.optimizer)
-    rates = {type(each).__name__: {group["lr"] for group in each.param_groups} for each in optimizers}
+    rates = {type(optimizer).__name__: {group["lr"] for group in optimizer.param_groups} for optimizer in optimizers}
     assert rates == {"RMSprop": {1e-5}, "Adam": {1e-3}}
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])
 def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to test; ours: the last 320 to validate
     values = packaged(name).values
-    stretches = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
-    assert [(each["first"], each["count"]) for each in stretches] == [(0, 48_080), (48_080, 320), (48_400, 1_600)]
+    parts = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
+    assert [(part["first"], part["count"]) for part in parts] == [
+        (0, 48_080),
+        (48_080, 320),
+        (48_400, 1_600),
+    ]
     assert (NUM_TRAIN, NUM_TEST) == (48_400, 1_600)
-    assert {(each["name"], each["path"], each["size"]) for each in stretches} == {("hdf5", "clevr.h5", SIZE)}
+    assert {(part["name"], part["path"], part["size"]) for part in parts} == {("hdf5", "clevr.h5", SIZE)}
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])

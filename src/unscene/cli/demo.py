@@ -65,7 +65,7 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
         decomposed.pictures,
     )
     write_page(page, "unscene: the main job, small", [section], **page_values(results))
-    write_text(out / "metrics.json", json.dumps([each.as_json() for each in results], indent=2, default=str) + "\n")
+    write_text(out / "metrics.json", json.dumps([result.as_json() for result in results], indent=2, default=str) + "\n")
     for result in results:
         scores = result.metrics
         print(f"     {result.name}: foreground ARI {scores['ari_fg']:.3f}, mAP 50 {scores['map_50']:.3f}")

@@ -22,7 +22,9 @@ def scene(seed: int, batch: int = 2, slots: int = 3, size: int = 3) -> tuple[tor
     components = noise.random((batch, slots, 3, size, size))
     masks = noise.dirichlet(np.full(slots, 0.5), (batch, 1, size, size)).transpose(0, 4, 1, 2, 3)
     scales = noise.uniform(0.05, 0.4, slots)
-    return tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in (images, components, np.log(masks), scales))
+    return tuple(
+        torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in (images, components, np.log(masks), scales)
+    )
 
 
 def equation_2(images, components, masks, scales, over: str) -> list[float]:
@@ -71,7 +73,7 @@ def test_channels_mixed_alone_may_be_shared_by_slots_that_fit_one_each():
 
 
 def test_half_precision_is_summed_in_float32():
-    images, components, log_masks, scales = (each.bfloat16() for each in scene(0, size=8))
+    images, components, log_masks, scales = (tensor.bfloat16() for tensor in scene(0, size=8))
     half = mixture_log_likelihood(images, components, log_masks, scales)
     full = mixture_log_likelihood(images.double(), components.double(), log_masks.double(), scales.double())
     assert half.dtype == torch.float32
@@ -141,8 +143,8 @@ def test_mask_kl_refuses_axes_that_do_not_fit(shape):
 @pytest.mark.parametrize("over", ["pixel", "channel"])
 def test_gradients_of_the_likelihood_are_right(over):
     images, components, log_masks, scales = scene(3)
-    for each in (images, components, log_masks):
-        each.requires_grad_()
+    for tensor in (images, components, log_masks):
+        tensor.requires_grad_()
     assert torch.autograd.gradcheck(
         lambda *parts: mixture_log_likelihood(*parts, scales, over), (images, components, log_masks)
     )
@@ -156,7 +158,7 @@ def test_gradients_of_the_mask_divergence_are_right():
 
 def test_inputs_are_left_as_they_are():
     parts = scene(5)
-    before = [each.clone() for each in parts]
+    before = [tensor.clone() for tensor in parts]
     mixture_log_likelihood(*parts)
     mask_kl(parts[2], parts[2])
     assert all(torch.equal(mine, kept) for mine, kept in zip(parts, before, strict=True))

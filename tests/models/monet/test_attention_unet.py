@@ -60,7 +60,7 @@ def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
     network = AttentionUNet(AttentionUNetSettings((4, 8, 8), hidden=8), 16)
     network(torch.rand(3, 4, 16, 16)).square().sum().backward()
-    assert all(each.grad is not None and each.grad.any() for each in network.parameters())
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(("channels", "size"), [((8, 8, 8), 18), ((8, 8, 8, 8), 8), ((8, 8, 8), 4)])

@@ -80,7 +80,7 @@ def space_terms(image: Tensor, noise: dict[str, Tensor], weights: Weights, numbe
     cells = []
     for index in range(numbers.grid**2):
         row, column = divmod(index, numbers.grid)
-        own = {name: each[index] for name, each in noise.items() if name not in ("masks", "components")}
+        own = {name: values[index] for name, values in noise.items() if name not in ("masks", "components")}
         cells.append(infer_cell(image, answers[:, row, column], (column, row), own, weights, numbers))
     terms = {name: sum(cell.divergences[name] for cell in cells) for name in cells[0].divergences}
     won = torch.softmax(torch.stack([cell.importance for cell in cells]), dim=0)  # a cell's weight at every pixel
@@ -154,10 +154,12 @@ def log_likelihood(
     alpha = 1e-5 + (1 - 2e-5) * alpha
 
     def density(mean: Tensor, sigma: float) -> Tensor:
-        each = torch.exp(Normal(mean, sigma).log_prob(image))
-        return each.prod(dim=0) if numbers.over == "pixel" else each
+        densities = torch.exp(Normal(mean, sigma).log_prob(image))
+        return densities.prod(dim=0) if numbers.over == "pixel" else densities
 
-    behind = sum(mask * density(each, numbers.sigmas[1]) for mask, each in zip(masks, components, strict=True))
+    behind = sum(
+        mask * density(component, numbers.sigmas[1]) for mask, component in zip(masks, components, strict=True)
+    )
     return torch.log(alpha * density(foreground, numbers.sigmas[0]) + (1 - alpha) * behind).sum()
 
 
@@ -240,7 +242,7 @@ def group_normed(features: Tensor, name: str, weights: Weights) -> Tensor:
     for group in features.split(4):
         groups.append((group - group.mean()) / torch.sqrt(group.var(correction=0) + 1e-5))
     ones = [1] * (features.ndim - 1)
-    scale, offset = (weights[f"{name}.{each}"].view(-1, *ones) for each in ("weight", "bias"))
+    scale, offset = (weights[f"{name}.{part}"].view(-1, *ones) for part in ("weight", "bias"))
     return torch.cat(groups) * scale + offset
 
 

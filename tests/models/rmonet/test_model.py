@@ -49,8 +49,8 @@ WARMUP = WarmupSettings(steps=100, sigma_foreground=0.3, latent_weight=0.1, mask
 def tiny(seed: int = 0, **changes: Any) -> RMONet:
     torch.manual_seed(seed)
     model = RMONet(dataclasses.replace(TINY, **changes))
-    for each in model.head.to_alpha.parameters():
-        each.data.normal_(0, 1)  # alpha maps with some contrast
+    for parameter in model.head.to_alpha.parameters():
+        parameter.data.normal_(0, 1)  # alpha maps with some contrast
     return model
 
 
@@ -68,7 +68,7 @@ def head_of(kind: str) -> HeadSettings:
 
 def negative_log_likelihood(images, components, masks, over: str) -> list[float]:
     """-log sum_k m_k N(x; X_k, sigma_k) of Eq. 2 with SciPy, in float64; sigma .11 in front, .09 behind."""
-    images, components, masks = (each.detach().double().numpy() for each in (images, components, masks))
+    images, components, masks = (tensor.detach().double().numpy() for tensor in (images, components, masks))
     scales = np.array([0.11, 0.11, 0.11, 0.09]).reshape(1, 4, 1, 1, 1)
     density = norm.pdf(images[:, None], components, scales)  # [B, K, 3, H, W]
     if over == "pixel":
@@ -139,12 +139,14 @@ def test_boxes_learn_from_masks_but_masks_not_from_boxes(scenes):
     model = tiny()
     terms = model.loss(scenes(2), 10)[0].terms
     (terms["objectness"] + terms["regression"]).sum().backward(retain_graph=True)
-    assert all(each.grad is None for part in (model.head, model.vae) for each in part.parameters())
-    assert all(each.grad.any() for part in (model.proposals, model.backbone.fpn) for each in part.parameters())
+    assert all(parameter.grad is None for part in (model.head, model.vae) for parameter in part.parameters())
+    assert all(
+        parameter.grad.any() for part in (model.proposals, model.backbone.fpn) for parameter in part.parameters()
+    )
     model.zero_grad()
     (terms["reconstruction"] + terms["mask_kl"]).sum().backward()
-    assert all(each.grad is None for each in model.proposals.parameters())
-    assert all(each.grad.any() for each in model.head.parameters())
+    assert all(parameter.grad is None for parameter in model.proposals.parameters())
+    assert all(parameter.grad.any() for parameter in model.head.parameters())
 
 
 # Section 3.1
@@ -176,7 +178,7 @@ def test_without_a_sure_box_everything_is_background(scenes):
     model, images = tiny(proposals=ProposalSettings(score_threshold=0.99)), scenes(2)
     losses, _ = model.loss(images)
     losses.total.sum().backward()
-    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
     with torch.no_grad():
         answer = model.eval()(images)
     assert not answer.box_valid.any()
@@ -219,7 +221,7 @@ def test_without_detection_masks_are_made_in_parallel(kind, scenes):
     assert losses.observed == {}
     assert answer.boxes is answer.box_scores is answer.box_valid is None
     assert not any(name.startswith("proposals") for name, _ in model.named_parameters())
-    assert all(each.grad.any() for each in (*model.head.parameters(), *model.vae.parameters()))
+    assert all(parameter.grad.any() for parameter in (*model.head.parameters(), *model.vae.parameters()))
     with torch.no_grad():
         masks = model.eval().infer_masks(images, model.settings).log_masks.exp()
         alpha = alpha_of(model, images, torch.tensor([[[0.0, 0, 64, 64]]] * 2))[:, 0].sigmoid()
@@ -432,7 +434,7 @@ def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
     assert not answer.box_valid.any()
     losses.total.mean().backward()
     assert torch.isfinite(losses.total).all()
-    assert all(torch.isfinite(each.grad).all() for each in model.head.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.head.parameters())
 
 
 def test_a_background_of_one_cell_is_constant_over_the_image(scenes):

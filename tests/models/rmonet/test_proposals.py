@@ -71,7 +71,7 @@ def test_anchors_and_answers_have_torchvisions_order(size):
     rpn, pyramid = rpn_of(), pyramid_of(size)
     predicted = rpn(pyramid, size)
     images = ImageList(torch.zeros(2, 3, *size), [size, size])
-    sizes = tuple((each,) for each in (16, 32, 64, 128, 256))
+    sizes = tuple((size,) for size in (16, 32, 64, 128, 256))
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)(images, list(pyramid))
     objectness, deltas = concat_box_prediction_layers(*rpn.head(list(pyramid)))
     assert_close(predicted.anchors, anchors[0])
@@ -331,7 +331,10 @@ def test_loss_is_torchvisions_on_the_same_sample():
     torch.manual_seed(7)
     sample = sample_anchors(assign_anchors(predicted.anchors, boxes, valid, 0.7, 0.3)[0], 256, 0.5)
     reference = torchvision_rpn(rpn)
-    reference.fg_bg_sampler = lambda labels: ([each.long() for each in sample[0]], [each.long() for each in sample[1]])
+    reference.fg_bg_sampler = lambda labels: (
+        [indices.long() for indices in sample[0]],
+        [indices.long() for indices in sample[1]],
+    )
     targets = [{"boxes": boxes[image, valid[image]]} for image in range(2)]
     labels, matched = reference.assign_targets_to_anchors([predicted.anchors] * 2, targets)
     deltas = reference.box_coder.encode(matched, [predicted.anchors] * 2)

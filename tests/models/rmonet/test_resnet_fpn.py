@@ -77,10 +77,10 @@ def test_the_pyramid_is_torchvisions(theirs):
 @pytest.mark.parametrize("width", [8, 20])
 def test_any_width_and_four_channels(width):
     features = ResNetFPN(BackboneSettings(width=width, fpn_channels=12), in_channels=4)(torch.rand(2, 4, 96, 96))
-    assert [tuple(each.shape[1:]) for each in features.conv] == [
+    assert [tuple(tensor.shape[1:]) for tensor in features.conv] == [
         (width, 48, 48), (width, 24, 24), (2 * width, 12, 12), (4 * width, 6, 6), (8 * width, 3, 3),
     ]  # fmt: skip
-    assert [tuple(each.shape[1:]) for each in features.pyramid.values()] == [
+    assert [tuple(level_features.shape[1:]) for level_features in features.pyramid.values()] == [
         (12, 24, 24), (12, 12, 12), (12, 6, 6), (12, 3, 3), (12, 2, 2),
     ]  # fmt: skip
 

@@ -64,13 +64,13 @@ def doubled(maps: Tensor) -> Tensor:
 
 def unet_of_one_box(head: UNetHead, features: Features, image: int, box: Tensor) -> Tensor:
     """Fig. 22a for one image and one box: alpha logits [H, W]."""
-    conv = [each[image] for each in features.conv]
+    conv = [tensor[image] for tensor in features.conv]
     bottom = head.mlp(features.pyramid[3][image : image + 1]).view(1, *head.bottom_shape)
-    each = head.up4(torch.cat([doubled(bottom), conv[3][None]], dim=1))
-    each = head.up3(torch.cat([doubled(each), shown(conv[2], box, 8)[None]], dim=1))
-    each = head.up2(torch.cat([doubled(each), shown(conv[1], box, 4)[None]], dim=1))
-    each = head.up1(torch.cat([doubled(each), shown(conv[0], box, 2)[None]], dim=1))
-    corners = head.to_alpha(each)[0]  # [4, H/2, W/2]: the four pixels of each place
+    maps = head.up4(torch.cat([doubled(bottom), conv[3][None]], dim=1))
+    maps = head.up3(torch.cat([doubled(maps), shown(conv[2], box, 8)[None]], dim=1))
+    maps = head.up2(torch.cat([doubled(maps), shown(conv[1], box, 4)[None]], dim=1))
+    maps = head.up1(torch.cat([doubled(maps), shown(conv[0], box, 2)[None]], dim=1))
+    corners = head.to_alpha(maps)[0]  # [4, H/2, W/2]: the four pixels of each cell
     alpha = torch.zeros(2 * corners.shape[1], 2 * corners.shape[2])
     alpha[0::2, 0::2], alpha[0::2, 1::2], alpha[1::2, 0::2], alpha[1::2, 1::2] = corners
     return alpha
@@ -78,11 +78,11 @@ def unet_of_one_box(head: UNetHead, features: Features, image: int, box: Tensor)
 
 def lite_of_one_box(head: LiteHead, features: Features, image: int, box: Tensor) -> Tensor:
     """S4Net's head for one image and one box, before it is enlarged: [H / 8, W / 8]."""
-    each = shown(head.reduce(features.pyramid[1][image : image + 1])[0], box, 8)[None]
-    each = F.max_pool2d(each, 3, stride=1, padding=1)
-    each = F.relu(each + head.first.blocks(each))
-    each = head.dilated(each)
-    return head.to_alpha(F.relu(each + head.second.blocks(each)))[0, 0]
+    maps = shown(head.reduce(features.pyramid[1][image : image + 1])[0], box, 8)[None]
+    maps = F.max_pool2d(maps, 3, stride=1, padding=1)
+    maps = F.relu(maps + head.first.blocks(maps))
+    maps = head.dilated(maps)
+    return head.to_alpha(F.relu(maps + head.second.blocks(maps)))[0, 0]
 
 
 def roi_align_of_one_box(head: ROIAlignHead, features: Features, image: int, box: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def test_an_empty_box_gives_finite_numbers_and_gradients(kind):
     alpha = alpha_logits(head, features_of(), torch.zeros(2, 1, 4))
     alpha.sum().backward()
     assert torch.isfinite(alpha).all()
-    assert all(torch.isfinite(each.grad).all() for each in head.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in head.parameters())
 
 
 def test_unet_sees_low_level_maps_near_the_box_only_and_the_rest_everywhere():

@@ -66,19 +66,19 @@ def largest_batch(measured: Callable[[int], StepMemory], limit: float, first: in
     sizes = batch_sizes()
     half = max(1, first // 2)
     line = _line(memory(half), memory(2 * half))
-    place = 0
+    index = 0
     if line is not None:
-        place = sum(line(size) <= limit for size in sizes[1:])
+        index = sum(line(size) <= limit for size in sizes[1:])
     low, high, stride = -1, len(sizes), 1  # of the sizes: at low and before it they fit, from high on they do not
     while high - low > 1:
-        if memory(sizes[place]).fits(limit):
-            low = place
+        if memory(sizes[index]).fits(limit):
+            low = index
         else:
-            high = place
+            high = index
         if low >= 0 and high < len(sizes):
-            place = (low + high) // 2
+            index = (low + high) // 2
         else:  # one side is not known yet: look further and further
-            place = min(low + stride, len(sizes) - 1) if low >= 0 else max(high - stride, 0)
+            index = min(low + stride, len(sizes) - 1) if low >= 0 else max(high - stride, 0)
             stride *= 2
     if high == len(sizes):
         raise RecipeError(f"even a batch of {sizes[-1]:,} images fits: give a lower --limit-gib.")

@@ -1,6 +1,6 @@
 """R-MONet's stages, each by itself, and what a stage is.
 
-A stage is a function that returns its outputs. It reads tensors that were made once, cut off from what made them, and
+A stage is a function that returns its outputs. It reads tensors computed once, detached from their graph, and
 that want gradients where the training needs them; so a stage can be timed forwards, and forwards and backwards.
 """
 
@@ -50,16 +50,18 @@ class OurStages:
     def _make_inputs(self) -> None:
         """Run the model once and keep what each stage reads."""
         model, settings = self.model, self.settings
-        made = model.backbone(self.seen)
-        pyramid = {level: leaf(level_features) for level, level_features in made.pyramid.items()}
-        self.features = Features(self.seen, tuple(map(leaf, made.conv)), pyramid)
+        features = model.backbone(self.seen)
+        pyramid = {level: leaf(level_features) for level, level_features in features.pyramid.items()}
+        self.features = Features(self.seen, tuple(map(leaf, features.conv)), pyramid)
         attention = model.infer_masks(self.images, settings)
         assert attention.boxes is not None
         assert attention.anchors is not None
         assert attention.used is not None
         self.boxes, self.used, self.regions = attention.boxes, attention.used, attention.regions
-        said = attention.anchors
-        self.anchors = AnchorPredictions(leaf(said.objectness), leaf(said.deltas), said.anchors, said.levels)
+        predictions = attention.anchors
+        self.anchors = AnchorPredictions(
+            leaf(predictions.objectness), leaf(predictions.deltas), predictions.anchors, predictions.levels
+        )
         self.alpha_logits = leaf(self.head()[0])
         self.gate = inside_boxes(self.boxes.boxes, self.size, expand=settings.head.expand)
         self.log_masks = leaf(attention.log_masks)
@@ -85,14 +87,16 @@ class OurStages:
 
     def backbone(self) -> Sequence[Tensor]:
         """conv1..conv5 and the pyramid."""
-        made = self.model.backbone(self.seen)
-        return [*made.conv, *made.pyramid.values()]
+        features = self.model.backbone(self.seen)
+        return [*features.conv, *features.pyramid.values()]
 
     def propose(self) -> Sequence[Tensor]:
         """Objectness and deltas; the boxes have no gradient."""
-        said = self.proposals(tuple(self.features.pyramid.values()), self.size)
-        self.proposals.propose(said, self.size, self.settings.num_slots - 1, self.settings.proposals.score_threshold)
-        return [said.objectness, said.deltas]
+        predictions = self.proposals(tuple(self.features.pyramid.values()), self.size)
+        self.proposals.propose(
+            predictions, self.size, self.settings.num_slots - 1, self.settings.proposals.score_threshold
+        )
+        return [predictions.objectness, predictions.deltas]
 
     def head(self) -> Sequence[Tensor]:
         """Alpha logits [B, K-1, 1, H, W]."""
@@ -138,5 +142,5 @@ def backwards(stage: Stage) -> Callable[[], None]:
 
 
 def leaf(tensor: Tensor) -> Tensor:
-    """Cut off from what made it, and wanting a gradient."""
+    """Detach a tensor and let it require a gradient."""
     return tensor.detach().clone().requires_grad_()

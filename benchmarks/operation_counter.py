@@ -122,10 +122,10 @@ def stored_bytes(tensor: Tensor) -> int:
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
     """The arguments that the operation's schema says it writes: `self` of add_, the lists of a fused optimiser."""
-    for place, argument in enumerate(func._schema.arguments):
+    for position, argument in enumerate(func._schema.arguments):
         # a fused optimiser's gradients are declared as written, which they are for a loss scaler only
         if argument.alias_info is not None and argument.alias_info.is_write and argument.name != "grads":
-            given = args[place] if place < len(args) else kwargs.get(argument.name)
+            given = args[position] if position < len(args) else kwargs.get(argument.name)
             yield from _tensors(given)
 
 

@@ -51,16 +51,16 @@ class PartWork:
     @classmethod
     def of(cls, operations: Sequence[Operation], rates: MachineRates, seconds: float) -> PartWork:
         """The sum over the operations of one step."""
-        of_flops = [operation.flops / rates.flops(operation.dtype) for operation in operations]
-        of_bytes = [operation.bytes / rates.bandwidth(operation.bytes) for operation in operations]
+        compute_seconds = [operation.flops / rates.flops(operation.dtype) for operation in operations]
+        memory_seconds = [operation.bytes / rates.bandwidth(operation.bytes) for operation in operations]
         return cls(
             flops=sum(operation.flops for operation in operations),
             matrix_bytes=sum(operation.bytes for operation in operations if operation.flops),
             other_bytes=sum(operation.bytes for operation in operations if not operation.flops),
             operations=len(operations),
-            flops_seconds=sum(of_flops),
-            bytes_seconds=sum(of_bytes),
-            bound=sum(map(max, of_flops, of_bytes)),
+            flops_seconds=sum(compute_seconds),
+            bytes_seconds=sum(memory_seconds),
+            bound=sum(map(max, compute_seconds, memory_seconds)),
             seconds=seconds,
         )
 

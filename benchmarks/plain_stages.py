@@ -43,9 +43,11 @@ class PlainStages:
         """Run the model once and keep what each stage reads."""
         plain = self.plain
         self.conv, self.pyramid = (list(map(leaf, maps)) for maps in plain.features(self.images))
-        said = plain.proposals.predict(self.images, self.pyramid)
-        self.anchors = said._replace(objectness=leaf(said.objectness), deltas=leaf(said.deltas))
-        self.boxes = plain.proposals.propose(said, self.settings.num_slots - 1, self.settings.proposals.score_threshold)
+        predictions = plain.proposals.predict(self.images, self.pyramid)
+        self.anchors = predictions._replace(objectness=leaf(predictions.objectness), deltas=leaf(predictions.deltas))
+        self.boxes = plain.proposals.propose(
+            predictions, self.settings.num_slots - 1, self.settings.proposals.score_threshold
+        )
         self.alpha_logits = list(map(leaf, self.head()))
         log_masks = plain.stick_breaking(self.alpha_logits, self.boxes)
         self.log_masks = list(map(leaf, log_masks))
@@ -75,10 +77,10 @@ class PlainStages:
 
     def propose(self) -> Sequence[Tensor]:
         """Objectness and deltas; the boxes have no gradient."""
-        said = self.plain.proposals.predict(self.images, self.pyramid)
+        predictions = self.plain.proposals.predict(self.images, self.pyramid)
         threshold = self.settings.proposals.score_threshold
-        self.plain.proposals.propose(said, self.settings.num_slots - 1, threshold)
-        return [said.objectness, said.deltas]
+        self.plain.proposals.propose(predictions, self.settings.num_slots - 1, threshold)
+        return [predictions.objectness, predictions.deltas]
 
     def head(self) -> Sequence[Tensor]:
         """Alpha logits [B, 1, H, W] of each slot."""

@@ -36,9 +36,9 @@ def write_roofline(
     Raises:
         RunError: the file cannot be written.
     """
-    drawn = io.BytesIO()
-    roofline_figure(title, work, total, rates, dtype).savefig(drawn, format="png", dpi=130)
-    write_bytes(path, drawn.getvalue())
+    png = io.BytesIO()
+    roofline_figure(title, work, total, rates, dtype).savefig(png, format="png", dpi=130)
+    write_bytes(path, png.getvalue())
 
 
 def roofline_figure(
@@ -48,7 +48,7 @@ def roofline_figure(
     figure = Figure(figsize=(13, 5.6), layout="constrained")
     roof, times = figure.subplots(1, 2, width_ratios=(1.35, 1))
     figure.suptitle(title, color=_INK, fontsize=12)
-    colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(work)}
+    colours = {name: _COLOURS[location % len(_COLOURS)] for location, name in enumerate(work)}
     _draw_roof(roof, work, total, rates, dtype)
     _draw_dots(roof, work, total, colours)
     _draw_times(times, work, total, colours)
@@ -83,12 +83,12 @@ def _draw_roof(axes: Axes, work: dict[str, PartWork], total: PartWork, rates: Ma
 def _draw_dots(axes: Axes, work: dict[str, PartWork], total: PartWork, colours: dict[str, str]) -> None:
     """A dot a part, its area as its time; a ring for the whole step."""
     for name, part in _matrix_parts(work, total).items():
-        place = (part.flops / part.bytes, part.flops / part.seconds)
+        location = (part.flops / part.bytes, part.flops / part.seconds)
         whole = name == "step"
         area = 40 + 900 * (0.5 if whole else part.seconds / total.seconds)
         face, edge = ("none", _INK) if whole else (colours[name], "white")
-        axes.scatter(*place, s=area, facecolor=face, edgecolor=edge, linewidth=1.6 if whole else 0.8, zorder=3)
-        axes.scatter([], [], s=45, facecolor=face, edgecolor=edge, label=f"{name}: {_flops(place[1])}")
+        axes.scatter(*location, s=area, facecolor=face, edgecolor=edge, linewidth=1.6 if whole else 0.8, zorder=3)
+        axes.scatter([], [], s=45, facecolor=face, edgecolor=edge, label=f"{name}: {_flops(location[1])}")
     axes.legend(fontsize=8, frameon=False, loc="lower right", labelcolor=_INK)
 
 

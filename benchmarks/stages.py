@@ -92,8 +92,8 @@ def share_table(found: dict[str, dict[str, float]]) -> str:
     """The shares as aligned text, a line a stage."""
     stages = list(next(iter(found.values())))
     rows = [["share of the whole", *found]]
-    rows += [[stage, *(f"{100 * of_subject[stage]:.1f} %" for of_subject in found.values())] for stage in stages]
-    rows.append(["sum", *(f"{100 * sum(of_subject.values()):.1f} %" for of_subject in found.values())])
+    rows += [[stage, *(f"{100 * stage_seconds[stage]:.1f} %" for stage_seconds in found.values())] for stage in stages]
+    rows.append(["sum", *(f"{100 * sum(stage_seconds.values()):.1f} %" for stage_seconds in found.values())])
     return "\n".join(aligned(rows))
 
 

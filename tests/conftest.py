@@ -79,7 +79,7 @@ def coco_root(tmp_path: Path) -> Path:
 
     crowd = {"size": [40, 60], "counts": [0, 40 * 12, 40 * 48]}  # the first twelve columns
     plate = {"size": [40, 60], "counts": [40 * 30, 40 * 10, 40 * 20]}  # columns 30 to 39
-    of_val = [
+    val_instances = [
         (7, 18, 0, [rectangle(20, 10, 40, 30)]),
         (7, 1, 1, crowd),
         (7, 3, 0, [rectangle(30, 20, 38, 28)]),
@@ -88,9 +88,9 @@ def coco_root(tmp_path: Path) -> Path:
         (30, 2, 0, plate),
         (30, 1, 1, crowd),
     ]
-    of_train = [(number, 1, 0, [rectangle(20, 10, 30 + number, 30)]) for number in range(1, 9)]
+    train_instances = [(number, 1, 0, [rectangle(20, 10, 30 + number, 30)]) for number in range(1, 9)]
     (tmp_path / "annotations").mkdir()
-    for part, numbers, instances in (("train", range(1, 9), of_train), ("val", (30, 9, 7, 12), of_val)):
+    for part, numbers, instances in (("train", range(1, 9), train_instances), ("val", (30, 9, 7, 12), val_instances)):
         folder = tmp_path / f"{part}2017"
         folder.mkdir()
         images = []
@@ -146,12 +146,12 @@ class ColourModel(nn.Module):
         hard = torch.zeros(self.num_slots, 1, height, width)
         components = torch.full((self.num_slots, 3, height, width), 0.5)
         boxes = torch.zeros(self.num_slots - 1, 4)
-        for place, colour in enumerate(order):
-            slot = place - 1 if place else self.num_slots - 1
+        for position, colour in enumerate(order):
+            slot = position - 1 if position else self.num_slots - 1
             where = coded == colour
             hard[slot, 0] = where
             components[slot] = image[:, where].mean(dim=1)[:, None, None]
-            if place:
+            if position:
                 rows, columns = torch.nonzero(where.any(1)), torch.nonzero(where.any(0))
                 boxes[slot] = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         hard[-1, 0] += 1 - hard.sum(dim=0)[0]  # colours without a slot

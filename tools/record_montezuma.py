@@ -121,9 +121,9 @@ def games(states: dict[tuple, Reached], seed: int) -> list[dict[str, Any]]:
     taken: set[bytes] = set()
     kinds = sorted({name[0] for name in states if name != ("start",)}, reverse=True)
     for which in kinds:
-        of_kind = [name for name in states if name != ("start",) and name[0] == which]
-        for index in choose.permutation(len(of_kind))[:GAMES]:
-            actions = states[of_kind[index]].actions
+        kind_states = [name for name in states if name != ("start",) and name[0] == which]
+        for index in choose.permutation(len(kind_states))[:GAMES]:
+            actions = states[kind_states[index]].actions
             emulator, steps, step = new_emulator(), [], 0
             seen: dict[int, bytes] = {}
             for action in actions:
@@ -143,7 +143,7 @@ def games(states: dict[tuple, Reached], seed: int) -> list[dict[str, Any]]:
             taken |= {seen[step] for step in kept}
             runs = [[action, HELD * len(list(same))] for action, same in groupby(actions)]
             found.append({"actions": runs, "frames": kept})
-        print(f"key, left door, right door there: {which}: {len(of_kind)} states")
+        print(f"key, left door, right door there: {which}: {len(kind_states)} states")
     return found
 
 

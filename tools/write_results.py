@@ -54,8 +54,8 @@ def written(text: str, results: Path = ROOT / "results") -> str:
     """
 
     def table(match: re.Match[str]) -> str:
-        made = results_table(results, find_table(match[2]))
-        return f"{match[1]}\n{made.markdown()}\n\n{match[3]}"
+        results_of_table = results_table(results, find_table(match[2]))
+        return f"{match[1]}\n{results_of_table.markdown()}\n\n{match[3]}"
 
     def number(match: re.Match[str]) -> str:
         name = match[4]

@@ -14,17 +14,22 @@ from unscene.errors import ShapeError
 from unscene.scene import Decomposition, Scene
 
 
-def plain_box_ap(scene: Scene, made: Decomposition) -> float:
+def plain_box_ap(scene: Scene, decomposition: Decomposition) -> float:
     """Return the average precision at IoU .50:.95, all areas, one class.
 
     Args:
         scene: with boxes; a row without area is none.
-        made: with boxes.
+        decomposition: with boxes.
 
     Raises:
         ShapeError: one of them has no boxes.
     """
-    if scene.boxes is None or made.boxes is None or made.box_scores is None or made.box_valid is None:
+    if (
+        scene.boxes is None
+        or decomposition.boxes is None
+        or decomposition.box_scores is None
+        or decomposition.box_valid is None
+    ):
         raise ShapeError("the box AP needs a scene with boxes and a decomposition with boxes.")
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -32,7 +37,9 @@ def plain_box_ap(scene: Scene, made: Decomposition) -> float:
         for box in scene.boxes[image]:
             if _area(box) > 0:
                 truth.append(_annotation(image, box, len(truth) + 1))
-        for box, score, valid in zip(made.boxes[image], made.box_scores[image], made.box_valid[image], strict=True):
+        for box, score, valid in zip(
+            decomposition.boxes[image], decomposition.box_scores[image], decomposition.box_valid[image], strict=True
+        ):
             if valid:
                 found.append(_annotation(image, box, len(found) + 1) | {"score": float(score)})
     with contextlib.redirect_stdout(io.StringIO()):

@@ -100,8 +100,8 @@ class Tracer:
                 (o - ends) ** 2 + (origin[:, 2] - radius) ** 2 - radius**2,
                 far=True,
             )
-            place = o + floor * d
-            on_floor = (upward < 0) & (floor > 0) & (place <= ends) & (place >= stage.FLOOR_STARTS)
+            along_axis = o + floor * d
+            on_floor = (upward < 0) & (floor > 0) & (along_axis <= ends) & (along_axis >= stage.FLOOR_STARTS)
             height = origin[:, 2] + wall * upward
             on_wall = (d > 0) & (height >= radius) & (height <= stage.WALL_HEIGHT)
             towards = np.stack([ends - o - sweep * d, radius - origin[:, 2] - sweep * upward], 1) / radius
@@ -113,10 +113,10 @@ class Tracer:
             (in_sweep, sweep, towards),
         ):
             point = origin[rays] + distance[rays, None] * direction[rays]
-            place = point @ axis
+            along_axis = point @ axis
             normal = bend[rays, :1] * axis + bend[rays, 1:] * [0, 0, 1]
             lamps, _ = self.of(rays).light(point + shading.SKIN * normal, normal, normal, 0)
-            glow = shading.FLOOR_GLOW + shading.SWEEP_GLOW * place.clip(0, ends)
+            glow = shading.FLOOR_GLOW + shading.SWEEP_GLOW * along_axis.clip(0, ends)
             seen[rays] = shading.FLOOR * (lamps / np.pi + self._tint(point)) + glow[:, None]
         return seen
 

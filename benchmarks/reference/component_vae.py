@@ -44,10 +44,10 @@ class PlainVAE:
         """Latents [B, K, D] -> components [B, 3, H, W] and mask logits [B, 1, H, W] of each slot."""
         components, mask_logits = [], []
         for latent in latents.unbind(dim=1):
-            drawn = self.broadcast_decoded(latent)
-            colour = drawn[:, :3]
+            decoded = self.broadcast_decoded(latent)
+            colour = decoded[:, :3]
             components.append(torch.sigmoid(colour) if self.vae.settings.colour == "sigmoid" else colour)
-            mask_logits.append(drawn[:, 3:])
+            mask_logits.append(decoded[:, 3:])
         return components, mask_logits
 
     def broadcast_decoded(self, latents: Tensor) -> Tensor:
@@ -66,5 +66,5 @@ class PlainVAE:
             assert isinstance(layer, nn.Conv2d)
             padding = 0 if settings.decoder_padding == "valid" else 1
             features = F.relu(F.conv2d(features, layer.weight, layer.bias, padding=padding))
-        drawn = F.conv2d(features, decoder.last.weight, decoder.last.bias)
-        return F.pixel_shuffle(drawn, settings.decoder_stride)
+        decoded = F.conv2d(features, decoder.last.weight, decoder.last.bias)
+        return F.pixel_shuffle(decoded, settings.decoder_stride)

@@ -77,8 +77,8 @@ class PlainProposals:
             decoded, predicted.objectness, predicted.images.image_sizes, predicted.levels
         )
         best = []
-        for of_image, score in zip(boxes, scores, strict=True):
-            best.append(of_image[nms(of_image, score, self.settings.final_nms_threshold)[:num_boxes]])
+        for image_boxes, score in zip(boxes, scores, strict=True):
+            best.append(image_boxes[nms(image_boxes, score, self.settings.final_nms_threshold)[:num_boxes]])
         return best
 
     def loss(self, predicted: Predicted, pseudo_boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -114,5 +114,5 @@ class PlainProposals:
                 objectness=objectness[image], deltas=deltas[image], anchors=predicted.anchors[image : image + 1]
             )
             losses.append(self.loss(alone, [boxes]))
-        of_objectness, of_regression = zip(*losses, strict=True)
-        return torch.stack(of_objectness), torch.stack(of_regression)
+        objectness_losses, regression_losses = zip(*losses, strict=True)
+        return torch.stack(objectness_losses), torch.stack(regression_losses)

@@ -132,19 +132,19 @@ class PlainRMONet(nn.Module):
 def roi_masks(boxes: list[Tensor], slot: int, features: Tensor, stride: int, expand: float) -> Tensor:
     """The ternary map [B, 1, h, w] of one slot's boxes, drawn box by box: -1 on the widened box, +1 inside, else 0."""
     maps = torch.zeros(len(boxes), 1, *features.shape[2:], device=features.device)
-    for image, of_image in enumerate(boxes):
-        if slot < len(of_image):
-            _fill(maps[image, 0], of_image[slot], stride, expand, -1.0)
-            _fill(maps[image, 0], of_image[slot], stride, 0.0, 1.0)
+    for image, image_boxes in enumerate(boxes):
+        if slot < len(image_boxes):
+            _fill(maps[image, 0], image_boxes[slot], stride, expand, -1.0)
+            _fill(maps[image, 0], image_boxes[slot], stride, 0.0, 1.0)
     return maps
 
 
 def box_gate(boxes: list[Tensor], slot: int, like: Tensor, expand: float) -> Tensor:
     """[B, 1, H, W] where a slot may take pixels: in its widened box."""
     gate = torch.zeros(like.shape, device=like.device)
-    for image, of_image in enumerate(boxes):
-        if slot < len(of_image):
-            _fill(gate[image, 0], of_image[slot], 1, expand, 1.0)
+    for image, image_boxes in enumerate(boxes):
+        if slot < len(image_boxes):
+            _fill(gate[image, 0], image_boxes[slot], 1, expand, 1.0)
     return gate > 0
 
 

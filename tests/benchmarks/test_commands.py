@@ -154,10 +154,10 @@ def test_metrics_agree_with_scikit_learn_and_pycocotools(tmp_path, monkeypatch):
     content = written(metrics, [*QUICK, "--count", "40"], tmp_path)
     titles = [comparison["title"] for comparison in content["comparisons"]]
     assert titles == ["foreground ARI from label maps", "foreground ARI from masks", "box AP"]
-    scene, made = metrics.scenes_and_answers(20)
-    whole, in_batches = (metrics.by_metric("ari_fg", scene, made, batch)() for batch in (20, 7))
+    scene, decomposition = metrics.scenes_and_answers(20)
+    whole, in_batches = (metrics.by_metric("ari_fg", scene, decomposition, batch)() for batch in (20, 7))
     assert whole == in_batches
     assert 0.2 < whole["ari_fg"] < 0.9
     monkeypatch.setattr(metrics, "plain_box_ap", lambda *_: 0.123)
     with pytest.raises(TrainingError, match=r"pycocotools says 0.123"):
-        metrics.compared_box_ap(scene, made, 1, 0)
+        metrics.compared_box_ap(scene, decomposition, 1, 0)

@@ -127,9 +127,9 @@ def test_every_operation_belongs_to_its_part_backwards_too():
         "pair.b": 0,
         REST: 0,
     }
-    of_loss = [operation.name for operation in operations if operation.part == "pair.b"]
-    assert {"pow", "sum"} <= set(of_loss)
-    assert of_loss.count("mul") >= 1, "the square's gradient"
+    loss_operations = [operation.name for operation in operations if operation.part == "pair.b"]
+    assert {"pow", "sum"} <= set(loss_operations)
+    assert loss_operations.count("mul") >= 1, "the square's gradient"
     assert [operation.name for operation in operations if operation.part == REST].count("mul") == 2, (
         "times 2, there and back"
     )

@@ -108,8 +108,8 @@ RATES_OF_A_MACHINE = MachineRates({torch.float32: 1e11}, {torch.float32: 2e11}, 
 
 
 def test_command_writes_json_and_figure(quick, tmp_path, capsys):
-    written, drawn = tmp_path / "roofline.json", tmp_path / "roofline.png"
-    roofline.main([*quick, "--json", str(written), "--figure", str(drawn), "--set", "model.num_slots=3"])
+    written, figure = tmp_path / "roofline.json", tmp_path / "roofline.png"
+    roofline.main([*quick, "--json", str(written), "--figure", str(figure), "--set", "model.num_slots=3"])
     found = json.loads(written.read_text())
     parts = found["parts"].values()
     assert sum(part["flops"] for part in parts) == found["step"]["flops"] > 0
@@ -117,7 +117,7 @@ def test_command_writes_json_and_figure(quick, tmp_path, capsys):
     assert found["precision"] == "float32"
     assert found["settings"] == ["model.num_slots=3"]
     assert found["rates"]["convolution_flops"] == {"float32": 2e11}
-    assert drawn.read_bytes()[:4] == b"\x89PNG"
+    assert figure.read_bytes()[:4] == b"\x89PNG"
     assert "vae.decoder" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["roofline.json", "roofline.png", "tiny.yaml"]
 

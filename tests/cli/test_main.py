@@ -28,7 +28,7 @@ from unscene.runs.run_folder import RunFolder
 from unscene.settings import Word
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on stderr."""
     (line,) = capsys.readouterr().err.splitlines()
     assert "Traceback" not in line
@@ -127,7 +127,7 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2
-    line = said(capsys)
+    line = last_line(capsys)
     assert message in line
     assert "--help` shows what it takes" in line
 
@@ -184,7 +184,7 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
 def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert main(words.split()) == 1
-    assert message in said(capsys)
+    assert message in last_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,7 +203,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS, "recipes", interrupted)
     for interruption in (KeyboardInterrupt(), KeyboardInterrupt("Stopped.")):
         assert main(["recipes"]) == 130
-        assert said(capsys) == (str(interruption) or "Interrupted; nothing half-written is left behind.")
+        assert last_line(capsys) == (str(interruption) or "Interrupted; nothing half-written is left behind.")
 
 
 def test_any_error_of_ours_is_one_line(monkeypatch, capsys):
@@ -212,7 +212,7 @@ def test_any_error_of_ours_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setitem(cli.COMMANDS, "recipes", fails)
     assert main(["recipes"]) == 1
-    assert said(capsys) == "RunError: a.csv: the disk is full."
+    assert last_line(capsys) == "RunError: a.csv: the disk is full."
 
 
 def test_an_unforeseen_error_is_two_lines_and_a_report(monkeypatch, capsys, tmp_path):
@@ -242,7 +242,7 @@ def test_escapes_in_a_message_do_not_reach_the_terminal(monkeypatch, capsys):
 
     monkeypatch.setitem(cli.COMMANDS, "recipes", fails)
     assert main(["recipes"]) == 1
-    assert said(capsys) == "RunError: \\x1b[2Jmine.png\\udcff is damaged."
+    assert last_line(capsys) == "RunError: \\x1b[2Jmine.png\\udcff is damaged."
 
 
 # Commands
@@ -287,12 +287,12 @@ def test_runs_get_names_of_their_own(tmp_path, monkeypatch, capsys, tiny_argumen
 def test_a_resumed_run_keeps_what_it_is(trained, capsys):
     for word in ("--model.num_slots=3", "--data.size=64", "--seed=3", "--out=x", "--optimizer.name=adamw"):
         assert main(["train", "--resume", str(trained.path), word]) == 1
-        assert f"RecipeError: {word.partition('=')[0]}: a resumed run stays in its folder" in said(capsys)
+        assert f"RecipeError: {word.partition('=')[0]}: a resumed run stays in its folder" in last_line(capsys)
 
 
 def test_a_run_is_not_trained_into_twice(trained, tiny_arguments, capsys):
     assert main(["train", *tiny_arguments, "--out", str(trained.path)]) == 1
-    assert "RunError" in (line := said(capsys))
+    assert "RunError" in (line := last_line(capsys))
     assert f"unscene train --resume {trained.path}" in line
 
 
@@ -306,14 +306,14 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it(tmp_path, tiny_argume
     assert [start["first_step"] for start in json.loads((run / "environment.json").read_text())] == [0, 1, 2]
     before = sorted(path.read_bytes() for path in run.rglob("*") if path.is_file())
     assert main([*words, "--model.num_slots=5"]) == 1
-    assert f"{run} holds another run, which is never overwritten: its model.num_slots is 6, here it is 5." in said(
+    assert f"{run} holds another run, which is never overwritten: its model.num_slots is 6, here it is 5." in last_line(
         capsys
     )
     assert sorted(path.read_bytes() for path in run.rglob("*") if path.is_file()) == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
     assert main(["train", *tiny_arguments, "--out", str(tmp_path / "other"), "--or-resume"]) == 1
-    assert "is not empty, and a run is never overwritten" in said(capsys)
+    assert "is not empty, and a run is never overwritten" in last_line(capsys)
 
 
 def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_arguments, capsys):
@@ -325,7 +325,7 @@ def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_a
         assert (file.attrs["seed"], json.loads(file.attrs["settings"])["size"]) == (4, 32)
         images = file["image"][()]
     assert main(f"generate multi_dsprites --count 30 --out {path}".split()) == 1
-    assert "is already there and is not overwritten" in said(capsys)
+    assert "is already there and is not overwritten" in last_line(capsys)
 
     words = [word for word in tiny_arguments if not word.startswith("--data.count")]
     file_words = ["--data.name=hdf5", f"--data.path={path}", "--trainer.max_steps=2", f"--out={run}"]
@@ -341,19 +341,19 @@ def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_a
     assert np.array_equal(shown, images)
 
     assert main(["train", *words, *file_words[:2], "--test.count=40", "--out", str(tmp_path / "other")]) == 1
-    assert "has 30 scenes, too few for first 0 and count -46: lower data.count" in said(capsys)
+    assert "has 30 scenes, too few for first 0 and count -46: lower data.count" in last_line(capsys)
 
 
 def test_evaluate_writes_numbers_and_a_page(trained, tmp_path, capsys, monkeypatch):
-    drawn: list[Path] = []
-    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", drawn.append)  # which takes seconds
+    curve_files: list[Path] = []
+    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", curve_files.append)  # which takes seconds
     words = ["evaluate", str(trained.path), "--out", str(tmp_path / "report"), "--data.count", "4", "--data.seed", "9"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "ari_fg" in out
     assert (tmp_path / "report" / "metrics.json").is_file()
     assert (tmp_path / "report" / "index.html").is_file()
-    assert drawn == [trained.metrics]
+    assert curve_files == [trained.metrics]
     other = [*words[:-1], "10"]
     assert main(other) == 1
     assert "RunError" in (line := capsys.readouterr().err.splitlines()[-1])
@@ -381,13 +381,13 @@ def test_evaluate_under_shifts_prints_one_table_and_writes_a_page(trained, tmp_p
 
     capsys.readouterr()
     assert main([*words, "crop"]) == 1
-    assert "would be overwritten" in said(capsys)
+    assert "would be overwritten" in last_line(capsys)
     assert main([*words, "crops"]) == 1
-    assert "multi_dsprites has no shift 'crops'" in said(capsys)
+    assert "multi_dsprites has no shift 'crops'" in last_line(capsys)
     assert main([*words, ""]) == 1
-    assert "multi_dsprites has no shift ''" in said(capsys)
+    assert "multi_dsprites has no shift ''" in last_line(capsys)
     assert main([*words, "crop", "--data", "scenes.h5"]) == 1
-    assert "--shift draws scenes, --data reads them from a file: leave out one of them." in said(capsys)
+    assert "--shift draws scenes, --data reads them from a file: leave out one of them." in last_line(capsys)
 
 
 def test_evaluate_reads_a_file(trained, tmp_path, capsys):
@@ -434,7 +434,7 @@ def test_compare_has_the_numbers_of_evaluate_on_the_same_scenes(trained, tmp_pat
 def test_compare_refuses_models_of_two_sizes(trained, tmp_path, capsys):
     words = ["compare", str(trained.path), "rmonet_unet/multi_dsprites_cpu", "--out", str(tmp_path / "out")]
     assert main(words) == 1
-    assert "takes images of 64 x 64 pixels, but run of 32 x 32" in said(capsys)
+    assert "takes images of 64 x 64 pixels, but run of 32 x 32" in last_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -466,7 +466,7 @@ def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monke
     words = ["train", recipe, *few, "--out", str(run), "--trainer.batch_size=1", "--trainer.max_steps=2"]
     words += ["--model.foreground.fixed_alpha_steps=1"] if recipe.startswith("space") else []
     assert main([*words, "--model.num_slots=1"]) == 1
-    assert "model.num_slots must be " in said(capsys)
+    assert "model.num_slots must be " in last_line(capsys)
     assert main([*words, "--model.num_slots=2", "--data.count=4"]) == 0
     report = tmp_path / "report"
     assert main(["evaluate", str(run), "--out", str(report), "--data.count=1", "--batch-size=1"]) == 0

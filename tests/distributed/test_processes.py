@@ -73,18 +73,18 @@ def test_a_process_alone_is_the_first_of_one():
 def test_one_process_draws_as_pytorch_does(shape):
     for draw in (torch.randn, torch.rand):
         torch.manual_seed(3)
-        drawn, then = shared_noise(draw, shape), torch.rand(1)
+        shared, then = shared_noise(draw, shape), torch.rand(1)
         torch.manual_seed(3)
-        assert torch.equal(drawn, draw(*shape))
+        assert torch.equal(shared, draw(*shape))
         assert torch.equal(then, torch.rand(1))
 
 
 def test_noise_like_half_of_a_tensor_is_that_of_randn_like():
     half = torch.zeros(3, 4, 10).chunk(2, dim=-1)[0]
     torch.manual_seed(0)
-    drawn = normal_like(half)
+    shared = normal_like(half)
     torch.manual_seed(0)
-    assert torch.equal(drawn, torch.randn_like(half))
+    assert torch.equal(shared, torch.randn_like(half))
     assert normal_like(half.double()).dtype == torch.float64
 
 
@@ -111,8 +111,8 @@ def test_latents_and_anchors_of_a_share_are_those_of_the_whole_batch(as_process)
 
     whole = draw(0, 1)
     for rank in range(2):
-        for of_share, of_all in zip(draw(rank, 2), whole, strict=True):
-            assert torch.equal(of_share, of_all[rank::2])
+        for share_noise, whole_noise in zip(draw(rank, 2), whole, strict=True):
+            assert torch.equal(share_noise, whole_noise[rank::2])
 
 
 @pytest.mark.parametrize("room", ["blocks", "regions", "localization", "models"])

@@ -97,18 +97,18 @@ def model() -> nn.Sequential:
 
 
 def test_a_converted_model_has_the_same_tensors():
-    made = model()
-    made[1].eval()
-    before = dict(made.named_parameters()) | dict(made.named_buffers())
-    assert synchronise_batch_norm(made, "cpu") is made
-    after = dict(made.named_parameters()) | dict(made.named_buffers())
+    network = model()
+    network[1].eval()
+    before = dict(network.named_parameters()) | dict(network.named_buffers())
+    assert synchronise_batch_norm(network, "cpu") is network
+    after = dict(network.named_parameters()) | dict(network.named_buffers())
     assert after.keys() == before.keys()
     assert all(after[name] is before[name] for name in before)
-    layer = made[1][0]
+    layer = network[1][0]
     assert isinstance(layer, SynchronisedBatchNorm2d)
     assert (layer.eps, layer.momentum, layer.training) == (0.5, 0.2, False)
 
 
 def test_on_a_gpu_it_is_pytorchs():
-    made = synchronise_batch_norm(model(), "cuda")
-    assert type(made[1][0]) is nn.SyncBatchNorm
+    network = synchronise_batch_norm(model(), "cuda")
+    assert type(network[1][0]) is nn.SyncBatchNorm

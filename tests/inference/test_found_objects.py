@@ -61,9 +61,9 @@ def test_with_the_background_first_labels_skip_it():
 def test_valid_boxes_are_the_models_scaled_and_others_are_of_the_pixels():
     boxes = torch.tensor([[[0.5, 1, 3, 8], [0, 0, 0, 0]]])
     scores, valid = torch.tensor([[0.6, 0.2]]), torch.tensor([[True, False]])
-    of_model = found_objects(halves(boxes=boxes, box_scores=scores, box_valid=valid), 0, fit(16, 32))
-    assert of_model.boxes.tolist() == [[2, 2, 12, 16]]
-    assert of_model.scores.tolist() == pytest.approx([0.6])
+    with_model_boxes = found_objects(halves(boxes=boxes, box_scores=scores, box_valid=valid), 0, fit(16, 32))
+    assert with_model_boxes.boxes.tolist() == [[2, 2, 12, 16]]
+    assert with_model_boxes.scores.tolist() == pytest.approx([0.6])
     invalid = found_objects(halves(boxes=boxes, box_scores=scores, box_valid=~valid), 0, fit(16, 32))
     assert invalid.boxes.tolist() == [[0, 0, 8, 16]]
 

@@ -278,10 +278,10 @@ def test_stretches_of_a_file_do_not_overlap(name):
     values = packaged(name).values
     seen: dict[str, int] = {}
     for part in ("data", "validation", "test"):
-        part = {**values["data"], **(values[part] if part != "data" else {})}
-        assert part["first"] >= seen.get(part["path"], 0)
-        assert part["count"] > 0
-        seen[part["path"]] = part["first"] + part["count"]
+        section = {**values["data"], **(values[part] if part != "data" else {})}
+        assert section["first"] >= seen.get(section["path"], 0)
+        assert section["count"] > 0
+        seen[section["path"]] = section["first"] + section["count"]
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -357,23 +357,26 @@ def test_the_foreground_and_the_background_of_space_have_optimisers_of_their_own
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])
 def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to test; ours: the last 320 to validate
     values = packaged(name).values
-    parts = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
-    assert [(part["first"], part["count"]) for part in parts] == [
+    sections = [{**values["data"], **values[part]} for part in ("data", "validation", "test")]
+    assert [(section["first"], section["count"]) for section in sections] == [
         (0, 48_080),
         (48_080, 320),
         (48_400, 1_600),
     ]
     assert (NUM_TRAIN, NUM_TEST) == (48_400, 1_600)
-    assert {(part["name"], part["path"], part["size"]) for part in parts} == {("hdf5", "clevr.h5", SIZE)}
+    assert {(section["name"], section["path"], section["size"]) for section in sections} == {("hdf5", "clevr.h5", SIZE)}
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])
 def test_clevr_like_scenes_are_trained_on_as_clevr_is(name):
-    published, drawn = packaged(name), packaged(f"{name}_scenes")
+    published, generated = packaged(name), packaged(f"{name}_scenes")
     for part in ("seed", "model", "optimizer", "schedule", "trainer"):
-        assert drawn.values[part] == published.values[part]
-    assert (drawn.data_name, len(drawn.source("data"))) == ("clevr_scenes", NUM_TRAIN)  # an epoch as long as theirs
-    assert drawn.about.reported == {}  # the papers' scores are of the published scenes
+        assert generated.values[part] == published.values[part]
+    assert (generated.data_name, len(generated.source("data"))) == (
+        "clevr_scenes",
+        NUM_TRAIN,
+    )  # an epoch as long as theirs
+    assert generated.about.reported == {}  # the papers' scores are of the published scenes
 
 
 def test_every_model_has_a_recipe_for_clevr_like_scenes():

@@ -169,10 +169,10 @@ def test_coco_is_parted_as_a_file_is():
     assert recipe.test == {"first": -1600, "count": 1600}
 
 
-@pytest.mark.parametrize(("source", "place"), [("hdf5", "path"), ("coco", "folder")])
+@pytest.mark.parametrize(("source", "setting"), [("hdf5", "path"), ("coco", "folder")])
 @pytest.mark.parametrize("counts", [{}, {"validation.count": 3}, {"validation.count": 3, "test.count": 0}])
-def test_parts_without_a_count_are_refused_where_one_data_set_is_for_all(source, place, counts):
-    changes = {"data.name": source, f"data.{place}": "mine"}
+def test_parts_without_a_count_are_refused_where_one_data_set_is_for_all(source, setting, counts):
+    changes = {"data.name": source, f"data.{setting}": "mine"}
     with pytest.raises(RecipeError, match=rf"data\.name {source} takes .*add --validation\.count and --test\.count"):
         read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", changes | counts)
     counted = changes | {"validation.count": 3, "test.count": 2}

@@ -86,7 +86,7 @@ def _scored(model: LoadedModel, title: str) -> ModelResult:
 def _draw_images(model: LoadedModel, folder: Path) -> Path:
     """Some scenes as PNG files, larger than the model's size, as a person's own images would be."""
     folder.mkdir()
-    drawn = model.recipe.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
-    for index, pixels in enumerate(drawn):
+    test_images = model.recipe.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
+    for index, pixels in enumerate(test_images):
         Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"scene_{index}.png")
     return folder

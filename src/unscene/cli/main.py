@@ -84,17 +84,17 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
         f"unscene {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
         f"unscene {shlex.join(words)}\n\n{''.join(traceback.format_exception(error))}"
     )
-    place = "No report could be written; UNSCENE_TRACEBACK=1 shows it here."
+    hint = "No report could be written; UNSCENE_TRACEBACK=1 shows it here."
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="unscene-report-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:
             file.write(report)
-        place = f"The full report is in {file.name}; UNSCENE_TRACEBACK=1 shows it here."
+        hint = f"The full report is in {file.name}; UNSCENE_TRACEBACK=1 shows it here."
     except OSError:
         pass
     first_line = next(iter(str(error).strip().splitlines()), "")[:200]
-    return f"unscene stopped at an error that it does not know: {type(error).__name__}: {first_line}\n{place}"
+    return f"unscene stopped at an error that it does not know: {type(error).__name__}: {first_line}\n{hint}"
 
 
 if __name__ == "__main__":

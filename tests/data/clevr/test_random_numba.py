@@ -6,7 +6,7 @@ import numpy as np
 
 from unscene.data.clevr.random_numba import splitmix64, uniform_draw
 from unscene.data.generated_scenes import sample_keys, uniform_draws
-from unscene.data.generated_scenes import splitmix64 as of_arrays
+from unscene.data.generated_scenes import splitmix64 as splitmix64_of_arrays
 
 
 def test_scalar_and_array_numbers_are_equal():
@@ -16,4 +16,4 @@ def test_scalar_and_array_numbers_are_equal():
 
 def test_a_state_is_mixed_the_same():
     states = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
-    assert [splitmix64(state) for state in states] == of_arrays(states).tolist()
+    assert [splitmix64(state) for state in states] == splitmix64_of_arrays(states).tolist()

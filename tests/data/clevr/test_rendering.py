@@ -114,10 +114,10 @@ def test_a_cylinders_label_is_the_hull_of_its_rims():
 
 def test_the_nearer_of_two_covers_the_farther():
     farther, nearer = one_solid(SPHERE, (-1.0, 0.87)), one_solid(SPHERE, (1.0, -0.87))
-    of_solids = ("shape", "material", "color", "size", "position", "rotation", "visible_pixels")
+    solid_fields = ("shape", "material", "color", "size", "position", "rotation", "visible_pixels")
     pair = farther._replace(
         number=np.array([2]),
-        **{name: np.concatenate([getattr(farther, name), getattr(nearer, name)], 1) for name in of_solids},
+        **{name: np.concatenate([getattr(farther, name), getattr(nearer, name)], 1) for name in solid_fields},
     )
     mask = render(pair, 240, 320, WHOLE)[1][0]
     alone = [render(scene, 240, 320, WHOLE)[1][0] == 1 for scene in (farther, nearer)]

@@ -160,9 +160,9 @@ def test_of_equally_large_instances_the_later_is_in_front():
     labels, covered = label_map(masks)
     assert labels.tolist() == [[1, 2, 2, 3]]
     assert covered.tolist() == [[2, 3, 2, 1]]
-    nothing, of_none = label_map(masks[:0])
+    nothing, no_labels = label_map(masks[:0])
     assert not nothing.any()
-    assert not of_none.any()
+    assert not no_labels.any()
 
 
 def test_workers_and_a_pickled_copy_read_the_same(coco_root):

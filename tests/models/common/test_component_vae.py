@@ -148,20 +148,20 @@ def test_an_encoder_of_regions_reads_what_the_region_shows_at_the_encoders_size(
     mean, _ = vae.encode(images, log_masks, regions=quarters())
     mask = log_masks.exp()
     read = torch.cat([images[:, None] * mask, mask], dim=2)
-    of_quarter = vae.encoder(read[0, 0, None, :, :8, :8])[0, :5]
-    assert_close(mean[0, 0], of_quarter, rtol=1e-4, atol=1e-5)
-    of_quarter = vae.encoder(read[1, 0, None, :, 8:, 8:])[0, :5]
-    assert_close(mean[1, 0], of_quarter, rtol=1e-4, atol=1e-5)
+    encoded_quarter = vae.encoder(read[0, 0, None, :, :8, :8])[0, :5]
+    assert_close(mean[0, 0], encoded_quarter, rtol=1e-4, atol=1e-5)
+    encoded_quarter = vae.encoder(read[1, 0, None, :, 8:, 8:])[0, :5]
+    assert_close(mean[1, 0], encoded_quarter, rtol=1e-4, atol=1e-5)
 
 
 def test_a_decoder_of_regions_draws_there_and_nothing_elsewhere():
     vae = small_vae(decoder_region="roi", roi_size=8, decoder_padding="same")
     latents = torch.randn(2, 2, 5)
     colour, logits = vae.decode(latents, regions=quarters())
-    drawn = vae.decoder(latents.flatten(0, 1)).unflatten(0, (2, 2))
+    decoded = vae.decoder(latents.flatten(0, 1)).unflatten(0, (2, 2))
     assert colour.shape == (2, 2, 3, 16, 16)
-    assert_close(colour[0, 0, :, :8, :8], drawn[0, 0, :3].sigmoid())
-    assert_close(logits[1, 0, :, 8:, 8:], drawn[1, 0, 3:])
+    assert_close(colour[0, 0, :, :8, :8], decoded[0, 0, :3].sigmoid())
+    assert_close(logits[1, 0, :, 8:, 8:], decoded[1, 0, 3:])
     assert not colour[0, 0, :, 8:].any()
     assert (logits[0, 0, :, :, 8:] == LOG_ZERO).all()
     assert colour[0, 1].min() > 0  # the whole image

@@ -17,16 +17,16 @@ def tile_then_convolve(decoder: SpatialBroadcastDecoder, latents: Tensor, size: 
     stride, layers = decoder.stride, 1 + len(decoder.hidden)
     activation = F.elu if decoder.activation == "elu" else F.relu
     grid = size // stride + 2 * (layers if padding == "valid" else 1)
-    line = torch.tensor([-1 + 2 * place / (grid - 1) for place in range(grid)], dtype=latents.dtype)
+    line = torch.tensor([-1 + 2 * cell / (grid - 1) for cell in range(grid)], dtype=latents.dtype)
     rows, columns = line[:, None].expand(grid, grid), line[None].expand(grid, grid)
-    drawn = []
+    decoded = []
     for latent in latents:
         features = torch.cat([latent[:, None, None].expand(-1, grid, grid), rows[None], columns[None]])[None]
         features = activation(F.conv2d(features, decoder.first.weight, decoder.first.bias))
         for layer in decoder.hidden:
             features = activation(F.conv2d(features, layer.weight, layer.bias, padding=0 if padding == "valid" else 1))
-        drawn.append(shuffled(F.conv2d(features, decoder.last.weight, decoder.last.bias)[0], stride))
-    return torch.stack(drawn)
+        decoded.append(shuffled(F.conv2d(features, decoder.last.weight, decoder.last.bias)[0], stride))
+    return torch.stack(decoded)
 
 
 def shuffled(blocks: Tensor, stride: int) -> Tensor:
@@ -49,9 +49,9 @@ def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers, activatio
     decoder = SpatialBroadcastDecoder(5, 4, 6, layers, 16, padding, stride, activation).double()
     decoder.first.bias.data.normal_()
     latents = torch.randn(3, 5, dtype=torch.float64)
-    drawn = decoder(latents)
-    assert drawn.shape == (3, 4, 16, 16)
-    assert_close(drawn, tile_then_convolve(decoder, latents, 16, padding), rtol=0, atol=1e-6)
+    decoded = decoder(latents)
+    assert decoded.shape == (3, 4, 16, 16)
+    assert_close(decoded, tile_then_convolve(decoder, latents, 16, padding), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["relu", "elu"])
@@ -59,9 +59,9 @@ def test_the_shortcut_has_the_gradients_of_tiling(activation):
     torch.manual_seed(0)
     decoder = SpatialBroadcastDecoder(3, 4, channels=4, layers=2, size=8, activation=activation).double()
     latents = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    wanted = [latents, *decoder.parameters()]
-    by_shortcut = torch.autograd.grad(decoder(latents).square().sum(), wanted)
-    by_tiling = torch.autograd.grad(tile_then_convolve(decoder, latents, 8, "valid").square().sum(), wanted)
+    variables = [latents, *decoder.parameters()]
+    by_shortcut = torch.autograd.grad(decoder(latents).square().sum(), variables)
+    by_tiling = torch.autograd.grad(tile_then_convolve(decoder, latents, 8, "valid").square().sum(), variables)
     for shortcut, tiling in zip(by_shortcut, by_tiling, strict=True):
         assert_close(shortcut, tiling, rtol=1e-5, atol=1e-4)
 

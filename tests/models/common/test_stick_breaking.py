@@ -54,8 +54,8 @@ def test_a_closed_gate_passes_everything_on():
 
 @settings(deadline=None)
 @given(logits_and_gate())
-def test_stick_breaking_is_equations_4_to_7(drawn):
-    logits, gate = drawn
+def test_stick_breaking_is_equations_4_to_7(logits_gate):
+    logits, gate = logits_gate
     alpha = 1 / (1 + np.exp(-logits.numpy()))
     if gate is not None:
         alpha = np.where(gate.numpy(), alpha, 0.0)
@@ -65,9 +65,9 @@ def test_stick_breaking_is_equations_4_to_7(drawn):
 
 
 @settings(deadline=None)
-@given(drawn=logits_and_gate())
-def test_masks_share_every_pixel(drawn):
-    logits, gate = drawn
+@given(logits_gate=logits_and_gate())
+def test_masks_share_every_pixel(logits_gate):
+    logits, gate = logits_gate
     total = stick_breaking(logits.float(), gate).exp().sum(dim=1)
     assert_close(total, torch.ones_like(total))
 

@@ -43,7 +43,7 @@ def tiled(latent: Tensor, height: int, width: int) -> Tensor:
     for row in range(height):
         places = []
         for column in range(width):
-            place = latent.new_tensor([-1 + 2 * row / (height - 1), -1 + 2 * column / (width - 1)])
-            places.append(torch.cat([latent, place]))
+            y_x = latent.new_tensor([-1 + 2 * row / (height - 1), -1 + 2 * column / (width - 1)])
+            places.append(torch.cat([latent, y_x]))
         rows.append(torch.stack(places, dim=1))
     return torch.stack(rows, dim=1)

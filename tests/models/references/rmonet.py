@@ -107,14 +107,14 @@ def rpn(
         objectness = convolve(hidden, "proposals.head.cls_logits", weights)
         moves = convolve(hidden, "proposals.head.bbox_pred", weights)
         down, across = size[0] // maps.shape[1], size[1] // maps.shape[2]
-        of_level: list[Box] = []
+        level_anchors: list[Box] = []
         for row, column in np.ndindex(*maps.shape[1:]):
             for ratio in numbers.anchor_ratios:  # torchvision: whole pixels around the cell's upper left corner
                 high, wide = side * math.sqrt(ratio), side / math.sqrt(ratio)
                 half_x, half_y = float(np.round(wide / 2)), float(np.round(high / 2))
                 x, y = column * across, row * down
-                of_level.append((x - half_x, y - half_y, x + half_x, y + half_y))
-        anchors.append(of_level)
+                level_anchors.append((x - half_x, y - half_y, x + half_x, y + half_y))
+        anchors.append(level_anchors)
         logits.append(objectness.permute(1, 2, 0).flatten())
         deltas.append(moves.unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4))
     return anchors, logits, deltas
@@ -125,12 +125,12 @@ def proposals(
 ) -> list[Box]:
     """The boxes of the K-1 slots, at most: the surest of a level, its NMS, the surest of all, their NMS, top K-1."""
     kept: list[tuple[float, Box]] = []
-    for of_level, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
+    for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
         surest = level_logits.argsort(descending=True)[: numbers.pre_nms].tolist()
         found = []
         for index in surest:
             score = 1 / (1 + math.exp(-level_logits[index].item()))
-            box = moved(of_level[index], level_deltas[index].tolist(), size)
+            box = moved(level_anchors[index], level_deltas[index].tolist(), size)
             if score > numbers.score_threshold and min(box[2] - box[0], box[3] - box[1]) >= 1e-3:
                 found.append((score, box))
         kept += suppressed(found, numbers.level_nms)

@@ -105,7 +105,7 @@ def space_terms(image: Tensor, noise: dict[str, Tensor], weights: Weights, numbe
 def infer_cell(
     image: Tensor,
     answer: Tensor,
-    place: tuple[int, int],
+    location: tuple[int, int],
     noise: dict[str, Tensor],
     weights: Weights,
     numbers: SpaceNumbers,
@@ -115,14 +115,14 @@ def infer_cell(
     depth, scale, shift = gaussian(answer[1:3]), gaussian(answer[3:7]), gaussian(answer[7:11])
     logistic = torch.log(noise["presence"]) - torch.log(1 - noise["presence"])
     presence = torch.sigmoid((logit + logistic) / numbers.temperature)
-    share = torch.sigmoid(drawn(scale, noise["scale"]))  # of the image's width and height
-    middle = torch.tensor(place, dtype=image.dtype) + 0.5
-    centre = 2 / numbers.grid * (middle + torch.tanh(drawn(shift, noise["shift"]))) - 1
+    share = torch.sigmoid(sample(scale, noise["scale"]))  # of the image's width and height
+    middle = torch.tensor(location, dtype=image.dtype) + 0.5
+    centre = 2 / numbers.grid * (middle + torch.tanh(sample(shift, noise["shift"]))) - 1
     glimpse = warped(image, share, centre, (numbers.glimpse, numbers.glimpse))
     what = gaussian(vector_of(glimpse, "foreground.glimpse_encoder", weights))
-    decoded = torch.sigmoid(drawn_map(drawn(what, noise["what"]), "foreground.glimpse_decoder", weights))
+    decoded = torch.sigmoid(drawn_map(sample(what, noise["what"]), "foreground.glimpse_decoder", weights))
     colour, alpha = decoded[:3], presence * decoded[3:]
-    nearness = torch.sigmoid(-drawn(depth, noise["depth"]))
+    nearness = torch.sigmoid(-sample(depth, noise["depth"]))
     back = (1 / share, -centre / share, image.shape[1:])
     presence_prior = Bernoulli(torch.tensor(numbers.presence, dtype=image.dtype))
     scale_prior = Normal(*torch.tensor(numbers.scale, dtype=image.dtype))
@@ -178,7 +178,7 @@ def background(
         state = lstm_cell(torch.cat([latent, seen]), state, "background.posterior", weights)
         posterior = gaussian(dense(state[0], "background.to_posterior", weights))  # q(z_m,k | z_m,<k, x)
         mask_kl = mask_kl + kl_divergence(posterior, prior).sum()
-        latent = drawn(posterior, mask_noise[slot])
+        latent = sample(posterior, mask_noise[slot])
         prior_state = lstm_cell(latent, prior_state, "background.prior", weights)
         mask = scope
         if slot < len(mask_noise) - 1:
@@ -191,7 +191,7 @@ def background(
         prior = gaussian(dense(hidden, "background.component_prior.4", weights))  # p(z_c,k | z_m,k)
         posterior = monet.encode(image, torch.log(mask), weights, "background.vae")  # q(z_c,k | m_k, x)
         component_kl = component_kl + kl_divergence(posterior, prior).sum()
-        code = drawn(posterior, component_noise[slot])
+        code = sample(posterior, component_noise[slot])
         components.append(monet.decode(code, image.shape[1:], weights, "background.vae")[0])
     return masks, components, mask_kl, component_kl
 
@@ -246,10 +246,10 @@ def group_normed(features: Tensor, name: str, weights: Weights) -> Tensor:
     return torch.cat(groups) * scale + offset
 
 
-def warped(image: Tensor, scale: Tensor, place: Tensor, size: tuple[int, ...]) -> Tensor:
+def warped(image: Tensor, scale: Tensor, location: Tensor, size: tuple[int, ...]) -> Tensor:
     """A spatial transformer: an answer of a size reads the image at scale * (x, y) + place, both in -1..1."""
     zero = torch.zeros((), dtype=image.dtype)
-    rows = [torch.stack([scale[0], zero, place[0]]), torch.stack([zero, scale[1], place[1]])]
+    rows = [torch.stack([scale[0], zero, location[0]]), torch.stack([zero, scale[1], location[1]])]
     grid = F.affine_grid(torch.stack(rows)[None], [1, 1, *size], align_corners=False)
     return F.grid_sample(image[None], grid, padding_mode="zeros", align_corners=False)[0]
 
@@ -270,6 +270,6 @@ def gaussian(answer: Tensor) -> Normal:
     return Normal(mean, F.softplus(deviation) + 1e-4)
 
 
-def drawn(posterior: Normal, noise: Tensor) -> Tensor:
+def sample(posterior: Normal, noise: Tensor) -> Tensor:
     """Its sample."""
     return posterior.mean + posterior.stddev * noise

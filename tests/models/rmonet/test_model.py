@@ -351,9 +351,9 @@ def test_a_few_scenes_are_learnt_by_heart(scenes):
         optimizer.step()
         errors.append((answer.reconstruction() - images).square().mean().item())
         nats.append(losses.terms["reconstruction"].mean().item())
-    of_mean_scene = (images - images.mean(dim=0)).square().mean().item()
-    assert errors[0] > of_mean_scene
-    assert sum(errors[-10:]) / 10 < 0.3 * of_mean_scene
+    mean_scene_error = (images - images.mean(dim=0)).square().mean().item()
+    assert errors[0] > mean_scene_error
+    assert sum(errors[-10:]) / 10 < 0.3 * mean_scene_error
     assert sum(nats[-10:]) / 10 < nats[0] - 10 * 64**2
 
 

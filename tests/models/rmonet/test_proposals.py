@@ -187,12 +187,12 @@ def test_rows_that_fill_short_levels_do_not_change_the_order_of_equal_scores(see
 def test_anchors_are_made_once_and_serve_a_training_after_a_validation():
     rpn, pyramid = rpn_of(), pyramid_of()
     with torch.inference_mode():
-        made = rpn(pyramid, SIZE).anchors
-    assert rpn(pyramid, SIZE).anchors is made
-    assert not made.is_inference()
+        anchors_of_first_call = rpn(pyramid, SIZE).anchors
+    assert rpn(pyramid, SIZE).anchors is anchors_of_first_call
+    assert not anchors_of_first_call.is_inference()
     wide = rpn(pyramid_of((64, 128)), (64, 128)).anchors
-    assert len(wide) > len(made)
-    assert torch.equal(rpn(pyramid, SIZE).anchors, made)
+    assert len(wide) > len(anchors_of_first_call)
+    assert torch.equal(rpn(pyramid, SIZE).anchors, anchors_of_first_call)
     assert not [name for name in rpn.state_dict() if "head" not in name]
 
 
@@ -252,9 +252,9 @@ def test_samples_keep_their_quotas(seed, shares, batch_size, fraction):
     assert not (positive & (labels != 1)).any()
     assert not (negative & (labels != 0)).any()
     for image in range(3):
-        drawn = min(int(batch_size * fraction), int((labels[image] == 1).sum()))
-        assert positive[image].sum() == drawn
-        assert negative[image].sum() == min(batch_size - drawn, int((labels[image] == 0).sum()))
+        num_positive = min(int(batch_size * fraction), int((labels[image] == 1).sum()))
+        assert positive[image].sum() == num_positive
+        assert negative[image].sum() == min(batch_size - num_positive, int((labels[image] == 0).sum()))
 
 
 def test_every_candidate_is_drawn_equally_often():
@@ -284,14 +284,14 @@ def loss_of_one_image(
             objectness -= math.log(chance)
             ax1, ay1, ax2, ay2 = predicted.anchors[anchor].tolist()
             x1, y1, x2, y2 = targets[anchor]
-            wanted = (
+            expected_deltas = (
                 ((x1 + x2) / 2 - (ax1 + ax2) / 2) / (ax2 - ax1),
                 ((y1 + y2) / 2 - (ay1 + ay2) / 2) / (ay2 - ay1),
                 math.log((x2 - x1) / (ax2 - ax1)),
                 math.log((y2 - y1) / (ay2 - ay1)),
             )
-            for said, want in zip(predicted.deltas[image, anchor].tolist(), wanted, strict=True):
-                far = abs(said - want)
+            for value, want in zip(predicted.deltas[image, anchor].tolist(), expected_deltas, strict=True):
+                far = abs(value - want)
                 regression += far**2 / (2 * beta) if far < beta else far - beta / 2
         elif negative[anchor]:
             objectness -= math.log(1 - chance)
@@ -314,8 +314,8 @@ def test_loss_is_that_of_each_image_alone(normaliser, beta):
     assert (positive.sum(dim=1) > 0).tolist() == [True, False, True]
     for image in range(3):
         targets = {n: boxes[image, matched[image, n]].tolist() for n in positive[image].nonzero().flatten().tolist()}
-        said, moved = loss_of_one_image(predicted, image, positive[image], negative[image], targets, beta)
-        assert objectness[image].item() == pytest.approx(said / 64, rel=1e-5)
+        value, moved = loss_of_one_image(predicted, image, positive[image], negative[image], targets, beta)
+        assert objectness[image].item() == pytest.approx(value / 64, rel=1e-5)
         divisor = 64 if normaliser == "sampled" else len(predicted.anchors)
         assert regression[image].item() == pytest.approx(moved / divisor, rel=1e-5)
 

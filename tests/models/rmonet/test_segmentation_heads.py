@@ -98,8 +98,8 @@ def test_each_box_gets_the_alpha_map_it_would_get_alone(kind, group_norm):
     with torch.no_grad():
         alpha = alpha_logits(head, features, BOXES)
         assert alpha.shape == (2, 2, 1, 64, 64)
-        for image, place in [(0, 0), (0, 1), (1, 0)]:
-            box = BOXES[image, place]
+        for image, slot in [(0, 0), (0, 1), (1, 0)]:
+            box = BOXES[image, slot]
             if kind == "unet":
                 expected = unet_of_one_box(head, features, image, box)
             elif kind == "lite":
@@ -108,7 +108,7 @@ def test_each_box_gets_the_alpha_map_it_would_get_alone(kind, group_norm):
             else:
                 small = roi_align_of_one_box(head, features, image, box)
                 expected = paste_boxes(small[None, None], box[None], (64, 64), outside=None)[0, 0]
-            assert_close(alpha[image, place, 0], expected, rtol=1e-3, atol=1e-5)
+            assert_close(alpha[image, slot, 0], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [64, 96])

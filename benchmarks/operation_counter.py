@@ -62,7 +62,7 @@ class OperationCounter(TorchDispatchMode):
         self._found: list[tuple[Operation, Callable[[], float]]] = []
 
     def operations(self) -> list[Operation]:
-        """What was counted, in its order; on a GPU this waits for it."""
+        """The counted operations in order; on a GPU this waits for them."""
         if self._clock is _gpu_clock:
             torch.cuda.synchronize()
         return [Operation(**{**operation.__dict__, "seconds": seconds()}) for operation, seconds in self._found]
@@ -145,7 +145,7 @@ def _cpu_clock() -> Callable[[], Callable[[], float]]:
 
 
 def _gpu_clock() -> Callable[[], Callable[[], float]]:
-    """As `_cpu_clock`; the seconds are known once the GPU has come so far."""
+    """As `_cpu_clock`; the seconds are known when the GPU reaches the last event."""
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     first.record()
 

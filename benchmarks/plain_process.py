@@ -71,7 +71,7 @@ def main(words: list[str]) -> None:
     """The other process: a step for every line that comes."""
     name, batch_size, threads, *changes = words
     torch.set_num_threads(int(threads))
-    torch.set_flush_denormal(True)  # whoever trains on a CPU finds this one out
+    torch.set_flush_denormal(True)  # without this, denormal numbers make a CPU slow
     recipe = recipe_to_measure(name, changes)
     plain = plain_model(recipe)
     if plain is None:

@@ -14,7 +14,7 @@ from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.settings import RMONetSettings
 from unscene.runs.recipe import Recipe, read_recipe
 
-PAPERS_LETTER = {  # what is ours to save work, as the paper has it: the reference does all the work
+PAPERS_LETTER = {  # settings that undo this library's savings: the reference computes everything, as the paper does
     "model.skip_empty_slots": False,
     "model.vae.encoder_region": "image",
     "model.vae.decoder_region": "image",

@@ -50,8 +50,8 @@ def recipe_to_measure(name: str, changes: Sequence[str] = ()) -> Recipe:
 class RecipeStep:
     """A model, its optimiser and a batch; each call is one training step: loss, gradients, update.
 
-    Precision, memory layout, optimiser and the order of what is done are the training's. The step is the dearest one:
-    the first, whose warm-up lets every slot have a box, or the model's `busiest_step` where it has one. The learning
+    Precision, memory layout, optimiser and the order of operations are the training's. The step is the slowest one: the
+    first, whose warm-up lets every slot have a box, or the model's `busiest_step` where it has one. The learning
     rate is the peak.
 
     Args:

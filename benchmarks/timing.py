@@ -82,7 +82,7 @@ def _turn(subject: Subject, calls: int, device: torch.device | str) -> float:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Python's would fall on whoever happens to be at work."""
+    """Garbage collection would be charged to the subject that happens to run."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""plain_yaml: what scalars mean, what is refused, and that both directions agree."""
+"""plain_yaml: types of scalars, refused values, and reading what was written."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, so that `import unscene` alone does not wait for torch."""
+    """Import a name when it is first used, so that `import unscene` alone does not wait for torch."""
     if name in _HOMES:
         from importlib import import_module
 

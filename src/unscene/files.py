@@ -20,7 +20,7 @@ from unscene.errors import RunError
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes that write the same are not told apart
+except ImportError:  # Windows has no `fcntl`: two processes can write to one folder
     fcntl = None  # type: ignore[assignment]
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -83,13 +83,13 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def lock(path: Path, shown: Path | None = None) -> Iterator[None]:
-    """Keep other processes out of a folder, or of a file, which is created if it is missing.
+    """Lock a folder or a file against other processes. A missing file is created.
 
-    On a disk without locks nobody is kept out.
+    On a disk without locks this does nothing.
 
     Args:
-        path: what is locked.
-        shown: what the message names, if it is not `path`.
+        path: folder or file to lock.
+        shown: path that the message names instead of `path`.
 
     Raises:
         RunError: another process has it; the message names that process.
@@ -137,18 +137,18 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path]:
-    """Give a folder for results; they appear in `out`, and replace earlier ones, when the block ends without an error.
+    """Yield a folder for results. They move to `out`, and replace earlier ones, when the block ends without an error.
 
-    `out` is locked until then. After an error or Ctrl-C it is as it was. Where a process was killed while its results
-    appeared, the next command replaces them.
+    `out` is locked until then. After an error or Ctrl-C it is unchanged. If a process is killed while it moves results,
+    the next command replaces them.
 
     Args:
         out: the folder, created if it is missing.
-        names: of all results. The first tells their kind (`RESULT_KINDS`) and appears last: where it is, all are.
+        names: of all results. The first tells their kind (`RESULT_KINDS`) and moves last: if it exists, all do.
         overwrite: replace earlier results of this kind.
 
     Raises:
-        RunError: `out` is in use, cannot be written, or holds results of another kind or what would be replaced.
+        RunError: `out` is in use, cannot be written, or holds results of another kind or results to replace.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file. Name a folder for the results with --out.")
@@ -185,7 +185,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[
 def _publish(unfinished: Path, publishing: Path, out: Path, names: Sequence[str]) -> None:
     files = sorted(file.relative_to(unfinished) for file in unfinished.rglob("*") if file.is_file())
     publishing.mkdir(exist_ok=True)
-    for name in names:  # the first one, too: without it nobody takes the rest for a whole
+    for name in names:  # the first one, too: while it is missing, the results count as incomplete
         if name == names[0] or Path(name) not in files:
             (out / name).unlink(missing_ok=True)
     for file in sorted(files, key=lambda file: file.as_posix() == names[0]):

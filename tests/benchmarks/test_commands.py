@@ -1,4 +1,4 @@
-"""Each command on something tiny; and that what is timed side by side computes the same."""
+"""Every command runs on a tiny case; implementations that are timed side by side compute the same."""
 
 from __future__ import annotations
 

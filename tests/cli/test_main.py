@@ -1,4 +1,4 @@
-"""cli: what the words on the command line mean, and one line for whatever goes wrong."""
+"""cli: meaning of the arguments, and one line for every error."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train", "RecipeError: name either a recipe to train or a run to go on with"),
+        ("train", "RecipeError: name either a recipe to train or a run to resume"),
         ("train r --resume x", "RecipeError: name either a recipe"),
-        ("train r --or-resume", "RecipeError: --or-resume goes on with the run in --out DIR"),
-        ("train --resume x --or-resume --out y", "RecipeError: --or-resume goes on with the run in --out DIR"),
+        ("train r --or-resume", "RecipeError: --or-resume resumes the run in --out DIR"),
+        ("train --resume x --or-resume --out y", "RecipeError: --or-resume resumes the run in --out DIR"),
         ("train rmonet_unet/multi_dsprite", "Did you mean 'rmonet_unet/multi_dsprites'?"),
         ("train mine.yaml", "RecipeError: there is no recipe file mine.yaml"),
         ("train rmonet_unet/multi_dsprites --model.n_slots 7", "Did you mean 'model.num_slots'?"),
@@ -226,7 +226,7 @@ def test_an_unforeseen_error_is_two_lines_and_a_report(monkeypatch, capsys, tmp_
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert main(["recipes"]) == 1
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "unscene stopped at an error that it does not know: TypeError: a bug"
+    assert first == "unscene stopped at an unexpected error: TypeError: a bug"
     (report,) = tmp_path.iterdir()
     assert second == f"The full report is in {report}; UNSCENE_TRACEBACK=1 shows it here."
     assert "unscene recipes" in report.read_text()

@@ -203,7 +203,7 @@ SPACE_BACKGROUND = BackgroundSettings(
     mask_channels=(8, 4),
     vae=ComponentVAESettings(latent_dim=2, encoder_channels=(4, 5), encoder_hidden=7, decoder_channels=6),
 )
-SPACE_AT = {  # step -> what is annealed, by hand
+SPACE_AT = {  # step -> annealed values, by hand
     0: {"presence": 0.2, "scale": (-1.0, 0.3), "temperature": 2.5, "alpha": 0.1},
     15: {"presence": 0.15, "scale": (-1.75, 0.3), "temperature": 1.0},
 }

@@ -50,7 +50,7 @@ def test_no_slot_used_at_all(slots):
 
 
 def test_where_the_host_does_not_know_the_number_nothing_is_left_out_before_the_end():
-    """The way of a GPU, on a CPU: everything is computed, and `unpack` fills what is not used."""
+    """The GPU's method, run on a CPU: everything is computed, and `unpack` fills unused slots."""
     used = torch.arange(48).view(8, 6) % 5 == 0
     packing, values = SlotPacking(used, None, None), torch.randn(8, 6, 3)
     assert len(packing.pack(values)) == 48

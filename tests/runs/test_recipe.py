@@ -1,4 +1,4 @@
-"""recipe: what is wrong with a setting is said by its name, with the nearest that would be right."""
+"""recipe: an error names the wrong setting and suggests the nearest valid one."""
 
 from __future__ import annotations
 

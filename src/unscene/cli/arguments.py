@@ -14,9 +14,9 @@ DESCRIPTION = "Unsupervised scene decomposition: from unlabelled images to a mas
 CONVERT_HELP = """\
 multi_dsprites  multi_dsprites_colored_on_grayscale.tfrecords, 64 px
 clevr           clevr_with_masks_train.tfrecords (10.5 GB), cropped and resized to 128 px; scenes of 3 to 6 objects, the
-                first 48,400 to train and the next 1,600 to test. Interrupted, even killed, the same command goes on
-                behind the last thousand finished scenes; until the end they lie in .FILE.h5.parts beside FILE.h5.
-FILE.h5 appears under its name only when it is complete, and is never overwritten."""
+                first 48,400 to train and the next 1,600 to test. After an interruption the same command resumes
+                after the last thousand finished scenes, which are in .FILE.h5.parts beside FILE.h5 until the end.
+FILE.h5 appears only when it is complete, and is never overwritten."""
 TRAIN_HELP = """\
 Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIPE --all` shows them:
   unscene train rmonet_unet/multi_dsprites --trainer.max_steps 20000 --model.vae.latent_dim 32
@@ -51,7 +51,7 @@ with margins, stretch the whole image out of proportion."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Print it and end with exit status 2."""
@@ -102,16 +102,16 @@ def _add_training(commands: Any) -> None:
     recipes.add_argument("recipe", nargs="?", help="its name, for instance rmonet_unet/multi_dsprites")
     recipes.add_argument("--all", action="store_true", help="with the settings that it leaves to their defaults")
 
-    train = _command(commands, "train", "train a recipe, or go on with a run", TRAIN_HELP, settings=True)
+    train = _command(commands, "train", "train a recipe, or resume a run", TRAIN_HELP, settings=True)
     train.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a .yaml file")
     train.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE, then -2, -3 ...)"
     )
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run's last checkpoint")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="resume from this run's last checkpoint")
     train.add_argument(
         "--or-resume",
         action="store_true",
-        help="go on with the run in --out DIR if it is this recipe's: for a job that is started again as it was",
+        help="resume the run in --out DIR if it has this recipe: for jobs that are restarted with the same command",
     )
     train.add_argument("--seed", type=int, help="of the weights, the order of the data and every draw")
 

@@ -1,4 +1,4 @@
-"""What each command does: one function a command, which imports what is heavy inside."""
+"""One function for each command. It imports slow modules only when it runs."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise RecipeError(
-            "name either a recipe to train or a run to go on with: --resume RUN. `unscene recipes` lists the recipes."
+            "name either a recipe to train or a run to resume: --resume RUN. `unscene recipes` lists the recipes."
         )
     if arguments.or_resume and (arguments.resume or not arguments.out):
-        raise RecipeError("--or-resume goes on with the run in --out DIR if there is one: name a recipe and --out DIR.")
+        raise RecipeError("--or-resume resumes the run in --out DIR if there is one: name a recipe and --out DIR.")
     if arguments.seed is not None:
         changes["seed"] = arguments.seed
     recipe, out, resume = (_run_to_resume if arguments.resume else _run_to_start)(arguments, changes)

@@ -79,7 +79,7 @@ def _failed(message: str, status: int = 1) -> int:
 
 
 def _unforeseen(error: Exception, words: Sequence[str]) -> str:
-    """Two lines about an error that nobody foresaw, and the place of a full report of it."""
+    """Write a full report of an unexpected error; return two lines that name it."""
     report = (
         f"unscene {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
         f"unscene {shlex.join(words)}\n\n{''.join(traceback.format_exception(error))}"
@@ -94,7 +94,7 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
     except OSError:
         pass
     first_line = next(iter(str(error).strip().splitlines()), "")[:200]
-    return f"unscene stopped at an error that it does not know: {type(error).__name__}: {first_line}\n{hint}"
+    return f"unscene stopped at an unexpected error: {type(error).__name__}: {first_line}\n{hint}"
 
 
 if __name__ == "__main__":

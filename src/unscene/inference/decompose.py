@@ -71,8 +71,8 @@ def decompose_paths(
 ) -> DecomposedImages:
     """Decompose image files and folders of images.
 
-    A few images are held in memory at a time. All results appear in `out` at the end, at once: after an error or Ctrl-C
-    the folder is as it was before.
+    A few images are held in memory at a time. All results appear in `out` together at the end: after an error or
+    Ctrl-C the folder is unchanged.
 
     Args:
         loaded: the model.

@@ -89,7 +89,7 @@ def _polarity_of_images(scene: Scene, decomposition: Decomposition) -> ImageValu
 
 
 iou_polarity = partial(MeanOverImages, _polarity_of_images, ("iou_polarity", "iou_foreground"))
-"""IoU of all of the foreground, whichever side of the model's partition is called foreground.
+"""IoU of the whole foreground, for the better choice of the foreground side of the model's partition.
 
 Per image the larger of IoU(P, T) and IoU(not P, T): T are the pixels of true objects, P those of the model's foreground
 slots (argmax), or those of the first of two slots if the model states no background. It is `sumScoreIoU` of ReDO (Chen

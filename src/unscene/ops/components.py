@@ -139,7 +139,7 @@ def by_blocks(planes: Tensor) -> ComponentBoxes:
 
 
 def connected_nodes(touching: Tensor) -> Tensor:
-    """Return the root of each node's component, in the same number of rounds whatever touches what.
+    """Return the root of each node's component, in a number of rounds that does not depend on the data.
 
     Boruvka's algorithm with labels for weights. In each round every component chooses the smallest label that it
     touches, other than its own, and merges with that component. Along a path of choices every second label never rises,

@@ -132,8 +132,8 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     """Check the values of a recipe and return it.
 
     Args:
-        values: sections `model` and `data` with their `name`, and any of the others; what is left out is the default.
-        name: what the recipe is called in messages.
+        values: sections `model` and `data` with their `name`, and any others; missing settings have their defaults.
+        name: the recipe's name in messages.
         changes: settings by dotted name that replace those of `values`: `{"model.num_slots": 7}`.
 
     Raises:

@@ -162,7 +162,7 @@ def test_an_occluder_hides_and_changes_nothing_else(scenes):
     differs = (generated["image"] != scenes["image"]).any(axis=-1)
     assert (generated["image"][differs] == 51).all()
     assert (generated["labels"][differs] == 0).all()
-    elsewhere = ~differs & (generated["image"] != 51).any(axis=-1)  # what is hidden may have had that grey
+    elsewhere = ~differs & (generated["image"] != 51).any(axis=-1)  # hidden pixels may have had that grey
     assert np.array_equal(generated["labels"][elsewhere], scenes["labels"][elsewhere])
     assert 24**2 < differs.sum(axis=(1, 2)).min() <= differs.sum(axis=(1, 2)).max() == 26**2
     gone = scenes["boxes"].any(-1) & ~generated["boxes"].any(-1)

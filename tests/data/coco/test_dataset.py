@@ -186,7 +186,7 @@ def test_missing_files_are_named_with_a_hint(coco_root):
     (coco_root / "val2017" / "000000000009.jpg").unlink()
     with pytest.raises(DataError, match=r"1 of 4 images .* are not in .*val2017, for instance 000000000009\.jpg"):
         source(coco_root)
-    assert len(source(coco_root, first=2)) == 2  # what is not asked for may be missing
+    assert len(source(coco_root, first=2)) == 2  # images that are not used may be missing
     with pytest.raises(DataError, match=r"lists 4 images, too few for first 0 and count 5: lower data\.count"):
         source(coco_root, count=5)
 

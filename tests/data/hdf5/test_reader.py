@@ -1,4 +1,4 @@
-"""store: what is written is read, in any order and process; files of others are read; damaged ones are named."""
+"""reader: written scenes are read in any order and process; other programs' files too; errors name damaged files."""
 
 from __future__ import annotations
 

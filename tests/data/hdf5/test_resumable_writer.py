@@ -1,4 +1,4 @@
-"""resumable_writer: finished parts outlive whatever stops the writing, and are continued only where they fit."""
+"""resumable_writer: finished parts survive an interruption; they are continued only if their settings match."""
 
 from __future__ import annotations
 

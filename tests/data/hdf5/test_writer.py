@@ -1,4 +1,4 @@
-"""store_writing: a file appears whole or not at all, whatever stops the writing."""
+"""writer: an interrupted write leaves no file."""
 
 from __future__ import annotations
 

@@ -412,7 +412,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, records, small_parts, monk
         return lambda *arguments: (record for _ in range(times) for record in read(*arguments))
 
     path = written(tmp_path, records[:2])
-    peak(1)  # what is imported and kept once
+    peak(1)  # memory of imports and caches
     assert peak(20) < peak(2) + 2_000_000  # a record has 3.2 MB
 
 

@@ -1,4 +1,4 @@
-"""MONet's loss for one image, written anew from Burgess et al. (2019): Section 2 and appendix B. Plain, slow, float64.
+"""MONet's loss for one image, rewritten from Burgess et al. (2019): Section 2 and appendix B. Plain, slow, float64.
 
 Nothing of `unscene` is used; weights come by the names under which the model saves them.
 """

@@ -1,4 +1,4 @@
-"""R-MONet's loss for one image, written anew from the paper: Section 3, appendix B, Fig. 22. Plain, slow, float64.
+"""R-MONet's loss for one image, rewritten from the paper: Section 3, appendix B, Fig. 22. Plain, slow, float64.
 
 Nothing of `unscene` is used; weights come by the names under which the model saves them. The maps of ResNet18 and of
 the pyramid are handed in. What the paper leaves open is marked "open".

@@ -1,4 +1,4 @@
-"""SPACE's loss for one image, written anew from Lin et al. (2020). Plain, slow, float64.
+"""SPACE's loss for one image, rewritten from Lin et al. (2020). Plain, slow, float64.
 
 Nothing of `unscene` is used; weights come by the names under which the model saves them. Where the paper leaves a
 number open it is the authors' (presence logits within 8.8, importance times 100, the boundary's 1000 / 32^2 and .7).
@@ -110,7 +110,7 @@ def infer_cell(
     weights: Weights,
     numbers: SpaceNumbers,
 ) -> Cell:
-    """The cell at column and row: what is there, drawn from its posteriors, decoded and put back where it was seen."""
+    """The object of the cell (column, row): sampled from its posteriors, decoded and pasted at its location."""
     logit = 8.8 * torch.tanh(answer[0])
     depth, scale, shift = gaussian(answer[1:3]), gaussian(answer[3:7]), gaussian(answer[7:11])
     logistic = torch.log(noise["presence"]) - torch.log(1 - noise["presence"])

@@ -135,7 +135,7 @@ def test_a_slot_explains_a_pixel_outside_its_box_at_40_nats(distance):
 
 
 def test_boxes_learn_from_masks_but_masks_not_from_boxes(scenes):
-    """No gradient flows through pseudo boxes, and the head learns from what is reconstructed alone (Section 3.4)."""
+    """No gradient flows through pseudo boxes, and the head learns only from the reconstruction (Section 3.4)."""
     model = tiny()
     terms = model.loss(scenes(2), 10)[0].terms
     (terms["objectness"] + terms["regression"]).sum().backward(retain_graph=True)

@@ -63,7 +63,7 @@ def random_boxes(seed: int, counts: tuple[int, ...], most: int = 6) -> tuple[Ten
     return torch.from_numpy(boxes), torch.arange(most) < torch.tensor(counts)[:, None]
 
 
-# forward: what is said of which anchor
+# forward: which prediction belongs to which anchor
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 96), (64, 128)])
@@ -123,7 +123,7 @@ def answers(objectness: list[float], anchors: list[list[float]], levels: tuple[i
 
 
 def test_proposals_by_hand():
-    """Best first; the weaker twin goes whether it is of the same level or of another; what is not sure goes."""
+    """Best first. Of two overlapping boxes of one or of two levels the weaker is dropped; so are boxes of low score."""
     anchors = [[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 50, 60], [0, 1, 10, 11], [40, 0, 90, 10]]
     predicted = answers([2.0, 1.0, 3.0, 0.5, -1.0], anchors, (2, 3))
     proposals = rpn_of().propose(predicted, SIZE, 4)

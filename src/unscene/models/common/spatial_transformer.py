@@ -1,9 +1,9 @@
-"""Cut boxes out of images and paste maps back over boxes (Jaderberg et al., 2015), differentiably in what is resampled.
+"""Cut boxes out of images and paste maps back over boxes (Jaderberg et al., 2015), with gradients to images and maps.
 
 Boxes have no rotation, so resampling is one matrix for the rows and one for the columns: out = R_y map R_x^T. Two
-batched products instead of a gather: quick, and with gradients that are deterministic on a GPU, too.
+batched products replace a gather. They are fast, and their gradients are deterministic on a GPU, too.
 
-`crop_boxes` and `paste_boxes` take boxes as they are; `unscene.ops.glimpses` is differentiable in the boxes as well.
+`crop_boxes` and `paste_boxes` give boxes no gradient; `unscene.ops.glimpses` does.
 """
 
 from __future__ import annotations

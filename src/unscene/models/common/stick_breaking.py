@@ -16,7 +16,7 @@ LOG_ZERO = -40.0
 
 
 def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Share every pixel among K slots, each taking from what is left.
+    """Share every pixel among K slots, each taking from the remainder.
 
     m_k = s_{k-1} a_k,  s_k = s_{k-1} (1 - a_k),  m_K = s_{K-1}   (R-MONet, Eq. 4-7)
 
@@ -25,7 +25,7 @@ def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
         gate: [B, K-1, 1, H, W] bool, where a slot may take anything at all: a_k = 0 elsewhere. None: everywhere.
 
     Returns:
-        log_masks: [B, K, 1, H, W]; exp sums to 1 over K. The last slot gets what nobody took.
+        log_masks: [B, K, 1, H, W]; exp sums to 1 over K. The last slot gets the remainder.
 
     Raises:
         ShapeError: not five axes, axis 2 is not 1, or the gate's axes differ.

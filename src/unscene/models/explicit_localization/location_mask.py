@@ -28,8 +28,8 @@ class LocationSettings:
         method: `mixture` is the paper's. `none`: L is 1 everywhere, the paper's ablation ("the whole location mask L is
             removed and only the reconstruction quality Q remains").
         iterations: L of Algorithm 1, iterations of expectation maximisation.
-        components: 2 is the paper's. With more, the object is the one with the most pixels near the centre, without the
-            first, which stays "what is explained".
+        components: 2 is the paper's. With more, the object is the component with the most pixels near the centre,
+            except the first, which is the explained part.
         initial_variance: sigma_2, of every component before the first iteration (an argument that Algorithm 1 does not
             use).
         variance_floor: added to every variance.

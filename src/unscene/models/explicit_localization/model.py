@@ -1,9 +1,9 @@
 """Unsupervised object segmentation with an explicit localization module (Liu, Wei, Sharpnack & Owens, 2019).
 
-There is no attention network. In each step an auto-encoder g(x, s) reconstructs what is not yet explained of the image.
-The region with the best reconstruction quality Q becomes the centre of a window G, and a Gaussian mixture over colour
-and position splits the pixels of the window into an object (the location mask L) and the rest. The object's mask is
-m = s Q L. Only the auto-encoder has weights.
+There is no attention network. In each step an auto-encoder g(x, s) reconstructs the part of the image that is not yet
+explained. The region with the best reconstruction quality Q becomes the centre of a window G. A Gaussian mixture over
+colour and position splits the pixels of the window into an object (the location mask L) and the rest. The object's mask
+is m = s Q L. Only the auto-encoder has weights.
 
 Symbols of the paper: x image, x_re reconstruction, s remaining mask, Q quality, L location mask, m mask of a step,
 sigma_1 `quality_variance`, beta `prior_weight`, gamma `latent_weight`, zeta `masked_colour`.

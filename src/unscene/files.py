@@ -200,7 +200,7 @@ def _locked(file: int | IO[bytes]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a disk that knows no locks
+    except OSError:  # a disk without locks
         pass
     return True
 

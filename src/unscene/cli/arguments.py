@@ -35,7 +35,7 @@ COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
 Prints one table, and writes it to DIR/compare.json and compare.csv; DIR/index.html adds the validation curves of the
-trainings and the first scenes as every model sees them (curves.png, scenes.png)."""
+trainings and every model's decomposition of the first scenes (curves.png, scenes.png)."""
 REPRODUCE_HELP = """\
 Tables: rmonet_table1, rmonet_table2, rmonet_fig17 to rmonet_fig20, elm_table1, elm_table2; or a YAML file of that form.
   unscene reproduce rmonet_table1 --rows monet,space --seeds 0,1,2 --minutes 90 --threads 1 --out results/
@@ -200,7 +200,7 @@ def _add_data(commands: Any) -> None:
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Part the settings from the rest: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` (true).
+    """Separate the settings from the rest: `--model.num_slots 7`, `--model.num_slots=7`, `--data.skip-damaged` (true).
 
     Returns:
         The other words; the settings as (dotted name, text), None where no text follows.

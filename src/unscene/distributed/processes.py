@@ -81,7 +81,7 @@ def started_by_srun() -> bool:
 
 
 def processes_started() -> tuple[int, int] | None:
-    """Processes on this machine, and machines, as torchrun or srun started them; None where neither did."""
+    """Processes on this machine, and machines, as torchrun or srun started them; None without either."""
     environment = os.environ
     if started_by_torchrun():
         here = int(environment["LOCAL_WORLD_SIZE"])

@@ -82,7 +82,7 @@ def measure(
         loaded: the model.
         source: of the test scenes, of the model's size.
         count: how many of them, the first ones.
-        batch_size: scenes at once; the time is stated for it.
+        batch_size: scenes in one call of the model; the time is measured for it.
         description_of_data: name, seed and settings of the source, ready for JSON.
         progress: show a bar on stderr.
         metrics_csv: of the training, for the curves.

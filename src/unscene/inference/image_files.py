@@ -111,7 +111,7 @@ def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects)
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
     image = Image.fromarray(picture)
     small = max(image.size) <= _THUMBNAIL
-    if small:  # enlarged without smoothing, so that its pixels are seen
+    if small:  # enlarged without smoothing, so that its pixels are visible
         zoom = _THUMBNAIL // max(image.size)
         image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -33,7 +33,8 @@ def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
 def match_locations(
     centres: NDArray[np.float64], locations: NDArray[np.float64], tolerance: float = TOLERANCE
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Match objects [M, 2] with locations [N, 2] one to one: as many as lie within the tolerance, then the nearest.
+    """Match objects [M, 2] with locations [N, 2] one to one. First maximise the number of pairs
+    within the tolerance, then minimise the distance.
 
     A row of zeros is a slot that is not used. Returns [M] the index of each object's location, -1 for none, and [M] its
     distance, infinite for none.

@@ -37,8 +37,8 @@ def matched_iou(iou: NDArray[np.float64]) -> NDArray[np.float64]:
 class MaskIoU:
     """IoU of the true objects' masks and the slots' hard masks (argmax over all K), matched image by image.
 
-    The background is neither an object nor, where the model states its slot, a candidate for a match. An object that
-    finds no slot counts 0; an object without a pixel does not count, nor does an image without objects.
+    The background is not an object. If the model states its background slot, that slot cannot be matched. An object
+    without a slot counts 0. Objects without a pixel and images without objects do not count.
         mask_iou: the mean over the objects of each image, then over images.
         mask_iou_objects: the mean over all objects, so that a crowded image weighs more.
     """

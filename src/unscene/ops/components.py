@@ -149,7 +149,7 @@ def connected_nodes(touching: Tensor) -> Tensor:
 
     Args:
         touching: [P, h, w, 9] bool, whether the node touches each of the 3 x 3 around it (its own entry is False).
-            What touches must be touched, and nothing lies beyond the border.
+            It must be symmetric, and no node touches anything outside the border.
 
     Returns:
         [P * h * w] int64 flat indices: nodes of one component, and no others, name the same one of them.

@@ -15,11 +15,11 @@ AT_LEAST = 2**28  # bytes that the heap grows by
 def tune_cpu() -> None:
     """Flush denormal numbers to zero, and keep freed memory for the next tensor.
 
-    Responsibilities far from a slot underflow, and a CPU takes its time over such numbers.
+    Responsibilities far from a slot underflow to denormal numbers, which are slow on a CPU.
 
-    A step frees and asks for the same hundreds of megabytes again and again. glibc gives blocks so large back to the
-    system at once, which then hands out empty pages one by one: in R-MONet's step a quarter of the time. So it is told
-    to keep them. The process holds on to its peak. Elsewhere than on glibc this part does nothing.
+    Every step frees and allocates the same hundreds of megabytes. By default glibc returns such large blocks to the
+    system, and new pages take a quarter of the time of R-MONet's step. This setting makes glibc keep the blocks, so
+    the process keeps its peak memory. Without glibc it does nothing.
     """
     torch.set_flush_denormal(True)
     if not sys.platform.startswith("linux"):

@@ -22,8 +22,8 @@ class SlotPacking:
 
     Attributes:
         used: [B, K] bool.
-        index: [S] int64, which of the B * K slots each packed one is; None: all of them, in order.
-        count: how many of the S are used: the first ones; the others pad. None: the host does not know it.
+        index: [S] int64, index of each packed slot among the B * K; None: all of them, in order.
+        count: number of used slots, which come first; the others are padding. None: the host does not know it.
     """
 
     used: Tensor

@@ -18,9 +18,9 @@ EARLIER: dict[str, dict[Any, dict[str, Any] | None]] = {
 
 
 def with_todays_names(values: Values) -> Values:
-    """Return a recipe's values with the settings that `EARLIER` knows under today's names, changed in place.
+    """Rename the settings of `EARLIER` in a recipe's values to today's names, in place, and return the values.
 
-    Another value of such a setting stays, so that the recipe is refused with its name.
+    A setting whose value is not in `EARLIER` keeps its name, so that the error names it.
     """
     for name, meanings in EARLIER.items():
         *sections, last = name.split(".")

@@ -29,11 +29,11 @@ class About:
 
     Attributes:
         title: one line.
-        origin: `paper`, or `ours` for what no paper has.
-        source: where its numbers stand.
+        origin: `paper`, or `ours` if no paper has it.
+        source: where its numbers come from.
         note: what a user should know before starting it.
         reported: scores of the paper, by our metrics' names.
-        status: what it was seen to reach here, honestly.
+        status: results measured here, or why there are none.
     """
 
     title: str = ""
@@ -90,7 +90,7 @@ class Recipe:
 
         Raises:
             RecipeError: its parts do not fit together.
-            CheckpointError: the ImageNet weights cannot be had.
+            CheckpointError: the ImageNet weights are not available.
         """
         settings = self.model
         if not pretrained and hasattr(settings, "backbone"):

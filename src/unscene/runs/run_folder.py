@@ -101,10 +101,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other trainings out of the folder until the block ends. The folder is created if it is missing.
+        """Lock the folder against other trainings until the block ends. The folder is created if it is missing.
 
-        Temporary files of a killed training are removed, and at the end all that this one wrote, if it wrote neither a
-        row nor a checkpoint.
+        Temporary files of a killed training are removed. If this training writes neither a row nor a checkpoint, all
+        its files are removed at the end.
         """
         with contextlib.ExitStack() as stack:
             with writing(self.path):

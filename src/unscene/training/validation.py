@@ -19,7 +19,7 @@ from unscene.report.slots import sample_figure
 from unscene.runs.run_folder import RunFolder
 from unscene.scene import Decomposition, Scene
 
-MAX_BATCH = 32  # images at once: on every machine a validation needs no more memory than a training step
+MAX_BATCH = 32  # images in one batch: a validation needs no more memory than a training step
 SCORE = "val/score"  # chooses the best checkpoint; higher is better
 _DEFAULT_METRICS = ("ari_fg", "ari_fg_objects", "ari", "box_ap", "reconstruction")
 _METRIC_OF_SCORE = {"map_50": "box_ap", "located": "object_locations"}  # where the names differ

@@ -184,7 +184,7 @@ def _on_side(away: Any, direction: Any, half: float, distance: float) -> Any:
 def normals(solid: Any, point: Any) -> Any:
     """Return the outward normal at a point of a solid, and the normal to shade with, which turns at bevelled edges.
 
-    The solid itself has sharp edges, so that its outline is exact; only light sees them round.
+    The solid itself has sharp edges, so its outline is exact. The shading treats them as round.
     """
     away = (point[0] - solid.x, point[1] - solid.y, point[2] - solid.z)
     own = _turned_back((away[0] / solid.radius, away[1] / solid.radius, away[2] / solid.radius), solid)

@@ -58,7 +58,7 @@ def through(camera: Any, x: float, y: float) -> Any:
 
 @compiled_part
 def seen_at(camera: Any, x: float, y: float, z: float) -> Any:
-    """Where in CLEVR's picture a point is seen: the inverse of `through`."""
+    """The pixel position of a point in CLEVR's picture: the inverse of `through`."""
     away = (x - camera[0, 0], y - camera[0, 1], z - camera[0, 2])
     depth = away[0] * camera[1, 0] + away[1] * camera[1, 1] + away[2] * camera[1, 2]
     across = away[0] * camera[2, 0] + away[1] * camera[2, 1] + away[2] * camera[2, 2]

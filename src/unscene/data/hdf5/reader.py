@@ -34,7 +34,7 @@ _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larg
 class SceneStore:
     """Scenes of an HDF5 file, read when they are needed.
 
-    The file is checked at once and opened again in every process that reads it, so a store can be pickled, and used in
+    The constructor checks the file. Every process that reads it opens it again, so a store can be pickled and used in
     forked or spawned DataLoader workers.
 
     Attributes:

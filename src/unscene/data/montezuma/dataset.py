@@ -62,7 +62,7 @@ class Montezuma:
 
     def __init__(self, settings: MontezumaSettings) -> None:
         self.settings = settings
-        emulator_class()  # raises at once when it is missing
+        emulator_class()  # raises early if it is missing
         if settings.policy == "recorded" and settings.count > recorded_frames():
             asked = f"{settings.count} recorded frames were asked for, but there are {recorded_frames()}"
             raise DataError(f"montezuma: {asked}: lower data.count.")

@@ -10,11 +10,11 @@ from unscene.settings import settings_dataclass
 
 @settings_dataclass
 class Annealed:
-    """A value that goes from `start` to `end` linearly, and stays there.
+    """A value that changes linearly from `start` to `end`, then stays at `end`.
 
     Attributes:
-        start_step: until then it is `start`.
-        end_step: from then on it is `end`.
+        start_step: last step with the value `start`.
+        end_step: first step with the value `end`.
         start: the first value.
         end: the last value.
 

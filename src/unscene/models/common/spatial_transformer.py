@@ -23,10 +23,10 @@ def whole_image_box(size: int, device: torch.device) -> Tensor:
 
 
 def crop_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return what each box shows of its image, resampled to one size.
+    """Return the content of each box of its image, resampled to one size.
 
-    Bilinear where a box is enlarged; where it is shrunk, each cell averages (a triangle as wide as two cells), so that
-    nothing between the cells is lost. A cell sees only what lies in the image; one that sees nothing is 0.
+    Bilinear if a box is enlarged. If it is reduced, each cell averages with a triangle as wide as two cells, so that
+    every pixel counts. A cell averages only pixels of the image; a cell without one is 0.
 
     Args:
         images: [S, C, H, W].

@@ -13,16 +13,16 @@ from unscene.settings import settings_dataclass
 class WarmupSettings:
     """Values at the first step, from which the model moves to its settings' values in `steps`. Ours, not the papers'.
 
-    Before the VAE knows colours, no component fits an object better than the background does: masks fade, and with them
-    boxes vanish. A wide foreground Gaussian takes what the background does not explain, and narrows while the VAE
-    learns colours.
+    Before the VAE has learnt colours, no component fits an object better than the background, so masks fade and boxes
+    vanish. A wide foreground Gaussian explains the pixels that the background does not explain. It narrows while the
+    VAE learns colours.
 
     Attributes:
         steps: length; 0: no warm-up.
-        sigma_foreground: at step 0, from there on geometrically.
-        latent_weight: beta at step 0, from there on linearly.
-        mask_weight: gamma at step 0, from there on linearly.
-        score_threshold: of R-MONet's boxes at step 0, from there on linearly; MONet has no boxes.
+        sigma_foreground: value at step 0; it changes geometrically.
+        latent_weight: beta at step 0; it changes linearly.
+        mask_weight: gamma at step 0; it changes linearly.
+        score_threshold: of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
     """
 
     steps: NonNegativeInt = 0
@@ -32,7 +32,7 @@ class WarmupSettings:
     score_threshold: NonNegativeFloat = 0.0
 
     def linear(self, step: int, start: float, end: float) -> float:
-        """Return the value at a step of what goes from `start` to `end` over the warm-up, and stays there."""
+        """Return a value at a step: linear from `start` to `end` over the warm-up, then `end`."""
         return end if step >= self.steps else start + (end - start) * (step / self.steps)
 
     def sigma(self, step: int, end: float) -> float:

@@ -35,21 +35,21 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: OtsuVar
     thresholds the lowest win. No value is read by the host, and every device gives the same bits.
 
     Args:
-        values: [G, P], one image a row; finite, and meant to lie in [0, 1]. Counted in float64.
-        classes: how many classes to form, at least 2.
-        bins: how many bins the histogram has; at least `classes`, and one more for `skimage016`.
-        variant: whose rule, see above.
+        values: [G, P], one image a row; finite, normally in [0, 1]. Counted in float64.
+        classes: number of classes, at least 2.
+        bins: number of bins of the histogram; at least `classes`, and one more for `skimage016`.
+        variant: the rule, see above.
 
     Returns:
         thresholds: [G, classes - 1] float64, rising: centres of the last bin of each class. A row that cannot be split
-        has +inf, so that nothing lies above: a constant row, and with `skimage` what that would refuse.
+        has +inf, so that no value is above it: a constant row, and with `skimage` a row that scikit-image refuses.
 
     Raises:
         ShapeError: `values` has other axes, or no pixels.
         RecipeError: too few classes or bins, or an unknown variant.
     """
     size = check_shape(values, "G P", "values")
-    _divisions(classes, bins, variant)  # an error comes before any work
+    _divisions(classes, bins, variant)  # raises before any work
     if size["P"] == 0:
         raise ShapeError("values must have at least one pixel a row, but its shape is [G, 0].")
     least, greatest = values.amin(dim=1).double(), values.amax(dim=1).double()

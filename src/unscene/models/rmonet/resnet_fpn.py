@@ -21,7 +21,7 @@ from unscene.ops.convolutions import SmallMapConv2d
 
 @dataclass(frozen=True)
 class Features:
-    """What the backbone sees in a batch of images.
+    """The backbone's maps of a batch of images.
 
     Attributes:
         images: [B, in_channels, H, W], what the backbone read.

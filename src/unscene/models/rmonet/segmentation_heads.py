@@ -46,7 +46,7 @@ class UNetHead(nn.Module):
         conv_channels: channels of conv1..conv5.
         fpn_channels: of the pyramid.
         size: height and width of the images, a multiple of 32.
-        maps: alpha maps a box; 1 but for the ablation without boxes.
+        maps: alpha maps of a box; 1, except in the ablation without boxes.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
         array: anything with `.shape`.
         axes: one word an axis, as in `"B K 1 H W"`; a number is the axis's size, a letter names it, and the same letter
             twice is the same size.
-        name: of the array, for the message.
+        name: name of the array, for the message.
 
     Returns:
         The size of every lettered axis, for instance `{"B": 2, "K": 6, "H": 64, "W": 64}`.

@@ -144,7 +144,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[
 
     Args:
         out: the folder, created if it is missing.
-        names: of all results. The first tells their kind (`RESULT_KINDS`) and moves last: if it exists, all do.
+        names: names of all results. The first tells their kind (`RESULT_KINDS`) and moves last: if it exists, all do.
         overwrite: replace earlier results of this kind.
 
     Raises:

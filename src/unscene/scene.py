@@ -158,7 +158,7 @@ class Losses:
     Attributes:
         terms: name -> [B], in nats for an image.
         weights: name -> the factor of this term in the total; the same names as `terms`.
-        observed: name -> [B], worth logging but no part of the loss (for instance the pseudo boxes of an image).
+        observed: name -> [B], logged, but no part of the loss (for instance the pseudo boxes of an image).
 
     Raises:
         ShapeError: a term without a weight, or terms of different lengths.

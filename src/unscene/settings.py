@@ -56,7 +56,7 @@ def registered_class(table: Mapping[str, str], name: str, kind: str) -> Any:
 
     Args:
         table: `{"monet": "unscene.models.monet.model:MONet"}`.
-        name: of the class.
+        name: name of the class.
         kind: what the table holds, for the message: `model`.
 
     Raises:
@@ -114,7 +114,7 @@ def typed_settings(settings_class: Any, values: Any, section: str, where: str, n
     Args:
         settings_class: a dataclass, of `settings_dataclass` or any other.
         values: by name; a missing one is the default. A `Word` is read by the type of its setting.
-        section: of the recipe; dotted names in messages begin with it.
+        section: section of the recipe; dotted names in messages begin with it.
         where: what the values belong to, for the message: `recipe 'monet/clevr'`.
         names_hint: what the message about an unknown name adds.
 

@@ -30,7 +30,7 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
 
     Args:
         out: the folder.
-        minutes: of training.
+        minutes: minutes of training.
 
     Returns:
         The page about it.

@@ -51,7 +51,7 @@ class ImageFolder:
     Fitted images are kept in memory (up to 512 MiB a process), since decoding a photograph takes some 100 ms.
 
     Attributes:
-        paths: of the images, sorted by their names below the folder; image `i` of a batch is `paths[i]`.
+        paths: paths of the images, sorted by their names below the folder; image `i` of a batch is `paths[i]`.
         skipped: the images that cannot be read, with `skip_damaged`; the log names them.
 
     Raises:

@@ -58,14 +58,14 @@ class MultiDSpritesSettings:
         size: side of the image in pixels; the sprites grow with it.
         min_objects: fewest sprites of a scene.
         max_objects: most sprites of a scene; also M, the rows of boxes and factors.
-        colours: of the sprites. "fitted": uniform RGB, as in the published images; "saturated": uniform hue at full
+        colours: "fitted": uniform RGB for sprites, as in the published images; "saturated": uniform hue at full
             saturation and value, as the paper states; "grey": uniform among the greys that are 48 of 256 or more away
             from the ground. Uniform RGB hardly ever gives a grey (all three within 16 of 256: 1 %).
         background: "grey": one uniform grey a scene; "colour": uniform RGB.
         min_scale: smallest sprite, uniform up to `max_scale`.
         max_scale: largest sprite.
         max_orientation: sprites are turned by an angle uniform from 0 to this, in degrees; 0 leaves all upright.
-        shapes: of square, ellipse, heart, with equal probability; and triangle, which the data set does not have.
+        shapes: some of square, ellipse, heart, with equal probability; and triangle, which the data set does not have.
         crop: central share of the image's side that is shown at the image's size, 1/4 to 1 (all of it).
         occluder: side of a grey square somewhere in front, as a share of the image's side; 0 is none.
     """

@@ -80,12 +80,12 @@ def measure(
 
     Args:
         loaded: the model.
-        source: of the test scenes, of the model's size.
-        count: how many of them, the first ones.
+        source: source of the test scenes, of the model's size.
+        count: number of scenes, from the first.
         batch_size: scenes in one call of the model; the time is measured for it.
         description_of_data: name, seed and settings of the source, ready for JSON.
         progress: show a bar on stderr.
-        metrics_csv: of the training, for the curves.
+        metrics_csv: file of the training, for the curves.
         examples: draw the best, median and worst scenes.
         bar_name: before the bar; the model's name if empty.
 

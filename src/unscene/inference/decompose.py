@@ -46,8 +46,8 @@ class DecomposedImages:
 
     Attributes:
         out: the folder.
-        images: how many were decomposed.
-        objects: how many were found in them.
+        images: number of decomposed images.
+        objects: number of objects found in them.
         skipped: the damaged images that were left out.
         pictures: thumbnails of the overlays, at most 300, for a page's `Section`.
     """

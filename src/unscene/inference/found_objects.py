@@ -127,7 +127,7 @@ def coco_json(
 
     Args:
         images: (file name, H, W) of every image; `image_id` 1 is the first.
-        annotations: of these images, by `coco_annotations`.
+        annotations: annotations of these images, by `coco_annotations`.
         info: further fields of COCO's `info`, for instance the source of the masks.
     """
     return {

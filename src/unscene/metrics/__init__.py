@@ -47,7 +47,7 @@ class MeanOverImages:
 
     Attributes:
         measure: the values of a batch, None for an image that is not counted; or None if it is not applicable.
-        names: of the numbers; `per_image` returns the first one.
+        names: names of the numbers; `per_image` returns the first one.
         totals: the numbers that are sums over images instead.
     """
 

@@ -51,10 +51,14 @@ class Health:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def compute(self) -> dict[str, float]:
-        """Means over the images, by name: `health/largest_slot` is the share of the largest slot in the foreground,
-        `slots_used` the slots with more than half a percent of the image, `foreground` and `background` their shares of
-        the image, `foreground_won` the share of the pixels that an object's slot wins, `decided` the share that the
-        largest slot of a pixel has of it, `boxes` the number of valid boxes.
+        """Return means over the images, by name.
+
+        health/largest_slot: share of the foreground in the largest slot.
+        health/slots_used: number of slots with more than half a percent of the image.
+        health/foreground, health/background: their shares of the image.
+        health/foreground_won: share of the pixels that an object's slot wins.
+        health/decided: share of a pixel that its largest slot has.
+        health/boxes: number of valid boxes.
         """
         if not self.images:
             raise TrainingError("there is no health without images: call update first.")

@@ -1,6 +1,6 @@
 """3x3 convolutions that do less work than their definition: of small maps, of tiled vectors, of doubled maps.
 
-Each has its definition as the plain body; the fast one gives the same numbers but for the order of adding.
+The plain body of each is its definition. The fast one gives the same numbers, except for the order of adding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SmallMapConv2d(nn.Module):
     16 pixels are one product of the pixels' neighbourhoods and the weights instead, about four times as fast.
 
     Args:
-        convolution: whose weights it takes over.
+        convolution: source of the weights.
 
     Raises:
         RecipeError: another kernel, padding, dilation or grouping, or a bias.

@@ -88,7 +88,7 @@ def paste_borders(weight: Tensor, boxes: Tensor, cells: int, width: int, size: t
         weight: [B, N].
         boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
         cells: height and width of the maps.
-        width: of the border, in cells.
+        width: width of the border, in cells.
         size: height and width of the image.
 
     Returns:

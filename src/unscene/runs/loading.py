@@ -118,7 +118,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     Args:
         path: a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
             weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`.
-        device: where to.
+        device: device of the model.
 
     Raises:
         CheckpointError: nothing there, damaged, or of another model than its recipe says.

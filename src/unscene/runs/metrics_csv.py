@@ -22,10 +22,10 @@ class TrainingRecord:
     """One training.
 
     Attributes:
-        steps: of the training, not of the best weights.
+        steps: steps of the training, not of the best weights.
         minutes: its wall-clock time, with the validations.
         images_per_second: median over the rows of its metrics.csv; None before the first one.
-        machine: of its last start; empty where it is not known.
+        machine: machine of its last start; empty where it is not known.
         validation: [P, 2] seconds since its start, and the foreground ARI of each validation that has one.
     """
 

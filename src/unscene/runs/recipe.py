@@ -56,7 +56,7 @@ class Recipe:
     Attributes:
         name: for instance `rmonet_unet/multi_dsprites`.
         about: see `About`.
-        seed: of weights, order of the data, and every draw in training.
+        seed: seed of weights, order of the data, and every draw in training.
         model_name, model: the registered model and its settings.
         data_name, data: the registered source and its settings.
         validation: settings that differ from `data` for validation, by name.

@@ -22,7 +22,7 @@ class ParamGroup:
 
     Attributes:
         prefix: for instance `vae` or `vae.decoder`; the longest one that fits decides.
-        name: of their optimiser.
+        name: name of their optimiser.
         learning_rate: 0 keeps these parameters as they are.
         weight_decay: see PyTorch.
     """
@@ -40,7 +40,7 @@ class OptimizerSettings:
     Attributes:
         name: `adam`, `adamw` or `rmsprop`.
         learning_rate: the peak; see `ScheduleSettings`.
-        betas: of Adam and AdamW.
+        betas: betas of Adam and AdamW.
         weight_decay: see PyTorch.
         clip_norm: limit of the common norm of all gradients; 0 sets no limit.
         param_groups: parts of the model with settings of their own.
@@ -139,7 +139,7 @@ class TrainerSettings:
         strategy: `ddp` is one process a device; `auto` chooses it where there are several.
         workers: processes that load data, for each process that trains; -1 is up to eight beside a GPU, none on a CPU.
         prefetch: batches that each worker keeps ready.
-        threads: of the CPU; 0 leaves PyTorch's choice.
+        threads: threads of the CPU; 0 leaves PyTorch's choice.
         validate_minutes: between two validations, each with a sample figure, a health verdict and a checkpoint.
         validate_images: the first scenes of the validation, at most so many.
         keep_best_by: the score whose best weights are kept; where it does not apply, and without labels, the error of

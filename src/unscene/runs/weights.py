@@ -74,7 +74,7 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
 
     Args:
         run: the run.
-        path: of the file; the run's `weights.safetensors` if None.
+        path: path of the file; the run's `weights.safetensors` if None.
         half: write matrices and kernels in float16; vectors (biases, normalisation) stay as they are.
         about: more facts for the provenance, ready for JSON.
     """

@@ -41,9 +41,9 @@ class ClevrScenesSettings:
         min_objects: fewest objects of a scene; some of them may be outside of the crop.
         max_objects: most objects of a scene; also M, the rows of boxes and factors.
         shapes: with equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
-        materials: of rubber, metal.
+        materials: some of rubber, metal.
         colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which CLEVR does not have.
-        sizes: of large, small.
+        sizes: some of large, small.
         crop: central share of the papers' crop that is traced at the image's size, 1/4 to 1 (all of it).
         occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
     """

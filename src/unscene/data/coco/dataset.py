@@ -60,8 +60,8 @@ class Coco:
     """COCO's images, read when they are needed. Memory holds a few arrays, which forked workers share.
 
     Attributes:
-        paths: of the images, [N] of str; image `i` of a batch is `paths[i]`.
-        instances: of these images; None without `labels`.
+        paths: paths of the images, [N] of str; image `i` of a batch is `paths[i]`.
+        instances: instances of these images; None without `labels`.
 
     Raises:
         DataError: the folder, the file or an image is missing, the file is not in COCO's layout or too short, an

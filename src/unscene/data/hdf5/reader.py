@@ -38,7 +38,7 @@ class SceneStore:
     forked or spawned DataLoader workers.
 
     Attributes:
-        attributes: of the file, `settings` as a dictionary.
+        attributes: attributes of the file, `settings` as a dictionary.
         image_size: (H, W).
         num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. With label maps alone it is
             the largest label, which takes one pass over them.
@@ -132,7 +132,7 @@ class SceneFileSettings:
     """A range of the scenes of an HDF5 file, so that one file holds a training and a test set.
 
     Attributes:
-        path: of a file that `unscene generate` or `unscene convert` wrote, or of a published one.
+        path: path of a file that `unscene generate` or `unscene convert` wrote, or of a published one.
         first: index of the first scene; below 0 it counts from the end.
         count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
         size: height and width that the images must have; 0 allows any.

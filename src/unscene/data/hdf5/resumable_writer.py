@@ -36,8 +36,8 @@ class SceneParts:
     """The parts of an unfinished file; arguments as those of `scene_parts`.
 
     Attributes:
-        path: of the file.
-        position: of the source at the end of the last part; `start` without one.
+        path: path of the file.
+        position: position of the source at the end of the last part; `start` without one.
     """
 
     def __init__(

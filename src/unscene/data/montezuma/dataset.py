@@ -33,7 +33,7 @@ class MontezumaSettings:
 
     Attributes:
         count: number of frames.
-        seed: of the policy.
+        seed: seed of the policy.
         size: height and width of the frames; the screen's square is 160.
         policy: `random` plays uniformly random actions from the start, and a new game when one is lost. `recorded`
             plays recorded games of the first room, with and without the key and the doors; they have

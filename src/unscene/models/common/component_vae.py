@@ -33,7 +33,7 @@ class ComponentVAESettings:
         encoder_stride: image and mask are first averaged over squares of this side (1: the paper's).
         initial_log_variance: of the posterior, added to its initial bias. 0: PyTorch's; ours: -3, so that the decoder
             reads latents with little noise from the first step.
-        decoder_channels: of the spatial broadcast decoder.
+        decoder_channels: channels of the spatial broadcast decoder.
         decoder_layers: number of its 3x3 convolutions.
         decoder_padding: `valid` (the paper's) or `same`.
         decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.

@@ -24,7 +24,7 @@ class SpatialBroadcastDecoder(nn.Module):
     Args:
         latent_dim: D.
         out_channels: 4 in the component VAE: colour and mask logit.
-        channels: of the hidden layers.
+        channels: channels of the hidden layers.
         layers: number of 3x3 convolutions.
         size: height and width of the output.
         padding: `valid` (the paper's): the grid is size + 2 * layers wide and no convolution is padded. `same`: all but

@@ -22,7 +22,7 @@ class WarmupSettings:
         sigma_foreground: value at step 0; it changes geometrically.
         latent_weight: beta at step 0; it changes linearly.
         mask_weight: gamma at step 0; it changes linearly.
-        score_threshold: of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
+        score_threshold: threshold of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
     """
 
     steps: NonNegativeInt = 0

@@ -21,7 +21,7 @@ class AutoencoderSettings:
     """Settings of the auto-encoder.
 
     Attributes:
-        channels: of the encoder's 3x3 convolutions of stride 2, from the image down; the decoder mirrors them.
+        channels: channels of the encoder's 3x3 convolutions of stride 2, from the image down; the decoder mirrors them.
         hidden: units between the smallest map and the code, in encoder and decoder.
         latent_dim: D.
         skips: each level of the decoder sees the encoder's map of its size ("auto-encoder with skip-connection").

@@ -23,9 +23,9 @@ class RefinementSettings:
     """Settings of the refinement network; the defaults are R-MONet's for IODINE on Multi-dSprites.
 
     Attributes:
-        channels: of the convolutions.
+        channels: channels of the convolutions.
         kernel: side of their kernels, odd.
-        stride: of every convolution.
+        stride: stride of every convolution.
         averaged: the maps are first averaged over squares of this side; 1 (the paper's) leaves them.
         pooling: `average` (the paper's) averages the last map over its pixels, so that only the coordinate inputs carry
             locations; `flatten` (ours) keeps all of it.

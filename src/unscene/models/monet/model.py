@@ -43,7 +43,7 @@ class MONetSettings:
         size: height and width of the images.
         num_slots: K, the background included; it is the first slot.
         sigma_background: standard deviation of the first slot's Gaussian, for images in 0..1.
-        sigma_foreground: of the others'.
+        sigma_foreground: standard deviation of the other Gaussians.
         latent_weight: beta, of the latents' divergence from the prior.
         mask_weight: gamma, of the masks' divergence from the decoded masks.
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself (as public code does).
@@ -53,10 +53,10 @@ class MONetSettings:
         initial_scope_weight: factor of the attention's initial weights that read the log scope: 1 is PyTorch's. Ours
             are smaller, since a scope of -16 drowns the image.
         attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and head, on the whole image.
-        unet: of MONet's attention.
-        backbone: of the attention `resnet_fpn`; never `pretrained`, which is for three channels.
-        head: of the attention `resnet_fpn`: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
-        vae: of the components.
+        unet: settings of MONet's attention.
+        backbone: settings of the attention `resnet_fpn`; never `pretrained`, which is for three channels.
+        head: head of the attention `resnet_fpn`: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
+        vae: settings of the components.
 
     Raises:
         RecipeError: a value, or a combination of values, that is not allowed.

@@ -31,14 +31,14 @@ class ReDOSettings:
     Attributes:
         size: height and width of the images, 4 times a power of 2 and at least 16.
         num_slots: K regions; none of them is known to be the background.
-        latent_dim: of each region's code z.
-        mask_channels: of the mask network, a multiple of 4.
+        latent_dim: length of each region's code z.
+        mask_channels: channels of the mask network, a multiple of 4.
         mask_blocks: residual blocks of the mask network.
-        generator_channels: of each generator's largest map.
-        discriminator_channels: of the discriminator's first block.
-        code_channels: of the first block of the code network.
+        generator_channels: channels of each generator's largest map.
+        discriminator_channels: channels of the discriminator's first block.
+        code_channels: channels of the first block of the code network.
         attention: self-attention in the generators and the discriminator.
-        temperature: of the masks.
+        temperature: temperature of the masks.
         code_weight: lambda_z, of the codes' reconstruction.
     """
 

@@ -119,7 +119,7 @@ class RMONet(nn.Module):
 
         Args:
             images: x, [B, 3, size, size] in 0..1.
-            step: of the training, for the warm-up.
+            step: step of the training, for the warm-up.
 
         Raises:
             ShapeError: images of another size than the model's.

@@ -54,7 +54,7 @@ class RegionProposals(nn.Module):
 
     Args:
         settings: see `ProposalSettings`.
-        channels: of the feature pyramid.
+        channels: channels of the feature pyramid.
     """
 
     def __init__(self, settings: ProposalSettings, channels: int) -> None:
@@ -100,7 +100,7 @@ class RegionProposals(nn.Module):
         """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
 
         Args:
-            predicted: of `forward`.
+            predicted: result of `forward`.
             size: height and width of the images.
             num_boxes: N, boxes an image; K-1 in R-MONet.
             score_threshold: instead of the settings', during a warm-up.
@@ -142,7 +142,7 @@ class RegionProposals(nn.Module):
         plain sum over all.
 
         Args:
-            predicted: of `forward`.
+            predicted: result of `forward`.
             boxes: [B, M, 4] targets; no gradient flows into them.
             valid: [B, M] bool, which rows are boxes at all.
 

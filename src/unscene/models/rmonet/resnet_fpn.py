@@ -40,7 +40,7 @@ class ResNetFPN(nn.Module):
     Args:
         settings: see `BackboneSettings`.
         in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
-        levels: of the pyramid, those to compute; the others have no weights.
+        levels: levels of the pyramid, those to compute; the others have no weights.
 
     Raises:
         RecipeError: `pretrained` with other than 3 channels to read.

@@ -24,8 +24,8 @@ def alpha_logits(head: nn.Module, features: Features, boxes: Tensor, used: Tenso
     """Return a head's alpha maps before the sigmoid; only the boxes in use are computed.
 
     Args:
-        head: of `segmentation_head`.
-        features: of B images.
+        head: result of `segmentation_head`.
+        features: features of B images.
         boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
         used: [B, N] bool; None: all.
 
@@ -44,7 +44,7 @@ class UNetHead(nn.Module):
     Args:
         settings: see `HeadSettings`.
         conv_channels: channels of conv1..conv5.
-        fpn_channels: of the pyramid.
+        fpn_channels: channels of the pyramid.
         size: height and width of the images, a multiple of 32.
         maps: alpha maps of a box; 1, except in the ablation without boxes.
     """
@@ -93,7 +93,7 @@ class LiteHead(nn.Module):
 
     Args:
         settings: see `HeadSettings`; the paper's `channels` is 128.
-        fpn_channels: of the pyramid.
+        fpn_channels: channels of the pyramid.
         maps: alpha maps a box.
     """
 
@@ -121,7 +121,7 @@ class ROIAlignHead(nn.Module):
 
     Args:
         settings: see `HeadSettings`; the usual `channels` is 256.
-        fpn_channels: of the pyramid.
+        fpn_channels: channels of the pyramid.
         maps: alpha maps a box.
     """
 

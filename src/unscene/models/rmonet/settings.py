@@ -55,7 +55,7 @@ class HeadSettings:
 
     Attributes:
         kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
-        channels: of its convolutions.
+        channels: channels of its convolutions.
         convolutions: 3x3 convolutions a level of the UNet head.
         group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
         expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
@@ -91,7 +91,7 @@ class ProposalSettings:
         top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
         top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
         score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
-        final_nms_threshold: of the NMS over all levels ("NMS threshold for output bbox").
+        final_nms_threshold: threshold of the NMS over all levels ("NMS threshold for output bbox").
         foreground_iou: anchors that overlap a pseudo box at least so much are positive.
         background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
         batch_size: anchors sampled from an image ("batch size per image").
@@ -125,7 +125,7 @@ class PseudoBoxSettings:
         floor: mask values under this count as 0.
         classes: classes of Multi-Otsu; there are `classes - 1` thresholds a mask.
         bins: bins of Multi-Otsu's histogram.
-        variant: whose Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2.
+        variant: implementation of Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2.
         min_side: least width and height of a box, in pixels.
         max_ratio: a box's longer side is at most this many times the shorter one.
         min_score: boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own
@@ -173,7 +173,7 @@ class RMONetSettings:
         size: height and width of the images, a multiple of 32, so that every map of the backbone covers the image.
         num_slots: K, the background included.
         sigma_background: standard deviation of the background's Gaussian, for images in 0..1.
-        sigma_foreground: of the foreground's.
+        sigma_foreground: standard deviation of the foreground's Gaussians.
         skip_empty_slots: False (the paper's): a slot without a box is encoded and decoded like any other, from an empty
             mask; its latent and the mask it decodes to count in the loss. True (ours): it is not computed at all, its
             latent costs nothing and its decoded mask is 0.
@@ -181,11 +181,11 @@ class RMONetSettings:
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself.
         normalise: images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with
             `imagenet` by ImageNet's mean and standard deviation, which a pretrained backbone needs.
-        weights: of the loss terms.
+        weights: weights of the loss terms.
         warmup: see `WarmupSettings`; the papers have none.
         background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
             either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
-        backbone, proposals, head, vae, pseudo_boxes: of the parts.
+        backbone, proposals, head, vae, pseudo_boxes: settings of the parts.
 
     Raises:
         RecipeError: a value that cannot be, or values that cannot be together.

@@ -146,7 +146,7 @@ class SpaceForeground(nn.Module):
         `settings.darkened` the foreground and its objects are divided by their alpha.
 
         Args:
-            cells: of `infer`.
+            cells: result of `infer`.
             chosen: [B, M] indices of the cells whose masks and components are returned.
         """
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()

@@ -27,14 +27,14 @@ class ForegroundSettings:
     Attributes:
         grid: cells on a side, G.
         sigma: standard deviation of the foreground's Gaussian.
-        channels: of the image encoder's convolutions.
-        strides: of the same convolutions, 1 or 2; their product is the image's side divided by the grid.
+        channels: channels of the image encoder's convolutions.
+        strides: strides of the same convolutions, 1 or 2; their product is the image's side divided by the grid.
         features: channels of a cell.
         glimpse_size: height and width of the glimpses.
-        glimpse_channels: of the glimpse encoder's convolutions.
-        glimpse_strides: of the same convolutions, 1 or 2.
+        glimpse_channels: channels of the glimpse encoder's convolutions.
+        glimpse_strides: strides of the same convolutions, 1 or 2.
         glimpse_hidden: units between its last map and z_what, and channels of the decoder's first map.
-        decoder_channels: of the glimpse decoder's levels, from one pixel to `glimpse_size`.
+        decoder_channels: channels of the glimpse decoder's levels, from one pixel to `glimpse_size`.
         glimpse_norm: the glimpse networks have group normalisation, as in the authors' program. False (ours): they do
             not; group normalisation removes the brightness of a map of one colour.
         what_dim: D, of z_what.
@@ -45,13 +45,13 @@ class ForegroundSettings:
             cover less of the image at first, and the background learns its part. None: PyTorch's bias, nearly 1/2.
         scale_mean: prior mean of a box's scale, before the sigmoid: the side of the box divided by the image's.
         scale_std: prior standard deviation of the same.
-        temperature: of the relaxed presence.
+        temperature: temperature of the relaxed presence.
         weigh_by_presence: the KL terms of scale, shift, depth and z_what are multiplied by z_pres: in the paper's prior
             an object exists only where z_pres is 1. False: they are not, as in the authors' program.
         what_weight: factor of z_what's KL term. Ours where it is not 1: from 0 on, objects first learn their colours.
         darkened: an object's colour is multiplied by its alpha (the authors' program), so that a pixel of alpha 1/2 is
             half as bright and uncertain outlines grow. False (ours): alpha is a weight of the mixture only.
-        boundary_width: of a glimpse's border, in its cells; 0: no boundary loss.
+        boundary_width: width of a glimpse's border, in its cells; 0: no boundary loss.
         boundary_end_step: the first step without the boundary loss; None: every step has it.
         fixed_alpha_steps: the likelihood has a constant foreground alpha for this number of steps, so that both parts
             learn to reconstruct.
@@ -108,12 +108,12 @@ class BackgroundSettings:
     Attributes:
         components: K, at least 2: with one there is no mask to learn.
         sigma: standard deviation of every component's Gaussian.
-        channels: of the image encoder's convolutions, all of stride 2.
+        channels: channels of the image encoder's convolutions, all of stride 2.
         features: length of the image's vector, and units of the encoder's hidden layer.
         hidden: units of the recurrent networks and of the components' prior.
-        mask_dim: of each mask's latent.
+        mask_dim: length of each mask's latent.
         mask_hidden: channels of the mask decoder's first map.
-        mask_channels: of its levels, from one pixel to the image.
+        mask_channels: channels of its levels, from one pixel to the image.
         mask_stride: 1 (the paper's) or more (ours): masks are decoded at this fraction of the resolution and enlarged.
         vae: of the components: encodes the image and a mask, decodes a colour image. Its decoder has ReLU and no batch
             normalisation, where the authors' has ELU and batch normalisation; its mask output is not used.
@@ -148,7 +148,7 @@ class SPACESettings:
         kl_weight: factor of every KL term. Ours where it is not 1: the likelihood is a sum over the pixels and the KL
             terms are not, so at 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 corrects
             this.
-        foreground, background: of the parts.
+        foreground, background: settings of the parts.
     """
 
     size: PositiveInt = 64

@@ -23,8 +23,8 @@ class ResNetAttention(nn.Module):
     (foreground ARI .033 for .276, same weights).
 
     Args:
-        backbone: network of the features.
-        head: network of the logits.
+        backbone: settings of the network of the features.
+        head: settings of the network of the logits.
         size: height and width of the images, a multiple of 32.
         passes: how often MONet applies the network to an image.
 

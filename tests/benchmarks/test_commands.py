@@ -35,6 +35,7 @@ def written(command, words, tmp_path):
     return json.loads((tmp_path / "out.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [training_step, inference])
 def test_recipe_is_measured_against_the_plain_reference(command, tmp_path, capsys):
     content = written(command, TINY, tmp_path)

@@ -108,6 +108,7 @@ def test_parents_memory_is_not_its_childs():
     assert 1 * MIB < int(child.stdout) < 100 * MIB
 
 
+@pytest.mark.slow
 def test_largest_batch_fits_and_double_of_it_does_not(tiny, tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(tiny(LARGE).text())

@@ -12,6 +12,7 @@ RECIPE = "rmonet_unet/multi_dsprites_cpu"
 SMALL = ["model.backbone.width=8", "model.head.channels=8", "model.vae.decoder_channels=8"]
 
 
+@pytest.mark.slow
 def test_other_process_takes_the_reference_s_steps_and_is_ended():
     recipe = recipe_to_measure(RECIPE, SMALL)
     plain = plain_model(recipe)
@@ -23,6 +24,7 @@ def test_other_process_takes_the_reference_s_steps_and_is_ended():
     assert process.process.returncode is not None
 
 
+@pytest.mark.slow
 def test_ended_process_is_an_error():
     with (
         PlainProcess("rmonet_lite/multi_dsprites", [], 2, 1) as process,

@@ -68,6 +68,7 @@ def test_a_second_command_is_refused_before_its_work(command, used_folder, image
     assert [path.name for path in out.iterdir()] == [".unscene-unfinished"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 2])
 def test_the_same_command_completes_what_a_killed_one_left(renames, image, tmp_path, capsys):
     words = ["decompose", MODEL, str(image), "--out", str(tmp_path / "out")]

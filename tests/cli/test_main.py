@@ -166,7 +166,7 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
             "RecipeError: `unscene compare` takes settings of the data only",
         ),
         ("compare rmonet_unet/multi_dsprites_cpu --out x --data.sice 3", "Did you mean 'data.size'?"),
-        ("compare rmonet_unet/multi_dsprites_cpu --out x --scenes 0", "DataError: the scenes that are drawn"),
+        ("compare rmonet_unet/multi_dsprites_cpu --out x --scenes 0", "DataError: the number of scenes in the figure"),
         ("compare rmonet_unet/multi_dsprites_cpu --out x --data a.h5", "DataError: a.h5 does not exist"),
         ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
         ("decompose nowhere a.png --out x --data.size 3", "RecipeError: `unscene decompose` takes no settings"),

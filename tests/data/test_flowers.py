@@ -36,6 +36,7 @@ def source(root, **changes) -> Flowers:
     return Flowers(FlowersSettings(root=str(root), size=32, **changes))
 
 
+@pytest.mark.slow
 def test_training_uses_the_file_s_test_ids_as_in_redo(root):
     assert source(root).ids.tolist() == [6, 4, 5]
     assert source(root, split="validation").ids.tolist() == [1, 3]

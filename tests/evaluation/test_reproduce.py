@@ -98,6 +98,7 @@ def test_queue_killed_before_scoring_only_scores(make_queue, finished_run, no_tr
     assert entry(tmp_path)["metrics"]["ari_fg"] == scored["metrics"]["ari_fg"]
 
 
+@pytest.mark.slow
 def test_same_command_finishes_a_killed_queue(table_file, tmp_path, capsys):
     values = yaml.safe_load(table_file.read_text())
     settings = {"trainer.max_steps": 30, "trainer.checkpoint_minutes": 0.002}

@@ -392,6 +392,7 @@ def test_evaluation_computes_the_loss_that_training_computes(name, settings, sce
         assert mask_difference < 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lite", "unet"])
 def test_evaluation_differs_where_the_passes_of_monet_share_statistics(kind, scenes, monkeypatch):
     """The contract above finds the fault that running statistics of each pass prevent."""

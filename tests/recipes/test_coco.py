@@ -43,6 +43,7 @@ def offline(*arguments, **options):
     raise URLError("no route to host")
 
 
+@pytest.mark.slow
 def test_it_trains_from_the_imagenet_weights_and_is_resumed_and_scored_without(words, coco_root, capsys, monkeypatch):
     published, asked = resnet18(weights=None).state_dict(), []
     monkeypatch.setattr(

@@ -34,6 +34,7 @@ def test_the_settings_of_a_trial_depend_on_its_number_alone():
     assert len({json.dumps(search.sample_settings(space, 0, trial)) for trial in range(1, 30)}) == 6
 
 
+@pytest.mark.slow
 def test_trials_are_recorded_once_with_their_errors(tmp_path, capsys):
     search = tool("search")
     space, out = tmp_path / "space.yaml", tmp_path / "found" / "out.jsonl"

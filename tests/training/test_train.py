@@ -396,6 +396,7 @@ def fourth_is_best(monkeypatch):
     monkeypatch.setattr(loop, "validate", scored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_before", ["validation", "best.ckpt", "last.ckpt"])
 @pytest.mark.parametrize("steps", [4, 6])
 def test_validation_that_was_killed_is_repeated(
@@ -429,6 +430,7 @@ def test_validation_that_was_killed_is_repeated(
     assert not torch.load(run.last, weights_only=True)["validation_due"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "zeroed"])
 def test_best_weights_stay_when_metrics_csv_is_lost(tiny, tmp_path, fourth_is_best, damage):
     run = train(tiny(VALIDATE_EVERY_STEP | {"trainer.max_steps": 4}), tmp_path / "run")

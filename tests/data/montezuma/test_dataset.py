@@ -60,6 +60,7 @@ def test_the_record_holds_every_kind_of_room():
         assert seen[name].mean() > 0.98, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("play", ["random", "recorded"])
 def test_colours_and_memory_say_the_same(play):
     settings = MontezumaSettings(count=100, policy=play)

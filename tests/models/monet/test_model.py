@@ -107,6 +107,7 @@ def test_the_loss_is_equation_3(changes, over):
     assert losses.weights == {"reconstruction": 1.0, "latent_kl": 0.4, "mask_kl": 0.6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", ATTENTIONS)
 def test_a_batch_is_overfitted(changes):
     model, images = tiny(**changes), torch.zeros(2, 3, 32, 32)

@@ -338,6 +338,7 @@ def test_more_slots_than_boxes_are_no_matter_without_detection():
 # learning
 
 
+@pytest.mark.slow
 def test_a_few_scenes_are_learnt_by_heart(scenes):
     """Four scenes from dark to bright, so that the mean scene is no answer and the latents must tell them apart."""
     model = tiny()

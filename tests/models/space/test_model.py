@@ -557,5 +557,6 @@ def error_after_learning(seed: int) -> float:
     return F.mse_loss(decomposition.reconstruction(), images).item()
 
 
+@pytest.mark.slow
 def test_a_batch_is_learnt_by_heart():
     assert error_after_learning(seed=0) < 0.004

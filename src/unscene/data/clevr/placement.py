@@ -208,4 +208,5 @@ def _rectangle_around(solid: Any, camera: Any) -> Any:
     return max(int(left), 0), max(int(top), 0), min(int(right) + 1, WIDTH), min(int(bottom) + 1, HEIGHT)
 
 
-_place = _placer(code_of(objects, stage, generated_scenes, numba_jit, random_numba, ray_tracing))
+_PARTS = (objects, stage, generated_scenes, numba_jit, random_numba, ray_tracing)
+_place = _placer(code_of(*_PARTS))

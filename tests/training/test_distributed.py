@@ -37,7 +37,10 @@ RECIPES = {  # and what else keeps those calm that grow rounding errors faster
         "--model.foreground.fixed_alpha_steps=3",  # of six
     ],
 }
-LOSS = dict.fromkeys(RECIPES, 1e-5) | {"monet/small_sprites": 1e-4, "space/small_sprites": 1e-3}  # what the page promises
+LOSS = dict.fromkeys(RECIPES, 1e-5) | {
+    "monet/small_sprites": 1e-4,
+    "space/small_sprites": 1e-3,
+}  # what the page promises
 UNDETECTED = ["--model.detection=false", "--model.vae.encoder_region=image", "--model.vae.decoder_region=image"]
 
 

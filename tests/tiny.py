@@ -1,4 +1,4 @@
-"""Settings under which recipes and models train a step in milliseconds."""
+"""Small settings: a recipe and every registered model, to train a step in milliseconds."""
 
 from __future__ import annotations
 

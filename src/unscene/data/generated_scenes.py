@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from unscene.errors import RecipeError
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 CropShare = Annotated[float, Field(ge=0.25, le=1)]  # of the side; the work for a sprite grows as 1 / share ** 2
 OccluderShare = Annotated[float, Field(ge=0, le=1)]
@@ -88,3 +90,9 @@ def central_part(view: tuple[float, float, float, float], share: float) -> tuple
     x1, y1, x2, y2 = view
     across, down = (x2 - x1) * (1 - share) / 2, (y2 - y1) * (1 - share) / 2
     return x1 + across, y1 + down, x2 - across, y2 - down
+
+
+def check_object_range(min_objects: int, max_objects: int) -> None:
+    """Raise a RecipeError if a scene must have more objects than it may have."""
+    if min_objects > max_objects:
+        raise RecipeError(f"min_objects must be at most max_objects, {max_objects}, not {min_objects}.")

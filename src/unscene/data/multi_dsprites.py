@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, occlude, shifts_with, uniform_draws
+from unscene.data.generated_scenes import (
+    CropShare,
+    OccluderShare,
+    Seed,
+    check_object_range,
+    occlude,
+    shifts_with,
+    uniform_draws,
+)
 from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import RecipeError
 from unscene.settings import distinct_names, settings_dataclass
@@ -85,8 +93,7 @@ class MultiDSpritesSettings:
     occluder: OccluderShare = 0.0
 
     def __post_init__(self) -> None:
-        if self.min_objects > self.max_objects:
-            raise RecipeError(f"min_objects must be at most max_objects, {self.max_objects}, not {self.min_objects}.")
+        check_object_range(self.min_objects, self.max_objects)
         if self.min_scale > self.max_scale:
             raise RecipeError(f"min_scale must be at most max_scale, {self.max_scale:g}, not {self.min_scale:g}.")
 

@@ -19,9 +19,17 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from unscene.data.clevr.objects import ALL_COLOURS, ALL_SHAPES, COLOURS, MATERIALS, SHAPES, SIZES, UNSEEN_COLOURS
-from unscene.data.generated_scenes import CropShare, OccluderShare, Seed, central_part, occlude, shifts_with
+from unscene.data.generated_scenes import (
+    CropShare,
+    OccluderShare,
+    Seed,
+    central_part,
+    check_object_range,
+    occlude,
+    shifts_with,
+)
 from unscene.data.samples import boxes_of_labels, checked_indices
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError
 from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
@@ -61,8 +69,7 @@ class ClevrScenesSettings:
     occluder: OccluderShare = 0.0
 
     def __post_init__(self) -> None:
-        if self.min_objects > self.max_objects:
-            raise RecipeError(f"min_objects must be at most max_objects, {self.max_objects}, not {self.min_objects}.")
+        check_object_range(self.min_objects, self.max_objects)
 
 
 class ClevrScenes:

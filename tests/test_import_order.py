@@ -40,9 +40,10 @@ MAY_IMPORT = {
     "training": RUNS | {"report", "training"},
     "inference": RUNS | {"report", "inference"},
     "evaluation": RUNS | {"report", "training", "inference", "evaluation"},
-    "cli": RUNS | {"report", "training", "inference", "evaluation", "unscene"},
+    "api": RUNS | {"report", "training", "inference", "evaluation"},
+    "cli": RUNS | {"report", "training", "inference", "evaluation", "api", "unscene"},
     "__main__": {"cli"},
-    "unscene": RUNS,  # the package's own __init__: what a user imports from it
+    "unscene": RUNS | {"api"},  # the package's own __init__: what a user imports from it
 }
 
 

@@ -166,6 +166,49 @@ def test_scenes_and_decompositions_are_frozen(kind):
         kind.boxes = torch.zeros(1, 1, 4)
 
 
+# Pictures and other formats
+
+
+def objects_in_halves() -> Decomposition:
+    """Two images of 4 x 4: slot 1 on the left half, the background on the right; slot 2 takes the lower right corner
+    of the second image.
+    """
+    masks = torch.full((2, 3, 1, 4, 4), 1e-6)
+    masks[:, 0, :, :, :2] = masks[:, 2, :, :, 2:] = 1
+    masks[1, 1, :, 3, 3], masks[1, 2, :, 3, 3] = 1, 1e-6
+    masks = masks / masks.sum(dim=1, keepdim=True)
+    return Decomposition(masks.log(), torch.rand(2, 3, 3, 4, 4), background=-1)
+
+
+def test_coco_annotations_by_hand():
+    coco = objects_in_halves().to_coco(["a.png", "b.png"])
+    assert [(image["id"], image["file_name"], image["height"]) for image in coco["images"]] == [
+        (1, "a.png", 4),
+        (2, "b.png", 4),
+    ]
+    rows = [(row["image_id"], row["slot"], row["area"], row["bbox"]) for row in coco["annotations"]]
+    assert rows == [(1, 1, 8, [0, 0, 2, 4]), (2, 1, 8, [0, 0, 2, 4]), (2, 2, 1, [3, 3, 1, 1])]
+    with pytest.raises(ShapeError, match="file_names"):
+        objects_in_halves().to_coco(["a.png"])
+
+
+def test_supervision_detections_by_hand():
+    pytest.importorskip("supervision")  # an extra
+    first, second = objects_in_halves().to_supervision()
+    assert first.xyxy.tolist() == [[0, 0, 2, 4]]
+    assert first.mask[0].tolist() == [[True, True, False, False]] * 4
+    assert second.data["slot"].tolist() == [1, 2]
+    assert second.confidence == pytest.approx([1, 1], abs=1e-4)
+
+
+def test_pictures_have_a_column_for_each_image():
+    found = objects_in_halves()
+    alone, beside = found.plot(), found.plot(torch.rand(2, 3, 4, 4))
+    assert beside.height > alone.height  # the images are one row more
+    assert found.plot(count=1).width < alone.width
+    assert found._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
 # Losses
 
 

@@ -1,7 +1,8 @@
 """Search settings that a paper does not state: train a recipe for a short time, score it, record it.
 
-    python tools/search.py explicit_localization/multi_dsprites docs/search/explicit_localization_multi_dsprites.yaml \
-        --trials 20 --steps 1500 --out docs/search/explicit_localization_multi_dsprites.jsonl
+    python tools/search.py explicit_localization/multi_dsprites \
+        docs/notes/search/explicit_localization_multi_dsprites.yaml --trials 20 --steps 1500 \
+        --out docs/notes/search/explicit_localization_multi_dsprites.jsonl
 
 The space is a YAML file: each setting's dotted name and its possible values. The settings of trial n depend on
 (seed, n) alone: a stopped search resumes, and everyone gets the same trials. Trial 0 is the recipe itself with the

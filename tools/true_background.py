@@ -1,7 +1,7 @@
 """How well do location masks separate a recipe's objects if the background is known and nothing is learnt?
 
     python tools/true_background.py explicit_localization/multi_dsprites_cpu                # the recipe's own settings
-    python tools/true_background.py explicit_localization/multi_dsprites --draws 60 --space docs/search/\
+    python tools/true_background.py explicit_localization/multi_dsprites --draws 60 --space docs/notes/search/\
 explicit_localization_multi_dsprites.yaml                                                   # draws of a search's space
 
 s is .95 on true objects and .02 elsewhere, Q is 1, and each step explains all of L. Prints the foreground ARI of 256

@@ -3,7 +3,7 @@
 import unscene
 
 model = unscene.load("runs/NAME")  # or "rmonet_unet/multi_dsprites_cpu", the weights that come along
-result = model.decompose(images)  # images [B, 3, size, size] in 0..1 -> Decomposition
+result = unscene.decompose(model, "photos/")  # or images [B, 3, size, size] in 0..1 -> Decomposition
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unscene.api import decompose, evaluate, train
     from unscene.runs.loading import LoadedModel, load
     from unscene.scene import Decomposition, Losses, Scene
 
 __version__ = "0.1.0"
-__all__ = ["Decomposition", "LoadedModel", "Losses", "Scene", "load"]
+__all__ = ["Decomposition", "LoadedModel", "Losses", "Scene", "decompose", "evaluate", "load", "train"]
 
 _HOMES = {
     "Decomposition": "unscene.scene",
@@ -23,6 +24,9 @@ _HOMES = {
     "Scene": "unscene.scene",
     "LoadedModel": "unscene.runs.loading",
     "load": "unscene.runs.loading",
+    "decompose": "unscene.api",
+    "evaluate": "unscene.api",
+    "train": "unscene.api",
 }
 
 

@@ -7,8 +7,9 @@ array is zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -144,6 +145,40 @@ class Decomposition:
             return winner
         background = self.background % self.num_slots
         return (winner + (winner < background).long()).masked_fill(winner == background, 0)
+
+    def plot(self, images: Tensor | None = None, count: int = 8) -> Any:
+        """Return a picture of the first images, a column for each: segmentation with boxes, and reconstruction.
+
+        This module imports nothing of the rooms above it: it names theirs as text, here and below.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1], the images that were decomposed; with them they are the first row.
+            count: how many images, at most.
+
+        Returns:
+            A `PIL.Image.Image`; a notebook shows it, and `save(path)` writes it.
+        """
+        return import_module("unscene.report.figures").decomposition_picture(self, images, count)
+
+    def _repr_png_(self) -> bytes:
+        """The picture of `plot()`, which a notebook shows for a Decomposition."""
+        return bytes(self.plot()._repr_png_())
+
+    def to_coco(self, file_names: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the objects of all images as a COCO data set, at the model's resolution, for `json.dump`.
+
+        Args:
+            file_names: name of each image's file; by default `1`, `2` ..., as the `image_id`.
+        """
+        return dict(import_module("unscene.inference.found_objects").decomposition_coco(self, file_names))
+
+    def to_supervision(self) -> list[Any]:
+        """Return one `supervision.Detections` for each image; `data["slot"]` holds the slots' labels.
+
+        Raises:
+            ImportError: supervision is not installed: `pip install unscene[supervision]`.
+        """
+        return list(import_module("unscene.inference.found_objects").decomposition_detections(self))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""

@@ -1,4 +1,4 @@
-"""Several processes: the same training as one, the lines of docs/distributed.md, and a job that is started again."""
+"""Several processes: the same training as one, the lines of docs/guide/distributed.md, and a restarted job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unscene.runs.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="gloo and bash are another matter there")]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guide" / "distributed.md").read_text(encoding="utf-8")
 LIMIT = 1200  # seconds; only a hang takes so long
 WEIGHT = 1e-5  # what the page promises
 # At a higher rate rounding errors grow step by step; with some seeds they move a box to the next pixel meanwhile.

@@ -63,11 +63,12 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 def _run_to_start(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
     """A recipe and its folder; with --or-resume whether that holds its run already."""
+    from unscene.api import new_run_folder
     from unscene.recipes import load_recipe
     from unscene.runs.resuming import is_same_run
 
     recipe = load_recipe(arguments.recipe, changes)
-    out = arguments.out or _free_folder(Path("runs") / _run_name(arguments.recipe))
+    out = arguments.out or new_run_folder(arguments.recipe)
     return recipe, out, arguments.or_resume and is_same_run(recipe, out)
 
 
@@ -241,21 +242,6 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
         if not name.startswith("data."):
             raise RecipeError(f"`unscene {command}` takes settings of the data only, --data.SETTING, not --{name}.")
     return {name.removeprefix("data."): value for name, value in changes.items()}
-
-
-def _run_name(recipe: str) -> str:
-    """`rmonet_unet-images` for the package's recipe, `mine` for the file /there/mine.yaml."""
-    own = Path(recipe)
-    return own.stem if own.suffix in (".yaml", ".yml") else recipe.replace("/", "-")
-
-
-def _free_folder(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 ... that does not exist."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
 
 
 COMMANDS = {

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.data.samples import boxes_of_labels
+from unscene.errors import ShapeError
 from unscene.scene import Decomposition
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
@@ -140,3 +141,38 @@ def coco_json(
         "categories": [CATEGORY],
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
     }
+
+
+def decomposition_coco(decomposition: Decomposition, file_names: Sequence[str]) -> dict[str, Any]:
+    """The objects of all images at the model's resolution as a COCO data set, see `Decomposition.to_coco`."""
+    found = _found_in_squares(decomposition)
+    names = file_names or [str(number) for number in range(1, len(found) + 1)]
+    if len(names) != len(found):
+        raise ShapeError(f"file_names must be one for each of the {len(found)} images, but are {len(names)}.")
+    annotations = [row for number, objects in enumerate(found, 1) for row in coco_annotations(objects, number)]
+    return coco_json(
+        [(name, *objects.labels.shape) for name, objects in zip(names, found, strict=True)], annotations, {}
+    )
+
+
+def decomposition_detections(decomposition: Decomposition) -> list[Any]:
+    """The objects of all images at the model's resolution, see `Decomposition.to_supervision`."""
+    import supervision
+
+    return [
+        supervision.Detections(
+            xyxy=found.boxes,
+            mask=found.labels == found.slots[:, None, None],
+            confidence=found.scores,
+            class_id=np.zeros(len(found.slots), np.int64),
+            data={"slot": found.slots},
+        )
+        for found in _found_in_squares(decomposition)
+    ]
+
+
+def _found_in_squares(decomposition: Decomposition) -> list[FoundObjects]:
+    decomposition = decomposition.map(lambda tensor: tensor.detach().cpu())
+    side = int(decomposition.log_masks.shape[-1])
+    geometry = ResizeGeometry(side, side, side, (0, 0, side, side), (0, 0, side, side))
+    return [found_objects(decomposition, index, geometry) for index in range(len(decomposition.log_masks))]

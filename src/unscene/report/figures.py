@@ -89,6 +89,13 @@ def comparison_rows(scene: Scene, found: Mapping[str, Decomposition]) -> list[Ro
     return rows
 
 
+def decomposition_picture(decomposition: Decomposition, images: Tensor | None, count: int) -> Image.Image:
+    """The first `count` images of `Decomposition.plot`."""
+    part = decomposition.map(lambda tensor: tensor[:count].detach().cpu())
+    rows = comparison_rows(Scene(part.reconstruction() if images is None else images[:count].cpu()), {"slots": part})
+    return Image.open(io.BytesIO(rows_png(rows[images is None :])))
+
+
 def rows_png(rows: Sequence[Row]) -> bytes:
     """Rows below one another, as a PNG file with a transparent ground."""
     tops, bottom = [], 0

@@ -1,6 +1,6 @@
-"""Draw docs/shifts.png: one scene of each generator as it is, and as each of its shifts has it.
+"""Draw docs/images/shifts.png: one scene of each generator as it is, and as each of its shifts has it.
 
-    python docs/make_shifts.py [--index 3] [--out docs/shifts.png]
+    python docs/figures/make_shifts.py [--index 3] [--out docs/images/shifts.png]
 
 A row a generator: above the images, below their label maps. The columns are the defaults, then the shifts in the order
 of `shifts`.
@@ -51,6 +51,6 @@ def picture(index: int) -> Image.Image:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("shifts.png"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "images" / "shifts.png")
     arguments = parser.parse_args()
     picture(arguments.index).save(arguments.out, optimize=True)

@@ -1,4 +1,6 @@
-"""Draw docs/montezuma.png, a recorded frame with objects and location table: python docs/make_montezuma.py [RUN]
+"""Draw docs/images/montezuma.png, a recorded frame with objects and location table.
+
+    python docs/figures/make_montezuma.py [RUN]
 
 The frame is one of the recorded games, which neither training nor search has seen. Needs unscene[atari].
 """
@@ -73,5 +75,5 @@ for (row, column), cell in table.get_celld().items():
     cell.set_edgecolor("#dddddd")
     cell.set_text_props(color=INK, weight="bold" if row == 0 else "normal", ha="left" if column == 0 else "right")
 figure.subplots_adjust(0.01, 0.02, 0.99, 0.92, 0.03)
-figure.savefig(Path(__file__).with_name("montezuma.png"))
+figure.savefig(Path(__file__).parents[1] / "images" / "montezuma.png")
 print("\n".join("| " + " | ".join(row) + " |" for row in rows))

@@ -1,6 +1,6 @@
-"""Draw docs/clevr.png: CLEVR-like scenes, whole and cropped, and their label maps.
+"""Draw docs/images/clevr.png: CLEVR-like scenes, whole and cropped, and their label maps.
 
-    python docs/make_clevr.py [--seed 0] [--min_objects 3] [--max_objects 6] [--out docs/clevr.png]
+    python docs/figures/make_clevr.py [--seed 0] [--min_objects 3] [--max_objects 6] [--out docs/images/clevr.png]
 
 Above, CLEVR's whole picture of 320 x 240; below, the crop of 128 x 128 that the models see, beside its label map.
 """
@@ -43,6 +43,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--min_objects", type=int, default=3)
     parser.add_argument("--max_objects", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("clevr.png"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "images" / "clevr.png")
     arguments = parser.parse_args()
     Image.fromarray(picture(arguments.seed, arguments.min_objects, arguments.max_objects)).save(arguments.out)

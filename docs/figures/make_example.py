@@ -1,8 +1,8 @@
 """Draw what models make of fresh scenes: input with boxes, reconstruction, segmentation; one model below the other.
 
-python docs/make_example.py                                                             # docs/example.png
-python docs/make_example.py rmonet_unet/clevr_scenes_cpu docs/clevr_decomposed.png
-python docs/make_example.py runs/monet runs/iodine runs/space docs/small_scenes.png
+python docs/figures/make_example.py  # docs/images/example.png
+python docs/figures/make_example.py rmonet_unet/clevr_scenes_cpu docs/images/clevr_decomposed.png
+python docs/figures/make_example.py runs/monet runs/iodine runs/space docs/images/small_scenes.png
 """
 
 import sys
@@ -17,7 +17,7 @@ from unscene.scene import Scene
 
 SEED, SCENES, SIDE, GAP = 99, 8, 192, 6
 
-*models, out = sys.argv[1:] or ("rmonet_unet/multi_dsprites_cpu", Path(__file__).with_name("example.png"))
+*models, out = sys.argv[1:] or ("rmonet_unet/multi_dsprites_cpu", Path(__file__).parents[1] / "images" / "example.png")
 
 
 def decomposed(name: str) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""The commands `train`, `evaluate` and `decompose` as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from unscene.data.image_folder import read_image
+from unscene.data.image_resize import FitKind, fit_image
+from unscene.evaluation.evaluate import evaluate as write_evaluation
+from unscene.evaluation.evaluate import measure
+from unscene.evaluation.scenes import test_source
+from unscene.inference.image_files import named_images
+from unscene.recipes import load_recipe
+from unscene.runs.loading import LoadedModel, load
+from unscene.scene import Decomposition, Scene
+from unscene.training.train import train as train_recipe
+
+
+def train(
+    recipe: str | Path, settings: Mapping[str, Any] | None = None, *, out: str | Path | None = None
+) -> LoadedModel:
+    """Train a recipe, and return the model with the weights of its best validation.
+
+    Args:
+        recipe: a recipe's name, or the path of a `.yaml` file.
+        settings: settings that differ from the recipe, by dotted name: `{"data.folder": "photos", "seed": 1}`.
+        out: the run's folder, new or empty; by default `runs/RECIPE`, then `-2`, `-3` ...
+
+    Raises:
+        UnsceneError: see `unscene.training.train.train`.
+    """
+    run = train_recipe(load_recipe(str(recipe), dict(settings or {})), Path(out) if out else new_run_folder(recipe))
+    return load(run.path)
+
+
+def evaluate(
+    model: str | Path | LoadedModel,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+) -> dict[str, float | int | None]:
+    """Score a model on labelled scenes, and return every metric by its name; None is "not applicable".
+
+    Args:
+        model: a loaded model, or what `load` takes.
+        settings: settings of the test data that differ from the recipe: `{"data.seed": 7, "data.count": 320}`.
+        data: an HDF5 file of scenes, instead of the recipe's test data.
+        out: folder for `metrics.json` and `index.html`; without it nothing is written.
+
+    Raises:
+        UnsceneError: see `unscene.evaluation.evaluate`.
+    """
+    loaded = model if isinstance(model, LoadedModel) else load(model)
+    changes = {name.removeprefix("data."): value for name, value in (settings or {}).items()}
+    source, described = test_source(loaded, Path(data) if data else None, changes)
+    how: dict[str, Any] = {"count": len(source), "batch_size": 32, "description_of_data": described}
+    if out is None:
+        return dict(measure(loaded, source, examples=False, **how).metrics)
+    return dict(write_evaluation(loaded, source, Path(out), **how).metrics)
+
+
+def decompose(
+    model: str | Path | LoadedModel,
+    images: Tensor | str | Path | Sequence[str | Path],
+    fit: FitKind | None = None,
+) -> Decomposition:
+    """Decompose image files or a batch of images, at the model's resolution.
+
+    Args:
+        model: a loaded model, or what `load` takes.
+        images: [B, 3, size, size] in 0..1; or an image file, a folder, or a list of them. All are held in memory.
+        fit: how a file becomes the model's square: `crop`, `pad` or `stretch`; by default as in the training.
+
+    Raises:
+        UnsceneError: a file cannot be read, or the model cannot be loaded.
+    """
+    loaded = model if isinstance(model, LoadedModel) else load(model)
+    if not isinstance(images, Tensor):
+        paths = [images] if isinstance(images, str | Path) else images
+        _, named = named_images([Path(path) for path in paths])
+        squares = [fit_image(read_image(image.path), loaded.size, fit or loaded.fit)[0] for image in named]
+        images = Scene.from_batch({"image": np.stack(squares)}).images
+    return loaded.decompose(images)
+
+
+def new_run_folder(recipe: str | Path) -> Path:
+    """The first of runs/NAME, runs/NAME-2, ... that does not exist; NAME is `rmonet_unet-images`, or a file's stem."""
+    own = Path(recipe)
+    path = Path("runs", own.stem if own.suffix in (".yaml", ".yml") else str(recipe).replace("/", "-"))
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

@@ -35,7 +35,7 @@ class Source:
     """Batches of two scenes; scene n is all n. Its position counts them."""
 
     def __init__(self, position: dict[str, int]) -> None:
-        self.position = dict(position)
+        self.position = position
 
     def batches(self, stop: int = COUNT, error: type[BaseException] | None = None) -> Iterator[dict[str, np.ndarray]]:
         while self.position["scenes"] < stop:
@@ -51,7 +51,7 @@ def write(path: Path, stop: int = COUNT, error: type[BaseException] | None = Non
     with scene_parts(path, made_from, START) as parts:
         began = parts.position["scenes"]
         source = Source(parts.position)
-        parts.add(source.batches(stop, error), source.position)
+        parts.add(source.batches(stop, error))
         assert parts.join({"source": "test"}, progress=False) == COUNT
     return began
 
@@ -106,7 +106,7 @@ def test_new_folders_stay_only_with_a_finished_part(path):
 def test_a_last_part_that_is_not_full_is_kept(path):
     with pytest.raises(RuntimeError), scene_parts(path, MADE_FROM, START) as parts:
         source = Source(parts.position)
-        parts.add(source.batches(20), source.position)
+        parts.add(source.batches(20))
         raise RuntimeError
     assert write(path) == 20
     assert_whole(path)
@@ -139,7 +139,7 @@ def test_parts_that_do_not_fit_are_written_again(path):
     with scene_parts(path, MADE_FROM, START, lambda position: position["scenes"] <= 8) as parts:
         assert (len(parts), parts.position) == (8, {"scenes": 8})
         source = Source(parts.position)
-        parts.add(source.batches(), source.position)
+        parts.add(source.batches())
         parts.join({"source": "test"}, progress=False)
     assert_whole(path)
 
@@ -173,7 +173,7 @@ def test_two_writers_of_one_file_are_refused(path):
         with pytest.raises(RunError, match="is in use by process"):
             write(path)
         source = Source(parts.position)
-        parts.add(source.batches(), source.position)
+        parts.add(source.batches())
         parts.join({"source": "test"}, progress=False)
     assert_whole(path)
 
@@ -186,6 +186,6 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path):
 
 def test_no_scene_gives_no_file(path):
     with pytest.raises(DataError, match="no scene"), scene_parts(path, MADE_FROM, START) as parts:
-        parts.add([], {})
+        parts.add([])
         parts.join({}, progress=False)
     assert not list(path.parent.iterdir())

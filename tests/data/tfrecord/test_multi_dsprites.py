@@ -1,16 +1,15 @@
 import gzip
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
+from unscene.data.tfrecord import multi_object
 from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
-from unscene.errors import DataError, RunError
+from unscene.errors import DataError
 
 NAME = "multi_dsprites_colored_on_grayscale.tfrecords"
 FLOATS = ("x", "y", "shape", "visibility", "orientation", "scale", "color")
@@ -118,20 +117,24 @@ class TestConversion:
         assert len(store) == 66
         np.testing.assert_array_equal(store.batch([65])["image"][0], generated["image"][65])
 
-    @pytest.mark.parametrize(("count", "message"), [(71, "ended after 70. Set count to 70"), (0, "must be 1 or more")])
-    def test_an_impossible_count(self, tmp_path, records, count, message):
-        with pytest.raises(DataError, match=message):
-            convert_multi_dsprites(written(tmp_path, records), tmp_path / "scenes.h5", progress=False, count=count)
+    def test_an_impossible_count(self, tmp_path, records):
+        path, out = written(tmp_path, records), tmp_path / "scenes.h5"
+        with pytest.raises(DataError, match="must be 1 or more"):
+            convert_multi_dsprites(path, out, progress=False, count=0)
         assert only_file(tmp_path)
+        with pytest.raises(DataError, match=r"70 records, fewer than the 71 asked for\. Set count to 70"):
+            convert_multi_dsprites(path, out, progress=False, count=71)
+        assert not out.exists()
+        assert convert_multi_dsprites(path, out, progress=False, count=70) == 70
 
     def test_the_bar_counts_the_bytes_of_the_file(self, tmp_path, records, capfd):
         path = written(tmp_path, records)
         convert_multi_dsprites(path, tmp_path / "quiet.h5", progress=False)
         assert capfd.readouterr().err == ""
         convert_multi_dsprites(path, tmp_path / "scenes.h5")
-        last = capfd.readouterr().err.strip().splitlines()[-1]
-        assert f"{NAME}: 100%" in last
-        assert "B/s" in last
+        shown = capfd.readouterr().err
+        assert f"{NAME}: 100%" in shown
+        assert "B/s" in shown
 
 
 class TestOtherFiles:
@@ -177,7 +180,7 @@ class TestOtherFiles:
             convert_multi_dsprites(written(tmp_path, [framed(b"")]), tmp_path / "scenes.h5", progress=False)
 
     def test_a_missing_file_leaves_nothing(self, tmp_path):
-        with pytest.raises(DataError, match="There is no file"):
+        with pytest.raises(DataError, match="No such file"):
             convert_multi_dsprites(tmp_path / NAME, tmp_path / "scenes.h5")
         assert not list(tmp_path.iterdir())
 
@@ -240,38 +243,22 @@ class TestDamage:
         assert only_file(tmp_path)
 
 
-# Converts, and stops for good before record 66, when a batch of 64 has been written.
-STOPS_HALFWAY = """
-import sys, time
-from unscene.data.tfrecord import multi_dsprites, multi_object
-read = multi_object.read_records
-def halfway(*arguments):
-    for record in read(*arguments):
-        if record.index == 66:
-            print("halfway", flush=True)
-            time.sleep(60)
-        yield record
-multi_object.read_records = halfway
-multi_dsprites.convert_multi_dsprites(sys.argv[1], sys.argv[2], progress=False)
-"""
-
-
-def test_a_killed_conversion_leaves_no_output_and_the_next_one_starts_cleanly(tmp_path, records):
+def test_an_interrupted_conversion_is_resumed(tmp_path, generated, records, monkeypatch):
     path, out = written(tmp_path, records), tmp_path / "scenes.h5"
-    command = [sys.executable, "-c", STOPS_HALFWAY, path, out]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "halfway\n"
-        unfinished = tmp_path / ".scenes.h5.part"
-        assert not out.exists()
-        with pytest.raises(RunError, match=f"is in use by process {process.pid} "):
-            convert_multi_dsprites(path, out, progress=False)
-        assert unfinished.exists(), "another process is still writing it"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert unfinished.exists()
+    read = multi_object.read_records
+
+    def interrupted(*arguments):
+        for record in read(*arguments):
+            if record.index == 66:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(multi_object, "_BATCH", 8)
+    monkeypatch.setattr(resumable_writer, "_BATCHES_A_PART", 4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="64 scenes are kept"):
+        patch.setattr(multi_object, "read_records", interrupted)
+        convert_multi_dsprites(path, out, progress=False)
     assert not out.exists()
     assert convert_multi_dsprites(path, out, progress=False) == 70
-    assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "scenes.h5"]
-    assert len(SceneStore(out)) == 70
+    assert sorted(file.name for file in tmp_path.iterdir()) == [NAME, "scenes.h5"]
+    np.testing.assert_array_equal(SceneStore(out).batch(range(70))["image"], generated["image"])

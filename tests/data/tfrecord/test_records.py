@@ -69,7 +69,7 @@ class TestSound:
         # CRC-32C of "123456789" is 0xE3069283; turned right by 15 bits 0x2507C60D; plus 0xA282EAD8 it is 0xC78AB0E5
         content = bytes.fromhex("0900000000000000 37f97139") + b"123456789" + bytes.fromhex("e5b08ac7")
         (record,) = read_records(written(tmp_path, content))
-        assert (record.index, record.offset, record.data, record.file_bytes) == (0, 0, b"123456789", 25)
+        assert (record.index, record.data, record.file_bytes) == (0, b"123456789", 25)
         assert record.where == "scenes.tfrecords: record 0 at byte 0"
 
     @one_folder
@@ -87,7 +87,8 @@ class TestSound:
         assert [record.data for record in records] == datas
         assert [record.index for record in records] == list(range(len(datas)))
         sizes = [len(part) for part in parts]
-        assert [record.offset for record in records] == [sum(sizes[:index]) for index in range(len(sizes))]
+        offsets = [sum(sizes[:index]) for index in range(len(sizes))]
+        assert all(f"at byte {offset:,}" in record.where for record, offset in zip(records, offsets, strict=True))
         used = [record.file_bytes for record in records]
         assert used == sorted(used)
         assert 0 < used[-1] <= len(content)
@@ -149,7 +150,10 @@ class TestDamagedPlainFile:
         changed = self.content.replace(b"first", b"fOrst")
         errors = []
         records = list(read_records(written(tmp_path, changed), errors.append))
-        assert [(record.index, record.offset) for record in records] == [(1, 21), (2, 37)]
+        assert [record.where for record in records] == [
+            "scenes.tfrecords: record 1 at byte 21",
+            "scenes.tfrecords: record 2 at byte 37",
+        ]
         assert len(errors) == 1
         found = int.from_bytes(masked(b"fOrst"), "little")
         assert f"should be {int.from_bytes(masked(b'first'), 'little'):#010x}, is {found:#010x}" in str(errors[0])
@@ -221,10 +225,8 @@ class TestDamagedGzipFile:
         found, message = read(path)
         assert found == datas
         assert "record 2 at byte 38" in message
-        assert "wrong checksum" in message
-        errors = []
-        assert read(path, errors.append) == (datas, "")
-        assert errors == []
+        assert "gzip stream is broken" in message
+        assert "--count 2 to keep the 2 sound records" in message
 
     def test_a_wrong_checksum_before_another_member_stops(self, tmp_path):
         first, second = bytearray(gzip.compress(framed(b"one"))), gzip.compress(framed(b"two"))
@@ -247,7 +249,7 @@ class TestDamagedGzipFile:
         found, message = read(written(tmp_path, gzip.compress(framed(b"one")) + b"something else"))
         assert found == [b"one"]
         assert "record 1 at byte 19" in message
-        assert "incorrect header check" in message
+        assert "Not a gzipped file (b'so')" in message
 
 
 class TestOtherFiles:
@@ -271,9 +273,9 @@ class TestOtherFiles:
         assert expected in message
 
     def test_missing_file_and_folder(self, tmp_path):
-        with pytest.raises(DataError, match=r"There is no file .*nothing\.tfrecords"):
+        with pytest.raises(DataError, match=r"nothing\.tfrecords cannot be read \(No such file"):
             next(read_records(tmp_path / "nothing.tfrecords"))
-        with pytest.raises(DataError, match="is a folder"):
+        with pytest.raises(DataError, match="Is a directory"):
             next(read_records(tmp_path))
 
 
@@ -387,7 +389,7 @@ class TestParseExample:
             ("0200", "field 0"),
             ("80", "a number without an end"),
             ("0a" + "ff" * 11, "a number without an end"),
-            ("0a0c 0a0a 0a0178 1205 12030a0141", "list of floats has [1] bytes, no multiple of 4 in feature 'x'"),
+            ("0a0c 0a0a 0a0178 1205 12030a0141", "list of floats has 1 bytes, no multiple of 4 in feature 'x'"),
             ("0a05 0a03 0a01ff", "can't decode byte 0xff"),
         ],
     )

@@ -62,12 +62,12 @@ class SceneParts:
         """Number of scenes in all parts."""
         return sum(map(len, self._stores))
 
-    def add(self, batches: Iterable[Mapping[str, NDArray]], position: Position) -> None:
-        """Write the batches of a source after `self.position`, part after part; the source updates `position`."""
+    def add(self, batches: Iterable[Mapping[str, NDArray]]) -> None:
+        """Write the batches of a source after `self.position`, which it updates, part after part."""
         rest = iter(batches)
         for first in rest:
             part, batches_of_part = self._next_part, chain([first], islice(rest, _BATCHES_A_PART - 1))
-            settings = {"made_from": self._made_from, "position": position}  # read when the part is full
+            settings = {"made_from": self._made_from, "position": self.position}  # read when the part is full
             write_scenes(part, batches_of_part, None, {"settings": settings}, progress=False)
             self._stores.append(SceneStore(part))
 

@@ -18,8 +18,8 @@ from unscene.errors import DataError
 
 Feature = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64] | list[bytes]
 
-_VARINT, _LENGTH, _FIXED32 = 0, 2, 5  # wire types
-_FIXED_SIZE = {1: 8, _FIXED32: 4}
+_VARINT, _LENGTH = 0, 2  # wire types
+_FIXED_SIZE = {1: 8, 5: 4}
 
 # An array written as 12,288 entries of one byte is 12,288 times 0x0a 0x01 value: NumPy reads that at once.
 _ONE_BYTE_ENTRY = np.dtype([("tag and length", "<u2"), ("value", "u1")])
@@ -44,8 +44,7 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
     try:
         for example in _values(memoryview(data), 1):
             for entry in _values(example, 1):
-                names = list(_values(entry, 1))
-                name = bytes(names[-1]).decode("utf-8") if names else ""
+                name = str(_merged(list(_values(entry, 1))), "utf-8")
                 inside = f" in feature '{name}'"
                 features[name] = _feature(_merged(list(_values(entry, 2))))
                 inside = ""
@@ -59,7 +58,7 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
 
 def _feature(message: memoryview) -> Feature:
     """The one list of a `Feature`; of several kinds the last counts, and pieces of it are joined."""
-    lists = [(number, value) for number, wire, value in _fields(message) if wire == _LENGTH and number <= 3]
+    lists = [(number, value) for number, value in _fields(message) if number <= 3]
     if not lists:
         return []
     kind = lists[-1][0]
@@ -70,15 +69,14 @@ def _feature(message: memoryview) -> Feature:
             if (entries["tag and length"] == 0x010A).all():
                 return entries["value"].copy()
         return [bytes(entry) for entry in _values(content, 1)]
-    # numbers are packed (one block) or not (a field each)
-    blocks = list(_values(content, 1, (_LENGTH, _FIXED32 if kind == 2 else _VARINT)))
+    numbers = _merged(list(_values(content, 1)))  # packed, or a field each
     if kind == 2:
-        if any(len(block) % 4 for block in blocks):
-            raise _MalformedError(f"a list of floats has {[len(block) for block in blocks]} bytes, no multiple of 4")
-        return np.frombuffer(b"".join(blocks), "<f4").astype(np.float32)
-    packed, integers, at = _merged(blocks), [], 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
+        if len(numbers) % 4:
+            raise _MalformedError(f"a list of floats has {len(numbers)} bytes, no multiple of 4")
+        return np.frombuffer(numbers, "<f4").astype(np.float32)
+    integers, at = [], 0
+    while at < len(numbers):
+        value, at = _varint(numbers, at)
         integers.append(value)
     return np.array(integers, np.uint64).view(np.int64)  # a negative one is stored as its two's complement
 
@@ -88,13 +86,12 @@ def _merged(pieces: list[memoryview]) -> memoryview:
     return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
 
 
-def _values(message: memoryview, number: int, wires: tuple[int, ...] = (_LENGTH,)) -> Iterator[memoryview]:
-    """The fields of one number, of some wire types."""
-    return (value for field, wire, value in _fields(message) if field == number and wire in wires)
+def _values(message: memoryview, number: int) -> Iterator[memoryview]:
+    return (value for field, value in _fields(message) if field == number)
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Number, wire type and bytes of each field of a message."""
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and bytes of each field of a message."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
@@ -109,7 +106,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
             raise _MalformedError(f"wire type {wire} at byte {at - 1:,} of a message of {end:,}")
         if number == 0 or at + size > end:
             raise _MalformedError(f"field {number} reaches to byte {at + size:,} of a message of {end:,}")
-        yield number, wire, message[at : at + size]
+        yield number, message[at : at + size]
         at += size
 
 

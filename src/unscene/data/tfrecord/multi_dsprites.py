@@ -7,19 +7,16 @@ first and then up to five sprites. The result has the arrays of `MultiDSprites`,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unscene.data.hdf5.writer import write_scenes
-from unscene.data.tfrecord.multi_object import RecordLayout, SceneRecords, batches, object_factors
+from unscene.data.tfrecord.multi_object import Arrays, RecordLayout, convert_scenes, object_factors
 
 _ENTRIES = 6  # of a scene, background included
 LAYOUT = RecordLayout(
     "multi_dsprites_colored_on_grayscale.tfrecords",
+    "multi_dsprites",
     {
         "image": (np.uint8, (64, 64, 3)),
         "mask": (np.uint8, (64, 64, _ENTRIES, 1)),
@@ -29,36 +26,7 @@ LAYOUT = RecordLayout(
 )
 
 
-def convert_multi_dsprites(
-    tfrecords: str | Path,
-    out: str | Path,
-    skip_damaged: bool = False,
-    progress: bool = True,
-    count: int | None = None,
-) -> int:
-    """Write the scenes of the TFRecord file, gzip or unpacked, to the new HDF5 file `out`; return their number.
-
-    With `skip_damaged`, damaged records are left out where reading can continue; the new file's attribute
-    `damaged_left_out` is their number. `count` converts the first so many scenes only.
-
-    Raises:
-        DataError: the TFRecord file is missing, damaged or another one, `out` already exists or cannot be written, or
-            there are fewer than `count` scenes.
-    """
-    tfrecords = Path(tfrecords)
-    attributes: dict[str, Any] = {"source": f"multi_dsprites, converted from {tfrecords.name}"}
-    records = SceneRecords(tfrecords, LAYOUT, skip_damaged, progress and count is None, count)
-
-    def scenes() -> Iterator[dict[str, NDArray]]:
-        yield from batches(map(_as_generated, records))
-        attributes["damaged_left_out"] = records.damaged
-
-    written = write_scenes(out, scenes(), count, attributes, progress and count is not None)
-    records.report_damage(written)
-    return written
-
-
-def _as_generated(scene: Mapping[str, NDArray]) -> dict[str, NDArray]:
+def _as_generated(scene: Arrays) -> Arrays:
     """A record as a scene of `MultiDSprites`: image, label map, and the factors of the sprites alone."""
     factors = object_factors(scene, ("shape", "scale", "orientation", "x", "y", "color"))
     return {
@@ -67,3 +35,7 @@ def _as_generated(scene: Mapping[str, NDArray]) -> dict[str, NDArray]:
         **factors,
         "shape": np.rint(factors["shape"]).astype(np.uint8),
     }
+
+
+convert_multi_dsprites = partial(convert_scenes, LAYOUT, _as_generated)
+"""Write all scenes of the TFRecord file to a new HDF5 file: `convert_scenes`, from its argument `tfrecords` on."""

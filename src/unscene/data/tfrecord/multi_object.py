@@ -1,8 +1,6 @@
-"""DeepMind's Multi-Object Datasets: the scenes of a TFRecord file, checked against the layout of their data set.
+"""DeepMind's Multi-Object Datasets: from a TFRecord file, checked against its layout, to an HDF5 file of scenes.
 
-The files are in the bucket `multi-object-datasets`, GZIP. What a file's records hold is its `RecordLayout`
-(`tfrecord.multi_dsprites`, `tfrecord.clevr`). Every scene has entries, the background first and then the objects;
-`visibility` states which of them exist.
+Every scene has entries, the background first and then the objects; `visibility` states which of them exist.
 """
 
 from __future__ import annotations
@@ -10,21 +8,24 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from unscene.data.hdf5.resumable_writer import scene_parts
 from unscene.data.samples import boxes_of_labels
 from unscene.data.tfrecord.example import Feature, parse_example
 from unscene.data.tfrecord.records import read_records
 from unscene.errors import DataError
 
-START = {"records": 0, "damaged": 0}  # a `SceneRecords.position`
+Arrays = Mapping[str, NDArray]  # of one record or scene
 
 _KNOWN_BY_SIZE = {  # bytes of an image and of its masks
     (64 * 64 * 3, 6 * 64 * 64): "multi_dsprites_colored_on_grayscale.tfrecords",
@@ -34,6 +35,7 @@ _KNOWN_BY_SIZE = {  # bytes of an image and of its masks
     (64 * 64 * 3, 7 * 64 * 64): "objects_room_train.tfrecords",
     (35 * 35 * 3, 4 * 35 * 35): "tetrominoes_train.tfrecords",
 }
+_START = {"records": 0, "sound": 0}  # records read, and the undamaged ones among them
 _BATCH = 64
 _SHOWN = 5  # damaged records named one by one
 
@@ -45,11 +47,15 @@ class RecordLayout:
     """What every record of a published file holds: type and shape of each feature, `image` and `mask` among them."""
 
     file: str  # its published name
+    source: str  # the data set, as `unscene convert` names it
     features: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 
     def shaped(self, features: Mapping[str, Feature], where: str) -> dict[str, NDArray]:
         """The features of one record in their shapes; `where` names the record in messages."""
-        rows = {name: _row(values) for name, values in features.items()}
+        rows = {  # bytes may also have been written as one entry
+            name: np.frombuffer(b"".join(values), np.uint8) if isinstance(values, list) else values
+            for name, values in features.items()
+        }
         scene, wrong = {}, []
         for name, (kind, shape) in self.features.items():
             if name not in rows:
@@ -69,89 +75,100 @@ class RecordLayout:
         return scene
 
 
-def _row(values: Feature) -> NDArray:
-    """One row of numbers; bytes may also have been written as one entry."""
-    return np.frombuffer(b"".join(values), np.uint8) if isinstance(values, list) else values
+def convert_scenes(
+    layout: RecordLayout,
+    scene_of_record: Callable[[Arrays], Arrays | None],
+    tfrecords: str | Path,
+    out: str | Path,
+    skip_damaged: bool = False,
+    progress: bool = True,
+    count: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    attributes: Callable[[int], dict[str, Any]] = lambda scenes: {},
+) -> int:
+    """Write the scenes of a TFRecord file, gzip or unpacked, to the new HDF5 file `out`; return their number.
 
+    The same command resumes an interrupted conversion: the finished scenes are in a folder beside `out`
+    (`resumable_writer`), and their records are only decompressed and verified again. With `skip_damaged`, damaged
+    records are left out where reading can continue; the log names the first of them, and the attribute
+    `damaged_left_out` is their number. `count` limits the undamaged records that are read.
 
-class SceneRecords:
-    """The scenes of a TFRecord file: iterating yields the features of one record after another, in their shapes.
-
-    With `skip_damaged`, damaged records are left out where reading can continue; the log names the first of them.
-    Records before `position`, where an earlier reading ended, are decompressed and verified, but not parsed. `count`
-    limits the scenes, those of the earlier reading included.
-
-    Attributes:
-        position: of the last scene: how many `records` have been read, and how many `damaged` ones are among them.
-        damaged: number of records left out so far.
+    `scene_of_record` returns image, labels, `visibility` and factors, or None to leave a record out; `settings` are all
+    that decides it, `attributes` more attributes of the new file, from the number of scenes.
 
     Raises:
-        DataError: `count` is below 1; while iterating: the file is missing, damaged or another one.
+        DataError: the TFRecord file is missing, damaged or of other data, `out` already exists or cannot be written,
+            there are fewer than `count` records, or no scene is left.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        layout: RecordLayout,
-        skip_damaged: bool,
-        progress: bool,
-        count: int | None,
-        position: Mapping[str, int] = START,
-    ) -> None:
-        if count is not None and count < 1:
-            raise DataError(f"count must be 1 or more, but is {count}.")
-        self._path, self._layout, self._skip_damaged, self._progress = path, layout, skip_damaged, progress
-        self.position, self.damaged = dict(position), position["damaged"]
-        self._first, self._seen, self._count = position["records"], 0, count
-
-    def __iter__(self) -> Iterator[dict[str, NDArray]]:
-        return islice(self._scenes(), None if self._count is None else self._count - scenes_before(self.position))
-
-    def _scenes(self) -> Iterator[dict[str, NDArray]]:
-        size = self._path.stat().st_size if self._path.is_file() else None
-        name = f"{self._path.name}, from record {self._first:,}" if self._first else self._path.name
-        with tqdm(total=size, unit="B", unit_scale=True, desc=name, file=sys.stderr, disable=not self._progress) as bar:
-            for record in read_records(self._path, self._leave_out if self._skip_damaged else None):
-                self._seen = record.index + 1
-                if self._seen > self._first:
-                    try:
-                        features = parse_example(record.data, record.where)
-                    except DataError as error:
-                        if not self._skip_damaged:
-                            raise
-                        self._leave_out(error)
-                        continue
-                    scene = self._layout.shaped(features, record.where)
-                    self.position.update(records=self._seen, damaged=self.damaged)
-                    yield scene
-                bar.update(record.file_bytes - bar.n)
-
-    def _leave_out(self, error: DataError) -> None:
-        if self._seen < self._first:
-            return  # the earlier reading has counted it
-        self.damaged += 1
-        if self.damaged <= _SHOWN:
-            _log.warning("left out: %s", error)
-
-    def report_damage(self, kept: int) -> None:
-        """Log how many records were left out, if any."""
-        if self.damaged:
-            _log.warning("%s: %d damaged records left out, %d kept", self._path.name, self.damaged, kept)
+    tfrecords = Path(tfrecords)
+    if count is not None and count < 1:
+        raise DataError(f"count must be 1 or more, but is {count}.")
+    size = tfrecords.stat().st_size if tfrecords.is_file() else 0
+    made_from = {**(settings or {}), "file": tfrecords.name, "bytes": size, "unscene_version": version("unscene")}
+    with scene_parts(out, made_from, _START, lambda end: count is None or end["sound"] <= count) as parts:
+        position = parts.position
+        records = _read_records(tfrecords, layout, skip_damaged, progress, position)
+        left = None if count is None else count - position["sound"]
+        scenes = map(scene_of_record, islice(records, left))
+        parts.add(_batches(scene for scene in scenes if scene is not None))
+        if count is not None and position["sound"] < count:
+            found = f"{position['sound']:,} records, fewer than the {count:,} asked for"
+            raise DataError(f"{tfrecords.name}: {found}. Set count to {position['sound']}.")
+        damaged = position["records"] - position["sound"]
+        source = f"{layout.source}, converted from {tfrecords.name}"
+        about = {"source": source, "records_read": position["sound"], "damaged_left_out": damaged}
+        about |= {"settings": settings} if settings else {}
+        written = parts.join(about | attributes(len(parts)), progress)
+    if damaged:
+        _log.warning("%s: %d damaged records left out, %d kept", tfrecords.name, damaged, written)
+    return written
 
 
-def scenes_before(position: Mapping[str, int]) -> int:
-    """Number of scenes before a `SceneRecords.position`."""
-    return position["records"] - position["damaged"]
+def _read_records(
+    path: Path, layout: RecordLayout, skip_damaged: bool, progress: bool, position: dict[str, int]
+) -> Iterator[Arrays]:
+    """Yield the features of one record after another, in their shapes, and update `position`, which was read before.
+
+    Records before it are only verified.
+    """
+    first, seen, damaged = position["records"], 0, position["records"] - position["sound"]
+
+    def leave_out(error: DataError) -> None:
+        nonlocal damaged
+        if seen >= first:  # the earlier conversion has counted the others
+            damaged += 1
+            if damaged <= _SHOWN:
+                _log.warning("left out: %s", error)
+
+    size = path.stat().st_size if path.is_file() else None
+    name = f"{path.name}, from record {first:,}" if first else path.name
+    with tqdm(total=size, unit="B", unit_scale=True, desc=name, file=sys.stderr, disable=not progress) as bar:
+        for record in read_records(path, leave_out if skip_damaged else None):
+            seen = record.index + 1
+            bar.update(record.file_bytes - bar.n)
+            if seen <= first:
+                continue
+            try:
+                features = parse_example(record.data, record.where)
+            except DataError as error:
+                if not skip_damaged:
+                    raise
+                leave_out(error)
+                continue
+            scene = layout.shaped(features, record.where)
+            position.update(records=seen, sound=seen - damaged)
+            yield scene
+    position["records"] = position["sound"] + damaged  # all after the last scene are damaged
 
 
-def object_factors(scene: Mapping[str, NDArray], names: Iterable[str]) -> dict[str, NDArray]:
+def object_factors(scene: Arrays, names: Iterable[str]) -> dict[str, NDArray]:
     """The factors of a scene's objects without the background, 0 where there is no object, and their `visibility`."""
     present = scene["visibility"][1:] > 0  # [M]
     factors = {name: np.where(present.reshape(-1, *[1] * (scene[name].ndim - 1)), scene[name][1:], 0) for name in names}
     return factors | {"visibility": present.astype(np.float32)}
 
 
-def batches(scenes: Iterable[dict[str, NDArray]]) -> Iterator[dict[str, NDArray]]:
+def _batches(scenes: Iterable[Arrays]) -> Iterator[dict[str, NDArray]]:
     """Scenes of the same arrays, stacked 64 at a time (the last batch may be smaller), with the `boxes` of `labels`."""
     rest = iter(scenes)
     while chunk := list(islice(rest, _BATCH)):

@@ -3,26 +3,32 @@
     python tools/write_results.py           # rewrite what differs
     python tools/write_results.py --check   # only say which files differ, and exit with 1
 
-A table:     <!-- results: elm_table1 -->
-             <!-- end of results -->
-One number:  <!-- result: elm_table1/multi_dsprites/ari_fg -->0.780 ± 0.010<!-- end -->
+A table:           <!-- results: elm_table1 -->
+                   <!-- end of results -->
+Some rows of it:   <!-- results: rmonet_table1 monet,monet_clevr -->
+The models:        <!-- results: models -->             every model: paper, recipe, ARI on Multi-dSprites
+Shipped weights:   <!-- results: weights -->            their model cards' scores
+One number:        <!-- result: elm_table1/multi_dsprites/ari_fg -->0.780 ± 0.010<!-- end -->
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from unscene.evaluation.ledger import mean_metrics, results_table, scored_entries
 from unscene.evaluation.paper_tables import find_table
 from unscene.files import write_text
-from unscene.report.table import shown
+from unscene.report.table import MISSING, Table, description_of, shown
+from unscene.runs.loading import shipped_weights
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- results: (\S+)(?: (\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- result: (\w+)/(\w+)/(\w+) -->).*?(<!-- end -->)", re.DOTALL)
+CARD_SCORE = re.compile(r"^\| (\w+) \| ([\d.]+) \|$", re.MULTILINE)
 
 
 def main() -> None:
@@ -54,16 +60,94 @@ def written(text: str, results: Path = ROOT / "results") -> str:
     """
 
     def table(match: re.Match[str]) -> str:
-        results_of_table = results_table(results, find_table(match[2]))
-        return f"{match[1]}\n{results_of_table.markdown()}\n\n{match[3]}"
+        return f"{match[1]}\n{TABLES.get(match[2], paper_table)(results, match[2], match[3])}\n\n{match[4]}"
 
     def number(match: re.Match[str]) -> str:
         name = match[4]
         value = mean_metrics(scored_entries(results, find_table(match[2]).rows[match[3]]))[name]
-        mean, sd = shown(name, value["mean"]), value["sd"]
-        return f"{match[1]}{mean}{'' if sd is None else f' ± {shown(name, sd)}'}{match[5]}"
+        return f"{match[1]}{with_sd(name, value)}{match[5]}"
 
     return NUMBER.sub(number, TABLE.sub(table, text))
+
+
+def with_sd(name: str, value: Mapping[str, float | None]) -> str:
+    """`0.785 ± 0.010`, or the mean alone for one training."""
+    return shown(name, value["mean"]) + ("" if value["sd"] is None else f" ± {shown(name, value['sd'])}")
+
+
+def paper_table(results: Path, name: str, rows: str | None) -> str:
+    """A table of a paper, or some rows of it; the paper's number has a column of its own behind ours."""
+    table = find_table(name)
+    if rows:
+        table = replace(table, rows={row: table.rows[row] for row in rows.split(",")})
+    return lines_of(results_table(results, table))
+
+
+def lines_of(table: Table) -> str:
+    """A table as Markdown, one number a cell."""
+    lines = [[table.label], *([row.name] for row in table.rows)]
+    for column, metric in enumerate(table.columns):
+        cells = [row[column] for row in table.cells()]
+        for line, text in zip(lines, [heading(metric), *(cell.text for cell in cells)], strict=True):
+            line.append(text)
+        if any(cell.paper for cell in cells):
+            for line, text in zip(lines, ["paper", *(cell.paper or MISSING for cell in cells)], strict=True):
+                line.append(text)
+    return markdown(lines)
+
+
+def heading(metric: str) -> str:
+    """A column's name."""
+    return " ".join(filter(None, description_of(metric).heading))
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the headings first, as a table in Markdown."""
+    rows = [f"|{'|'.join(line)}|" for line in lines]
+    return "\n".join([rows[0], "|---" + "|--:" * (len(lines[0]) - 1) + "|", *rows[1:]])
+
+
+def models_table(results: Path, name: str, rows: str | None) -> str:
+    """Every model with its paper, its recipe of the paper's settings, both ARIs on Multi-dSprites, and its weights."""
+    lines = [["Model", "Paper", "Recipe", "ARI, paper", "ARI, here", "Weights"]]
+    shipped = {weights.partition("/")[0] for weights in shipped_weights()}
+    for title, paper, place in MODELS:
+        table, _, row_name = place.partition("/")
+        row = find_table(table).rows[row_name]
+        recipe = row.full or row.recipe
+        value = mean_metrics(scored_entries(results, row)).get("ari_fg")
+        stated = row.paper.get("ari_fg")
+        weights = "shipped" if recipe.partition("/")[0] in shipped else MISSING
+        paper_ari = MISSING if stated is None else shown("ari_fg", stated)
+        ours = with_sd("ari_fg", value) if value and stated is not None else MISSING
+        lines.append([title, paper, f"`{recipe}`", paper_ari, ours, weights])
+    return markdown(lines)
+
+
+def weights_table(results: Path, name: str, rows: str | None) -> str:
+    """The shipped weights with the scores of their model cards."""
+    metrics = ("ari_fg", "map_50", "mask_iou", "located")
+    lines = [["Weights", *map(heading, metrics)]]
+    for weights, path in shipped_weights().items():
+        scores = dict(CARD_SCORE.findall(path.with_suffix(".md").read_text(encoding="utf-8")))
+        cells = [shown(metric, float(scores[metric])) if metric in scores else MISSING for metric in metrics]
+        lines.append([f"`{weights}`", *cells])
+    return markdown(lines)
+
+
+TABLES = {"models": models_table, "weights": weights_table}
+MODELS = (  # title, paper, the ledger's row on Multi-dSprites
+    ("R-MONet (UNet)", "R-MONet", "rmonet_table1/rmonet_unet"),
+    ("R-MONet (Lite)", "R-MONet", "rmonet_table1/rmonet_lite"),
+    ("R-MONet (ROI Align)", "R-MONet", "rmonet_table1/rmonet_roi_align"),
+    ("MONet", "[Burgess 2019](https://arxiv.org/abs/1901.11390)", "rmonet_table1/monet"),
+    ("MONet, ResNet18+FPN", "R-MONet", "rmonet_table1/monet_resnet_fpn"),
+    ("MONet, ResNet18+FPN+UNet", "R-MONet", "rmonet_table1/monet_resnet_fpn_unet"),
+    ("IODINE", "[Greff 2019](https://arxiv.org/abs/1903.00450)", "rmonet_table1/iodine"),
+    ("SPACE", "[Lin 2020](https://arxiv.org/abs/2001.02407)", "rmonet_table1/space"),
+    ("Explicit localization", "Liu 2019", "elm_table1/multi_dsprites"),
+    ("ReDO", "[Chen 2019](https://arxiv.org/abs/1905.13539)", "elm_table1/redo_flowers"),
+)
 
 
 if __name__ == "__main__":

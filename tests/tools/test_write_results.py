@@ -44,8 +44,30 @@ def test_numbers_and_tables_are_filled_in(results):
     filled = tool.written(number, results)
     assert filled == "ARI <!-- result: elm_table1/multi_dsprites/ari_fg -->0.750 ± 0.071<!-- end -->, and"
     table = tool.written("<!-- results: elm_table1 -->\n<!-- end of results -->", results)
-    assert "| 2 | 1.00 | 10.0 | 0.750 ± 0.071 (paper 0.621) |" in table
+    assert "|the letter, multi_dsprites|2|1.00|10.0|0.750 ± 0.071|0.621|" in table
     assert tool.written(table, results) == table
+
+
+def test_some_rows_of_a_table(results):
+    rows = tool.written("<!-- results: elm_table1 untrained,multi_dsprites -->\n<!-- end of results -->", results)
+    assert [line.split("|")[1] for line in rows.splitlines() if line.startswith("|")] == [
+        "row",
+        "---",
+        "L without training (one step)",
+        "the letter",
+    ]
+
+
+def test_models_have_the_means_of_the_ledger(results):
+    lines = tool.written("<!-- results: models -->\n<!-- end of results -->", results).splitlines()
+    (line,) = [line for line in lines if line.startswith("|Explicit localization|")]
+    assert line.endswith("|`explicit_localization/multi_dsprites`|0.621|0.750 ± 0.071|shipped|")
+    assert "|`rmonet_lite/multi_dsprites`|0.801|-|-|" in "".join(lines)  # no training in this ledger
+
+
+def test_shipped_weights_have_the_scores_of_their_cards(results):
+    lines = tool.written("<!-- results: weights -->\n<!-- end of results -->", results).splitlines()
+    assert "|`rmonet_unet/multi_dsprites_cpu`|0.913|0.820|0.852|-|" in lines
 
 
 def test_unknown_marker_is_an_error(results):

@@ -346,7 +346,7 @@ def test_one_generated_file_serves_training_validation_and_test(tmp_path, tiny_a
 
 def test_evaluate_writes_numbers_and_a_page(trained, tmp_path, capsys, monkeypatch):
     curve_files: list[Path] = []
-    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", curve_files.append)  # which takes seconds
+    monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", curve_files.append)  # which takes seconds
     words = ["evaluate", str(trained.path), "--out", str(tmp_path / "report"), "--data.count", "4", "--data.seed", "9"]
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -405,7 +405,7 @@ def test_evaluate_reads_a_file(trained, tmp_path, capsys):
 
 
 def test_compare_has_the_numbers_of_evaluate_on_the_same_scenes(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", lambda path: None)  # which takes seconds
+    monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda path: None)  # which takes seconds
     path, weights = tmp_path / "scenes.h5", tmp_path / "own.safetensors"
     assert main(f"generate multi_dsprites --count 5 --data.size 32 --seed 9 --out {path}".split()) == 0
     weights.write_bytes(trained.weights.read_bytes())
@@ -458,7 +458,7 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
 
 @pytest.mark.parametrize("recipe", ["monet/small_sprites", "space/small_sprites"])
 def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monkeypatch, tiny_arguments, recipe):
-    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", lambda file: None)  # which takes seconds
+    monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda file: None)  # which takes seconds
     run, few = (
         tmp_path / "run",
         [argument for argument in tiny_arguments if argument.startswith(("--trainer", "--validation"))],

@@ -15,8 +15,7 @@ import yaml
 from unscene.cli.main import main
 from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError
 from unscene.evaluation import reproduce as module
-from unscene.evaluation.ledger import mean_metrics, read_entry, results_table, summary, write_entry
-from unscene.evaluation.ledger_figure import draw_figure
+from unscene.evaluation.ledger import draw_figure, mean_metrics, read_entry, results_table, summary, write_entry
 from unscene.evaluation.paper_tables import choose_rows, find_table, paper_tables
 from unscene.evaluation.reproduce import Queue, adopt, reproduce
 from unscene.recipes import recipe_names, recipe_values

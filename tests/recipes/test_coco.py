@@ -58,7 +58,7 @@ def test_it_trains_from_the_imagenet_weights_and_is_resumed_and_scored_without(w
     torch.testing.assert_close(weights["backbone.layer4.1.conv2.weight"], published["layer4.1.conv2.weight"])
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    monkeypatch.setattr("unscene.evaluation.evaluate.draw_curves", lambda path: None)  # which takes seconds
+    monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda path: None)  # which takes seconds
     assert main(["train", "--resume", str(run), "--trainer.max_steps=3"]) == 0
     assert read_weights(run / "weights.safetensors")[1]["model"]["backbone"]["pretrained"] is True
     assert main(["evaluate", str(run), "--out", str(run / "report")]) == 0

@@ -7,8 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from unscene.errors import DataError
-from unscene.evaluation.evaluate import draw_curves
-from unscene.report.curves import curves_figure, read_curves, score_figure
+from unscene.report.curves import curves_figure, read_curves, score_figure, training_curves
 
 TABLE = """step,seconds,train/loss,val/ari_fg,train/constant,train/total,other/nothing
 50,10,3.5,,1,3.5,
@@ -38,9 +37,9 @@ def test_constant_repeated_and_empty_series_are_left_out(table):
 
 
 def test_validation_comes_first_and_clock_ticks_are_above_their_steps(table):
-    panels = [axes for axes in curves_figure(table).axes if axes.get_title(loc="left")]
+    panels = [axes for axes in curves_figure(*read_curves(table)).axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in panels] == ["val/ari_fg", "train/loss"]
-    clocks = [axes for axes in curves_figure(table).axes if not axes.get_title(loc="left")]
+    clocks = [axes for axes in curves_figure(*read_curves(table)).axes if not axes.get_title(loc="left")]
     ticks = dict(zip([label.get_text() for label in clocks[0].get_xticklabels()], clocks[0].get_xticks(), strict=True))
     assert clocks[0].get_xlabel() == "seconds"
     assert ticks["20"] == pytest.approx(100)  # the row of step 100, 20 seconds
@@ -51,7 +50,7 @@ def test_start_far_outside_is_cut_off_with_a_note(tmp_path):
     path = tmp_path / "metrics.csv"
     rows = [f"{step},{step},{1000 if step == 0 else step % 7}" for step in range(200)]
     path.write_text("\n".join(["step,seconds,train/loss", *rows]))
-    axes = curves_figure(path).axes[0]
+    axes = curves_figure(*read_curves(path)).axes[0]
     assert axes.get_ylim()[1] < 10
     assert [text.get_text() for text in axes.texts] == ["start beyond the axis"]
 
@@ -59,7 +58,7 @@ def test_start_far_outside_is_cut_off_with_a_note(tmp_path):
 def test_one_row_is_enough(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,seconds,train/loss\n0,0,2\n")
-    curves = draw_curves(path)
+    curves = training_curves(path)
     assert curves is not None
     assert curves.light.startswith(b"\x89PNG")
     assert curves.light != curves.dark
@@ -68,9 +67,7 @@ def test_one_row_is_enough(tmp_path):
 def test_no_curve_without_measured_values(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,seconds\n")
-    assert draw_curves(path) is None
-    with pytest.raises(DataError, match="no measured value yet"):
-        curves_figure(path)
+    assert training_curves(path) is None
 
 
 @pytest.mark.parametrize("text", ["epoch,loss\n1,2\n", "step,seconds,a\n1,2,three\n", "step,seconds,a\n1\n", ""])

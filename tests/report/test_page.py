@@ -12,7 +12,7 @@ from PIL import Image
 
 from unscene.report import page
 from unscene.report.page import Picture, Section, data_uri, write_page
-from unscene.report.results import Curves, ExampleScene, ModelResult, display_names, page_values
+from unscene.report.results import Curves, ExampleScene, ModelResult, page_values
 
 
 def png(width=20, height=10):
@@ -91,14 +91,6 @@ def test_several_models_have_a_column_each(tmp_path):
     assert "Metric rmonet/a rmonet/b" in shown.text
     assert "0.500 paper 0.951 0.750 paper 0.951" in shown.text
     assert "not applicable 30.0 dB" in shown.text
-
-
-def test_display_names_are_unique():
-    fresh = ModelResult("m", {}, {}, "", {"weights": {"run": "fresh"}})
-    shipped = ModelResult("m", {}, {}, "", {"weights": {"weights": "m.safetensors"}})
-    assert display_names([fresh, shipped]) == ["m (fresh)", "m (m.safetensors)"]
-    assert display_names([fresh, fresh]) == ["m (fresh) [1]", "m (fresh) [2]"]
-    assert display_names([fresh]) == ["m"]
 
 
 def test_names_are_escaped(tmp_path):

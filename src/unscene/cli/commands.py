@@ -131,7 +131,7 @@ def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dic
     """Score a model on shifted scenes."""
     from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
 
-    evaluation = evaluate_shifts(
+    table = evaluate_shifts(
         loaded,
         chosen_shifts(loaded, arguments.shift),
         arguments.out,
@@ -139,7 +139,7 @@ def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dic
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
     )
-    print("\n".join([f"{loaded.name}: {evaluation.intro}", *evaluation.table.lines()]))
+    print("\n".join([f"{loaded.name}: {table.intro}", *table.lines()]))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
@@ -153,7 +153,7 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     loaded = [unscene.load(word) for word in arguments.models]
     models = dict(zip(unique_names(arguments.models, loaded), loaded, strict=True))
     source, described = test_source(loaded[0], arguments.data, changes)
-    comparison = compare(
+    table = compare(
         models,
         source,
         arguments.out,
@@ -162,7 +162,7 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
         shown=arguments.scenes,
         overwrite=arguments.overwrite,
     )
-    print("\n".join(comparison.table.lines()))
+    print("\n".join(table.lines()))
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 

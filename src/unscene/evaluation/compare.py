@@ -21,12 +21,11 @@ from torch import Tensor
 
 from unscene.data import Source
 from unscene.errors import DataError
-from unscene.evaluation.evaluate import measure
-from unscene.evaluation.scenes import read_scenes
-from unscene.evaluation.side_by_side import SideBySide, draw_scenes
+from unscene.evaluation.evaluate import measure, write_side_by_side
+from unscene.evaluation.scenes import draw_scenes, read_scenes
 from unscene.files import output_folder, write_bytes, write_text
 from unscene.report.curves import light_and_dark, score_figure, time_unit
-from unscene.report.results import Curves, ModelResult, first_unique, scenes_in_words
+from unscene.report.results import Curves, ModelResult, scenes_in_words
 from unscene.report.table import Row, Table, description_of
 from unscene.runs.metrics_csv import TrainingRecord, read_training
 
@@ -62,7 +61,7 @@ def compare(
     shown: int = 6,
     progress: bool = True,
     overwrite: bool = False,
-) -> SideBySide:
+) -> Table:
     """Compare models on all scenes of a source, and write the files above.
 
     The models have one image size, that of the source. The figure shows the first `shown` scenes. Another comparison in
@@ -72,50 +71,41 @@ def compare(
         RunError: `out` holds files of these names, or cannot be written.
         DataError: models or scenes of different sizes, no scene, or a damaged metrics.csv.
     """
-    _check_sizes(models)
+    first, size = next((name, model.size) for name, model in models.items())
+    for name, model in models.items():
+        if model.size != size:
+            raise DataError(
+                f"{name} takes images of {model.size} x {model.size} pixels, but {first} of {size} x {size}. "
+                "Models are compared on the same scenes: compare those of each size separately."
+            )
     if not 1 <= shown <= _MOST_SHOWN:
         raise DataError(f"the number of scenes in the figure must be from 1 to {_MOST_SHOWN}, not {shown}.")
     trainings = {name: read_training(model.run) if model.run else None for name, model in models.items()}
     with output_folder(out, _FILES, overwrite) as folder:
-        how: dict[str, Any] = {"batch_size": batch_size, "description_of_data": description_of_data}
-        scored = [
-            measure(model, source, count=len(source), progress=progress, examples=False, **how)
-            for model in models.values()
-        ]
-        first = next(iter(models.values()))
-        images = read_scenes(source, range(min(batch_size, len(source))), first.size).images
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False}
+        how |= {"count": len(source), "description_of_data": description_of_data}
+        scored = [measure(model, source, **how) for model in models.values()]
+        images = read_scenes(source, range(min(batch_size, len(source))), size).images
         seconds = interleaved_timings(list(models.values()), images)
-        results = tuple(map(_side_by_side, models, scored, seconds, trainings.values(), [len(images)] * len(models)))
-        rows = tuple(map(_row, models.values(), results, trainings.values()))
-        comparison = SideBySide(
-            f"{' and '.join(models) if len(models) < 3 else f'{len(models)} models'}: comparison",
-            "Side by side",
-            f"All scored on the same {scenes_in_words(results[0].provenance['data'])}.",
-            _FOOTNOTE.format(images=len(images), rounds=len(seconds[0])),
-            _table(rows, trainings, _notes(models, description_of_data)),
-            results,
-            pictures=(("", draw_scenes(models, source, min(shown, len(source)))),),
-            curves=_draw_curves(trainings),
-            facts={"data": results[0].provenance["data"]},
+        results = [*map(_timed, models, scored, seconds, trainings.values(), [len(images)] * len(models))]
+        table = _table([*map(_row, models.values(), results, trainings.values())], trainings)
+        data = results[0].provenance["data"]
+        table = replace(
+            table,
+            notes=_notes(models, description_of_data),
+            intro=f"All scored on the same {scenes_in_words(data)}.",
         )
-        comparison.write(folder, "compare")
-        write_text(folder / "compare.csv", comparison.table.csv())
-        write_bytes(folder / "scenes.png", comparison.pictures[0][1].data)
-        if comparison.curves:
-            write_bytes(folder / "curves.png", comparison.curves.light)
-    return comparison
-
-
-def _check_sizes(models: Models) -> None:
-    """Raise DataError unless the models take images of one size."""
-    first, *others = models
-    for name in others:
-        if models[name].size != models[first].size:
-            here, there = models[name].size, models[first].size
-            raise DataError(
-                f"{name} takes images of {here} x {here} pixels, but {first} of {there} x {there}. "
-                "Models are compared on the same scenes: compare those of each size separately."
-            )
+        picture, curves = draw_scenes(models, source, min(shown, len(source))), _draw_curves(trainings)
+        title = f"{' and '.join(models) if len(models) < 3 else f'{len(models)} models'}: comparison"
+        footnote = _FOOTNOTE.format(images=len(images), rounds=len(seconds[0]))
+        words = {"heading": "Side by side", "footnote": footnote}
+        page = {"pictures": [("", picture)], "curves": curves, **words}
+        write_side_by_side(folder, "compare", title, table, results, {"data": data}, **page)
+        write_text(folder / "compare.csv", table.csv())
+        write_bytes(folder / "scenes.png", picture.data)
+        if curves:
+            write_bytes(folder / "curves.png", curves.light)
+    return table
 
 
 def interleaved_timings(models: Sequence[LoadedModel], images: Tensor) -> list[list[float]]:
@@ -144,10 +134,13 @@ def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[st
     named = list(zip(words, runs, strict=True))
     short = [run.name if run else word for word, run in named]
     longer = [f"{run.parent.name}/{run.name}" if run else word for word, run in named]
-    return first_unique(short, longer, words)
+    for names in (short, longer):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{w} [{words[: i + 1].count(w)}]" if words.count(w) > 1 else w for i, w in enumerate(words)]
 
 
-def _side_by_side(
+def _timed(
     name: str, result: ModelResult, seconds: list[float], training: TrainingRecord | None, images: int
 ) -> ModelResult:
     """An evaluation under its name in this comparison, with the time measured in turns and the training."""
@@ -155,36 +148,28 @@ def _side_by_side(
     if training:
         minutes = round(training.minutes, 2)
         known["training"] = {"steps": training.steps, "minutes": minutes, "machine": training.machine}
-    return replace(
-        result,
-        name=name,
-        metrics=result.metrics | {"ms_per_image": 1000 * median(seconds) / images},
-        provenance=result.provenance | known,
-    )
+    metrics = result.metrics | {"ms_per_image": 1000 * median(seconds) / images}
+    return replace(result, name=name, metrics=metrics, provenance=result.provenance | known)
 
 
 def _row(model: LoadedModel, result: ModelResult, training: TrainingRecord | None) -> Row:
-    step = result.provenance["weights"].get("step")
+    step = model.provenance.get("step")
     speeds: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.model.parameters())}
     for name in ("steps", "minutes", "images_per_second"):
         speeds[f"training_{name}"] = getattr(training, name, None)
     speeds["images_per_second"] = 1000 / (result.metrics["ms_per_image"] or 1)
     details = [model.name] if model.name != result.name else []
-    details += [f"weights of step {step:,}"] if isinstance(step, int) else []
+    details += [f"weights of step {step:,}"] if step is not None else []
     return Row(
         result.name,
         {**speeds, **result.metrics},
         result.reported,
-        facts={
-            "recipe": model.name,
-            "weights_step": step if isinstance(step, int) else None,
-            "training_machine": training.machine if training else None,
-        },
+        facts={"recipe": model.name, "weights_step": step, "training_machine": getattr(training, "machine", None)},
         details=(*details, result.verdict.partition(" (")[0].partition(":")[0]),
     )
 
 
-def _table(rows: tuple[Row, ...], trainings: Mapping[str, TrainingRecord | None], notes: tuple[str, ...]) -> Table:
+def _table(rows: Sequence[Row], trainings: Mapping[str, TrainingRecord | None]) -> Table:
     """The columns above, and any other score that a model's paper reports.
 
     Training speeds are ranked only if all trainings ran on one machine.
@@ -192,7 +177,7 @@ def _table(rows: tuple[Row, ...], trainings: Mapping[str, TrainingRecord | None]
     machines = {training.machine for training in trainings.values() if training}
     unranked = frozenset() if len(machines) == 1 and "" not in machines else frozenset(["training_images_per_second"])
     reported = [name for row in rows for name in row.paper]
-    return Table("model", tuple(dict.fromkeys([*_COLUMNS, *reported])), rows, unranked, notes)
+    return Table("model", tuple(dict.fromkeys([*_COLUMNS, *reported])), tuple(rows), unranked)
 
 
 def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | None:

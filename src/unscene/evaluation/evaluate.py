@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,15 +17,18 @@ from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_ran
 from unscene.files import output_folder, write_text
 from unscene.metrics import METRICS, Metric, default_metrics
 from unscene.metrics.health import Health
-from unscene.metrics.object_locations import LocatedObject, ObjectLocations
-from unscene.report.curves import curves_figure, light_and_dark, read_curves
+from unscene.metrics.object_locations import ObjectLocations
+from unscene.report.curves import training_curves
 from unscene.report.page import write_page
-from unscene.report.results import Curves, ModelResult, page_values
+from unscene.report.results import ModelResult, page_values
+from unscene.report.table import Table
 from unscene.runs.run_folder import describe_machine
 from unscene.runs.trainer_settings import use_bfloat16
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
+
+SCHEMA = 2  # of compare.json and shifts.json; raised whenever a name in them changes its meaning
 
 
 def evaluate(
@@ -35,7 +37,6 @@ def evaluate(
     out: Path,
     *,
     count: int,
-    batch_size: int = 64,
     description_of_data: dict[str, Any],
     overwrite: bool = False,
     **how: Any,
@@ -48,16 +49,46 @@ def evaluate(
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
     """
-    about: dict[str, Any] = {"count": count, "batch_size": batch_size, "description_of_data": description_of_data}
-    identity = _identity(_provenance(loaded, **about))
+    identity = {"weights": dict(loaded.provenance), "data": {**description_of_data, "scenes": count}}
     with output_folder(out, ("metrics.json", "index.html"), overwrite or _holds(out, identity)) as folder:
-        result = measure(loaded, source, **about, **how)
+        result = measure(loaded, source, count=count, description_of_data=description_of_data, **how)
         write_page(folder / "index.html", f"{loaded.name}: evaluation", **page_values([result]))
-        write_text(folder / "metrics.json", json_text(result.as_json()))
+        write_text(folder / "metrics.json", _json_text(result.as_json()))
     return result
 
 
-def json_text(values: dict[str, Any]) -> str:
+def _holds(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether `out` holds the evaluation of the same weights and scenes, which may be replaced."""
+    try:
+        known = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["provenance"]
+        return bool({name: known[name] for name in identity} == json.loads(json.dumps(identity, default=str)))
+    except (OSError, ValueError, KeyError, TypeError):  # missing, damaged or of another program
+        return False
+
+
+def write_side_by_side(
+    folder: Path,
+    name: str,
+    title: str,
+    table: Table,
+    results: Sequence[ModelResult],
+    facts: Mapping[str, Any],
+    **shown: Any,
+) -> None:
+    """Write evaluations, a row of the table for each: `NAME.json`, and `index.html`, which also shows `shown`.
+
+    `facts` stand in the JSON file beside the table; for `shown` see table.html.j2.
+    """
+    rows = [
+        {table.label: row.name, **row.as_json(), "evaluation": result.as_json()}
+        for row, result in zip(table.rows, results, strict=True)
+    ]
+    content = {"schema": SCHEMA, **facts, "notes": table.notes, f"{table.label}s": rows}
+    write_text(folder / f"{name}.json", _json_text(content))
+    write_page(folder / "index.html", title, template="table.html.j2", table=table, **shown, **page_values(results))
+
+
+def _json_text(values: dict[str, Any]) -> str:
     """The text of a JSON file of results; NaN is an error."""
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
@@ -97,8 +128,16 @@ def measure(
             f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
-    provenance = _provenance(loaded, description_of_data=description_of_data, count=count, batch_size=batch_size)
-    curves = draw_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
+    device = next(loaded.model.parameters()).device
+    bfloat16 = use_bfloat16(loaded.config["trainer"]["precision"], device)
+    ran = {
+        "recipe": loaded.name,
+        "device": str(device),
+        "precision": "bfloat16 (autocast)" if bfloat16 else "float32",
+        "batch_size": batch_size,
+        **describe_machine(),
+    }
+    curves = training_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
     metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
     health, seconds = Health(), []
     with tqdm(total=count, unit=" scenes", desc=bar_name or loaded.name, disable=not progress) as bar:
@@ -113,72 +152,27 @@ def measure(
             bar.update(len(scene))
     values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
     ranked_by, scores = scores_to_rank_by(metrics)
+    names, locations = object_names(source), metrics["object_locations"]
+    assert isinstance(locations, ObjectLocations)
     return ModelResult(
         name=loaded.name,
         metrics={**values, "ms_per_image": _milliseconds(seconds)},
         health={name.removeprefix("health/"): value for name, value in health.compute().items()},
         verdict=health.verdict(),
-        provenance=provenance,
+        provenance={
+            "evaluation": ran,
+            "data": {**description_of_data, "scenes": count},
+            "weights": dict(loaded.provenance),
+        },
         recipe=loaded.config,
         ranked_by=ranked_by,
         scenes=tuple(example_scenes(loaded, source, scores)) if examples else (),
         curves=curves,
-        located=_located(metrics["object_locations"], object_names(source)),
+        located={names[found.label - 1]: found for found in locations.by_label()} if names else {},
     )
-
-
-def _holds(out: Path, identity: dict[str, Any]) -> bool:
-    """Whether `out` holds the same evaluation, which may be replaced."""
-    try:
-        known = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return bool(_identity(known["provenance"]) == json.loads(json.dumps(identity, default=str)))
-    except (OSError, ValueError, KeyError, TypeError):  # missing, damaged or of another program
-        return False
-
-
-def draw_curves(metrics_csv: Path) -> Curves | None:
-    """The curves of a training, for light and dark pages; None where nothing was measured yet.
-
-    Raises:
-        DataError: see `read_curves`.
-    """
-    if not read_curves(metrics_csv)[0]:
-        return None
-    alt = "Losses and validation metrics of the training, each against step and wall-clock."
-    return light_and_dark(partial(curves_figure, metrics_csv), alt)
-
-
-def _located(metric: Metric, names: Sequence[str]) -> dict[str, LocatedObject]:
-    """How often each object was located, by its name; empty without names or locations."""
-    assert isinstance(metric, ObjectLocations)
-    return {names[found.label - 1]: found for found in metric.by_label()} if names else {}
-
-
-def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What makes two evaluations the same: weights, data and the number of scenes."""
-    return {"weights": provenance["weights"], "data": provenance["data"]}
-
-
-def _provenance(
-    loaded: LoadedModel, *, description_of_data: dict[str, Any], count: int, batch_size: int
-) -> dict[str, dict[str, Any]]:
-    device = next(loaded.model.parameters()).device
-    setting = loaded.config.get("trainer", {}).get("precision", "auto")
-    computed = {
-        "recipe": loaded.name,
-        "device": str(device),
-        "precision": "bfloat16 (autocast)" if use_bfloat16(setting, device) else "float32",
-        "batch_size": batch_size,
-    }
-    return {
-        "evaluation": {**computed, **describe_machine()},
-        "data": {**description_of_data, "scenes": count},
-        "weights": dict(loaded.provenance),
-    }
 
 
 def _milliseconds(seconds: list[tuple[int, float]]) -> float:
     """Median milliseconds an image, over the full batches; without the first one, a warm-up, where there are others."""
     full = [taken for taken in seconds if taken[0] == seconds[0][0]]
-    timed = full[1:] or full
-    return median(1000 * taken / images for images, taken in timed)
+    return median(1000 * taken / images for images, taken in full[1:] or full)

@@ -1,4 +1,4 @@
-"""The ledger: one small JSON file for each training of a paper's row, and the means over their seeds.
+"""The ledger: one small JSON file for each training of a paper's row, the means over their seeds, and their figures.
 
 RESULTS/TABLE/ROW/seed-N.json   one training: its recipe, commit, hardware, length, curve, health and scores
 RESULTS/summary.json            all rows: mean and standard deviation over the seeds, beside the paper's numbers
@@ -12,13 +12,21 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unscene.errors import DataError
 from unscene.evaluation.paper_tables import PaperRow, PaperTable
+from unscene.evaluation.scenes import read_scenes, test_source
 from unscene.files import write_text, writing
-from unscene.report.table import Row, Table
+from unscene.report.curves import png_bytes, score_figure
+from unscene.report.figures import INK, comparison_rows, rows_png, scene_rows
+from unscene.report.table import Row, Table, description_of
+from unscene.runs.loading import load
 from unscene.runs.run_folder import RunFolder
 
 SCHEMA = 1  # of the entries; raised whenever a name in them changes its meaning
+_SCENES = 6  # of a figure, the first ones of the test
 
 
 def entry_path(results: Path, row: PaperRow, seed: int) -> Path:
@@ -46,9 +54,18 @@ def read_entry(path: Path) -> dict[str, Any] | None:
 
 def write_entry(path: Path, entry: Mapping[str, Any]) -> None:
     """Write an entry, whole or not at all."""
+    _write_json(path, {"schema": SCHEMA, **entry})
+
+
+def write_summary(results: Path, tables: Iterable[PaperTable]) -> None:
+    """Write `summary.json`."""
+    _write_json(results / "summary.json", summary(results, tables))
+
+
+def _write_json(path: Path, content: Any) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"schema": SCHEMA, **entry}, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def scored_entries(results: Path, row: PaperRow) -> list[dict[str, Any]]:
@@ -56,6 +73,41 @@ def scored_entries(results: Path, row: PaperRow) -> list[dict[str, Any]]:
     paths = sorted(results.joinpath(*row.home).glob("seed-*.json"), key=lambda path: (len(path.name), path.name))
     entries = [entry for path in paths if (entry := read_entry(path))]
     return [entry for entry in entries if entry["metrics"] or entry.get("failed")]
+
+
+def mean_metrics(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation (of the sample; None for one value) of every metric that applies."""
+    values: dict[str, list[float]] = {}
+    for entry in entries:
+        for name, value in entry["metrics"].items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return {
+        name: {"mean": fmean(numbers), "sd": stdev(numbers) if len(numbers) > 1 else None}
+        for name, numbers in values.items()
+    }
+
+
+def summary(results: Path, tables: Iterable[PaperTable]) -> list[dict[str, Any]]:
+    """Every row that has a finished training, ready for JSON."""
+    return [
+        {
+            "table": table.name,
+            "row": name,
+            "data": row.data,
+            "recipe": row.recipe,
+            "seeds": [entry["seed"] for entry in entries],
+            "collapsed": sum(entry["collapsed"] for entry in entries),
+            "minutes": fmean(entry["minutes"] for entry in entries),
+            "steps": fmean(entry["steps"] for entry in entries),
+            "commits": sorted({commit for entry in entries for commit in entry["commits"]}),
+            "metrics": mean_metrics(entries),
+            "paper": row.paper,
+        }
+        for table in tables
+        for name, row in table.rows.items()
+        if (entries := scored_entries(results, row))
+    ]
 
 
 def results_table(results: Path, table: PaperTable) -> Table:
@@ -80,60 +132,61 @@ def results_table(results: Path, table: PaperTable) -> Table:
 
 
 def _row(name: str, entries: list[dict[str, Any]], paper: Mapping[str, float]) -> Row:
-    metrics = mean_metrics(entries)
     values: dict[str, Any] = {"seeds": len(entries) or None}
     if entries:
         values["share_decomposing"] = fmean(not entry["collapsed"] for entry in entries)
         values["training_minutes"] = fmean(entry["minutes"] for entry in entries)
-    return Row(
-        name,
-        values | {metric: value["mean"] for metric, value in metrics.items()},
-        paper,
-        {metric: value["sd"] for metric, value in metrics.items() if value["sd"] is not None},
-    )
+    metrics = mean_metrics(entries)
+    means = {metric: value["mean"] for metric, value in metrics.items()}
+    deviations = {metric: value["sd"] for metric, value in metrics.items() if value["sd"] is not None}
+    return Row(name, values | means, paper, deviations)
 
 
-def mean_metrics(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation (of the sample; None for one value) of every metric that applies."""
-    values: dict[str, list[float]] = {}
-    for entry in entries:
-        for name, value in entry["metrics"].items():
-            if value is not None:
-                values.setdefault(name, []).append(value)
-    return {
-        name: {"mean": fmean(numbers), "sd": stdev(numbers) if len(numbers) > 1 else None}
-        for name, numbers in values.items()
+def draw_figure(results: Path, runs: Path, table: PaperTable) -> bytes | None:
+    """The figure of a table as a PNG file, from the ledger in `results` and the weights in `runs`.
+
+    `table.figure` is its kind: `curves` (the score against images and against time), `scenes` (segmentations by every
+    row and stage), `slots` (every slot of the first row's model). None if the table has no figure or no training yet.
+    """
+    if table.figure == "curves":
+        return _curves(results, table)
+    models = {
+        name: load(weights)
+        for row in table.rows.values()
+        for name, weights in _weights(runs, row).items()
+        if table.figure and scored_entries(results, row)
     }
+    if not models:
+        return None
+    first = next(iter(models.values()))
+    source, _ = test_source(first, None, {})
+    scene = read_scenes(source, range(min(_SCENES, len(source))), first.size)
+    if table.figure == "scenes":
+        return rows_png(comparison_rows(scene, {name: model.decompose(scene.images) for name, model in models.items()}))
+    decomposition = first.decompose(scene.images)
+    return rows_png([row for index in range(len(scene)) for row in scene_rows(scene, decomposition, index)])
 
 
-def summary(results: Path, tables: Iterable[PaperTable]) -> list[dict[str, Any]]:
-    """Every row that has a finished training, ready for JSON."""
-    rows = []
-    for table in tables:
-        for name, row in table.rows.items():
-            entries = scored_entries(results, row)
-            if not entries:
-                continue
-            rows.append(
-                {
-                    "table": table.name,
-                    "row": name,
-                    "data": row.data,
-                    "recipe": row.recipe,
-                    "seeds": [entry["seed"] for entry in entries],
-                    "collapsed": sum(entry["collapsed"] for entry in entries),
-                    "minutes": fmean(entry["minutes"] for entry in entries),
-                    "steps": fmean(entry["steps"] for entry in entries),
-                    "commits": sorted({commit for entry in entries for commit in entry["commits"]}),
-                    "metrics": mean_metrics(entries),
-                    "paper": row.paper,
-                }
-            )
-    return rows
+def _curves(results: Path, table: PaperTable) -> bytes | None:
+    metric = table.metrics[0]
+    panels: dict[str, dict[str, list[NDArray]]] = {"thousand images": {}, "minutes of training": {}}
+    for row in table.rows.values():
+        for entry in scored_entries(results, row):
+            curve = entry["curve"]
+            if curve.get("step") and metric in curve:
+                images = np.array(curve["step"]) * entry["images"] / max(1, entry["steps"]) / 1000
+                scores = np.array(curve[metric], np.float64)  # NaN where a validation has none
+                for panel, x in zip(panels.values(), (images, curve["minutes"]), strict=True):
+                    panel.setdefault(row.title, []).append(np.stack([x, scores], axis=1))
+    if not all(panels.values()):
+        return None
+    return png_bytes(score_figure(panels, f"validation: {description_of(metric).label}", INK))
 
 
-def write_summary(results: Path, tables: Iterable[PaperTable]) -> None:
-    """Write `summary.json`."""
-    with writing(results):
-        results.mkdir(parents=True, exist_ok=True)
-    write_text(results / "summary.json", json.dumps(summary(results, tables), indent=1, ensure_ascii=False) + "\n")
+def _weights(runs: Path, row: PaperRow) -> dict[str, Path]:
+    """The weights of a row's first seed, and of its stages, by name; missing ones are left out."""
+    run = RunFolder(runs.joinpath(*row.home, "seed-0"))
+    weights = {row.title: run.weights}
+    if len(row.stages) > 1:
+        weights = {f"{share:.1%} of the training": stage_checkpoint(run, n) for n, share in enumerate(row.stages, 1)}
+    return {name: path for name, path in weights.items() if path.is_file()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,12 @@ import yaml
 from unscene.errors import RecipeError, did_you_mean
 from unscene.recipes import load_recipe
 from unscene.runs.recipe import Recipe
-from unscene.settings import typed_settings
+from unscene.settings import settings_dataclass, typed_settings
 
 TABLES = Path(__file__).with_name("paper_tables.yaml")
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class PaperRow:
     """One row: a training for each seed.
 
@@ -28,6 +28,7 @@ class PaperRow:
     title: str
     data: str
     recipe: str
+    home: tuple[str, str]
     full: str = ""
     changes: dict[str, Any] = field(default_factory=dict)
     ablation: dict[str, Any] = field(default_factory=dict)
@@ -36,38 +37,37 @@ class PaperRow:
     minutes: float = 0.0
     stages: tuple[float, ...] = (1.0,)
     paper: dict[str, float] = field(default_factory=dict)
-    home: tuple[str, str] = ("", "")
 
     def resolved(self, seed: int) -> Recipe:
         """The recipe with this row's changes and a seed."""
         return load_recipe(self.recipe, {**self.changes, **self.ablation, "seed": seed})
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class PaperTable:
     """A table of a paper, and the kind of its figure: curves, scenes, slots, or none."""
 
     name: str
     title: str
     metrics: tuple[str, ...]
-    rows: Mapping[str, PaperRow]
+    rows: dict[str, PaperRow]
     figure: Literal["", "curves", "scenes", "slots"] = ""
 
 
 def paper_tables(own: Path | None = None) -> dict[str, PaperTable]:
     """The tables of the package by name, and those of another YAML file."""
     values = _read(TABLES) | (_read(own) if own else {})
-    rows = {(table, name): dict(row) for table, entry in values.items() for name, row in entry["rows"].items()}
-    return {
-        table: PaperTable(
-            table,
-            entry["title"],
-            tuple(entry["metrics"]),
-            {name: _row(rows, (table, name)) for name in entry["rows"]},
-            entry.get("figure", ""),
-        )
-        for table, entry in values.items()
-    }
+
+    def row(table: str, name: str) -> dict[str, Any]:
+        fields = dict(values[table]["rows"][name])
+        like = fields.pop("like", "").split("/")
+        return (row(*like) if any(like) else {"home": [table, name]}) | fields
+
+    tables = {}
+    for name, entry in values.items():
+        resolved = {"name": name, **entry, "rows": {row_name: row(name, row_name) for row_name in entry["rows"]}}
+        tables[name] = typed_settings(PaperTable, resolved, name, str(own or TABLES))
+    return tables
 
 
 def find_table(word: str, full: bool = False) -> PaperTable:
@@ -77,7 +77,15 @@ def find_table(word: str, full: bool = False) -> PaperTable:
     name = next(iter(_read(own))) if own else word
     if name not in tables:
         raise RecipeError(f"there is no table '{name}', only {', '.join(tables)}.{did_you_mean(name, tables)}")
-    return _full(tables[name]) if full else tables[name]
+    table = tables[name]
+    if not full:
+        return table
+    rows = {
+        name: replace(row, recipe=row.full, changes={}, minutes=0.0, home=(f"{row.home[0]}_full", row.home[1]))
+        for name, row in table.rows.items()
+        if row.full
+    }
+    return replace(table, name=f"{table.name}_full", title=f"{table.title}, the papers' recipes", rows=rows)
 
 
 def choose_rows(table: PaperTable, names: Sequence[str]) -> dict[str, PaperRow]:
@@ -90,32 +98,11 @@ def choose_rows(table: PaperTable, names: Sequence[str]) -> dict[str, PaperRow]:
     return {name: row for name, row in table.rows.items() if name in (names or table.rows)}
 
 
-def _full(table: PaperTable) -> PaperTable:
-    rows = {
-        name: replace(row, recipe=row.full, changes={}, minutes=0.0, home=(f"{row.home[0]}_full", row.home[1]))
-        for name, row in table.rows.items()
-        if row.full
-    }
-    return replace(table, name=f"{table.name}_full", title=f"{table.title}, the papers' recipes", rows=rows)
-
-
-def _row(rows: Mapping[tuple[str, str], dict[str, Any]], key: tuple[str, str]) -> PaperRow:
-    values = dict(rows[key])
-    like = values.pop("like", None)
-    if like is None:
-        row: PaperRow = typed_settings(PaperRow, values, f"rows.{key[1]}", key[0])
-        return replace(row, home=key)
-    table, _, name = like.partition("/")
-    return replace(_row(rows, (table, name)), **values)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read as a file of tables: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not all(
-        isinstance(entry, dict) and "rows" in entry for entry in values.values()
-    ):
+    if not isinstance(values, dict) or not all(isinstance(e, dict) and "rows" in e for e in values.values()):
         raise RecipeError(f"{path} is not a file of tables: it must hold TABLE: {{title, metrics, rows}}.")
     return values

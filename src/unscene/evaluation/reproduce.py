@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,8 @@ from tqdm import tqdm
 
 from unscene.data.generate import generate
 from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError, UnsceneError
+from unscene.evaluation import ledger
 from unscene.evaluation.evaluate import measure
-from unscene.evaluation.ledger import (
-    entry_path,
-    read_entry,
-    results_table,
-    stage_checkpoint,
-    write_entry,
-    write_summary,
-)
-from unscene.evaluation.ledger_figure import draw_figure
 from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
 from unscene.evaluation.scenes import test_source
 from unscene.files import write_bytes
@@ -61,11 +53,8 @@ class Queue:
 
     def jobs(self) -> Iterator[tuple[PaperRow, int]]:
         """The rows and seeds, first every row with its first seed."""
-        seeds = {name: list(self.seeds or range(row.seeds)) for name, row in self.rows.items()}
-        for turn in range(max(map(len, seeds.values()), default=0)):
-            for name, row in self.rows.items():
-                if turn < len(seeds[name]):
-                    yield row, seeds[name][turn]
+        jobs = [[(row, seed) for seed in self.seeds or range(row.seeds)] for row in self.rows.values()]
+        return (job for turn in zip_longest(*jobs) for job in turn if job)
 
 
 def reproduce(queue: Queue) -> Table:
@@ -76,21 +65,21 @@ def reproduce(queue: Queue) -> Table:
     """
     failures = []
     for row, seed in queue.jobs():
-        name = f"{'/'.join(row.home)}, seed {seed}"
         try:
-            _finish(queue, row, seed, name)
+            _finish(queue, row, seed)
         except RunError:
             raise
         except UnsceneError as error:
-            failures.append(f"{name}: {error}")
-            _log(queue, f"{name} failed: {error}")
+            failures.append(f"{'/'.join(row.home)}, seed {seed}: {error}")
+            if queue.progress:
+                tqdm.write(f"Failed: {failures[-1]}")
         _write_summary(queue)
     if failures:
         raise RunError(f"{len(failures)} of the trainings failed; the same command tries them again. {failures[0]}")
-    figure = draw_figure(queue.results, queue.runs, queue.table)
+    figure = ledger.draw_figure(queue.results, queue.runs, queue.table)
     if figure:
         write_bytes(queue.results / f"{queue.table.name}.png", figure)
-    return results_table(queue.results, replace(queue.table, rows=queue.rows))
+    return ledger.results_table(queue.results, replace(queue.table, rows=queue.rows))
 
 
 def adopt(queue: Queue, folder: Path) -> Path:
@@ -111,55 +100,60 @@ def adopt(queue: Queue, folder: Path) -> Path:
         except RunError as error:
             differing = str(error) if expected.model_name == recipe.model_name else differing
             continue
-        entry = _entry_of_training(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True}
-        path = entry_path(queue.results, row, recipe.seed)
-        _score(queue, path, row, run, entry)
+        path = ledger.entry_path(queue.results, row, recipe.seed)
+        _score(queue, path, row, run, _entry(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True})
         _write_summary(queue)
         return path
     raise RunError(f"{folder} was trained by other settings than the rows of {queue.table.name}: {differing}")
 
 
 def _write_summary(queue: Queue) -> None:
-    write_summary(queue.results, {**paper_tables(), queue.table.name: queue.table}.values())
+    ledger.write_summary(queue.results, {**paper_tables(), queue.table.name: queue.table}.values())
 
 
-def _finish(queue: Queue, row: PaperRow, seed: int, name: str) -> None:
+def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     """Train, score and record one row and seed, starting from the current state of its run and its entry."""
     minutes = row.minutes if queue.minutes is None else queue.minutes
-    path = entry_path(queue.results, row, seed)
-    recipe = _with_paths(row, queue.runs).resolved(seed)
+    path = ledger.entry_path(queue.results, row, seed)
+    files = {setting: queue.runs / "data" / values["file"] for setting, values in row.files.items()}
+    recipe = replace(row, changes={**row.changes, **{name: str(file) for name, file in files.items()}}).resolved(seed)
     if queue.threads:
         recipe = _with_trainer(recipe, threads=queue.threads)
     if minutes:  # a short training needs checkpoints to resume from
         recipe = _with_trainer(recipe, checkpoint_minutes=min(recipe.trainer.checkpoint_minutes, minutes / 5))
-    folder, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
-    run, entry = RunFolder(folder), read_entry(path)
+    run, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
+    entry = ledger.read_entry(path)
     if entry is not None and _is_enough(entry, recipe, minutes):
         if entry["metrics"]:
             return
         if resume:
             return _score(queue, path, row, run, entry)
-    _log(queue, f"{name}: {'resumes' if resume else 'trains'} in {folder}")
-    _generate_files(row, queue.runs)
+    if queue.progress:
+        tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {'resumes' if resume else 'trains'} in {run.path}")
+    for setting, file in files.items():
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            settings = {name: value for name, value in row.files[setting].items() if name not in ("file", "source")}
+            generate(row.files[setting]["source"], file, settings)
     try:
         _train(row, recipe, run, resume, minutes)
     except TrainingError as error:
-        write_entry(path, _entry_of_training(row, recipe, run, minutes) | {"failed": str(error), "collapsed": True})
+        ledger.write_entry(path, _entry(row, recipe, run, minutes) | {"failed": str(error), "collapsed": True})
         raise
-    entry = _entry_of_training(row, recipe, run, minutes)
-    write_entry(path, entry)
+    entry = _entry(row, recipe, run, minutes)
+    ledger.write_entry(path, entry)
     _score(queue, path, row, run, entry)
 
 
-def _run_folder(base: Path, recipe: Recipe) -> tuple[Path, bool]:
+def _run_folder(base: Path, recipe: Recipe) -> tuple[RunFolder, bool]:
     """The folder of this training and True, to resume it, or the first free folder and False."""
     for number in count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not path.exists() or not any(path.iterdir()):
-            return path, False
+            return RunFolder(path), False
         try:
             if is_same_run(recipe, path):
-                return path, True
+                return RunFolder(path), True
         except (RunError, RecipeError, CheckpointError):  # other settings, or those of another version
             continue
     raise AssertionError
@@ -172,15 +166,14 @@ def _is_enough(entry: dict[str, Any], recipe: Recipe, minutes: float) -> bool:
             return False
     except RecipeError:  # it has settings of another version
         return False
-    planned = entry["planned_minutes"]
-    long_enough = entry["steps"] >= recipe.trainer.max_steps or (minutes > 0 and planned >= minutes)
+    long_enough = entry["steps"] >= recipe.trainer.max_steps or 0 < minutes <= entry["planned_minutes"]
     return not entry.get("failed") and (bool(entry.get("adopted")) or long_enough)
 
 
 def _train(row: PaperRow, recipe: Recipe, run: RunFolder, resume: bool, minutes: float) -> None:
     """Train stage after stage, and keep the checkpoint at the end of each."""
     for number, share in enumerate(row.stages, start=1):
-        kept = stage_checkpoint(run, number)
+        kept = ledger.stage_checkpoint(run, number)
         if kept.is_file():
             continue
         trainer: dict[str, Any] = {"max_steps": max(1, round(share * recipe.trainer.max_steps))}
@@ -207,7 +200,7 @@ def _minutes_so_far(run: RunFolder) -> float:
     return table.last_seconds() / 60
 
 
-def _entry_of_training(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dict[str, Any]:
+def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dict[str, Any]:
     """The entry of a training, without scores."""
     training, starts = read_training(run), run.starts()
     steps = training.steps if training else 0
@@ -225,7 +218,7 @@ def _entry_of_training(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: f
         "planned_minutes": minutes,
         "images_per_second": _rounded(training.images_per_second) if training else None,
         "restarts": len(run.restarts.read_text(encoding="utf-8").splitlines()) if run.restarts.is_file() else 0,
-        "curve": _curve(run),
+        "curve": _curve(run) if run.metrics.is_file() else {},
         "collapsed": False,
         "metrics": {},
     }
@@ -233,18 +226,16 @@ def _entry_of_training(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: f
 
 def _curve(run: RunFolder) -> dict[str, list[float | None]]:
     """Step, minutes and scores of every validation, as columns."""
-    if not run.metrics.is_file():
-        return {}
     columns, clock = read_columns(run.metrics)
-    scores = {name: columns[f"val/{name}"] for name in CURVE if f"val/{name}" in columns}
-    steps = sorted({float(step) for points in scores.values() for step in points[:, 0]})
-    minutes = {float(step): float(seconds) / 60 for step, seconds in clock}
-    curve: dict[str, list[float | None]] = {"step": [*map(int, steps)]}
-    curve["minutes"] = [round(minutes[step], 2) for step in steps]
-    for name, points in scores.items():
-        at = {float(step): float(value) for step, _, value in points}
-        curve[name] = [_rounded(at.get(step)) for step in steps]
-    return curve
+    minutes = {step: seconds / 60 for step, seconds in clock.tolist()}
+    curves = {
+        name: {step: value for step, _, value in columns[f"val/{name}"].tolist()}
+        for name in CURVE
+        if f"val/{name}" in columns
+    }
+    steps = sorted({step for curve in curves.values() for step in curve})
+    scores = {name: [_rounded(curve.get(step)) for step in steps] for name, curve in curves.items()}
+    return {"step": [*map(int, steps)], "minutes": [round(minutes[step], 2) for step in steps], **scores}
 
 
 def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[str, Any]) -> None:
@@ -253,16 +244,15 @@ def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[
         torch.set_num_threads(queue.threads)
     stages = []
     for number in range(1, len(row.stages)):
-        scores = _scores_of(stage_checkpoint(run, number), queue.progress)
+        scores = _scores(ledger.stage_checkpoint(run, number), queue.progress)
         step = scores["scored"]["weights_step"]
         _, clock = read_columns(run.metrics)
         minutes = max((seconds / 60 for at, seconds in clock.tolist() if at <= step), default=0.0)
         stages.append({"step": step, "minutes": round(minutes, 2), **scores})
-    scores = _scores_of(run.path, queue.progress)
-    write_entry(path, entry | scores | ({"stages": stages} if stages else {}))
+    ledger.write_entry(path, entry | _scores(run.path, queue.progress) | ({"stages": stages} if stages else {}))
 
 
-def _scores_of(weights: Path, progress: bool) -> dict[str, Any]:
+def _scores(weights: Path, progress: bool) -> dict[str, Any]:
     """Health and scores of a run's best weights, or of a checkpoint, on its recipe's test scenes."""
     loaded = load(weights)
     source, described = test_source(loaded, None, {})
@@ -285,27 +275,6 @@ def _scores_of(weights: Path, progress: bool) -> dict[str, Any]:
     }
 
 
-def _with_paths(row: PaperRow, runs: Path) -> PaperRow:
-    """The row, with its files of scenes in the folder of the trainings."""
-    paths = {setting: str(runs / "data" / values["file"]) for setting, values in row.files.items()}
-    return replace(row, changes={**row.changes, **paths})
-
-
-def _generate_files(row: PaperRow, runs: Path) -> None:
-    """Generate the row's missing files of scenes."""
-    for values in row.files.values():
-        path = runs / "data" / values["file"]
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            settings = {name: value for name, value in values.items() if name not in ("file", "source")}
-            generate(values["source"], path, settings)
-
-
 def _rounded(value: float | int | None) -> float | int | None:
     """Six significant digits: as many as a second measurement repeats."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def _log(queue: Queue, line: str) -> None:
-    if queue.progress:
-        tqdm.write(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
 from unscene.errors import DataError
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
-from unscene.report.figures import rows_png, scene_rows
+from unscene.report.figures import comparison_rows, rows_png, scene_rows
 from unscene.report.page import Picture, SlotLocation
 from unscene.report.results import ExampleScene, Rank
 from unscene.scene import Decomposition, Scene
@@ -52,6 +52,16 @@ def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
             f"Set --data.size {size}, or convert the data to that size."
         )
     return Scene.from_batch(sample)
+
+
+def draw_scenes(models: Mapping[str, LoadedModel], source: Source, count: int) -> Picture:
+    """The first scenes of a source, segmented and reconstructed by every model."""
+    scene = read_scenes(source, range(count), next(iter(models.values())).size)
+    found = {name: model.decompose(scene.images) for name, model in models.items()}
+    rows = "images, " + ("their true segmentation, " if scene.labels is not None else "")
+    alt = f"{count} scenes, a column each. Rows: {rows}then segmentation and reconstruction by {', '.join(models)}."
+    columns = "Scene 0" if count == 1 else f"Scenes 0 to {count - 1}"
+    return Picture(rows_png(comparison_rows(scene, found)), alt, f"{columns} of the data named under Provenance.")
 
 
 def scores_to_rank_by(metrics: dict[str, Metric]) -> tuple[str, list[float | None]]:

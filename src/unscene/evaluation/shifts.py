@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from unscene.data import SOURCES, shifts_of
 from unscene.errors import RecipeError, did_you_mean
-from unscene.evaluation.evaluate import measure
-from unscene.evaluation.scenes import test_source
-from unscene.evaluation.side_by_side import SideBySide, draw_scenes
+from unscene.evaluation.evaluate import measure, write_side_by_side
+from unscene.evaluation.scenes import draw_scenes, test_source
 from unscene.files import output_folder
 from unscene.report.results import ModelResult, scenes_in_words
 from unscene.report.table import Row, Table
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 NONE = "none"  # the name of the test set without a shift
 
-_FILES = ("shifts.json", "index.html")
 _COLUMNS = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
 _SHOWN = 6  # scenes of each test set on the page, the first ones
 
@@ -66,7 +64,7 @@ def evaluate_shifts(
     batch_size: int = 32,
     progress: bool = True,
     overwrite: bool = False,
-) -> SideBySide:
+) -> Table:
     """Evaluate a model on its test set and on shifts of it, and write the files above.
 
     `changes` are settings of the data in every test set, by name; a shift's own settings take precedence. Another
@@ -75,54 +73,35 @@ def evaluate_shifts(
     Raises:
         RunError: `out` holds files of these names, or cannot be written.
     """
-    sets = {
-        name: test_source(loaded, None, {**(changes or {}), **shift}) for name, shift in {NONE: {}, **shifts}.items()
-    }
-    with output_folder(out, _FILES, overwrite) as folder:
-        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False}
+    all_shifts: Shifts = {NONE: {}, **shifts}
+    sets = {name: test_source(loaded, None, {**(changes or {}), **shift}) for name, shift in all_shifts.items()}
+    with output_folder(out, ("shifts.json", "index.html"), overwrite) as folder:
         results: list[ModelResult] = []
-        rows: list[Row] = []
-        pictures = []
+        rows, pictures = [], []
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False}
         for name, (source, described) in sets.items():
-            shift = dict(shifts.get(name, {}))
+            shift = all_shifts[name]
             model, note = _with_slots_for(loaded, shift.get("max_objects"))
             result = measure(model, source, count=len(source), description_of_data=described, bar_name=name, **how)
+            result = replace(result, name=name)
             if shift:  # the paper's numbers are of the test set without a shift
                 about = (result.recipe.get("about") or {}) | {"reported": {}}
                 result = replace(result, recipe=result.recipe | {"about": about})
-            results.append(replace(result, name=name))
-            rows.append(_row(results[-1], results[0], shift, _slots(model), note))
+            results.append(result)
+            here, unshifted = result.metrics["ari_fg"], results[0].metrics["ari_fg"]
+            change = here - unshifted if shift and here is not None and unshifted is not None else None
+            values = {"slots": _slots(model), "ari_fg_change": change, **result.metrics}
+            details = (changes_in_words(shift),) if shift else ()
+            rows.append(Row(name, values, facts={"changes": dict(shift), "note": note}, details=details))
             pictures.append((name, draw_scenes({model.name: model}, source, min(_SHOWN, len(source)))))
-        evaluation = SideBySide(
-            f"{loaded.name}: shifted test sets",
-            "Shift by shift",
-            f"{scenes_in_words(results[0].provenance['data'])}; and as many of each shift.",
-            "ARI change: less the ARI without a shift. - does not apply.",
-            _table(rows),
-            tuple(results),
-            tuple(pictures),
-            facts={"name": loaded.name},
-        )
-        evaluation.write(folder, "shifts")
-    return evaluation
-
-
-def _row(result: ModelResult, unshifted: ModelResult, shift: dict[str, Any], slots: int | None, note: str) -> Row:
-    here, there = result.metrics.get("ari_fg"), unshifted.metrics.get("ari_fg")
-    change = None if result is unshifted or here is None or there is None else here - there
-    return Row(
-        result.name,
-        {"slots": slots, "ari_fg_change": change, **result.metrics},
-        facts={"changes": shift, "note": note},
-        details=(changes_in_words(shift),) if shift else (),
-    )
-
-
-def _table(rows: list[Row]) -> Table:
-    """The columns in which there is a number."""
-    columns = tuple(name for name in _COLUMNS if any(row.values.get(name) is not None for row in rows))
-    notes = tuple(f"{row.name}: {row.facts['note']}" for row in rows if row.facts["note"])
-    return Table("shift", columns, tuple(rows), frozenset(columns), notes)
+        columns = tuple(name for name in _COLUMNS if any(row.values.get(name) is not None for row in rows))
+        notes = tuple(f"{row.name}: {row.facts['note']}" for row in rows if row.facts["note"])
+        intro = f"{scenes_in_words(results[0].provenance['data'])}; and as many of each shift."
+        table = Table("shift", columns, tuple(rows), frozenset(columns), notes, intro)
+        title, facts = f"{loaded.name}: shifted test sets", {"name": loaded.name}
+        shown = {"heading": "Shift by shift", "footnote": "ARI change: less the ARI without a shift. - does not apply."}
+        write_side_by_side(folder, "shifts", title, table, results, facts, pictures=pictures, **shown)
+    return table
 
 
 def changes_in_words(changes: Mapping[str, object]) -> str:
@@ -152,5 +131,5 @@ def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedMod
 
 
 def _slots(loaded: LoadedModel) -> int | None:
-    slots = loaded.config["model"].get("num_slots")
-    return slots if isinstance(slots, int) else None
+    slots: int | None = loaded.config["model"].get("num_slots")
+    return slots

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from unscene.errors import DataError
 from unscene.report.results import Curves
 from unscene.runs.metrics_csv import Series, read_columns
 
@@ -30,18 +29,26 @@ _DAYS, _HOURS, _MINUTES = (86400, "days"), (3600, "hours"), (60, "minutes")
 
 # Visible on white and on black; after the last colour they repeat with other strokes.
 _COLOURS = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#999933", "#8a76d1", "#7f7f7f")
-_STROKES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+_STROKES = ("-", "--", ":", "-.")
 
 ScoreCurves = Mapping[str, Sequence[NDArray]]  # name in the legend -> a curve [P, 2] for each training of that name
+
+
+def training_curves(metrics_csv: Path) -> Curves | None:
+    """The curves of a run's metrics.csv, for light and dark pages; None where nothing was measured yet.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    series, clock = read_curves(metrics_csv)
+    alt = "Losses and validation metrics of the training, each against step and wall-clock."
+    return light_and_dark(partial(curves_figure, series, clock), alt) if series else None
 
 
 def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     """The series of a run's metrics.csv, [P, 2] step and value by name, and [P, 2] step and seconds of every row.
 
     Series without a finite value, those that never change, and those that repeat an earlier one are left out.
-
-    Raises:
-        DataError: the file is damaged.
     """
     columns, clock = read_columns(metrics_csv)
     kept: Series = {}
@@ -54,29 +61,28 @@ def read_curves(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     return kept, clock
 
 
-def curves_figure(metrics_csv: Path, ink: str = _LIGHT) -> Figure:
-    """Draw each series of a run's metrics.csv in its own panel: `val/` first, then `train/`, then the others.
+def curves_figure(series: Series, clock: NDArray[np.float64], ink: str = _LIGHT) -> Figure:
+    """Draw the series of `read_curves`, a panel for each: `val/` first, then `train/`, then the others.
 
     Below each panel is the step, above it the wall-clock. Where a series begins far outside its later range, the panel
     shows that range and a note. `ink` is the colour of text and axes; the ground is transparent.
-
-    Raises:
-        DataError: the file is damaged, or nothing was measured yet.
     """
-    series, clock = read_curves(metrics_csv)
-    if not series:
-        raise DataError(f"{metrics_csv} holds no measured value yet. Train longer, or leave the curves out.")
     ranks = {"val": 0, "train": 1}
     names = sorted(series, key=lambda name: ranks.get(name.partition("/")[0], 2))
     columns = min(_COLUMNS, len(names))
     rows = ceil(len(names) / columns)
-    size = (columns * _PANEL[0], rows * _PANEL[1])
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(columns * _PANEL[0], rows * _PANEL[1]), dpi=_DPI, layout="constrained")
     for number, name in enumerate(names, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_series(axes, series[name], _BLUE if name.startswith("val/") else _ORANGE)
         axes.set_title(name, fontsize=11, color=ink, loc="left", fontweight="bold")
-        _draw_axes(axes, clock, ink)
+        axes.set_xlim(0, max(1.02 * float(clock[:, 0].max()), 1))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
+        axes.set_xlabel("step", fontsize=8, color=ink)
+        _add_clock(axes, clock, ink)
+        _plain_axes(axes, ink, 8)
+        axes.spines["top"].set_visible(True)
     return figure
 
 
@@ -88,9 +94,8 @@ def score_figure(panels: Mapping[str, ScoreCurves], score: str, ink: str) -> Fig
         for number, (name, curves) in enumerate(series.items()):
             stroke, colour = divmod(number, len(_COLOURS))
             for index, curve in enumerate(curves):
-                (line,) = axes.plot(*curve.T, label="_" if index else name, lw=1.8, marker=".")
-                line.set_color(_COLOURS[colour])
-                line.set_linestyle(_STROKES[stroke % len(_STROKES)])
+                look = {"color": _COLOURS[colour], "linestyle": _STROKES[stroke % len(_STROKES)], "marker": "."}
+                axes.plot(*curve.T, label="_" if index else name, lw=1.8, **look)
         longest = max(float(curve[:, 0].max()) for curves in series.values() for curve in curves)
         axes.set_xlim(0, 1.02 * longest or 1.0)
         axes.set_xlabel(label, color=ink)
@@ -136,40 +141,23 @@ def _draw_series(axes: Axes, points: NDArray[np.float64], colour: str) -> None:
                   color="#7a7a7a")  # fmt: skip
 
 
-def _draw_axes(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
-    axes.set_xlim(0, max(1.02 * float(clock[:, 0].max()), 1))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
-    axes.set_xlabel("step", fontsize=8, color=ink)
-    _add_clock(axes, clock, ink)
-    _plain_axes(axes, ink, 8)
-    axes.spines["top"].set_visible(True)
-
-
 def _plain_axes(axes: Axes, ink: str, size: float | None = None) -> None:
     """A faint grid, and thin lines only below and at the left."""
     axes.grid(visible=True, color="#7f7f7f", alpha=0.25, lw=0.6)
     axes.tick_params(colors=ink, labelsize=size)
-    for side, spine in axes.spines.items():
-        spine.set_color(ink)
-        spine.set_linewidth(0.6)
-        spine.set_visible(side in ("left", "bottom"))
+    axes.spines[:].set(color=ink, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _add_clock(axes: Axes, clock: NDArray[np.float64], ink: str) -> None:
     """Show the wall-clock along the upper edge, each time above the step reached at that time."""
     step, seconds = clock[np.argsort(clock[:, 0], kind="stable")].T
     divisor, unit = time_unit(seconds[-1])
-    ticks = [
-        tick
-        for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, seconds[-1] / divisor)
-        if tick * divisor <= seconds[-1]
-    ]
+    ticks = np.array(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, seconds[-1] / divisor))
+    ticks = ticks[ticks * divisor <= seconds[-1]]
     above = axes.twiny()
-    limits = axes.get_xlim()
-    above.set_xlim(limits)
-    above.set_xticks(np.interp(np.array(ticks) * divisor, seconds, step).tolist(), [f"{tick:g}" for tick in ticks])
+    above.set_xlim(axes.get_xlim())
+    above.set_xticks(np.interp(ticks * divisor, seconds, step).tolist(), [f"{tick:g}" for tick in ticks])
     above.set_xlabel(unit, fontsize=8, color=ink, loc="right", labelpad=2)
     above.tick_params(colors=ink, labelsize=8, length=2, pad=1)
-    for spine in above.spines.values():
-        spine.set_visible(False)
+    above.spines[:].set_visible(False)

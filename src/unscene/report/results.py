@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from unscene.report.page import Picture
@@ -77,71 +76,23 @@ class ModelResult:
 
 
 def page_values(results: Sequence[ModelResult]) -> dict[str, Any]:
-    """What the templates show of results, for `write_page`."""
-    sections = dict.fromkeys(section for result in results for section in result.provenance)
+    """What the templates show of results of different names, for `write_page`."""
     return {
         "results": results,
-        "names": display_names(results),
-        "headlines": [_headline(result) for result in results],
-        "summaries": [_summary(result) for result in results],
         "metrics": _table([(result, result.metrics) for result in results]),
         "health": _table([(result, result.health) for result in results]),
-        "ranks": [
-            [(rank, list(scenes)) for rank, scenes in groupby(result.scenes, key=lambda scene: scene.rank)]
-            for result in results
-        ],
-        "provenance": [(section, _fields(results, section)) for section in sections],
+        "provenance": _provenance([result.provenance for result in results]),
         "recipes": [json.dumps(result.recipe, indent=2, ensure_ascii=False, default=str) for result in results],
         "shown": shown,
         "description_of": description_of,
+        "scenes_in_words": scenes_in_words,
     }
 
 
-def display_names(results: Sequence[ModelResult]) -> list[str]:
-    """The models' names, followed by the weights' file or run where two are equal."""
-    origins = [result.provenance.get("weights", {}) for result in results]
-    longer = [
-        f"{result.name} ({origin.get('run') or origin.get('weights') or 'weights'})"
-        for result, origin in zip(results, origins, strict=True)
-    ]
-    return first_unique([result.name for result in results], longer)
-
-
-def first_unique(*candidates: Sequence[str]) -> list[str]:
-    """The first of several lists in which no name is repeated; without one, the last list with numbers appended."""
-    for names in candidates:
-        if len(set(names)) == len(names):
-            return list(names)
-    last = list(candidates[-1])
-    return [f"{name} [{last[: i + 1].count(name)}]" if last.count(name) > 1 else name for i, name in enumerate(last)]
-
-
 def scenes_in_words(data: dict[str, Any]) -> str:
-    """Which scenes were scored; empty where that is not known."""
+    """Which scenes were scored."""
     source = data.get("source") or data.get("name") or "the data"
-    parts = [f"{data['scenes']:,} scenes of {source}"] if "scenes" in data else []
-    return ", ".join([*parts, *([f"seed {data['seed']}"] if "seed" in data else [])])
-
-
-def _headline(result: ModelResult) -> list[dict[str, str]]:
-    cards = []
-    for name, value in result.metrics.items():
-        described = description_of(name)
-        if described.headline and value is not None:
-            note = f"paper {shown(name, result.reported[name])}" if name in result.reported else ""
-            if name == "ms_per_image":
-                machine = result.provenance.get("evaluation", {})
-                device = "CPU" if machine.get("device") == "cpu" else machine.get("gpu")
-                note = f"{device}, batch {machine.get('batch_size')}"
-            cards.append({"label": described.label, "value": shown(name, value), "note": note})
-    return cards
-
-
-def _summary(result: ModelResult) -> str:
-    """The scenes and the weights, in one line."""
-    step = result.provenance.get("weights", {}).get("step")
-    weights = f"weights of step {step:,}" if isinstance(step, int) else ""
-    return ", ".join(filter(None, [scenes_in_words(result.provenance.get("data", {})), weights]))
+    return f"{data['scenes']:,} scenes of {source}" + (f", seed {data['seed']}" if "seed" in data else "")
 
 
 def _table(numbers: Sequence[tuple[ModelResult, dict[str, Any]]]) -> Table:
@@ -150,11 +101,18 @@ def _table(numbers: Sequence[tuple[ModelResult, dict[str, Any]]]) -> Table:
     return Table("model", columns, tuple(Row(result.name, values, result.reported) for result, values in numbers))
 
 
-def _fields(results: Sequence[ModelResult], section: str) -> list[tuple[str, list[str]]]:
-    """The fields of a section of the provenance: name, and one text for each model."""
-    flat = [dict(_flat(result.provenance.get(section, {}))) for result in results]
-    names = dict.fromkeys(name for fields in flat for name in fields)
-    return [(name, [fields.get(name, "") for fields in flat]) for name in names]
+def _provenance(results: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, list[str]]]:
+    """By section and field one text for each model, empty where it has no such field."""
+    flat = [{section: dict(_flat(fields)) for section, fields in result.items()} for result in results]
+    sections = dict.fromkeys(section for result in flat for section in result)
+    return {
+        section: {
+            name: [other.get(section, {}).get(name, "") for other in flat]
+            for result in flat
+            for name in result.get(section, {})
+        }
+        for section in sections
+    }
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -95,6 +95,7 @@ class Table:
     rows: tuple[Row, ...]  # in their order
     unranked: frozenset[str] = frozenset()  # columns in which the best number is not marked
     notes: tuple[str, ...] = ()  # sentences below the table
+    intro: str = ""  # a sentence above the table
 
     def described(self) -> list[Description]:
         """The description of each column."""
@@ -102,11 +103,19 @@ class Table:
 
     def cells(self) -> list[list[Cell]]:
         """The cells of each row."""
-        best = {
-            name: set() if name in self.unranked else best_rows([row.values.get(name) for row in self.rows], described)
-            for name, described in zip(self.columns, self.described(), strict=True)
-        }
-        return [[_cell(row, name, index in best[name]) for name in self.columns] for index, row in enumerate(self.rows)]
+        columns = [self._column(name) for name in self.columns]
+        return [[column[index] for column in columns] for index in range(len(self.rows))]
+
+    def _column(self, name: str) -> list[Cell]:
+        values = [row.values.get(name) for row in self.rows]
+        best = set() if name in self.unranked else best_rows(values, description_of(name))
+        cells = []
+        for index, (row, value) in enumerate(zip(self.rows, values, strict=True)):
+            text = MISSING if value is None else shown(name, value)
+            if value is not None and name in row.sd:
+                text += f" ± {shown(name, row.sd[name])}"
+            cells.append(Cell(text, shown(name, row.paper[name]) if name in row.paper else "", index in best))
+        return cells
 
     def lines(self) -> list[str]:
         """The table as aligned lines of at most 120 characters, unless a name is longer, and the notes.
@@ -156,14 +165,6 @@ def best_rows(values: Sequence[float | None], described: Description) -> set[int
         return set()
     best = max(known) if described.better == "higher" else min(known)
     return {index for index, value in enumerate(rounded) if value == best}
-
-
-def _cell(row: Row, name: str, best: bool) -> Cell:
-    value = row.values.get(name)
-    text = MISSING if value is None else shown(name, value)
-    if value is not None and name in row.sd:
-        text += f" ± {shown(name, row.sd[name])}"
-    return Cell(text, shown(name, row.paper[name]) if name in row.paper else "", best)
 
 
 def _aligned_blocks(rows: Sequence[Sequence[str]]) -> list[list[str]]:

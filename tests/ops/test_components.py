@@ -17,13 +17,13 @@ from unscene.ops import components
 from unscene.ops.components import (
     ComponentBoxes,
     by_blocks,
+    by_labels,
     by_propagation,
-    by_runs,
     component_boxes,
     connected_nodes,
 )
 
-BODIES = pytest.mark.parametrize("body", [by_propagation, by_runs, by_blocks])
+BODIES = pytest.mark.parametrize("body", [by_propagation, by_labels, by_blocks])
 Parts = list[tuple[int, ...]]
 
 
@@ -116,14 +116,14 @@ def test_parts_of_adversaries_are_scipys(body, size):
 
 def test_parts_of_large_adversaries_are_scipys():
     planes = adversaries(128, 128)
-    assert parts_by(by_runs, planes) == parts_by(by_blocks, planes) == scipy_parts(planes)
+    assert parts_by(by_labels, planes) == parts_by(by_blocks, planes) == scipy_parts(planes)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 100_000), st.tuples(st.integers(1, 13), st.integers(1, 13)), st.floats(0, 1))
 def test_parts_of_noise_are_scipys(seed, size, density):
     planes = np.random.default_rng(seed).random((3, *size)) < density
-    found = [parts_by(body, planes) for body in (by_propagation, by_runs, by_blocks)]
+    found = [parts_by(body, planes) for body in (by_propagation, by_labels, by_blocks)]
     assert found == [scipy_parts(planes)] * 3
 
 
@@ -171,7 +171,7 @@ def test_parts_by_hand(body):
     assert parts_by(body, planes.astype(bool)) == [
         (0, 0, 0, 3, 3), (0, 4, 0, 5, 1), (0, 4, 2, 5, 3), (1, 0, 0, 2, 2), (1, 4, 1, 5, 2),
     ]  # fmt: skip
-    assert by_runs(torch.from_numpy(planes.astype(bool))).first[1, :2].tolist() == [1, 9]
+    assert by_labels(torch.from_numpy(planes.astype(bool))).first[1, :2].tolist() == [1, 9]
 
 
 @BODIES
@@ -184,12 +184,12 @@ def test_no_plane_and_an_empty_plane_have_no_part(body, shape):
 
 @pytest.mark.parametrize(
     ("plain", "may_read", "expected"),
-    [("1", True, "plain"), ("1", False, "plain"), ("0", True, "runs"), ("0", False, "blocks")],
+    [("1", True, "plain"), ("1", False, "plain"), ("0", True, "labels"), ("0", False, "blocks")],
 )
 def test_the_switch_and_the_device_choose_the_body(monkeypatch, plain, may_read, expected):
     monkeypatch.setenv("UNSCENE_PLAIN", plain)
     monkeypatch.setattr(components, "host_may_read", lambda _: may_read)
-    for name, word in {"by_propagation": "plain", "by_runs": "runs", "by_blocks": "blocks"}.items():
+    for name, word in {"by_propagation": "plain", "by_labels": "labels", "by_blocks": "blocks"}.items():
         monkeypatch.setattr(components, name, lambda _, word=word: word)
     assert component_boxes(torch.zeros(1, 4, 4, dtype=torch.bool)) == expected
 

@@ -1,7 +1,7 @@
 """Boxes: overlaps, clipping, Faster R-CNN's regression targets, and greedy non-maximum suppression.
 
 A box is `x1 y1 x2 y2` in pixels, end exclusive. Every function but `batched_nms` takes any leading axes and keeps the
-dtype it is given; a last axis that is not 4 is a ShapeError.
+dtype. Axes that do not fit are a ShapeError.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def batched_nms(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """Keep the boxes that no better box of their group, itself kept, overlaps by more than the threshold.
+    """Return which boxes to keep, [G, N] bool: no better kept box of their group overlaps them above the threshold.
 
     The result of `torchvision.ops.nms`, for all groups at once. The host does not wait for a GPU.
 
@@ -88,12 +88,6 @@ def batched_nms(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: flo
         scores: [G, N] higher is better; equal scores keep their order.
         valid: [G, N] bool; an invalid box is not kept and suppresses nothing, whatever its numbers are.
         iou_threshold: in [0, 1]; an overlap of exactly this much is allowed.
-
-    Returns:
-        keep: [G, N] bool, in the order of the input.
-
-    Raises:
-        ShapeError: the axes differ from the above.
     """
     size = check_shape(boxes, "G N 4", "boxes")
     check_shape(scores, f"{size['G']} {size['N']}", "scores")

@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy import ndimage
 from torch import Tensor
 
 from unscene.errors import check_shape
 from unscene.ops.dispatch import host_may_read, use_plain
 
 NEIGHBOURS = tuple((dy, dx) for dy in range(3) for dx in range(3))  # of a 2 x 2 block among the blocks, itself at 4
+IN_PLANE = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # a side or a corner in one image
 
 
-@dataclass(frozen=True)
-class ComponentBoxes:
-    """The components of P images, in a table of M entries an image; an entry may be empty.
+class ComponentBoxes(NamedTuple):
+    """The components of P images, in a table of M entries an image; an entry may be empty."""
 
-    Attributes:
-        found: [P, M] bool, whether the entry holds a component.
-        boxes: [P, M, 4] int64 x1 y1 x2 y2 in pixels, end exclusive; zero where there is no component.
-        first: [P, M] int64 y * W + x of the component's first pixel in reading order; any number where there is none.
-    """
-
-    found: Tensor
-    boxes: Tensor
-    first: Tensor
+    found: Tensor  # [P, M] bool, whether the entry holds a component
+    boxes: Tensor  # [P, M, 4] int64 x1 y1 x2 y2 in pixels, end exclusive; zeros in an empty entry
+    first: Tensor  # [P, M] int64 y * W + x of the component's first pixel in reading order; arbitrary in an empty entry
 
 
 @torch.no_grad()
 def component_boxes(planes: Tensor) -> ComponentBoxes:
-    """Return the bounding box of every 8-connected component: of True pixels joined by a side or a corner.
+    """Return the bounding box of every 8-connected component, pixels joined by a side or a corner, of [P, H, W] bool.
 
     `by_propagation` is the definition. All bodies find the same components; M and the order of the entries differ.
-
-    Args:
-        planes: [P, H, W] bool.
-
-    Raises:
-        ShapeError: `planes` has other axes.
     """
     check_shape(planes, "P H W", "planes")
     if use_plain():
         return by_propagation(planes)
-    return by_runs(planes) if host_may_read(planes) else by_blocks(planes)
+    return by_labels(planes) if host_may_read(planes) else by_blocks(planes)
 
 
 def by_propagation(planes: Tensor) -> ComponentBoxes:
@@ -71,54 +57,24 @@ def by_propagation(planes: Tensor) -> ComponentBoxes:
     return ComponentBoxes(found, boxes, index.flatten().expand(count, -1))
 
 
-def by_runs(planes: Tensor) -> ComponentBoxes:
-    """Join runs, unbroken stretches of a row, instead of pixels: for a CPU. M is what the fullest image needs.
-
-    Runs of neighbouring rows that touch are the edges of one graph over all images.
-    """
-    plane, boxes, first = _components_of_runs(planes.numpy())
+def by_labels(planes: Tensor) -> ComponentBoxes:
+    """SciPy's labels of all images at once: for a CPU. M is what the fullest image needs."""
+    height, width = planes.shape[1:]
+    labels, count = ndimage.label(planes.numpy(), IN_PLANE)
+    pixels = np.flatnonzero(labels)  # in reading order
+    component = labels.ravel()[pixels] - 1
+    first, last, x1, x2 = np.zeros((4, count), dtype=np.int64)
+    first[component[::-1]], last[component] = pixels[::-1], pixels  # of equal indices the last one counts
+    x1 += width
+    np.minimum.at(x1, component, pixels % width)
+    np.maximum.at(x2, component, pixels % width + 1)
+    plane, first = np.divmod(first, height * width)
     counts = np.bincount(plane, minlength=len(planes))
-    most = int(counts.max(initial=0))
-    entry = plane * most + np.arange(len(plane)) - (np.cumsum(counts) - counts)[plane]
-    table = np.zeros((len(planes) * most, 5), dtype=np.int64)
-    table[entry, :4], table[entry, 4] = boxes, first
-    found = torch.arange(most) < torch.from_numpy(counts).unsqueeze(1)
-    rows = torch.from_numpy(table).view(len(planes), most, 5)
-    return ComponentBoxes(found, rows[..., :4], rows[..., 4])
-
-
-def _components_of_runs(planes: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The image [n], rising, the box [n, 4] and the first pixel [n], rising within an image, of every component."""
-    count, image_height, image_width = planes.shape
-    height, width = image_height + 1, image_width + 1  # an empty row above and an empty column before each image
-    padded = np.zeros(count * height * width + 1, dtype=np.bool_)
-    padded[:-1].reshape(count, height, width)[:, 1:, 1:] = planes
-    changes = np.flatnonzero(padded[1:] != padded[:-1]) + 1
-    starts, ends = changes[::2], changes[1::2]
-    if len(starts) == 0:
-        return np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64)
-    component = _connected_runs(starts, ends, width)
-    order = np.argsort(component, kind="stable")
-    starts, ends = starts[order], ends[order]
-    head = np.flatnonzero(np.diff(component[order], prepend=-1))  # the first run of a component is its topmost
-    tail = np.append(head[1:], len(starts)) - 1  # and the last one its lowest
-    row, column = np.divmod(starts, width)
-    x1 = np.minimum.reduceat(column, head) - 1
-    x2 = np.maximum.reduceat(column + ends - starts, head) - 1
-    plane, y1 = np.divmod(row[head], height)
-    first = (y1 - 1) * image_width + column[head] - 1
-    return plane, np.stack([x1, y1 - 1, x2, row[tail] % height], axis=1), first
-
-
-def _connected_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], width: int) -> NDArray[np.int32]:
-    """[R] the component of each run [start, end); positions are those of rows of `width`, end to end."""
-    first = np.searchsorted(ends, starts + width)  # the first run of the next row that ends at or after our start ...
-    past = np.searchsorted(starts, ends + width, side="right")  # ... and all that start at or before our end touch us
-    degree = past - first
-    before = np.concatenate([[0], np.cumsum(degree)])
-    below = np.arange(before[-1]) + np.repeat(first - before[:-1], degree)
-    graph = csr_array((np.ones(len(below), dtype=np.int8), below, before), shape=(len(starts), len(starts)))
-    return np.asarray(connected_components(graph, directed=False)[1])
+    found = np.arange(counts.max(initial=0)) < counts[:, None]
+    table = np.zeros((*found.shape, 5), dtype=np.int64)
+    table[found] = np.stack([x1, first // width, x2, last // width % height + 1, first], axis=1)
+    rows = torch.from_numpy(table)
+    return ComponentBoxes(torch.from_numpy(found), rows[..., :4], rows[..., 4])
 
 
 def by_blocks(planes: Tensor) -> ComponentBoxes:
@@ -147,12 +103,8 @@ def connected_nodes(touching: Tensor) -> Tensor:
     incomplete component has at least 2^k of the n nodes, so floor(log2 n) rounds are enough. A tree then has at most
     c = floor(n / 2^k) members, and ceil(log2(c - 1)) jumps to the parent's parent make each member point to the root.
 
-    Args:
-        touching: [P, h, w, 9] bool, whether the node touches each of the 3 x 3 around it (its own entry is False).
-            It must be symmetric, and no node touches anything outside the border.
-
-    Returns:
-        [P * h * w] int64 flat indices: nodes of one component, and no others, name the same one of them.
+    `touching` [P, h, w, 9] bool: whether the node touches each of the 3 x 3 around it. It is symmetric and False for
+    the node itself and beyond the border. The roots are flat indices [P * h * w], equal for nodes of one component.
     """
     planes, height, width, _ = touching.shape
     apart = touching.logical_not().unflatten(-1, (3, 3))

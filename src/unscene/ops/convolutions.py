@@ -1,6 +1,7 @@
 """3x3 convolutions that do less work than their definition: of small maps, of tiled vectors, of doubled maps.
 
-The plain body of each is its definition. The fast one gives the same numbers, except for the order of adding.
+The plain body of each is its definition. The fast one gives the same numbers, except for the order of adding. Axes that
+do not fit together are a ShapeError.
 """
 
 from __future__ import annotations
@@ -16,16 +17,10 @@ FEW_PIXELS = 16  # of a small map's output; beyond, copying the neighbourhoods c
 
 
 class SmallMapConv2d(nn.Module):
-    """In place of a padded 3x3 `nn.Conv2d` without bias: the same parameter by the same name.
+    """In place of a padded 3x3 `nn.Conv2d` without bias, whose weight it takes; any other one is a RecipeError.
 
     On a CPU a convolution of 512 channels on 2 x 2 pixels spends its time on laying out the weights. Outputs of at most
     16 pixels are one product of the pixels' neighbourhoods and the weights instead, about four times as fast.
-
-    Args:
-        convolution: source of the weights.
-
-    Raises:
-        RecipeError: another kernel, padding, dilation or grouping, or a bias.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -51,13 +46,8 @@ class SmallMapConv2d(nn.Module):
 def convolve_tiled(latents: Tensor, coordinates: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the unpadded 3x3 convolution of cat([the latent at every pixel, coordinates]): [S, C', H, W].
 
-    The tiled latent is the same at every pixel, so the fast body is sum(kernel) z + kernel * coordinates.
-
-    Args:
-        latents: [S, D].
-        coordinates: [1, C, H + 2, W + 2].
-        weight: [C', D + C, 3, 3].
-        bias: [C'], or None.
+    The tiled latent is the same at every pixel, so the fast body is sum(kernel) z + kernel * coordinates. Latents are
+    [S, D], coordinates [1, C, H + 2, W + 2], the weight [C', D + C, 3, 3], the bias [C'] or None.
     """
     if use_plain():
         tiled = latents[:, :, None, None].expand(-1, -1, *coordinates.shape[2:])
@@ -76,16 +66,7 @@ def convolve_doubled(coarse: Tensor, weight: Tensor, bias: Tensor | None = None)
     transposed one of stride 2 with the 4x4 kernel whose cells are sums of the 3x3 kernel's. In one dimension, with
     y_f = sum_t w_t x_[(f + t - 1) / 2], the kernel is (w_2, w_1 + w_2, w_0 + w_1, w_0): 4/9 of the products.
 
-    Args:
-        coarse: [S, C, h, w].
-        weight: [C', C, 3, 3].
-        bias: [C'], or None.
-
-    Returns:
-        [S, C', 2h, 2w].
-
-    Raises:
-        ShapeError: axes that do not fit together.
+    The map is [S, C, h, w], the weight [C', C, 3, 3], the bias [C'] or None, the result [S, C', 2h, 2w].
     """
     channels = check_shape(coarse, "S C h w", "coarse")["C"]
     check_shape(weight, f"D {channels} 3 3", "weight")
@@ -102,14 +83,7 @@ def convolve_doubled(coarse: Tensor, weight: Tensor, bias: Tensor | None = None)
 def convolve_doubled_and_skip(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the padded 3x3 convolution of cat([coarse doubled, skip]), a UNet's way up: [S, C', 2h, 2w].
 
-    Args:
-        coarse: [S, C, h, w].
-        skip: [S, D, 2h, 2w].
-        weight: [C', C + D, 3, 3].
-        bias: [C'], or None.
-
-    Raises:
-        ShapeError: axes that do not fit together.
+    `coarse` is [S, C, h, w], `skip` [S, D, 2h, 2w], the weight [C', C + D, 3, 3] and the bias [C'] or None.
     """
     size = check_shape(coarse, "S C h w", "coarse")
     skip_channels = check_shape(skip, f"{size['S']} D {2 * size['h']} {2 * size['w']}", "skip")["D"]

@@ -2,7 +2,8 @@
 
 A map's cells are spread over its box from edge to edge. A pasted map fades to 0 from half a cell inside of the box to
 half a cell outside, as PyTorch's `grid_sample` with zero padding and `align_corners=False`. Boxes have no rotation, so
-a pasted map is R_y map R_x^T: one matrix for the rows and one for the columns.
+a pasted map is R_y map R_x^T: one matrix for the rows and one for the columns. Boxes [B, N, 4] are x1 y1 x2 y2 in
+pixels. Results are float32 or better. Axes that do not fit together are a ShapeError.
 """
 
 from __future__ import annotations
@@ -18,29 +19,20 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unscene.errors import check_shape
-from unscene.ops.dispatch import use_plain
+from unscene.ops.dispatch import at_least_float32, use_plain
 from unscene.ops.numba_jit import on_all_threads
 
 MIN_SIDE = 1e-3  # pixels; a box without area would divide by zero
 
 
 def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return N glimpses of each image, sampled bilinearly at the cells' centres.
+    """Return N glimpses [B, N, C, *size] of each image [B, C, H, W], sampled bilinearly at the cells' centres.
 
-    Args:
-        images: [B, C, H, W].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels, also partly or completely outside of the image.
-        size: height and width of the glimpses.
-
-    Returns:
-        [B, N, C, *size], float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
+    A box may be partly or completely outside of the image.
     """
     shape = check_shape(images, "B C H W", "images")
     check_shape(boxes, f"{shape['B']} N 4", "boxes")
-    images = _at_least_float32(images)
+    images = at_least_float32(images)
     boxes = boxes.to(images)
     low, side = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     x, y = (  # in grid_sample's units, from -1 to 1
@@ -56,22 +48,10 @@ def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images that are zero but for one map over its box.
-
-    Args:
-        maps: [B, N, C, h, w].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels; a side is at least `MIN_SIDE`.
-        size: height and width of the images.
-
-    Returns:
-        [B, N, C, *size], float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
-    """
+    """Return images [B, N, C, *size], each zero except for one of the maps [B, N, C, h, w] over its box."""
     shape = check_shape(maps, "B N C h w", "maps")
     check_shape(boxes, f"{shape['B']} {shape['N']} 4", "boxes")
-    maps = _at_least_float32(maps)
+    maps = at_least_float32(maps)
     rows = _weights(_cells_at_pixels(boxes, 1, size[0], shape["h"]), shape["h"]).to(maps)  # [B, N, H, h]
     columns = _weights(_cells_at_pixels(boxes, 0, size[1], shape["w"]), shape["w"]).to(maps)  # [B, N, W, w]
     with torch.autocast(maps.device.type, enabled=False):  # half precision would blur the location of an edge
@@ -80,19 +60,10 @@ def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def paste_borders(weight: Tensor, boxes: Tensor, cells: int, width: int, size: tuple[int, int]) -> Tensor:
-    """Return sum_n weight_n times the border of box n: a pasted map that is 1 within `width` cells of its edge, else 0.
+    """Return sum_n weight_n border_n, [B, 1, *size]: a pasted map is 1 within `width` cells of its edge, else 0.
 
-    A border is a square minus its inside; each of these is a product of a profile of rows and one of columns.
-
-    Args:
-        weight: [B, N].
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
-        cells: height and width of the maps.
-        width: width of the border, in cells.
-        size: height and width of the image.
-
-    Returns:
-        [B, 1, *size], float32 or better.
+    A border is a square minus its inside; each of these is a product of a profile of rows and one of columns. The
+    weights are [B, N]; `cells` is the height and width of the maps.
     """
     profiles = []
     for axis, pixels in ((1, size[0]), (0, size[1])):
@@ -116,7 +87,7 @@ def composite_glimpses(
 
     Args:
         maps: [B, N, 4, h, w], a_n c_n (three colours) and a_n, at least 0.
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
+        boxes: [B, N, 4].
         nearness: [B, N], 0 to 100.
         chosen: [B, M] indices of the maps whose layers are returned.
         size: height and width of the image.
@@ -125,9 +96,6 @@ def composite_glimpses(
         image: [B, 4, H, W], sum_n w_n a_n c_n and sum_n w_n a_n.
         masks: [B, M, 1, H, W] of the chosen maps, w_n a_n; without gradient.
         layers: [B, M, 4, H, W] of the chosen maps, a_n c_n and a_n; without gradient.
-
-    Raises:
-        ShapeError: axes that do not fit together.
     """
     shape = check_shape(maps, "B N 4 h w", "maps")
     check_shape(boxes, f"{shape['B']} {shape['N']} 4", "boxes")
@@ -147,10 +115,6 @@ def composite_glimpses(
         alpha = layers[:, :, 3:]
         masks = (nearness[index][:, :, None, None, None] * alpha - log_total.unsqueeze(1)).exp() * alpha
     return image, masks, layers
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _weights(t: Tensor, cells: int) -> Tensor:

@@ -10,45 +10,27 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.ir
 import numpy as np
 import torch
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unscene.ops.numba_jit import compiled, on_all_threads
 
-INT16, INT32, FLOAT32 = llvmlite.ir.IntType(16), llvmlite.ir.IntType(32), llvmlite.ir.FloatType()
 
-
-def _widened_bits(typing: Any, bits: Any) -> Any:
+@compiled
+def _widened(bits: Any) -> Any:
     """float32 of a bfloat16's bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = builder.shl(builder.zext(arguments[0], INT32), INT32(16))
-        return builder.bitcast(wide, FLOAT32)
-
-    return types.float32(types.uint16), generate
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-def _rounded_value(typing: Any, value: Any) -> Any:
+@compiled
+def _rounded(value: Any) -> Any:
     """The bits of the bfloat16 nearest to a float32, of two the even one; of NaN some NaN's."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], INT32)
-        last = builder.and_(builder.lshr(bits, INT32(16)), INT32(1))
-        nearest = builder.lshr(builder.add(bits, builder.add(last, INT32(0x7FFF))), INT32(16))
-        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        return builder.trunc(builder.select(is_nan, INT32(0x7FC0), nearest), INT16)
-
-    return types.uint16(types.float32), generate
-
-
-_widened: Any = intrinsic(_widened_bits)
-_rounded: Any = intrinsic(_rounded_value)
+    bits = np.float32(value).view(np.uint32)
+    nearest = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.uint16(0x7FC0 if value != value else nearest)
 
 
 @compiled

@@ -18,11 +18,6 @@ class GroupNormReLU(nn.Module):
 
     On a CPU with numba, bfloat16 channels-last maps are normalised by a compiled loop (`benchmarks/README.md` says how
     much faster), float32 inside and rounded once. Everything else is PyTorch's own.
-
-    Args:
-        num_groups: G, which divides the channels.
-        num_channels: C.
-        eps: added to the variance.
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5) -> None:

@@ -19,16 +19,11 @@ class SlotPacking:
 
     On a GPU the host would wait for the number of used slots. So S is B * K there, and only `unpack` leaves slots out;
     its result is the same.
-
-    Attributes:
-        used: [B, K] bool.
-        index: [S] int64, index of each packed slot among the B * K; None: all of them, in order.
-        count: number of used slots, which come first; the others are padding. None: the host does not know it.
     """
 
-    used: Tensor
-    index: Tensor | None
-    count: int | None
+    used: Tensor  # [B, K] bool
+    index: Tensor | None  # [S] int64, index of each packed slot among the B * K; None: all of them, in order
+    count: int | None  # they come first, the others are padding; None: the host does not know the number
 
     @classmethod
     def from_used(cls, used: Tensor | None, slots: Tensor) -> SlotPacking:

@@ -11,38 +11,17 @@ from scipy.stats import norm
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch.testing import assert_close
 
+from tests.tiny import tiny_rmonet
 from unscene.errors import RecipeError
-from unscene.models.common.component_vae import ComponentVAESettings
 from unscene.models.common.mixture import mixture_log_likelihood
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.common.warmup import WarmupSettings
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
 from unscene.models.rmonet.segmentation_heads import alpha_logits
-from unscene.models.rmonet.settings import (
-    BackboneSettings,
-    HeadSettings,
-    LossWeights,
-    ProposalSettings,
-    RMONetSettings,
-)
+from unscene.models.rmonet.settings import HeadSettings, LossWeights, ProposalSettings
 
-TINY = RMONetSettings(
-    num_slots=4,
-    backbone=BackboneSettings(width=8, fpn_channels=16),
-    head=HeadSettings(channels=8, bottleneck=16, align_size=7),
-    proposals=ProposalSettings(score_threshold=0.0),  # an untrained network is sure of nothing
-    vae=ComponentVAESettings(
-        latent_dim=4,
-        encoder_channels=(8, 8, 16),
-        encoder_hidden=32,
-        encoder_input="masked_image_and_mask",
-        decoder_channels=8,
-        decoder_layers=2,
-        decoder_padding="same",
-        decoder_stride=2,
-    ),
-)
+TINY = tiny_rmonet("unet")
 WARMUP = WarmupSettings(steps=100, sigma_foreground=0.3, latent_weight=0.1, mask_weight=0.0, score_threshold=0.2)
 
 

@@ -190,13 +190,9 @@ def test_bfloat16_autocast_changes_nothing():
 
 def test_impossible_settings_are_refused():
     images = torch.rand(2, 16)
-    with pytest.raises(RecipeError, match="Did you mean 'skimage016'"):
-        multi_otsu(images, variant="skimage16")
     with pytest.raises(RecipeError, match=r"bins >= classes \+ 1"):
         multi_otsu(images, classes=3, bins=3, variant="skimage016")
     with pytest.raises(RecipeError, match="classes >= 2"):
         multi_otsu(images, classes=1, variant="textbook")
     with pytest.raises(ShapeError, match="G, P"):
         multi_otsu(torch.rand(2, 4, 4))
-    with pytest.raises(ShapeError, match="at least one pixel"):
-        multi_otsu(torch.rand(2, 0))

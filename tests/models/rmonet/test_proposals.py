@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -360,8 +359,8 @@ def test_the_gradient_reaches_the_sampled_anchors_alone(beta):
     rpn = rpn_of(smooth_l1_beta=beta, batch_size=32)
     with torch.no_grad():
         predicted = rpn(pyramid_of(), SIZE)
-    predicted = dataclasses.replace(
-        predicted, objectness=predicted.objectness.requires_grad_(), deltas=predicted.deltas.requires_grad_()
+    predicted = predicted._replace(
+        objectness=predicted.objectness.requires_grad_(), deltas=predicted.deltas.requires_grad_()
     )
     boxes, valid = random_boxes(5, (2, 0))
     torch.manual_seed(7)

@@ -38,7 +38,7 @@ def head_of(kind: str, size: int = 64, maps: int = 1, **changes):
 def features_of(size: int = 64, batch: int = 2) -> Features:
     torch.manual_seed(1)
     channels = (8, 8, 16, 32, 64)
-    conv = tuple(torch.rand(batch, c, size // s, size // s) for c, s in zip(channels, ResNetFPN.STRIDES, strict=True))
+    conv = tuple(torch.rand(batch, c, size // s, size // s) for c, s in zip(channels, (2, 4, 8, 16, 32), strict=True))
     sides = [size // 4, size // 8, size // 16, size // 32, (size // 32 + 1) // 2]
     return Features(torch.rand(batch, 3, size, size), conv, tuple(torch.randn(batch, 12, side, side) for side in sides))
 

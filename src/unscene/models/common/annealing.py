@@ -17,9 +17,6 @@ class Annealed:
         end_step: first step with the value `end`.
         start: the first value.
         end: the last value.
-
-    Raises:
-        RecipeError: it would end before it begins.
     """
 
     start_step: NonNegativeInt = 0

@@ -65,12 +65,7 @@ class ComponentVAESettings:
 class ComponentVAE(nn.Module):
     """Encode (image, mask_k) to a diagonal Gaussian over z_k, decode z_k to the component X_k and its mask's logit.
 
-    Args:
-        settings: see `ComponentVAESettings`.
-        size: height and width of the images.
-
-    Raises:
-        RecipeError: the image is too small for the encoder's strides, or not a multiple of `encoder_stride`.
+    A RecipeError where images of `size` are too small for the encoder's strides, or not a multiple of `encoder_stride`.
     """
 
     def __init__(self, settings: ComponentVAESettings, size: int) -> None:
@@ -117,11 +112,8 @@ class ComponentVAE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(z_k | x, m_k), [B, K, D] each, float32 or better; zeros for unused slots.
 
-        Args:
-            images: [B, 3, H, W].
-            log_masks: [B, K, 1, H, W].
-            used: [B, K] bool, the slots to encode; None: all.
-            regions: [B, K, 4] x1 y1 x2 y2 in pixels, read where `encoder_region` is `roi`; None: the whole image.
+        Of images [B, 3, H, W] and log_masks [B, K, 1, H, W]. `used` [B, K] bool: the slots to encode; None: all.
+        `regions` [B, K, 4] in pixels, read where `encoder_region` is `roi`; None: the whole image.
         """
         size = check_shape(log_masks, "B K 1 H W", "log_masks")
         check_shape(images, f"{size['B']} 3 {size['H']} {size['W']}", "images")
@@ -145,12 +137,9 @@ class ComponentVAE(nn.Module):
     def decode(
         self, latents: Tensor, used: Tensor | None = None, regions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W], float32 or better.
+        """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W] of latents [B, K, D], float32 or better.
 
-        Args:
-            latents: [B, K, D].
-            used: [B, K] bool, the slots to decode; the others' colour is 0 and their logit LOG_ZERO. None: all.
-            regions: [B, K, 4], read where `decoder_region` is `roi`; None: the whole image.
+        `used` and `regions` as in `encode`; a slot that is not used has the colour 0 and the logit LOG_ZERO.
         """
         slots = SlotPacking.from_used(used, latents)
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
@@ -170,14 +159,10 @@ class ComponentVAE(nn.Module):
 
 
 def coarse_background(components: Tensor, background: int, cells: int) -> Tensor:
-    """Average the background's component over cells x cells rectangles, and enlarge these bilinearly.
+    """Average the slot `background` of components [B, K, C, H, W] over cells x cells rectangles, enlarged bilinearly.
 
-    Such a background has few colours and cannot draw objects. Ours; the papers' backgrounds are free.
-
-    Args:
-        components: [B, K, C, H, W].
-        background: index of the background's slot; negative indices count from the last.
-        cells: 1: the background has one colour; 0: it stays as it is.
+    Such a background has few colours, with 1 cell one, and cannot draw objects. Ours; the papers' backgrounds are free:
+    0 cells.
     """
     if cells == 0:
         return components

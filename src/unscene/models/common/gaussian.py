@@ -1,4 +1,4 @@
-"""Diagonal Gaussian posteriors: from a network's answer, their sample, their divergence from a prior."""
+"""Diagonal Gaussian posteriors: from a network's output, their sample, their divergence from a prior."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from unscene.distributed.processes import normal_like
 from unscene.errors import check_shape
 from unscene.ops.dispatch import at_least_float32
+
+Gaussian = tuple[Tensor, Tensor]  # mean and log variance, [..., D] each
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -30,17 +32,12 @@ def unit_gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1)
 
 
-def softplus_gaussian(answer: Tensor, smallest: float = 1e-4) -> tuple[Tensor, Tensor]:
-    """Return mean and log variance of the Gaussian whose standard deviation is softplus of a network's second half.
+def softplus_gaussian(output: Tensor, smallest: float = 1e-4) -> Gaussian:
+    """Return the Gaussian of a network's output [..., 2 D]: the mean, and the standard deviation before a softplus.
 
-    Args:
-        answer: [..., 2 D].
-        smallest: added to the standard deviation, whose log is then bounded.
-
-    Returns:
-        [..., D] each, float32 or better.
+    `smallest` is added to the standard deviation, so that its log is bounded.
     """
-    mean, raw = at_least_float32(answer).chunk(2, dim=-1)
+    mean, raw = at_least_float32(output).chunk(2, dim=-1)
     return mean, 2 * (F.softplus(raw) + smallest).log()
 
 
@@ -49,17 +46,8 @@ def gaussian_kl(
 ) -> Tensor:
     """Return KL(N(mean, exp(log_variance)) || N(prior_mean, exp(prior_log_variance))), summed over the last axis.
 
-    Args:
-        mean: [..., D].
-        log_variance: [..., D].
-        prior_mean: [..., D], or one number for all.
-        prior_log_variance: [..., D], or one number for all.
-
-    Returns:
-        [...] in nats.
-
-    Raises:
-        ShapeError: the axes of mean and log variance differ.
+    The result is [...] in nats. A prior's mean or log variance may be one number. A ShapeError where mean and log
+    variance differ in shape.
     """
     check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
     difference = log_variance - prior_log_variance

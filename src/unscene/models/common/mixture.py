@@ -1,6 +1,7 @@
 """The image as a spatial mixture of Gaussians, and the divergence between two ways to share its pixels.
 
-Each has a plain body, its definition, and a fast one that makes fewer passes over the pixels than autograd does.
+Each has a plain body, its definition, and a fast one that makes fewer passes over the pixels than autograd does. Axes
+that do not fit together are a ShapeError.
 """
 
 from __future__ import annotations
@@ -39,9 +40,6 @@ def mixture_log_likelihood(
 
     Returns:
         [B] log-likelihood of each image in nats, float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
     """
     size = check_shape(images, "B 3 H W", "images")
     slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
@@ -67,9 +65,6 @@ def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
 
     Returns:
         [B] divergence in nats, summed over the pixels, float32 or better.
-
-    Raises:
-        ShapeError: axes that do not fit together.
     """
     check_shape(log_masks, "B K 1 H W", "log_masks")
     check_shape(decoded_logits, " ".join(map(str, log_masks.shape)), "decoded_logits")

@@ -32,9 +32,6 @@ class SpatialBroadcastDecoder(nn.Module):
         stride: the grid is size / stride wide and the last layer writes stride x stride pixels for each cell (a pixel
             shuffle). 1 is the paper's; 2 is ours, a quarter of the work.
         activation: `relu` (MONet's) or `elu` (IODINE's).
-
-    Raises:
-        RecipeError: `size` is not a multiple of `stride`, or `layers` or `stride` < 1.
     """
 
     def __init__(

@@ -3,7 +3,8 @@
 Boxes have no rotation, so resampling is one matrix for the rows and one for the columns: out = R_y map R_x^T. Two
 batched products replace a gather. They are fast, and their gradients are deterministic on a GPU, too.
 
-`crop_boxes` and `paste_boxes` give boxes no gradient; `unscene.ops.glimpses` does.
+Boxes are x1 y1 x2 y2 in pixels, results float32 or better. `crop_boxes` and `paste_boxes` give boxes no gradient;
+`unscene.ops.glimpses` does.
 """
 
 from __future__ import annotations
@@ -23,18 +24,10 @@ def whole_image_box(size: int, device: torch.device) -> Tensor:
 
 
 def crop_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the content of each box of its image, resampled to one size.
+    """Return the content of each box [S, 4] of its image [S, C, H, W], resampled to [S, C, *size].
 
     Bilinear if a box is enlarged. If it is reduced, each cell averages with a triangle as wide as two cells, so that
     every pixel counts. A cell averages only pixels of the image; a cell without one is 0.
-
-    Args:
-        images: [S, C, H, W].
-        boxes: [S, 4] x1 y1 x2 y2 in pixels; no gradient flows into them.
-        size: height and width of the result.
-
-    Returns:
-        [S, C, *size], float32 or better.
     """
     shape = check_shape(images, "S C H W", "images")
     check_shape(boxes, f"{shape['S']} 4", "boxes")
@@ -44,16 +37,9 @@ def crop_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def paste_boxes(maps: Tensor, boxes: Tensor, size: tuple[int, int], outside: float | None = 0.0) -> Tensor:
-    """Draw each map over its box, bilinearly.
+    """Return images [S, C, *size], on each of which a map [S, C, h, w] is spread over its box [S, 4], bilinearly.
 
-    Args:
-        maps: [S, C, h, w], spread over the box edge to edge.
-        boxes: [S, 4] x1 y1 x2 y2 in pixels; no gradient flows into them.
-        size: height and width of the image.
-        outside: value of the pixels whose centre is not in the box; None: the map's edge is repeated there.
-
-    Returns:
-        [S, C, *size], float32 or better.
+    `outside` is the value of the pixels whose centre is not in the box; None: the map's edge is repeated there.
     """
     shape = check_shape(maps, "S C h w", "maps")
     check_shape(boxes, f"{shape['S']} 4", "boxes")

@@ -36,7 +36,7 @@ class WarmupSettings:
         return end if step >= self.steps else start + (end - start) * (step / self.steps)
 
     def sigma(self, step: int, end: float) -> float:
-        """Return the foreground's standard deviation at a step, `end` after the warm-up."""
+        """Return the foreground's standard deviation at a step of the warm-up, `end` after it."""
         if step >= self.steps:
             return end
         return math.exp(self.linear(step, math.log(self.sigma_foreground), math.log(end)))

@@ -100,11 +100,7 @@ class Step:
 
 
 class ExplicitLocalization(nn.Module):
-    """Algorithm 2 of the paper. Slot 0 is the background.
-
-    Args:
-        settings: see `ExplicitLocalizationSettings`.
-    """
+    """Algorithm 2 of the paper. Slot 0 is the background."""
 
     Settings = ExplicitLocalizationSettings
     background = 0

@@ -96,11 +96,7 @@ class Sample(NamedTuple):
 
 
 class IODINE(nn.Module):
-    """The decoder, the refinement network and lambda_0. No slot is known to be the background.
-
-    Args:
-        settings: see `IODINESettings`.
-    """
+    """IODINE: the decoder, the refinement network and lambda_0. No slot is known to be the background."""
 
     Settings = IODINESettings
     background = None

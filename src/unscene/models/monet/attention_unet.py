@@ -36,13 +36,7 @@ class AttentionUNet(nn.Module):
     """Blocks of 3x3 convolution without bias, instance normalisation and ReLU, halved by taking every second pixel,
     joined at the bottom by a multilayer perceptron, and up again beside the maps of their size.
 
-    Args:
-        settings: see `AttentionUNetSettings`.
-        size: height and width of the images.
-
-    Raises:
-        RecipeError: a size that the blocks do not halve evenly, or to less than 2 pixels: of one pixel an instance has
-            no variance.
+    A RecipeError where the blocks do not halve `size` evenly, or to less than 2 pixels: one pixel has no variance.
     """
 
     def __init__(self, settings: AttentionUNetSettings, size: int) -> None:

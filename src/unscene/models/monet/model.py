@@ -57,9 +57,6 @@ class MONetSettings:
         backbone: settings of the attention `resnet_fpn`; never `pretrained`, which is for three channels.
         head: head of the attention `resnet_fpn`: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
         vae: settings of the components.
-
-    Raises:
-        RecipeError: a value, or a combination of values, that is not allowed.
     """
 
     size: PositiveInt = 64
@@ -105,11 +102,7 @@ class MONetSettings:
 
 
 class MONet(nn.Module):
-    """MONet. The background is the first slot.
-
-    Args:
-        settings: see `MONetSettings`.
-    """
+    """MONet. The background is the first slot."""
 
     Settings = MONetSettings
     background = 0
@@ -154,16 +147,9 @@ class MONet(nn.Module):
         return Losses(terms, weights), Decomposition(log_masks, components, self.background, mean)
 
     def infer_masks(self, images: Tensor) -> Tensor:
-        """The recurrent attention: log m_k = log s_{k-1} + log a_k, log s_k = log s_{k-1} + log(1 - a_k); m_K = s_{K-1}
+        """The log masks [B, K, 1, size, size] of images [B, 3, size, size], by the recurrent attention.
 
-        Args:
-            images: [B, 3, size, size].
-
-        Returns:
-            log_masks [B, K, 1, size, size]; exp sums to 1 over K.
-
-        Raises:
-            ShapeError: images of another size than the model's.
+        log m_k = log s_{k-1} + log a_k,  log s_k = log s_{k-1} + log(1 - a_k),  m_K = s_{K-1}
         """
         check_shape(images, f"B 3 {self.settings.size} {self.settings.size}", "images")
         log_scope = torch.zeros_like(images[:, :1])

@@ -19,17 +19,9 @@ class ResNetAttention(nn.Module):
     """Image and log scope to one logit a pixel, the image being the one box.
 
     "Change the input channel of the first convolution layer in ResNet18 from 3 to 4 and remove object detection branch"
-    (Section 4.1). The paper says nothing of the passes' running statistics; with one shared set, evaluation breaks
-    (foreground ARI .033 for .276, same weights).
-
-    Args:
-        backbone: settings of the network of the features.
-        head: settings of the network of the logits.
-        size: height and width of the images, a multiple of 32.
-        passes: how often MONet applies the network to an image.
-
-    Raises:
-        RecipeError: another size.
+    (Section 4.1). The paper says nothing of the running statistics of the `passes`, MONet's applications of the network
+    to an image; with one shared set, evaluation breaks (foreground ARI .033 for .276, same weights). A RecipeError
+    where `size` is no multiple of 32.
     """
 
     def __init__(self, backbone: BackboneSettings, head: HeadSettings, size: int, passes: int) -> None:
@@ -57,11 +49,8 @@ class BatchNormPerPass(nn.Module):
     """nn.BatchNorm2d with one set of running statistics for each pass; weight and bias are shared.
 
     Training computes what one shared nn.BatchNorm2d computes, bit for bit: it normalises by the batch. Evaluation
-    differs: the passes read different inputs, so the average of their statistics fits none of them.
-
-    Args:
-        layer: gives weight, bias and settings; its running statistics are the first ones of every pass.
-        passes: how often a forward applies the network.
+    differs: the passes read different inputs, so the average of their statistics fits none of them. Weight, bias,
+    settings and initial running statistics are those of `layer`.
     """
 
     def __init__(self, layer: nn.BatchNorm2d, passes: int) -> None:

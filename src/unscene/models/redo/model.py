@@ -61,9 +61,6 @@ class ReDO(nn.Module):
     One step trains all of them by one loss. The generators' term treats the discriminator's weights as constants, the
     discriminator's term treats the drawing as constant. (The authors' program makes the discriminator's step after the
     others', on new drawings.) Each network has its own learning rate in the recipe.
-
-    Args:
-        settings: see `ReDOSettings`.
     """
 
     Settings = ReDOSettings

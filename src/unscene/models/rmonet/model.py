@@ -11,7 +11,7 @@ Section 3.5, Eq. 3: the five terms            `RMONet.loss`; its last two: `prop
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,38 +31,25 @@ from unscene.models.rmonet.segmentation_heads import (
     alpha_logits,
     inside_boxes,
     segmentation_head,
-    touched_pixels,
+    touched_cells,
 )
 from unscene.models.rmonet.settings import RMONetSettings
 from unscene.ops.dispatch import at_least_float32
 from unscene.scene import Decomposition, Losses
 
 
-@dataclass(frozen=True)
-class Attention:
-    """The masks and boxes that Eq. 1 infers.
+class Attention(NamedTuple):
+    """The masks and boxes that Eq. 1 infers; without detection there are only masks, of the whole image."""
 
-    Attributes:
-        log_masks: [B, K, 1, H, W] log m_k, the background last.
-        used: [B, K] bool, the slots to encode and decode; None: all.
-        regions: [B, K, 4] x1 y1 x2 y2 in whole pixels: a mask is 0 outside its region. None: the whole image.
-        boxes: t_k of the foreground slots; None without detection.
-        anchors: p_i and t_i of every anchor; None without detection.
-    """
-
-    log_masks: Tensor
-    used: Tensor | None = None
-    regions: Tensor | None = None
-    boxes: Proposals | None = None
-    anchors: AnchorPredictions | None = None
+    log_masks: Tensor  # [B, K, 1, H, W] log m_k, the background last
+    used: Tensor | None = None  # [B, K] bool, the slots to encode and decode; None: all
+    regions: Tensor | None = None  # [B, K, 4] x1 y1 x2 y2 in whole pixels: a mask is 0 outside its region
+    boxes: Proposals | None = None  # t_k of the foreground slots
+    anchors: AnchorPredictions | None = None  # p_i and t_i of every anchor
 
 
 class RMONet(nn.Module):
-    """R-MONet. The background is the last slot; box n is of slot n.
-
-    Args:
-        settings: see `RMONetSettings`.
-    """
+    """R-MONet. The background is the last slot; box n is of slot n."""
 
     Settings = RMONetSettings
     background = -1
@@ -87,14 +74,9 @@ class RMONet(nn.Module):
         return self._decomposition(attention, components, mean)
 
     def infer_masks(self, images: Tensor, settings: RMONetSettings) -> Attention:
-        """Section 3.1, Eq. 1: {m_k}, k in [1, K], and {t_k}, k in [1, K-1], = f_psi(x).
+        """Section 3.1, Eq. 1: {m_k}, k in [1, K], and {t_k}, k in [1, K-1], = f_psi(x), for images [B, 3, size, size].
 
-        Args:
-            images: x, [B, 3, size, size] in 0..1.
-            settings: the model's, as they are at this step of a training.
-
-        Raises:
-            ShapeError: images of another size than the model's.
+        `settings` are the model's, as they are at this step of a training.
         """
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
         size = (settings.size, settings.size)
@@ -108,7 +90,7 @@ class RMONet(nn.Module):
         used = F.pad(boxes.valid | (not settings.skip_empty_slots), (0, 1), value=True)  # [B, K], and the background
         alpha = at_least_float32(alpha_logits(self.head, features, boxes.boxes, used[:, :-1]))  # Section 3.2
         gate = inside_boxes(boxes.boxes, size, expand=settings.head.expand)  # alpha_k is 0 outside the widened box
-        regions = torch.cat([touched_pixels(boxes.boxes, size, expand=settings.head.expand), whole], dim=1)
+        regions = torch.cat([touched_cells(boxes.boxes, size, expand=settings.head.expand), whole], dim=1)
         return Attention(stick_breaking(alpha, gate), used, regions, boxes, anchors)  # Eq. 4-7
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
@@ -117,12 +99,7 @@ class RMONet(nn.Module):
         -log sum_k m_k p(x | z_k) + beta KL(q(z_k | x, m_k) || p(z_k)) + gamma KL(q(m | x) || p(m | z_k))
         + delta sum_i L_cls(p_i, p^_i) + lambda / N_reg sum_i p^_i L_reg(t_i, t^_i)
 
-        Args:
-            images: x, [B, 3, size, size] in 0..1.
-            step: step of the training, for the warm-up.
-
-        Raises:
-            ShapeError: images of another size than the model's.
+        The images x are [B, 3, size, size] in 0..1; the warm-up depends on the step of the training.
         """
         settings = self.settings.at(step)
         attention = self.infer_masks(images, settings)  # q(m | x) and t_k, Section 3.1

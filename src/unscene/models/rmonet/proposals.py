@@ -3,7 +3,7 @@ with pseudo boxes. Anchors and head are torchvision's; everything after them run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,45 +17,25 @@ from unscene.ops.boxes import batched_nms, clip_boxes, decode_boxes, encode_boxe
 from unscene.ops.dispatch import at_least_float32
 
 
-@dataclass(frozen=True)
-class AnchorPredictions:
-    """The head's answers for every anchor.
+class AnchorPredictions(NamedTuple):
+    """The head's outputs for every anchor."""
 
-    Attributes:
-        objectness: [B, A] logits.
-        deltas: [B, A, 4], how the anchor moves to become the box.
-        anchors: [A, 4] boxes in pixels.
-        levels: anchors a pyramid level.
-    """
-
-    objectness: Tensor
-    deltas: Tensor
-    anchors: Tensor
-    levels: tuple[int, ...]
+    objectness: Tensor  # p_i, [B, A] logits
+    deltas: Tensor  # t_i, [B, A, 4], how the anchor moves to become the box
+    anchors: Tensor  # [A, 4] boxes in pixels
+    levels: tuple[int, ...]  # number of anchors of each pyramid level
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """The boxes of each image, best first; rows that are not valid stand for "no object" and hold a zero box.
+class Proposals(NamedTuple):
+    """The boxes of each image, best first; rows that are not valid stand for "no object" and hold a zero box."""
 
-    Attributes:
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels, within the image.
-        scores: [B, N] in 0..1.
-        valid: [B, N] bool.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    valid: Tensor
+    boxes: Tensor  # [B, N, 4] x1 y1 x2 y2 in pixels, within the image
+    scores: Tensor  # [B, N] in 0..1
+    valid: Tensor  # [B, N] bool
 
 
 class RegionProposals(nn.Module):
-    """Anchors, head and settings of the RPN.
-
-    Args:
-        settings: see `ProposalSettings`.
-        channels: channels of the feature pyramid.
-    """
+    """Anchors, head and settings of the RPN; `channels` are those of the feature pyramid."""
 
     def __init__(self, settings: ProposalSettings, channels: int) -> None:
         super().__init__()
@@ -80,13 +60,13 @@ class RegionProposals(nn.Module):
     def _anchors(
         self, grids: tuple[tuple[int, int], ...], size: tuple[int, int], like: Tensor
     ) -> tuple[Tensor, tuple[int, ...]]:
-        """[A, 4] the anchors of all levels, on a tensor's device, and how many each level has.
+        """[A, 4] the anchors of all levels, on a tensor's device, and the number of each level's.
 
-        Made once, since it copies numbers to the device, for which the host waits.
+        Computed once: the host waits for a copy of numbers to the device.
         """
         key = (grids, size, like.device)
         if self._cached_anchors is None or self._cached_anchors[0] != key:
-            with torch.inference_mode(False):  # a training must be able to use what a validation made
+            with torch.inference_mode(False):  # training must be able to use a validation's anchors
                 strides = [[torch.tensor(size[0] // rows), torch.tensor(size[1] // columns)] for rows, columns in grids]
                 self.anchor_generator.set_cell_anchors(torch.float32, like.device)
                 levels = self.anchor_generator.grid_anchors([list(grid) for grid in grids], strides)
@@ -97,13 +77,9 @@ class RegionProposals(nn.Module):
     def propose(
         self, predicted: AnchorPredictions, size: tuple[int, int], num_boxes: int, score_threshold: float | None = None
     ) -> Proposals:
-        """Return the best boxes of each image: score threshold, per-level NMS, final NMS, top K-1 (Section 3.1).
+        """Return the `num_boxes` best boxes of each image of `size` (Section 3.1; K-1 boxes in R-MONet).
 
-        Args:
-            predicted: result of `forward`.
-            size: height and width of the images.
-            num_boxes: N, boxes an image; K-1 in R-MONet.
-            score_threshold: instead of the settings', during a warm-up.
+        Score threshold (another than the settings' during a warm-up), NMS of each level, final NMS, highest scores.
         """
         settings = self.settings
         threshold = settings.score_threshold if score_threshold is None else score_threshold
@@ -136,19 +112,11 @@ class RegionProposals(nn.Module):
         return Proposals(boxes, F.pad(ranked, (0, missing)).clamp_min(0), valid)
 
     def loss(self, predicted: AnchorPredictions, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare the anchors with the (pseudo) boxes: the last two terms of Eq. 3.
+        """The last two terms of Eq. 3, of the pseudo boxes [B, M, 4]; `valid` [B, M] is False for the unused rows.
 
-        As in torchvision, which the paper adapts, the classification is the mean over the sampled anchors, not Eq. 3's
-        plain sum over all.
-
-        Args:
-            predicted: result of `forward`.
-            boxes: [B, M, 4] targets; no gradient flows into them.
-            valid: [B, M] bool, which rows are boxes at all.
-
-        Returns:
-            objectness [B]: mean binary cross-entropy of the sampled anchors; and
-            regression [B]: smooth L1 of the sampled positive anchors' deltas, summed and divided as the settings say.
+        objectness [B]: mean binary cross-entropy of the sampled anchors. As in torchvision, which the paper adapts, it
+        is a mean, not Eq. 3's plain sum over all anchors.
+        regression [B]: smooth L1 of the sampled positive anchors' deltas, summed, divided by N_reg.
         """
         settings = self.settings
         labels, matched = assign_anchors(
@@ -162,24 +130,22 @@ class RegionProposals(nn.Module):
         )
         objectness = (cross_entropy * sampled).sum(dim=1) / count
         boxes = F.pad(boxes, (0, 0, 0, 1))  # a row for `matched` to name where M is 0
-        target = encode_boxes(_take(boxes, matched).to(predicted.deltas.dtype), predicted.anchors)
+        target = encode_boxes(_take(boxes, matched).to(predicted.deltas.dtype), predicted.anchors)  # t^_i
         target = torch.where(positive[..., None], target, predicted.deltas.detach())  # no distance, so no loss
         distance = F.smooth_l1_loss(predicted.deltas, target, beta=settings.smooth_l1_beta, reduction="none")
-        divisor = count if settings.regression_normaliser == "sampled" else len(predicted.anchors)
-        return objectness, distance.sum(dim=(1, 2)) / divisor
+        n_reg = count if settings.regression_normaliser == "sampled" else len(predicted.anchors)
+        return objectness, distance.sum(dim=(1, 2)) / n_reg
 
 
 @torch.no_grad()
 def assign_anchors(
     anchors: Tensor, boxes: Tensor, valid: Tensor, foreground_iou: float, background_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """Return which anchors are positive, negative or left out, and the box of each (Ren et al., 3.1.2).
+    """Label anchors [A, 4] by boxes [B, M, 4], of which `valid` [B, M] are boxes (Ren et al., 3.1.2).
 
-    Positive: IoU of at least `foreground_iou` with a box, or no anchor overlaps some box more. Negative: IoU below
-    `background_iou` with every box.
-
-    Of anchors [A, 4], boxes [B, M, 4] and valid [B, M] bool: labels [B, A], 1 positive, 0 negative, -1 left out, and
-    matched [B, A], the index of the box of largest IoU.
+    labels [B, A]: 1 (positive) where the IoU with a box is at least `foreground_iou`, or the largest that the box has
+    with any anchor; 0 (negative) where the IoU with every box is below `background_iou`; -1 (not used) elsewhere.
+    matched [B, A]: the index of the box of largest IoU.
     """
     if boxes.shape[1] == 0:
         nothing = torch.zeros(len(boxes), len(anchors), dtype=torch.long, device=anchors.device)
@@ -195,9 +161,9 @@ def assign_anchors(
 
 @torch.no_grad()
 def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
-    """Sample at most `batch_size` anchors an image, at most `positive_fraction` of them positive.
+    """Sample `batch_size` anchors an image by their labels [B, A]: which positive and negative ones, [B, A] bool each.
 
-    Negatives fill up what positives leave. Of labels [B, A] of `assign_anchors`: positive and negative, [B, A] bool.
+    At most `positive_fraction` of the sample are positive; negatives fill it up.
     """
     chance = shared_noise(torch.rand, labels.shape, device=labels.device)
 
@@ -213,7 +179,7 @@ def sample_anchors(labels: Tensor, batch_size: int, positive_fraction: float) ->
 
 
 def _top_of_each_level(objectness: Tensor, levels: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
-    """The logits [B, L, n], falling, and indices of the `count` surest anchors of each level of objectness [B, A].
+    """The `count` highest logits of each level, [B, L, n] falling, and their anchors' indices, of objectness [B, A].
 
     A level with fewer anchors is filled up with the logit -inf and the index 0.
     """

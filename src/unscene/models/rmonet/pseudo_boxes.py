@@ -33,14 +33,10 @@ def pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings | None = None) -> tu
         settings: see `PseudoBoxSettings`; its defaults when None.
 
     Returns:
-        boxes: [B, N, 4] float32 pixels, end exclusive, sorted by falling score; unused rows are zero. N is `max_boxes`.
-            Equal scores are sorted by slot, then by threshold, then by the first pixel of the component.
-        scores: [B, N] float32 in [0, 1]; 0 in unused rows.
-        valid: [B, N] bool; False in unused rows, which come last.
-
-    Raises:
-        ShapeError: `masks` has other axes.
-        RecipeError: the settings of Multi-Otsu are impossible.
+        boxes: [B, N, 4] float32 pixels, end exclusive, sorted by falling score; N is `max_boxes`. Equal scores are
+            sorted by slot, then by threshold, then by the first pixel of the component.
+        scores: [B, N] float32 in [0, 1].
+        valid: [B, N] bool; the unused rows come last, and their boxes and scores are 0.
     """
     settings = settings or PseudoBoxSettings()
     size = check_shape(masks, "B S H W", "masks")

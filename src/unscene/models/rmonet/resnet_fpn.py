@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import pickle
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,40 +14,25 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
 
-from unscene.errors import CheckpointError, RecipeError, check_shape
+from unscene.errors import CheckpointError, check_shape
 from unscene.models.rmonet.settings import BackboneSettings
 from unscene.ops.convolutions import SmallMapConv2d
 
 
-@dataclass(frozen=True)
-class Features:
-    """The backbone's maps of a batch of images.
+class Features(NamedTuple):
+    """The backbone's maps of a batch of images."""
 
-    Attributes:
-        images: [B, in_channels, H, W], what the backbone read.
-        conv: [B, width * (1, 1, 2, 4, 8), H/2, H/4, H/8, H/16, H/32]: the maps conv1..conv5.
-        pyramid: by level, the finest first: 0..3 are [B, fpn_channels, ...] of conv2..conv5, 4 is pooled, at H/64.
-    """
-
-    images: Tensor
-    conv: tuple[Tensor, ...]
-    pyramid: dict[int, Tensor]
+    images: Tensor  # [B, in_channels, H, W], what the backbone read
+    conv: tuple[Tensor, ...]  # conv1..conv5: [B, width * (1, 1, 2, 4, 8), ...] at H/2, H/4, H/8, H/16, H/32
+    pyramid: dict[int, Tensor]  # [B, fpn_channels, ...] by level: 0..3 from conv2..conv5, 4 pooled, at H/64
 
 
 class ResNetFPN(nn.Module):
     """ResNet18 (He et al., 2016) from torchvision's blocks, of any width, with torchvision's FPN (Lin et al., 2017).
 
-    Args:
-        settings: see `BackboneSettings`.
-        in_channels: 3; 4 where the log scope is read too (MONet with this backbone).
-        levels: levels of the pyramid, those to compute; the others have no weights.
-
-    Raises:
-        RecipeError: `pretrained` with other than 3 channels to read.
-        CheckpointError: `pretrained`, but the weights cannot be downloaded or are damaged.
+    It reads 3 channels, or 4 with the log scope (MONet with this backbone). Only the given `levels` of the pyramid are
+    computed and have weights.
     """
-
-    STRIDES = (2, 4, 8, 16, 32)  # of conv1..conv5
 
     def __init__(
         self, settings: BackboneSettings, in_channels: int = 3, levels: Collection[int] = (0, 1, 2, 3, 4)
@@ -63,7 +48,7 @@ class ResNetFPN(nn.Module):
         self.layer3 = _stage(2 * width, 4 * width, stride=2)
         self.layer4 = _stage(4 * width, 8 * width, stride=2)
         self.levels = sorted(levels)
-        self.smoothed = {min(level, 3) for level in levels}  # the pooled one is of conv5's
+        self.smoothed = {min(level, 3) for level in levels}  # level 4 is pooled from conv5's
         self.fpn = FeaturePyramidNetwork(list(self.channels[1:]), settings.fpn_channels)
         for level in range(4):
             if level < min(self.smoothed):
@@ -74,11 +59,6 @@ class ResNetFPN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if settings.pretrained:
-            if in_channels != 3:
-                raise RecipeError(
-                    f"pretrained is for images of 3 channels; this model's backbone reads {in_channels} "
-                    "(the log scope too): set it to false."
-                )
             self._load_imagenet_weights()
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage.children():
@@ -108,7 +88,7 @@ class ResNetFPN(nn.Module):
         return Features(images=images, conv=maps, pyramid=self._pyramid(maps))
 
     def _pyramid(self, conv: tuple[Tensor, ...]) -> dict[int, Tensor]:
-        """The levels that are wanted: from the coarsest down, each map added to the one below, then smoothed."""
+        """The levels of the pyramid: from the coarsest down, each map is added to the next finer one, then smoothed."""
         found = {}
         added = self.fpn.inner_blocks[3](conv[4])
         for level in range(3, min(self.smoothed) - 1, -1):

@@ -5,12 +5,15 @@ UNet and Lite mask the region instead of cutting it out (S4Net, Fan et al., 2019
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from unscene.errors import check_shape
+from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
 from unscene.models.common.spatial_transformer import paste_boxes
 from unscene.models.rmonet.resnet_fpn import Features, ResNetFPN
 from unscene.models.rmonet.settings import HeadSettings
@@ -21,16 +24,9 @@ from unscene.ops.slot_packing import SlotPacking
 
 
 def alpha_logits(head: nn.Module, features: Features, boxes: Tensor, used: Tensor | None = None) -> Tensor:
-    """Return a head's alpha maps before the sigmoid; only the boxes in use are computed.
+    """Return a head's alpha maps before the sigmoid, [B, N, maps, H, W], of boxes [B, N, 4].
 
-    Args:
-        head: result of `segmentation_head`.
-        features: features of B images.
-        boxes: [B, N, 4] x1 y1 x2 y2 in pixels.
-        used: [B, N] bool; None: all.
-
-    Returns:
-        [B, N, maps, H, W]; zeros where a box is not used.
+    Boxes that are not used, [B, N] bool, are not computed and have zeros.
     """
     slots = SlotPacking.from_used(used, boxes)
     height, width = features.images.shape[2:]
@@ -41,12 +37,8 @@ class UNetHead(nn.Module):
     """The improved head: the pyramid's conv5 map through an MLP, then upwards with skips from conv4 and, region-masked,
     from conv3, conv2 and conv1 (Fig. 22a). What does not depend on the region is computed once an image.
 
-    Args:
-        settings: see `HeadSettings`.
-        conv_channels: channels of conv1..conv5.
-        fpn_channels: channels of the pyramid.
-        size: height and width of the images, a multiple of 32.
-        maps: alpha maps of a box; 1, except in the ablation without boxes.
+    Images have a `size` that is a multiple of 32. A box has one of the alpha `maps`, except in the ablation without
+    boxes.
     """
 
     def __init__(
@@ -89,13 +81,7 @@ class UNetHead(nn.Module):
 
 
 class LiteHead(nn.Module):
-    """S4Net's head on the pyramid's stride-8 map: conv, ROI masking, max-pool, residual, dilated conv, residual, 1x1.
-
-    Args:
-        settings: see `HeadSettings`; the paper's `channels` is 128.
-        fpn_channels: channels of the pyramid.
-        maps: alpha maps a box.
-    """
+    """S4Net's head on the stride-8 map: conv, ROI masking, max-pool, residual, dilated conv, residual, 1x1 conv."""
 
     def __init__(self, settings: HeadSettings, fpn_channels: int, maps: int = 1) -> None:
         super().__init__()
@@ -117,13 +103,7 @@ class LiteHead(nn.Module):
 
 
 class ROIAlignHead(nn.Module):
-    """Mask R-CNN's head: ROI Align on the stride-4 map, four convolutions, doubled, and pasted back into the image.
-
-    Args:
-        settings: see `HeadSettings`; the usual `channels` is 256.
-        fpn_channels: channels of the pyramid.
-        maps: alpha maps a box.
-    """
+    """Mask R-CNN's head: ROI Align on the stride-4 map, four convolutions, doubled, and pasted back into the image."""
 
     def __init__(self, settings: HeadSettings, fpn_channels: int, maps: int = 1) -> None:
         super().__init__()
@@ -180,9 +160,7 @@ class _Residual(nn.Module):
 def _block(c_in: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.Sequential:
     """3x3 convolution, group normalisation if asked for (the regions of a batch share no statistics), ReLU."""
     convolution = nn.Conv2d(c_in, channels, 3, padding=dilation, dilation=dilation, bias=not group_norm)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
+    kaiming_init_(convolution)
     return nn.Sequential(
         convolution, GroupNormReLU(min(8, channels), channels) if group_norm else nn.ReLU(inplace=True)
     )
@@ -190,12 +168,9 @@ def _block(c_in: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.
 
 def _level(c_in: int, settings: HeadSettings) -> nn.Sequential:
     """The convolutions of one level of the UNet head."""
-    width = settings.channels
-    first = _block(c_in, width, settings.group_norm)
-    return nn.Sequential(
-        *first,
-        *(layer for _ in range(settings.convolutions - 1) for layer in _block(width, width, settings.group_norm)),
-    )
+    widths = (c_in, *[settings.channels] * settings.convolutions)
+    blocks = (_block(*pair, settings.group_norm) for pair in pairwise(widths))
+    return nn.Sequential(*(layer for block in blocks for layer in block))
 
 
 def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
@@ -209,7 +184,7 @@ def _raised(level: nn.Sequential, coarse: Tensor, skip: Tensor) -> Tensor:
 
 
 def _region(maps: Tensor, boxes: Tensor, slots: SlotPacking, stride: int, expand: float) -> Tensor:
-    """Each packed box's image's map, times the box's ternary map: [B, C, h, w] -> [S, C, h, w]."""
+    """ROI masking: [B, C, h, w] -> [S, C, h, w], the map of each packed box's image times the box's ternary map."""
     height, width = maps.shape[2:]
     ternary = roi_mask(boxes.unsqueeze(0), (height, width), stride, expand)[0]  # [S, 1, h, w]
     return slots.pack_images(_channels_last(maps)).mul(ternary.to(maps.dtype))
@@ -220,22 +195,14 @@ def _channels_last(features: Tensor) -> Tensor:
 
 
 def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
-    """Return which cells of a grid the boxes touch, after widening them.
+    """Return which cells of a grid of `size` the boxes [B, N, 4] touch, [B, N, 1, *size] bool, after widening them.
 
-    A cell of column i covers the pixels from i * stride to (i + 1) * stride; it counts when the widened box covers
-    any part of it: floor(x1 / stride) <= i < ceil(x2 / stride). So no box is lost on a coarse grid. What lies outside
-    of the image is cut off (S4Net's public code loses the ring at the top and left edge instead).
-
-    Args:
-        boxes: [B, N, 4], x1 y1 x2 y2 in pixels. A box without area touches nothing.
-        size: height and width of the grid, in cells.
-        stride: pixels a cell.
-        expand: each side of the box moves outwards by this share of the box's width or height.
-
-    Returns:
-        [B, N, 1, *size] bool.
+    Each side of a box moves outwards by the share `expand` of the box's width or height. A cell has `stride` pixels on
+    a side; column i counts where floor(x1 / stride) <= i < ceil(x2 / stride), so no box is lost on a coarse grid. A box
+    without area touches nothing. The part outside of the image is cut off (S4Net's public code loses the ring at the
+    top and left edge instead).
     """
-    first, end = touched_pixels(boxes, size, stride, expand).chunk(2, dim=-1)
+    first, end = touched_cells(boxes, size, stride, expand).chunk(2, dim=-1)
     columns = torch.arange(size[1], device=boxes.device, dtype=boxes.dtype)
     rows = torch.arange(size[0], device=boxes.device, dtype=boxes.dtype)
     across = (columns >= first[..., :1]) & (columns < end[..., :1])  # [B, N, W]
@@ -243,7 +210,7 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: 
     return (down[..., :, None] & across[..., None, :]).unsqueeze(2)
 
 
-def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
+def touched_cells(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.0) -> Tensor:
     """Return the cells that each widened box touches, [B, N, 4] in whole cells within the grid; see `inside_boxes`."""
     check_shape(boxes, "B N 4", "boxes")
     corner, opposite = boxes[..., :2], boxes[..., 2:]
@@ -255,9 +222,9 @@ def touched_pixels(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand
 
 
 def roi_mask(boxes: Tensor, size: tuple[int, int], stride: int = 1, expand: float = 0.3) -> Tensor:
-    """Return the ternary map of each box: +1 inside, -1 on the ring around it, 0 elsewhere (Fig. 22b).
+    """Return the ternary map of each box, [B, N, 1, *size]: +1 inside, -1 on the ring, 0 elsewhere (Fig. 22b).
 
-    [B, N, 1, *size] in the boxes' dtype. Arguments as `inside_boxes`; `expand` is the ring's width, the paper's sigma.
+    Arguments as `inside_boxes`; `expand` is the ring's width, the paper's sigma.
     """
     inner = inside_boxes(boxes, size, stride)
     outer = inside_boxes(boxes, size, stride, expand)

@@ -32,9 +32,6 @@ class BackboneSettings:
         fpn_channels: channels of every map of the pyramid.
         pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
             first use. The pyramid has no such weights. No layer and no batch normalisation is frozen.
-
-    Raises:
-        RecipeError: `pretrained` at another width than 64.
     """
 
     width: PositiveInt = 64
@@ -143,21 +140,14 @@ class PseudoBoxSettings:
     min_side: NonNegativeInt = 3
     max_ratio: Annotated[float, Field(ge=1)] = 3.0
     min_score: NonNegativeFloat = 0.0
-    nms_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    nms_threshold: Share = 0.7
     max_boxes: PositiveInt = 32
     max_candidates: PositiveInt = 256
 
 
 @settings_dataclass
 class LossWeights:
-    """Factors of the loss terms (Eq. 3): beta, gamma, delta and lambda of the appendix tables.
-
-    Attributes:
-        latent: beta, of the latents' divergence from the prior.
-        mask: gamma, of the masks' divergence from the decoded masks.
-        objectness: delta, of the anchors' classification.
-        regression: lambda, of the anchors' regression.
-    """
+    """Factors of the loss terms (Eq. 3): beta `latent`, gamma `mask`, delta `objectness`, lambda `regression`."""
 
     latent: NonNegativeFloat = 0.5
     mask: NonNegativeFloat = 0.5
@@ -186,9 +176,6 @@ class RMONetSettings:
         background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
             either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
         backbone, proposals, head, vae, pseudo_boxes: settings of the parts.
-
-    Raises:
-        RecipeError: a value that cannot be, or values that cannot be together.
     """
 
     size: int = 64

@@ -9,28 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.models.common.component_vae import ComponentVAE
-from unscene.models.common.gaussian import gaussian_kl, sample_gaussian, softplus_gaussian
+from unscene.models.common.gaussian import Gaussian, gaussian_kl, sample_gaussian, softplus_gaussian
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.space.networks import StridedEncoder, SubpixelDecoder
 from unscene.models.space.settings import BackgroundSettings
 
-Gaussian = tuple[Tensor, Tensor]  # mean and log variance
-
 
 class Background(NamedTuple):
-    """The background of images.
+    """The background of images."""
 
-    Attributes:
-        log_masks: [B, K, 1, H, W]; exp sums to 1 over K.
-        components: [B, K, 3, H, W].
-        mask_kl: [B] of the masks' latents from their prior.
-        component_kl: [B] of the components' latents from theirs.
-    """
-
-    log_masks: Tensor
-    components: Tensor
-    mask_kl: Tensor
-    component_kl: Tensor
+    log_masks: Tensor  # pi, [B, K, 1, H, W]; exp sums to 1 over K
+    components: Tensor  # x_k, [B, K, 3, H, W]
+    mask_kl: Tensor  # of the masks' latents from their prior, [B]
+    component_kl: Tensor  # of the components' latents from theirs, [B]
 
     def image(self) -> Tensor:
         """[B, 3, H, W] the sum of the components times their masks."""
@@ -41,10 +32,6 @@ class SpaceBackground(nn.Module):
     """Masks by a recurrent posterior and prior and stick-breaking, then each component's colours.
 
     q(z_bg | x) = prod_k q(z_m,k | z_m,<k, x) q(z_c,k | m_k, x),  p(z_bg) = prod_k p(z_m,k | z_m,<k) p(z_c,k | z_m,k)
-
-    Args:
-        settings: see `BackgroundSettings`.
-        size: height and width of the images.
     """
 
     def __init__(self, settings: BackgroundSettings, size: int) -> None:

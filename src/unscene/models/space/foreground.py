@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.distributed.processes import shared_noise
-from unscene.models.common.gaussian import gaussian_kl, sample_gaussian, softplus_gaussian, unit_gaussian_kl
+from unscene.models.common.gaussian import (
+    Gaussian,
+    gaussian_kl,
+    sample_gaussian,
+    softplus_gaussian,
+    unit_gaussian_kl,
+)
 from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
 from unscene.models.space.networks import StridedEncoder, SubpixelDecoder, normed_conv, strided_convs
 from unscene.models.space.settings import ForegroundSettings
@@ -25,54 +31,32 @@ BOUNDARY_SIGMA = 0.7
 
 
 class Cells(NamedTuple):
-    """The posteriors and samples of the N = G^2 cells, in reading order.
+    """The posteriors and samples of the N = G^2 cells, in reading order; a Gaussian is its mean and log variance."""
 
-    Attributes:
-        logits: [B, N] of z_pres.
-        scale, shift: mean and log variance of z_where, [B, N, 2], x before y, before sigmoid and tanh.
-        depth: mean and log variance of z_depth, [B, N, 1].
-        what: mean and log variance of z_what, [B, N, D].
-        presence: [B, N], z_pres.
-        boxes: [B, N, 4], z_where as x1 y1 x2 y2 in pixels, not clipped to the image.
-        nearness: [B, N], sigmoid of -z_depth.
-        code: [B, N, D], z_what.
-    """
-
-    logits: Tensor
-    scale: tuple[Tensor, Tensor]
-    shift: tuple[Tensor, Tensor]
-    depth: tuple[Tensor, Tensor]
-    what: tuple[Tensor, Tensor]
-    presence: Tensor
-    boxes: Tensor
-    nearness: Tensor
-    code: Tensor
+    logits: Tensor  # of z_pres, [B, N]
+    scale: Gaussian  # first part of z_where before the sigmoid, [B, N, 2], x before y
+    shift: Gaussian  # second part of z_where before the tanh, [B, N, 2], x before y
+    depth: Gaussian  # z_depth, [B, N, 1]
+    what: Gaussian  # z_what, [B, N, D]
+    presence: Tensor  # sample of z_pres, [B, N]
+    boxes: Tensor  # sample of z_where as x1 y1 x2 y2 in pixels, not clipped to the image, [B, N, 4]
+    nearness: Tensor  # sigmoid of minus a sample of z_depth, [B, N]
+    code: Tensor  # sample of z_what, [B, N, D]
 
 
 class Objects(NamedTuple):
-    """The objects of the cells, decoded and pasted on the image.
+    """The objects of the cells, decoded and pasted on the image."""
 
-    Attributes:
-        image: [B, 3, H, W] the foreground.
-        alpha: [B, 1, H, W] its share of a pixel.
-        masks: [B, M, 1, H, W] shares of the chosen cells; the masks of all cells sum to `alpha`.
-        components: [B, M, 3, H, W] colours of the chosen cells, times their alpha if `darkened`.
-    """
-
-    image: Tensor
-    alpha: Tensor
-    masks: Tensor
-    components: Tensor
+    image: Tensor  # the foreground, [B, 3, H, W]
+    alpha: Tensor  # its share of a pixel, [B, 1, H, W]
+    masks: Tensor  # shares of the chosen cells, [B, M, 1, H, W]; the masks of all cells sum to `alpha`
+    components: Tensor  # colours of the chosen cells, [B, M, 3, H, W], times their alpha if `darkened`
 
 
 class SpaceForeground(nn.Module):
-    """Infer the cells of images, and decode them.
+    """Infer the cells of images of a `size`, and decode them.
 
     A convolution that halves a map has a 4x4 kernel; the authors' encoder of the image ends with one of 3x3.
-
-    Args:
-        settings: see `ForegroundSettings`.
-        size: height and width of the images.
     """
 
     centres: Tensor
@@ -106,10 +90,8 @@ class SpaceForeground(nn.Module):
     def infer(self, images: Tensor, temperature: float | None = None) -> Cells:
         """q(z_fg | x) = prod_n q(z_pres,n | x) q(z_where,n | x) q(z_depth,n | x) q(z_what,n | z_where,n, x).
 
-        Args:
-            images: [B, 3, size, size].
-            temperature: of the sampled presences. None: latents are their means, and a presence is 1 where its
-                probability is above 1/2, else 0.
+        `temperature` is that of the sampled presences. None: latents are their means, and a presence is 1 where its
+        probability is above 1/2, else 0.
         """
         features = self.encoder(images.contiguous(memory_format=torch.channels_last))
         features = self.joined(torch.cat([features, self.lateral(features)], dim=1))
@@ -143,11 +125,8 @@ class SpaceForeground(nn.Module):
 
         The foreground is the sum of the objects times their alpha, as in the authors' program, and the likelihood
         multiplies it by alpha once more: a half transparent pixel is darkened, which drives alpha to 0 or 1. Without
-        `settings.darkened` the foreground and its objects are divided by their alpha.
-
-        Args:
-            cells: result of `infer`.
-            chosen: [B, M] indices of the cells whose masks and components are returned.
+        `settings.darkened` the foreground and its objects are divided by their alpha. `chosen` [B, M] are the indices
+        of the cells whose masks and components are returned.
         """
         decoded = at_least_float32(self.glimpse_decoder(cells.code.flatten(0, 1))).sigmoid()
         colour, alpha = decoded.unflatten(0, cells.presence.shape).split([3, 1], dim=2)

@@ -28,11 +28,7 @@ MIN_SHARE = 1e-5  # of foreground and background at any pixel, so that the likel
 
 
 class SPACE(nn.Module):
-    """SPACE. The background is the last slot; the others are the likeliest cells, in reading order.
-
-    Args:
-        settings: see `SPACESettings`.
-    """
+    """SPACE. The background is the last slot; the others are the likeliest cells, in reading order."""
 
     Settings = SPACESettings
     background_slot = -1
@@ -85,11 +81,7 @@ class SPACE(nn.Module):
     def log_likelihood(self, images: Tensor, foreground: Tensor, alpha: Tensor, background: Background) -> Tensor:
         """[B] log(alpha N(x; x_fg, sigma_fg^2) + (1 - alpha) sum_k pi_k N(x; x_k, sigma_bg^2)), summed over the image.
 
-        Args:
-            images: [B, 3, H, W].
-            foreground: [B, 3, H, W], x_fg.
-            alpha: [B, 1, H, W].
-            background: pi and x_k.
+        The images x and the foreground x_fg are [B, 3, H, W], alpha is [B, 1, H, W]; the background has pi and x_k.
         """
         share = MIN_SHARE + (1 - 2 * MIN_SHARE) * alpha
         log_masks = torch.cat([share.log().unsqueeze(1), (1 - share).log().unsqueeze(1) + background.log_masks], dim=1)

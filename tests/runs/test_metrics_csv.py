@@ -53,6 +53,10 @@ def test_damaged_files_are_named(run):
     run.environment.write_text("{")
     with pytest.raises(CheckpointError, match=r"environment\.json"):
         read_training(run)
-    run.metrics.write_text("step,seconds,a\n1,2,three\n")
-    with pytest.raises(DataError, match=r"metrics\.csv"):
+    for damaged in (b"", b"\0\0", b"\xff", b"stage,seconds\n1,2\n", b"step,seconds,a\n1,2,three\n", b"step,seconds\n1,\n"):
+        run.metrics.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"metrics\.csv"):
+            read_training(run)
+    run.metrics.write_text("step,seconds,a\n1,2,3\n4,5\n")  # cut short
+    with pytest.raises(DataError, match=r"metrics\.csv is damaged"):
         read_training(run)

@@ -22,14 +22,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights, its recipe and where they come from.
-
-    Attributes:
-        model: in evaluation mode; `model(images)` returns a Decomposition.
-        recipe: the checked recipe.
-        provenance: where the weights come from, ready for JSON.
-        run: the run's folder, if it was one.
-    """
+    """A model in evaluation mode, its checked recipe, where its weights come from, and the run if it is one's."""
 
     model: nn.Module
     recipe: Recipe
@@ -54,8 +47,7 @@ class LoadedModel:
     @property
     def fit(self) -> FitKind:
         """How the recipe's data brings images to the model's square; "stretch" where its images are square already."""
-        fit: FitKind = getattr(self.recipe.data, "fit", "stretch")
-        return fit
+        return getattr(self.recipe.data, "fit", "stretch")  # type: ignore[no-any-return]
 
     @property
     def device(self) -> torch.device:
@@ -63,11 +55,7 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
     def decompose(self, images: Tensor, batch_size: int = 32) -> Decomposition:
-        """Decompose images, in bfloat16 where the machine is fast at it.
-
-        Args:
-            images: [B, 3, size, size] in 0..1.
-            batch_size: images at once.
+        """Decompose images [B, 3, size, size] in 0..1, `batch_size` at once, in bfloat16 where the machine is fast at it.
 
         Returns:
             The Decomposition, float32, on the CPU.
@@ -77,14 +65,12 @@ class LoadedModel:
             CheckpointError: the output is not finite: the weights are broken.
         """
         check_shape(images, f"B 3 {self.size} {self.size}", "images")
-        parts = []
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=use_bfloat16(self.recipe.trainer.precision, self.device)
-        )
+        bfloat16 = use_bfloat16(self.recipe.trainer.precision, self.device)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         with torch.inference_mode(False), torch.no_grad(), autocast:
-            for part in images.split(batch_size):
-                parts.append(self.model(part.to(self.device)).map(lambda tensor: _plain(tensor)))
-        decomposition = _joined(parts)
+            parts = [self.model(part.to(self.device)).map(_plain) for part in images.split(batch_size)]
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _tensors(parts[0])}
+        decomposition: Decomposition = replace(parts[0], **joined)
         broken = _not_finite(decomposition)
         if broken:
             raise CheckpointError(
@@ -101,13 +87,12 @@ class LoadedModel:
             RecipeError: the model cannot have `num_slots` slots, or its weights fit only their own number.
         """
         recipe = read_recipe(self.config, self.name, {"model.num_slots": num_slots})
-        model, weights = recipe.build_model(pretrained=False), self.model.state_dict()
-        if {name: tensor.shape for name, tensor in model.state_dict().items()} != {
-            name: tensor.shape for name, tensor in weights.items()
-        }:
+        model = recipe.build_model(pretrained=False)
+        try:
+            model.load_state_dict(self.model.state_dict())
+        except RuntimeError:
             trained = self.config["model"]["num_slots"]
-            raise RecipeError(f"the weights of '{self.name}' are for {trained} slots, not for {num_slots}.")
-        model.load_state_dict(weights)
+            raise RecipeError(f"the weights of '{self.name}' are for {trained} slots, not for {num_slots}.") from None
         model.eval().to(self.device, memory_format=torch.channels_last)
         return replace(self, model=model, recipe=recipe)
 
@@ -172,18 +157,14 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _joined(parts: list[Decomposition]) -> Decomposition:
-    fields: dict[str, Any] = {
-        key: torch.cat([getattr(part, key) for part in parts]) if isinstance(value, Tensor) else value
-        for key, value in parts[0].__dict__.items()
-    }
-    return Decomposition(**fields)
+def _tensors(decomposition: Decomposition) -> dict[str, Tensor]:
+    return {name: value for name, value in vars(decomposition).items() if isinstance(value, Tensor)}
 
 
 def _not_finite(decomposition: Decomposition) -> str | None:
     """Name of the first field with NaN or infinity. A log mask may be -inf: its share is 0."""
-    for name, value in decomposition.__dict__.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+    for name, value in _tensors(decomposition).items():
+        if value.is_floating_point() and value.numel():
             lowest, highest = value.aminmax()  # NaN if any is; far faster than isfinite().all()
             if not highest.isfinite() or not (lowest.isfinite() or name == "log_masks"):
                 return name

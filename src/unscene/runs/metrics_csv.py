@@ -19,21 +19,13 @@ _NO_POINTS = np.zeros((0, 3))
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One training.
+    """One training."""
 
-    Attributes:
-        steps: steps of the training, not of the best weights.
-        minutes: its wall-clock time, with the validations.
-        images_per_second: median over the rows of its metrics.csv; None before the first one.
-        machine: machine of its last start; empty where it is not known.
-        validation: [P, 2] seconds since its start, and the foreground ARI of each validation that has one.
-    """
-
-    steps: int
-    minutes: float
-    images_per_second: float | None
-    machine: str
-    validation: NDArray[np.float64]
+    steps: int  # of the training, not of the best weights
+    minutes: float  # wall-clock time, with the validations
+    images_per_second: float | None  # median over the rows; None before the first one
+    machine: str  # of the last start; empty where it is not known
+    validation: NDArray[np.float64]  # [P, 2] seconds since the start, and foreground ARI of each validation with one
 
 
 def read_training(run: RunFolder) -> TrainingRecord | None:
@@ -57,26 +49,20 @@ def read_training(run: RunFolder) -> TrainingRecord | None:
 
 def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     """Read all columns: name -> [P, 3], step, seconds and value of each finite value; and [P, 2], step and seconds of
-    every row. A DataError: the file is missing, lacks the columns step and seconds, or a cell holds no number.
+    every row. DataError: the file cannot be read, lacks the columns step and seconds, or a cell holds no number.
     """
     try:
         with metrics_csv.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            rows = list(reader)
-    except OSError as error:
-        raise DataError(f"{metrics_csv} cannot be read ({error.strerror}). Name a run's metrics.csv.") from error
+            names, *rows = filter(None, csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, or without a line
+        raise DataError(f"{metrics_csv} cannot be read as a table ({error}). Name a run's metrics.csv.") from error
     if names[:2] != ["step", "seconds"]:
         raise DataError(f"{metrics_csv} must begin with the columns step, seconds, but has: {', '.join(names)}.")
     try:
-        clock = np.array([[float(row["step"]), float(row["seconds"])] for row in rows]).reshape(-1, 2)
-        columns = {name: _column(rows, name) for name in names[2:]}
-    except (ValueError, TypeError) as error:  # a row that is cut short gives None
+        cells = np.array([[cell or "nan" for cell in row] for row in rows], np.float64).reshape(len(rows), len(names))
+        if not np.isfinite(cells[:, :2]).all():
+            raise ValueError("a row lacks its step or seconds")
+    except ValueError as error:  # also of rows of different lengths
         raise DataError(f"{metrics_csv} is damaged ({error}): expected one number a cell, or none.") from error
-    return columns, clock
-
-
-def _column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
-    cells = [(row["step"], row["seconds"], row[name]) for row in rows if row[name] not in ("", None)]
-    points = np.array(cells, np.float64).reshape(-1, 3)
-    return points[np.isfinite(points[:, 2])]
+    columns = {name: cells[np.isfinite(cells[:, i])][:, [0, 1, i]] for i, name in enumerate(names) if i > 1}
+    return columns, cells[:, :2]

@@ -17,7 +17,7 @@ from unscene.errors import RecipeError, did_you_mean
 from unscene.models import model_class
 from unscene.plain_yaml import to_yaml
 from unscene.runs.earlier_settings import with_todays_names
-from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings, with_param_groups
+from unscene.runs.trainer_settings import OptimizerSettings, ScheduleSettings, TrainerSettings
 from unscene.settings import Values, plain, read_words, settings_dataclass, typed_settings
 
 Part = typing.Literal["data", "validation", "test"]
@@ -45,8 +45,14 @@ class About:
 
 
 @settings_dataclass
-class _Seed:
+class _Training:
+    """The sections that are alike for every model and source."""
+
+    about: About = field(default_factory=About)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,7 @@ class Recipe:
         seed: seed of weights, order of the data, and every draw in training.
         model_name, model: the registered model and its settings.
         data_name, data: the registered source and its settings.
-        validation: settings that differ from `data` for validation, by name.
-        test: settings that differ from `data` for evaluation.
+        validation, test: settings that differ from `data` for validation and for evaluation, by name.
         optimizer, schedule, trainer: see `unscene.runs.trainer_settings`.
         parts: the typed settings of the data for each part.
         values: the recipe as plain values, nothing left to a default: what `recipe.yaml` of a run holds.
@@ -85,8 +90,7 @@ class Recipe:
         """Return the model, with fresh weights.
 
         Args:
-            pretrained: False for a model whose own weights are loaded next: it neither needs nor downloads the ImageNet
-                weights that its recipe may begin with.
+            pretrained: False for a model whose own weights are loaded next. It needs no ImageNet weights.
 
         Raises:
             RecipeError: its parts do not fit together.
@@ -101,11 +105,7 @@ class Recipe:
             raise RecipeError(f"recipe '{self.name}', model: {error}") from error
 
     def data_settings(self, part: Part = "data", **changes: Any) -> Any:
-        """Return the typed settings of a part of the data, some of them changed by name.
-
-        Raises:
-            RecipeError: a setting that the source does not have, or an impossible value.
-        """
+        """Return the typed settings of a part of the data, changed by name. RecipeError: an unknown or impossible one."""
         settings = self.parts[part]
         if not changes:
             return settings
@@ -115,7 +115,7 @@ class Recipe:
         """Return the data source of a part, with settings changed by name.
 
         Raises:
-            RecipeError: a setting that the source does not have, or an impossible value.
+            RecipeError: an unknown setting, or an impossible value.
             DataError: the data cannot be used.
         """
         return source_class(self.data_name)(self.data_settings(part, **changes))
@@ -143,8 +143,6 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     typed = functools.partial(typed_settings, where=where, names_hint=hint)
     values = with_todays_names(copy.deepcopy(values))
     values.pop("name", None)
-    if isinstance(values.get("optimizer"), dict):
-        values["optimizer"] = with_param_groups(values["optimizer"])
     _change(values, changes or {})
     for section in values:
         if section not in SECTIONS:
@@ -167,81 +165,73 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
         raise RecipeError(
             f"{where}: model.size is {model.size} but data.size is {size}. Set --data.size only; the model follows."
         )
+    training = {item.name: values[item.name] for item in dataclasses.fields(_Training) if item.name in values}
     recipe = Recipe(
         name=name,
-        about=typed(About, values.get("about", {}), "about"),
-        seed=typed(_Seed, {"seed": values.get("seed", 0)}, "").seed,
         model_name=model_name,
         model=model,
         data_name=data_name,
         data=parts["data"],
-        **differing,
-        optimizer=typed(OptimizerSettings, values.get("optimizer", {}), "optimizer"),
-        schedule=typed(ScheduleSettings, values.get("schedule", {}), "schedule"),
-        trainer=typed(TrainerSettings, values.get("trainer", {}), "trainer"),
         parts=parts,
         values={},
+        **differing,
+        **vars(typed(_Training, training, "")),
     )
     resolved = {section: plain(getattr(recipe, section)) for section in SECTIONS}
-    resolved["model"] = {"name": model_name, **resolved["model"]}
-    resolved["data"] = {"name": data_name, **resolved["data"]}
+    for section, registered in (("model", model_name), ("data", data_name)):
+        resolved[section] = {"name": registered, **resolved[section]}
     return dataclasses.replace(recipe, values=resolved)
 
 
 def _named(values: Values, section: str, where: str) -> tuple[str, Values]:
-    """The name that a section says, and its other values."""
+    """The name that a section states, and its other values."""
     rest = dict(_mapping(values, section))
-    named = rest.pop("name", None)
-    if not isinstance(named, str):
+    name = rest.pop("name", None)
+    if not isinstance(name, str):
         raise RecipeError(f"{where} must say '{section}.name'.")
-    return str(named), rest
-
-
-def _change(values: Values, changes: Values) -> None:
-    """Put changes by dotted name into the values, in place; another data source keeps what it has a setting for."""
-    before, source = values.get("data"), changes.get("data.name")
-    if isinstance(before, dict) and source not in (None, before.get("name")):
-        counts = {part: _count(values, changes, part) for part in ("validation", "test")}
-        known = {item.name for item in dataclasses.fields(source_class(str(source)).Settings)}
-        for part in ("data", "validation", "test"):
-            values[part] = {key: value for key, value in _mapping(values, part).items() if key in known}
-        if {"first", "count"} <= known:
-            _hold_out(values, str(source), **counts)
-    for key, value in changes.items():
-        _replace(values, key.split("."), value)
-
-
-def _count(values: Values, changes: Values, part: str) -> int:
-    count = read_words(int, changes.get(f"{part}.count", _mapping(values, part).get("count", 0)))
-    return count if isinstance(count, int) else 0
+    return name, rest
 
 
 def _mapping(values: Values, section: str) -> Values:
     return values[section] if isinstance(values.get(section), dict) else {}
 
 
-def _hold_out(values: Values, source: str, validation: int, test: int) -> None:
+def _change(values: Values, changes: Values) -> None:
+    """Put changes by dotted name into the values, in place; another data source keeps what it has a setting for."""
+    before, source = values.get("data"), changes.get("data.name")
+    if isinstance(before, dict) and source not in (None, before.get("name")):
+        known = {item.name for item in dataclasses.fields(source_class(str(source)).Settings)}
+        for part in ("data", "validation", "test"):
+            values[part] = {key: value for key, value in _mapping(values, part).items() if key in known}
+        if {"first", "count"} <= known:
+            _hold_out(values, changes, str(source))
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        section = values
+        for parent in parents:
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
+            if not isinstance(section, dict):
+                raise RecipeError(f"'{parent}' of '{name}' is a value, it has no settings below it.")
+        section[last] = value
+
+
+def _hold_out(values: Values, changes: Values, source: str) -> None:
     """One data set for all parts: its last scenes are the test, those before them the validation, all others training.
 
     Raises:
-        RecipeError: it is not said how many each has.
+        RecipeError: the recipe does not say how many each has.
     """
-    if min(validation, test) < 1:
+    counts = [
+        read_words(int, changes.get(f"{part}.count", values[part].get("count"))) for part in ("validation", "test")
+    ]
+    if not all(isinstance(count, int) and count > 0 for count in counts):
         raise RecipeError(
             f"data.name {source} takes training, validation and test from one data set, but the "
             "recipe does not say how many scenes to hold out: add --validation.count and --test.count, 1 or more each."
         )
+    validation, test = counts
     values["data"] |= {"first": 0, "count": -(validation + test)}
     values["validation"] |= {"first": -(validation + test), "count": validation}
     values["test"] |= {"first": -test, "count": test}
-
-
-def _replace(values: Values, path: list[str], value: Any) -> None:
-    *parents, last = path
-    for parent in parents:
-        below = values.setdefault(parent, {})
-        values[parent] = below = {} if below is None else below
-        if not isinstance(below, dict):
-            raise RecipeError(f"'{parent}' of '{'.'.join(path)}' is a value, it has no settings below it.")
-        values = below
-    values[last] = value

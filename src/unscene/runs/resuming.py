@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ RESUMABLE = (
 
 
 def is_same_run(recipe: Recipe, out: Path) -> bool:
-    """Whether a folder holds a run of this recipe, to resume; False where there is no run yet. A RunError names a
-    setting that differs and is not one of `RESUMABLE`.
-    """
+    """Whether a folder holds a run of this recipe; False without a run. RunError: a setting differs that cannot."""
     run = RunFolder(out)
     if not run.recipe.is_file():
         return False
@@ -44,13 +41,12 @@ def is_same_run(recipe: Recipe, out: Path) -> bool:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """The settings that a resumed run keeps, by dotted name: all but those that `RESUMABLE` names."""
     sections = ("seed", "model", "data", "validation", "test", "optimizer")
-    leaves = (leaf for section in sections for leaf in _leaves(section, recipe.values[section]))
-    return {name: value for name, value in leaves if not name.startswith(RESUMABLE)}
+    leaves = _leaves("", {section: recipe.values[section] for section in sections})
+    return {name: value for name, value in leaves.items() if not name.startswith(RESUMABLE)}
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}", inner)
-    else:
-        yield name, value
+def _leaves(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    inner = [_leaves(f"{name}.{key}".lstrip("."), item) for key, item in value.items()]
+    return {key: leaf for leaves in inner for key, leaf in leaves.items()}

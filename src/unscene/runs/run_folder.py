@@ -23,7 +23,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe_text: str) -> RunFolder:
-        """Make the folder of a new run; a RunError if it holds something. What a process left that was killed before it
-        wrote recipe.yaml does not count.
-        """
+        """Make the folder of a new run. RunError: it holds more than a process left that was killed at its start."""
         run = cls(path)
         with writing(path):
             if path.exists() and not path.is_dir():
@@ -74,7 +72,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Return the folder of a run that exists; a CheckpointError if it is none."""
+        """Return the folder of a run. CheckpointError: it is none."""
         run = cls(path)
         if run.recipe.is_file():
             return run
@@ -155,7 +153,7 @@ def describe_machine() -> dict[str, Any]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": git_commit(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: next((found.version for found in distributions(name=name)), None) for name in PACKAGES},
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -176,15 +174,8 @@ def cpu_name() -> str:
 def git_commit() -> str | None:
     """The commit of this source tree, with `-dirty` after it when files differ; None for an installed package."""
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    return None
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package)
+        if (root / ".git").exists():
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     return None

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from unscene.errors import RecipeError
-from unscene.settings import Values, settings_dataclass
+from unscene.settings import settings_dataclass
 
 OptimizerName = Literal["adam", "adamw", "rmsprop"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -57,22 +57,6 @@ class OptimizerSettings:
         prefixes = [group.prefix for group in self.param_groups]
         if len(set(prefixes)) < len(prefixes):
             raise RecipeError(f"param_groups has a prefix twice: {', '.join(prefixes)}. Write one group for it.")
-
-
-def with_param_groups(optimizer: Values) -> Values:
-    """Return the optimiser of an earlier recipe with `param_groups` in the place of its mappings by prefix: `names`,
-    `groups` (learning rates) and `decays`.
-    """
-    mappings = {"names": "name", "groups": "learning_rate", "decays": "weight_decay"}
-    earlier = {key: setting for key, setting in mappings.items() if isinstance(optimizer.get(key), dict)}
-    groups: dict[str, Values] = {prefix: {"prefix": prefix} for key in earlier for prefix in optimizer[key]}
-    for key, setting in earlier.items():
-        for prefix, group in groups.items():
-            known = [other for other in optimizer[key] if prefix.startswith(other)]
-            if known:
-                group[setting] = optimizer[key][max(known, key=len)]
-    rest = {key: value for key, value in optimizer.items() if key not in earlier}
-    return {**rest, "param_groups": list(groups.values())} if groups else rest
 
 
 @settings_dataclass
@@ -174,13 +158,9 @@ def use_bfloat16(precision: Literal["auto", "bf16", "float32"], device: torch.de
 
 
 def fast_at_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device is faster in bfloat16 than in float32: a GPU of compute capability 8 or above, a CPU with AMX or
-    AVX512-bf16.
-    """
+    """Whether a device is faster in bfloat16: a GPU of compute capability 8 or above, a CPU with AMX or AVX512-bf16."""
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind != "cpu":
-        return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return kind == "cpu" and any(getattr(torch.cpu, check, lambda: False)() for check in checks)

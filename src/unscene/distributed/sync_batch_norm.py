@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, distributed, nn
-from torch.autograd.function import once_differentiable
 
 from unscene.distributed.processes import rank_and_world
 
@@ -51,63 +49,34 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or rank_and_world()[1] == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        normalised, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
+        x, axes = input.float(), (0, 2, 3)
+        count = _sum_over_processes(x.new_tensor(x.numel() // x.shape[1]))
+        mean = _sum_over_processes(x.sum(axes)) / count  # [C]
+        centred = x - mean[:, None, None]
+        variance = _sum_over_processes(centred.square().sum(axes)) / count  # sums of x squared would cancel
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * count / (count - 1), share)
-        return normalised  # type: ignore[no-any-return]
+            self.running_mean.lerp_(mean.detach(), share)
+            self.running_var.lerp_(variance.detach() * count / (count - 1), share)
+        gain = (variance + self.eps).rsqrt() * (self.weight if self.affine else 1)
+        bias = self.bias if self.affine else torch.zeros_like(gain)
+        return torch.addcmul(bias[:, None, None], centred, gain[:, None, None]).to(input.dtype)
 
 
-class _Normalise(torch.autograd.Function):
-    """y = (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance of all processes' x."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, variance, count = _statistics(x)
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
-        ctx.mark_non_differentiable(mean, variance, count)
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), mean, variance, count
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of all processes' tensors. Every process's loss depends on each of them, so their gradients add up too."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        x, weight, mean, scale, count = ctx.saved_tensors
-        axes = (0, 2, 3)
-        centred, grad_y = x.float() - _per_channel(mean), grad_y.float()
-        grad_bias, grad_weight = grad_y.sum(axes), (grad_y * centred).sum(axes) * scale  # this process's: DDP averages
-        totals = torch.stack([grad_bias, grad_weight])
-        distributed.all_reduce(totals)  # every process's loss reaches this x by way of mean and variance
-        gain = scale if weight is None else scale * weight
-        slope, offset = -gain * scale * totals[1] / count, -gain * totals[0] / count
-        grad_x = centred.mul_(_per_channel(slope)).add_(_per_channel(offset)).addcmul_(grad_y, _per_channel(gain))
-        if weight is None:
-            return grad_x.to(x.dtype), None, None, None
-        return grad_x.to(x.dtype), grad_weight, grad_bias, None
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor) -> Tensor:
+        return _sum_over_processes(grad_total)
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [C], variance [C] (of the batch, not its unbiased estimate) and number of values [1], of all processes.
-
-    Computed from each process's mean and squared deviations from it (Chan et al., 1979): sums of squares cancel.
-    """
-    values = x.numel() // x.shape[1]
-    if values:
-        variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
-    else:
-        variance = mean = torch.zeros(x.shape[1], device=x.device)
-    local = torch.cat([mean, variance, mean.new_tensor([values])])
-    gathered = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(gathered, local)
-    means, variances, counts = torch.stack(gathered).split([x.shape[1], x.shape[1], 1], dim=1)
-    count = counts.sum(dim=0)  # [1]
-    mean = (means * counts).sum(dim=0) / count
-    return mean, ((variances + (means - mean).square()) * counts).sum(dim=0) / count, count
-
-
-def _per_channel(channel: Tensor) -> Tensor:
-    """[C] -> [C, 1, 1]."""
-    return channel[:, None, None]
+def _sum_over_processes(tensor: Tensor) -> Tensor:
+    return _SumOverProcesses.apply(tensor)  # type: ignore[no-any-return]

@@ -23,7 +23,8 @@ from unscene.models.rmonet.proposals import sample_anchors
 PACKAGE = Path(unscene.__file__).parent
 DRAWS = {"rand", "randn", "rand_like", "randn_like", "randint", "randperm", "normal", "bernoulli", "multinomial"}
 DRAWS |= {"dropout", "Dropout", "Dropout2d", "rsample"}
-NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
+STEP = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "3"}
+NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", *STEP)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,8 @@ NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
         ({"RANK": "0", "LOCAL_RANK": "0"}, True),
         ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # torchrun, second machine
         ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
-        ({"SLURM_PROCID": "2"}, False),
+        ({"SLURM_PROCID": "2"} | STEP, False),
+        ({"SLURM_PROCID": "2"}, True),  # an allocation whose process srun did not start
     ],
 )
 def test_the_environment_says(monkeypatch, environment, first):

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from unscene.distributed.processes import is_first_process
 from unscene.errors import RecipeError
 from unscene.models import model_class
 from unscene.runs.trainer_settings import TrainerSettings
@@ -15,7 +16,8 @@ from unscene.training.devices import DeviceSetup, build_fabric, launch, loader_w
 
 IMAGE_WIDE = {"model.vae.encoder_region": "image", "model.vae.decoder_region": "image"}  # as detection's absence asks
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}
-SLURM = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
+ALLOCATION = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
+SLURM = ALLOCATION | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"}  # srun's
 
 
 @pytest.fixture
@@ -46,6 +48,8 @@ def machine(monkeypatch):
         (0, TORCHRUN, {"devices": 1}, ("cpu", 1, 1)),  # which Fabric refuses in words
         (0, SLURM, {}, ("cpu", 4, 2)),
         (0, SLURM | {"SLURM_JOB_NAME": "interactive"}, {}, ("cpu", 1, 1)),
+        (0, SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, {}, ("cpu", 1, 1)),  # the shell of salloc
+        (0, ALLOCATION, {}, ("cpu", 1, 1)),
         (0, SLURM | TORCHRUN, {}, ("cpu", 2, 3)),  # srun torchrun ...
     ],
 )
@@ -61,12 +65,19 @@ def test_missing_gpu_is_refused(machine):
 
 
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "auto"), (1, "ddp"), (2, "auto")])
-def test_fabric_gets_devices_machines_and_strategy(machine, processes, strategy):
+def test_fabric_gets_devices_and_strategy(machine, processes, strategy):
     machine(0)
-    settings = TrainerSettings(devices=processes, strategy=strategy)
-    options = DeviceSetup.from_settings(settings).fabric_kwargs(settings)
-    assert (options["accelerator"], options["devices"], options["num_nodes"]) == ("cpu", processes, 1)
-    assert options["strategy"] == strategy
+    fabric = build_fabric(TrainerSettings(devices=processes, strategy=strategy))
+    assert (fabric.device.type, fabric.strategy.num_processes if processes > 1 else 1) == ("cpu", processes)
+    assert ("DDP" in type(fabric.strategy).__name__) == (strategy == "ddp" or processes > 1)
+
+
+def test_an_allocation_without_srun_trains_in_one_process(machine):
+    machine(0, ALLOCATION | {"SLURM_PROCID": "3", "SLURM_LOCALID": "3"})
+    assert is_first_process()
+    fabric = build_fabric(TrainerSettings())
+    launch(fabric)
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
@@ -116,7 +127,7 @@ def test_default_number_of_workers(machine, monkeypatch, cores, gpus, settings, 
 
 
 def test_cores_of_an_srun_task_are_not_shared(machine, monkeypatch):
-    machine(2, {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_CPUS_PER_TASK": "16"})
+    machine(2, SLURM | {"SLURM_CPUS_PER_TASK": "16"})
     monkeypatch.setattr(devices, "_available_cores", lambda: 16)
     assert loader_workers(TrainerSettings()) == 8
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no third
-SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))  # each ends a training in order
+# Each ends a training in order. Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -63,27 +63,29 @@ def mean_over_processes(values: Tensor) -> Tensor:
 def is_first_process() -> bool:
     """Whether this process writes the run's folder: all but the first of a distributed training do not.
 
-    Lightning, torchrun and SLURM set the rank in the environment, before any process group exists.
+    Lightning, torchrun and srun set the rank in the environment, before any process group exists.
     """
-    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
+    names = ("RANK", "LOCAL_RANK", *(["SLURM_PROCID"] if started_by_srun() else []))
+    rank = next((os.environ[name] for name in names if name in os.environ), "0")
     return int(rank) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
-def started_by_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def started_by_srun() -> bool:
-    """Whether SLURM's srun started this process, as one of a batch job; srun's interactive shells do not count."""
-    named = os.environ.get("SLURM_JOB_NAME")
-    return "SLURM_NTASKS" in os.environ and named not in ("bash", "interactive") and not started_by_torchrun()
+    """Whether SLURM's srun started this process, as one of a batch job.
+
+    An allocation alone (sbatch or salloc without srun) starts one process, whatever SLURM_NTASKS is, and so does
+    srun's interactive shell. Only a step's own variables tell.
+    """
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment or environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return False
+    return "SLURM_STEP_ID" in environment and environment.get("SLURM_STEP_NUM_TASKS") == environment.get("SLURM_NTASKS")
 
 
 def processes_started() -> tuple[int, int] | None:
     """Processes on this machine, and machines, as torchrun or srun started them; None without either."""
     environment = os.environ
-    if started_by_torchrun():
+    if "TORCHELASTIC_RUN_ID" in environment:
         here = int(environment["LOCAL_WORLD_SIZE"])
         return here, int(environment["WORLD_SIZE"]) // here
     if started_by_srun():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from unscene.distributed.processes import processes_started, started_by_srun
 from unscene.errors import RecipeError
@@ -16,8 +16,7 @@ from unscene.runs.trainer_settings import TrainerSettings
 _REFUSED = "the machine cannot do what the trainer's settings ask for: {}"
 
 
-@dataclass(frozen=True)
-class DeviceSetup:
+class DeviceSetup(NamedTuple):
     """Where a training runs: `cuda` or `cpu`, processes on this machine with one device each, and machines."""
 
     device: str
@@ -31,28 +30,24 @@ class DeviceSetup:
         if settings.accelerator == "gpu" and not on_gpu:
             raise RecipeError("trainer.accelerator is gpu, but PyTorch finds no GPU here. Set it to auto or cpu.")
         device = "cuda" if on_gpu and settings.accelerator != "cpu" else "cpu"
-        started = processes_started()
         if settings.devices != "auto":
             return cls(device, settings.devices, settings.num_nodes)
-        if started is not None:
-            return cls(device, *started)
-        return cls(device, torch.cuda.device_count() if device == "cuda" else 1, settings.num_nodes)
-
-    def fabric_kwargs(self, settings: TrainerSettings) -> dict[str, Any]:
-        """Arguments of Fabric. Its precision stays float32, since `training.step.autocast` sets that of a training."""
-        return {
-            "accelerator": self.device,
-            "devices": self.processes,
-            "num_nodes": self.machines,
-            "strategy": settings.strategy,
-        }
+        alone = (torch.cuda.device_count() if device == "cuda" else 1, settings.num_nodes)
+        return cls(device, *(processes_started() or alone))
 
 
 def build_fabric(settings: TrainerSettings) -> Fabric:
-    """Return the engine that starts the processes and averages their gradients. It has started none yet."""
-    kwargs = DeviceSetup.from_settings(settings).fabric_kwargs(settings)
+    """Return the engine that starts the processes and averages their gradients. It has started none yet.
+
+    Its precision stays float32, since `training.step.autocast` sets that of a training.
+    """
+    device, processes, machines = DeviceSetup.from_settings(settings)
+    # Without this, Fabric takes an allocation of SLURM for processes that srun started, and waits for them.
+    plugins = [] if processes_started() else [LightningEnvironment()]
     try:
-        return Fabric(**kwargs)
+        return Fabric(
+            accelerator=device, strategy=settings.strategy, devices=processes, num_nodes=machines, plugins=plugins
+        )
     except (ValueError, RuntimeError) as error:
         raise RecipeError(_REFUSED.format(error)) from error
 

@@ -53,7 +53,14 @@ def test_damaged_files_are_named(run):
     run.environment.write_text("{")
     with pytest.raises(CheckpointError, match=r"environment\.json"):
         read_training(run)
-    for damaged in (b"", b"\0\0", b"\xff", b"stage,seconds\n1,2\n", b"step,seconds,a\n1,2,three\n", b"step,seconds\n1,\n"):
+    for damaged in (
+        b"",
+        b"\0\0",
+        b"\xff",
+        b"stage,seconds\n1,2\n",
+        b"step,seconds,a\n1,2,three\n",
+        b"step,seconds\n1,\n",
+    ):
         run.metrics.write_bytes(damaged)
         with pytest.raises(DataError, match=r"metrics\.csv"):
             read_training(run)

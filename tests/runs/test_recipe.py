@@ -9,6 +9,7 @@ from unscene.errors import RecipeError
 from unscene.recipes import recipe_values
 from unscene.runs.recipe import read_recipe
 from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup
+from unscene.settings import Word
 
 BASE = "rmonet_unet/multi_dsprites_cpu"
 
@@ -139,6 +140,11 @@ def test_parts_of_the_data_differ_where_they_say_so():
     assert recipe.source("test", count=5, seed=9).settings.seed == 9
     with pytest.raises(RecipeError, match=r"has no setting 'data\.cuont'\. Did you mean 'data\.count'"):
         recipe.source(cuont=5)
+
+
+def test_a_name_from_the_command_line_is_written_as_text():
+    recipe = read({"data.name": Word("hdf5"), "data.path": Word("a.h5")})
+    assert yaml.safe_load(recipe.text())["data"]["name"] == "hdf5"
 
 
 def test_another_source_keeps_what_it_knows():

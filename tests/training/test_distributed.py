@@ -144,7 +144,8 @@ def test_one_process_resumes_a_run_of_two(words, alone, together):
 SRUN = """#!/bin/bash
 # Stands in for srun: starts two tasks here, hands SIGUSR1 on to them, and ends as the worse of them does.
 while [[ $1 == --* ]]; do shift; done
-for rank in 0 1; do SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 "$@" & tasks+=($!); done
+export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2
+for rank in 0 1; do SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 "$@" & tasks+=($!); done
 trap 'kill -USR1 "${tasks[@]}"' USR1
 worst=0
 for task in "${tasks[@]}"; do

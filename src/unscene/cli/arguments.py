@@ -29,8 +29,7 @@ Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTIN
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
 Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html.
   unscene evaluate runs/NAME --shift all --data.count 320 --out shifted/
-scores the scenes as they are and, where they are drawn, each shift of them (more_objects, unseen_shape, unseen_colour,
-occlusion, crop); prints one table, and writes DIR/shifts.json and DIR/index.html."""
+adds shifted scenes (more_objects, unseen_shape, unseen_colour, occlusion, crop): DIR/shifts.json and DIR/index.html."""
 COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
@@ -40,14 +39,12 @@ REPRODUCE_HELP = """\
 Tables: rmonet_table1, rmonet_table2, rmonet_fig17 to rmonet_fig20, elm_table1, elm_table2; or a YAML file of that form.
   unscene reproduce rmonet_table1 --rows monet,space --seeds 0,1,2 --minutes 90 --threads 1 --out results/
 Killed, interrupted or stopped by a full disk, the same command continues. Every training has one JSON file,
-RESULTS/TABLE/ROW/seed-N.json; RESULTS/summary.json holds the means over the seeds beside the paper's numbers.
-  unscene reproduce elm_table1 --adopt runs/NAME
-enters a training that was made by `unscene train`, if its settings are those of a row."""
+RESULTS/TABLE/ROW/seed-N.json; RESULTS/summary.json holds the means over the seeds beside the paper's numbers."""
 DECOMPOSE_HELP = """\
-For every image, at its own resolution: an overlay, a label map, boxes with scores, latents;
-and one objects.json in COCO format for all. An image becomes the model's square as in the
-training; --fit crop takes its middle square (all outside is background), pad the whole image
-with margins, stretch the whole image out of proportion."""
+For every image, at its own resolution: an overlay, a label map, boxes with scores, latents; and one objects.json in
+COCO format for all. --fit crop takes an image's middle square (all outside is background), pad the whole image with
+margins, stretch the whole image out of proportion."""
+MODEL_HELP = "a run's folder, a weights file, or shipped weights by name"
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,67 +79,55 @@ def build_parser() -> Parser:
     return parser
 
 
-def _command(commands: Any, name: str, summary: str, more: str = "", settings: bool = False) -> Parser:
+def _command(commands: Any, name: str, summary: str, more: str = "", settings: bool = False) -> Any:
+    """The function that adds an argument to a new command."""
+    form = argparse.RawDescriptionHelpFormatter
     added: Parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=more,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=summary, description=summary, epilog=more, allow_abbrev=False, formatter_class=form
     )
     added.set_defaults(takes_settings=settings, command=name, parser=added)
-    return added
+    return added.add_argument
+
+
+def _results(add: Any) -> None:
+    add("--out", type=Path, metavar="DIR", required=True, help="where the results go")
+    add("--overwrite", action="store_true", help="replace results that are there")
+
+
+def _scenes(add: Any) -> None:
+    add("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the recipe's test data")
+    add("--batch-size", type=int, default=32, help="images at once (default 32)")
 
 
 def _add_training(commands: Any) -> None:
-    recipes = _command(
-        commands, "recipes", "list what can be trained, or show every setting of one recipe", settings=True
-    )
-    recipes.add_argument("recipe", nargs="?", help="its name, for instance rmonet_unet/multi_dsprites")
-    recipes.add_argument("--all", action="store_true", help="with the settings that it leaves to their defaults")
+    add = _command(commands, "recipes", "list what can be trained, or show every setting of one recipe", settings=True)
+    add("recipe", nargs="?", help="its name, for instance rmonet_unet/multi_dsprites")
+    add("--all", action="store_true", help="with the settings that it leaves to their defaults")
 
-    train = _command(commands, "train", "train a recipe, or resume a run", TRAIN_HELP, settings=True)
-    train.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a .yaml file")
-    train.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE, then -2, -3 ...)"
-    )
-    train.add_argument("--resume", type=Path, metavar="RUN", help="resume from this run's last checkpoint")
-    train.add_argument(
-        "--or-resume",
-        action="store_true",
-        help="resume the run in --out DIR if it has this recipe: for jobs that are restarted with the same command",
-    )
-    train.add_argument("--seed", type=int, help="of the weights, the order of the data and every draw")
+    add = _command(commands, "train", "train a recipe, or resume a run", TRAIN_HELP, settings=True)
+    add("recipe", nargs="?", help="a recipe's name, or the path of a .yaml file")
+    add("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE, then -2, -3 ...)")
+    add("--resume", type=Path, metavar="RUN", help="resume from this run's last checkpoint")
+    add("--or-resume", action="store_true", help="resume the run in --out DIR if it has this recipe, else start it")
+    add("--seed", type=int, help="of the weights, the order of the data and every draw")
 
-    demo = _command(commands, "demo", "train for three minutes, evaluate, decompose, and write a page about it")
-    demo.add_argument("--out", type=Path, metavar="DIR", default=Path("demo"), help="where to (default demo/)")
-    demo.add_argument("--minutes", type=float, default=3.0, help="of training (default 3)")
+    add = _command(commands, "demo", "train for three minutes, evaluate, decompose, and write a page about it")
+    add("--out", type=Path, metavar="DIR", default=Path("demo"), help="where to (default demo/)")
+    add("--minutes", type=float, default=3.0, help="of training (default 3)")
 
 
 def _add_scoring(commands: Any) -> None:
-    evaluate = _command(commands, "evaluate", "score a model on labelled scenes", EVALUATE_HELP, settings=True)
-    evaluate.add_argument(
-        "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"
-    )
-    evaluate.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the recipe's test data")
-    evaluate.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the report goes")
-    evaluate.add_argument("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
-    evaluate.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+    add = _command(commands, "evaluate", "score a model on labelled scenes", EVALUATE_HELP, settings=True)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
+    _scenes(add)
+    _results(add)
 
-    compare = _command(commands, "compare", "score several models on the same scenes", COMPARE_HELP, settings=True)
-    compare.add_argument(
-        "models",
-        metavar="RUN_OR_WEIGHTS",
-        nargs="+",
-        help="runs' folders, weights files, or shipped weights by name; of one image size",
-    )
-    compare.add_argument("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the test data")
-    compare.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the comparison goes")
-    compare.add_argument("--batch-size", type=int, default=32, help="images at once (default 32)")
-    compare.add_argument("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
-    compare.add_argument("--overwrite", action="store_true", help="replace a comparison that is there")
+    add = _command(commands, "compare", "score several models on the same scenes", COMPARE_HELP, settings=True)
+    add("models", metavar="RUN_OR_WEIGHTS", nargs="+", help=f"{MODEL_HELP}; of one image size")
+    add("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
+    _scenes(add)
+    _results(add)
 
 
 def _words(text: str) -> list[str]:
@@ -154,49 +139,42 @@ def _seeds(text: str) -> list[int]:
 
 
 def _add_reproduce(commands: Any) -> None:
-    reproduce = _command(commands, "reproduce", "train and score the rows of a paper's table", REPRODUCE_HELP)
-    reproduce.add_argument("table", metavar="TABLE", help="a table's name, or a YAML file")
-    reproduce.add_argument("--out", type=Path, metavar="RESULTS", default=Path("results"), help="default results/")
-    reproduce.add_argument("--runs", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints (default runs/)")
-    reproduce.add_argument("--rows", type=_words, default=[], metavar="ROW,ROW", help="these rows only")
-    reproduce.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="these seeds instead of each row's own number")
-    reproduce.add_argument("--minutes", type=float, help="of each training, instead of each row's own")
-    reproduce.add_argument("--threads", type=int, default=0, help="of the CPU (default: PyTorch's choice)")
-    reproduce.add_argument("--full", action="store_true", help="the papers' recipes, made for a GPU")
-    reproduce.add_argument("--adopt", type=Path, metavar="RUN", help="enter this training and train nothing")
+    add = _command(commands, "reproduce", "train and score the rows of a paper's table", REPRODUCE_HELP)
+    add("table", metavar="TABLE", help="a table's name, or a YAML file")
+    add("--out", type=Path, metavar="RESULTS", default=Path("results"), help="default results/")
+    add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints (default runs/)")
+    add("--rows", type=_words, default=[], metavar="ROW,ROW", help="these rows only")
+    add("--seeds", type=_seeds, metavar="0,1,2", help="these seeds instead of each row's own number")
+    add("--minutes", type=float, help="of each training, instead of each row's own")
+    add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's choice)")
+    add("--full", action="store_true", help="the papers' recipes, made for a GPU")
+    add("--adopt", type=Path, metavar="RUN", help="enter this run of a row's settings, and train nothing")
 
 
 def _add_decompose(commands: Any) -> None:
-    decompose = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
-    decompose.add_argument(
-        "model", metavar="RUN_OR_WEIGHTS", help="a run's folder, a weights file, or shipped weights by name"
-    )
-    decompose.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
-    decompose.add_argument("--out", type=Path, metavar="DIR", required=True, help="where the results go")
-    decompose.add_argument(
-        "--fit",
-        choices=("crop", "pad", "stretch"),
-        help="how an image becomes the model's square (default: as in the training; stretch if its images were square)",
-    )
-    decompose.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be read")
-    decompose.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    add = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
+    add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
+    add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
+    _results(add)
 
 
 def _add_data(commands: Any) -> None:
-    generate = _command(commands, "generate", "draw a data set into an HDF5 file", settings=True)
-    generate.add_argument("source", choices=("multi_dsprites", "clevr_scenes", "montezuma"), help="what to draw")
-    generate.add_argument("--count", type=int, required=True, help="number of scenes")
-    generate.add_argument("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
-    generate.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
+    add = _command(commands, "generate", "draw a data set into an HDF5 file", settings=True)
+    add("source", choices=("multi_dsprites", "clevr_scenes", "montezuma"), help="what to draw")
+    add("--count", type=int, required=True, help="number of scenes")
+    add("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
+    add("--out", type=Path, metavar="FILE.h5", required=True)
 
-    convert = _command(commands, "convert", "turn a published TFRecord file into an HDF5 file", CONVERT_HELP)
-    convert.add_argument("source", choices=("multi_dsprites", "clevr"), help="which data set the file is of")
-    convert.add_argument("file", type=Path, metavar="FILE.tfrecords")
-    convert.add_argument("--out", type=Path, metavar="FILE.h5", required=True)
-    convert.add_argument("--count", type=int, help="convert the first so many records only")
-    convert.add_argument("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
-    convert.add_argument("--min-objects", type=int, metavar="N", help="clevr: leave out scenes of fewer (default 3)")
-    convert.add_argument("--max-objects", type=int, metavar="N", help="clevr: and of more (default 6; 10 at most)")
+    add = _command(commands, "convert", "turn a published TFRecord file into an HDF5 file", CONVERT_HELP)
+    add("source", choices=("multi_dsprites", "clevr"), help="which data set the file is of")
+    add("file", type=Path, metavar="FILE.tfrecords")
+    add("--out", type=Path, metavar="FILE.h5", required=True)
+    add("--count", type=int, help="convert the first so many records only")
+    add("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
+    add("--min-objects", type=int, metavar="N", help="clevr: leave out scenes of fewer (default 3)")
+    add("--max-objects", type=int, metavar="N", help="clevr: and of more (default 6; 10 at most)")
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unscene.errors import RecipeError
-
-if TYPE_CHECKING:
-    from unscene.runs.loading import LoadedModel
-    from unscene.runs.recipe import Recipe
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
@@ -19,14 +14,9 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.recipes import load_recipe, recipe_names, recipe_text, recipe_values
 
     if (arguments.all and not arguments.recipe) or (changes and not arguments.all):
-        raise RecipeError(
-            "--all shows every setting of one recipe: `unscene recipes NAME --all [--SETTING VALUE ...]`."
-        )
-    if arguments.all:
-        print(load_recipe(arguments.recipe, changes).text(), end="")
-        return
+        raise RecipeError("--all shows every setting of one recipe: `unscene recipes NAME --all [--SETTING VALUE]`.")
     if arguments.recipe:
-        print(recipe_text(arguments.recipe), end="")
+        print(load_recipe(arguments.recipe, changes).text() if arguments.all else recipe_text(arguments.recipe), end="")
         return
     width = max(map(len, recipe_names()))
     print(f"{'recipe':<{width}} {'by':<6} {'ARI reported':>12}  status here")
@@ -40,7 +30,10 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train a recipe, or resume a run."""
+    from unscene.api import new_run_folder
     from unscene.distributed.processes import is_first_process
+    from unscene.recipes import load_recipe
+    from unscene.runs.resuming import is_same_run, recipe_to_resume
     from unscene.training.train import train
 
     if (arguments.recipe is None) == (arguments.resume is None):
@@ -51,95 +44,41 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
         raise RecipeError("--or-resume resumes the run in --out DIR if there is one: name a recipe and --out DIR.")
     if arguments.seed is not None:
         changes["seed"] = arguments.seed
-    recipe, out, resume = (_run_to_resume if arguments.resume else _run_to_start)(arguments, changes)
-    run = train(recipe, out, resume)
-    if not is_first_process():
-        return
-    print(
-        f"{run.path}: {run.health.read_text().strip() if run.health.is_file() else 'ended before the first validation'}"
-    )
-    print(f"Score it:  unscene evaluate {run.path} --out {run.path}/report")
-
-
-def _run_to_start(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
-    """A recipe and its folder; with --or-resume whether that holds its run already."""
-    from unscene.api import new_run_folder
-    from unscene.recipes import load_recipe
-    from unscene.runs.resuming import is_same_run
-
-    recipe = load_recipe(arguments.recipe, changes)
-    out = arguments.out or new_run_folder(arguments.recipe)
-    return recipe, out, arguments.or_resume and is_same_run(recipe, out)
-
-
-def _run_to_resume(arguments: argparse.Namespace, changes: dict[str, Any]) -> tuple[Recipe, Path, bool]:
-    """A run's recipe and folder.
-
-    Raises:
-        RecipeError: a change that makes another run of it.
-    """
-    from unscene.runs.recipe import read_recipe
-    from unscene.runs.resuming import RESUMABLE
-    from unscene.runs.run_folder import RunFolder
-
-    refused = ["--out"] if arguments.out else [f"--{name}" for name in changes if not name.startswith(RESUMABLE)]
-    if refused:
-        raise RecipeError(
-            f"{refused[0]}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
-            "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.path, "
-            "--data.folder and --data.skip-damaged."
-        )
-    values = RunFolder.open(arguments.resume).recipe_values()
-    return read_recipe(values, str(values.get("name", "")), changes), arguments.resume, True
+    if arguments.resume:
+        if arguments.out:
+            raise RecipeError("--out: a resumed run stays in its folder, --resume RUN. Leave out --out.")
+        run = train(recipe_to_resume(arguments.resume, changes), arguments.resume, resume=True)
+    else:
+        recipe = load_recipe(arguments.recipe, changes)
+        out = arguments.out or new_run_folder(arguments.recipe)
+        run = train(recipe, out, resume=arguments.or_resume and is_same_run(recipe, out))
+    if is_first_process():
+        health = run.health.read_text().strip() if run.health.is_file() else "ended before the first validation"
+        print(f"{run.path}: {health}\nScore it:  unscene evaluate {run.path} --out {run.path}/report")
 
 
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score a model.
-
-    Raises:
-        RecipeError: shifts of scenes of a file, which cannot be shifted.
-    """
+    """Score a model, with --shift on shifted scenes too."""
     import unscene
     from unscene.evaluation.evaluate import evaluate
     from unscene.evaluation.scenes import test_source
+    from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
 
     changes = _data_settings(changes, "evaluate")
     if arguments.shift is not None and arguments.data:
         raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
     loaded = unscene.load(arguments.model)
+    how: dict[str, Any] = {"batch_size": arguments.batch_size, "overwrite": arguments.overwrite}
     if arguments.shift is not None:
-        return _run_shifts(arguments, loaded, changes)
-    source, described = test_source(loaded, arguments.data, changes)
-    result = evaluate(
-        loaded,
-        source,
-        arguments.out,
-        count=len(source),
-        batch_size=arguments.batch_size,
-        description_of_data=described,
-        metrics_csv=loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None,
-        overwrite=arguments.overwrite,
-    )
-    for name, value in result.metrics.items():
-        print(
-            f"{name:<28} {'not applicable' if value is None else f'{value:.4f}' if isinstance(value, float) else value}"
-        )
-    print(f"\nOpen {arguments.out / 'index.html'}")
-
-
-def _run_shifts(arguments: argparse.Namespace, loaded: LoadedModel, changes: dict[str, Any]) -> None:
-    """Score a model on shifted scenes."""
-    from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
-
-    table = evaluate_shifts(
-        loaded,
-        chosen_shifts(loaded, arguments.shift),
-        arguments.out,
-        changes=changes,
-        batch_size=arguments.batch_size,
-        overwrite=arguments.overwrite,
-    )
-    print("\n".join([f"{loaded.name}: {table.intro}", *table.lines()]))
+        shifts = chosen_shifts(loaded, arguments.shift)
+        table = evaluate_shifts(loaded, shifts, arguments.out, changes=changes, **how)
+        print("\n".join([f"{loaded.name}: {table.intro}", *table.lines()]))
+    else:
+        source, how["description_of_data"] = test_source(loaded, arguments.data, changes)
+        how["metrics_csv"] = loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None
+        for name, value in evaluate(loaded, source, arguments.out, count=len(source), **how).metrics.items():
+            shown = "not applicable" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+            print(f"{name:<28} {shown}")
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 
@@ -162,8 +101,7 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
         shown=arguments.scenes,
         overwrite=arguments.overwrite,
     )
-    print("\n".join(table.lines()))
-    print(f"\nOpen {arguments.out / 'index.html'}")
+    print("\n".join([*table.lines(), f"\nOpen {arguments.out / 'index.html'}"]))
 
 
 def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
@@ -172,20 +110,12 @@ def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     from unscene.evaluation.reproduce import Queue, adopt, reproduce
 
     table = find_table(arguments.table, arguments.full)
-    queue = Queue(
-        table,
-        choose_rows(table, arguments.rows),
-        arguments.out,
-        arguments.runs,
-        seeds=arguments.seeds,
-        minutes=arguments.minutes,
-        threads=arguments.threads,
-    )
+    how = {name: getattr(arguments, name) for name in ("seeds", "minutes", "threads")}
+    queue = Queue(table, choose_rows(table, arguments.rows), arguments.out, arguments.runs, **how)
     if arguments.adopt:
         print(adopt(queue, arguments.adopt))
-        return
-    print("\n".join(reproduce(queue).lines()))
-    print(f"\n{arguments.out / 'summary.json'}")
+    else:
+        print("\n".join([*reproduce(queue).lines(), f"\n{arguments.out / 'summary.json'}"]))
 
 
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
@@ -193,14 +123,8 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     import unscene
     from unscene.inference.decompose import decompose_paths
 
-    result = decompose_paths(
-        unscene.load(arguments.model),
-        arguments.paths,
-        arguments.out,
-        skip_damaged=arguments.skip_damaged,
-        overwrite=arguments.overwrite,
-        fit=arguments.fit,
-    )
+    how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit")}
+    result = decompose_paths(unscene.load(arguments.model), arguments.paths, arguments.out, **how)
     for path in result.skipped:
         print(f"left out, damaged: {path}", file=sys.stderr)
     print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")
@@ -244,14 +168,8 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
     return {name.removeprefix("data."): value for name, value in changes.items()}
 
 
-COMMANDS = {
-    "recipes": run_recipes,
-    "train": run_train,
-    "evaluate": run_evaluate,
-    "compare": run_compare,
-    "reproduce": run_reproduce,
-    "decompose": run_decompose,
-    "generate": run_generate,
-    "convert": run_convert,
-    "demo": run_demo,
-}
+_RUN = (
+    *(run_recipes, run_train, run_evaluate, run_compare, run_reproduce),
+    *(run_decompose, run_generate, run_convert, run_demo),
+)
+COMMANDS = {run.__name__.removeprefix("run_"): run for run in _RUN}

@@ -26,14 +26,7 @@ IMAGES = 6
 
 
 def demo(out: Path, minutes: float = 3.0) -> Path:
-    """Run it all into a folder; a demo that is there is replaced, anything else is not touched.
-
-    Args:
-        out: the folder.
-        minutes: minutes of training.
-
-    Returns:
-        The page about it.
+    """Train for some minutes, run the rest, and return the page about it. An earlier demo in the folder is replaced.
 
     Raises:
         RunError: the folder holds something that no demo wrote.
@@ -49,38 +42,32 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
     print(f"1/4  Training {RECIPE} for {minutes:g} minutes, from nothing and without labels")
     changes = {"trainer.max_minutes": minutes, "trainer.validate_minutes": minutes / 3, "validation.count": 96}
     run = train(load_recipe(RECIPE, changes), out / "run")
-    models = [load(run.path)]
+    models = {f"{RECIPE}, trained for {minutes:g} minutes just now": load(run.path)}
     if RECIPE in shipped_weights():
-        models.append(load(RECIPE))
+        models[f"{RECIPE}, shipped weights"] = load(RECIPE)
     print(f"2/4  Scoring {len(models)} models on the same {SCENES} fresh scenes of seed {SEED}")
-    results = [_scored(model, title) for model, title in zip(models, _titles(minutes), strict=False)]
-    print(f"3/4  Decomposing {IMAGES} images with the {'shipped' if len(models) > 1 else 'freshly trained'} weights")
-    images = _draw_images(models[-1], out / "images")
-    decomposed = decompose_paths(models[-1], [images], out / "decomposed", progress=False)
+    results = [replace(_scored(model), name=title) for title, model in models.items()]
+    title, model = list(models.items())[-1]
+    print(f"3/4  Decomposing {IMAGES} images with {title}")
+    decomposed = decompose_paths(model, [_draw_images(model, out / "images")], out / "decomposed", progress=False)
     print("4/4  Writing the page")
-    page = out / "index.html"
     section = Section(
         "Images decomposed",
         f"{decomposed.images} images of 256 pixels, {decomposed.objects} objects; the files are in decomposed/.",
         decomposed.pictures,
     )
-    write_page(page, "unscene: the main job, small", [section], **page_values(results))
+    write_page(out / "index.html", "unscene: the main job, small", [section], **page_values(results))
     write_text(out / "metrics.json", json.dumps([result.as_json() for result in results], indent=2, default=str) + "\n")
     for result in results:
         scores = result.metrics
         print(f"     {result.name}: foreground ARI {scores['ari_fg']:.3f}, mAP 50 {scores['map_50']:.3f}")
-    return page
+    return out / "index.html"
 
 
-def _titles(minutes: float) -> tuple[str, str]:
-    return f"{RECIPE}, trained for {minutes:g} minutes just now", f"{RECIPE}, shipped weights"
-
-
-def _scored(model: LoadedModel, title: str) -> ModelResult:
-    curves = model.run.metrics if model.run else None
-    source = model.recipe.source("test", seed=SEED, count=SCENES)
+def _scored(model: LoadedModel) -> ModelResult:
     data = {"source": "multi_dsprites", "seed": SEED, "count": SCENES}
-    return replace(measure(model, source, count=SCENES, description_of_data=data, metrics_csv=curves), name=title)
+    source, curves = model.recipe.source("test", seed=SEED, count=SCENES), model.run.metrics if model.run else None
+    return measure(model, source, count=SCENES, description_of_data=data, metrics_csv=curves)
 
 
 def _draw_images(model: LoadedModel, folder: Path) -> Path:

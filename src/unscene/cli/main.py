@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from unscene import __version__
@@ -20,11 +21,10 @@ from unscene.errors import RecipeError, UnsceneError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command and return the exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C.
 
-    Returns:
-        The exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C. A wrong word on the command
-        line ends the process with 2. A reader who leaves (`unscene recipes | head`) ends the printing, not the work.
+    A wrong word on the command line ends the process with 2. A reader who leaves (`unscene recipes | head`) ends the
+    printing, not the work.
     """
     set_process_up()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -56,11 +56,7 @@ def set_process_up() -> None:
 
 
 def read_changes(settings: list[tuple[str, str | None]], known: argparse.Namespace) -> dict[str, Any]:
-    """The settings by dotted name; a `Word` is read when the type of its setting is known.
-
-    Raises:
-        RecipeError: the command takes none.
-    """
+    """The settings by dotted name; a `Word` is read when the type of its setting is known."""
     if not settings:
         return {}
     if not known.takes_settings:
@@ -85,14 +81,11 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
         f"unscene {shlex.join(words)}\n\n{''.join(traceback.format_exception(error))}"
     )
     hint = "No report could be written; UNSCENE_TRACEBACK=1 shows it here."
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="unscene-report-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(report)
-        hint = f"The full report is in {file.name}; UNSCENE_TRACEBACK=1 shows it here."
-    except OSError:
-        pass
+    with suppress(OSError):
+        handle, path = tempfile.mkstemp(".txt", "unscene-report-")
+        os.write(handle, report.encode(errors="backslashreplace"))
+        os.close(handle)
+        hint = f"The full report is in {path}; UNSCENE_TRACEBACK=1 shows it here."
     first_line = next(iter(str(error).strip().splitlines()), "")[:200]
     return f"unscene stopped at an unexpected error: {type(error).__name__}: {first_line}\n{hint}"
 

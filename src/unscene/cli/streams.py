@@ -25,7 +25,7 @@ class LastingStream:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write a text; characters that the stream's encoding lacks are escaped."""
+        """Write a text, with characters that the stream's encoding lacks escaped."""
         try:
             return self._stream.write(text)
         except UnicodeEncodeError:

@@ -65,7 +65,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of all processes' tensors. Every process's loss depends on each of them, so their gradients add up too."""
+    """The sum of all processes' tensors. Every process's loss depends on it, so the gradients add up too."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

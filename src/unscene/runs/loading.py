@@ -55,7 +55,7 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
     def decompose(self, images: Tensor, batch_size: int = 32) -> Decomposition:
-        """Decompose images [B, 3, size, size] in 0..1, `batch_size` at once, in bfloat16 where the machine is fast at it.
+        """Decompose images [B, 3, size, size] in 0..1, `batch_size` at once, in bfloat16 where that is faster.
 
         Returns:
             The Decomposition, float32, on the CPU.

@@ -105,7 +105,7 @@ class Recipe:
             raise RecipeError(f"recipe '{self.name}', model: {error}") from error
 
     def data_settings(self, part: Part = "data", **changes: Any) -> Any:
-        """Return the typed settings of a part of the data, changed by name. RecipeError: an unknown or impossible one."""
+        """Return the typed settings of a part of the data, changed by name. RecipeError: one cannot be."""
         settings = self.parts[part]
         if not changes:
             return settings
@@ -189,7 +189,7 @@ def _named(values: Values, section: str, where: str) -> tuple[str, Values]:
     name = rest.pop("name", None)
     if not isinstance(name, str):
         raise RecipeError(f"{where} must say '{section}.name'.")
-    return name, rest
+    return str(name), rest  # not a `Word`
 
 
 def _mapping(values: Values, section: str) -> Values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unscene.errors import RunError
+from unscene.errors import RecipeError, RunError
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 
@@ -21,13 +21,24 @@ RESUMABLE = (
 )
 
 
+def recipe_to_resume(path: Path, changes: dict[str, Any]) -> Recipe:
+    """The recipe of the run in a folder, changed by dotted name. RecipeError: a change makes another run of it."""
+    refused = next((name for name in changes if not name.startswith(RESUMABLE)), None)
+    if refused:
+        raise RecipeError(
+            f"--{refused}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
+            "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.path, "
+            "--data.folder and --data.skip-damaged."
+        )
+    values = RunFolder.open(path).recipe_values()
+    return read_recipe(values, str(values.get("name", "")), changes)
+
+
 def is_same_run(recipe: Recipe, out: Path) -> bool:
     """Whether a folder holds a run of this recipe; False without a run. RunError: a setting differs that cannot."""
-    run = RunFolder(out)
-    if not run.recipe.is_file():
+    if not RunFolder(out).recipe.is_file():
         return False
-    values = run.recipe_values()
-    before, now = settings_of(read_recipe(values, str(values.get("name", "")))), settings_of(recipe)
+    before, now = settings_of(recipe_to_resume(out, {})), settings_of(recipe)
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if differing:
         name = differing[0]

@@ -166,6 +166,7 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
             f"{where}: model.size is {model.size} but data.size is {size}. Set --data.size only; the model follows."
         )
     training = {item.name: values[item.name] for item in dataclasses.fields(_Training) if item.name in values}
+    sections: dict[str, Any] = {**differing, **vars(typed(_Training, training, ""))}
     recipe = Recipe(
         name=name,
         model_name=model_name,
@@ -174,8 +175,7 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
         data=parts["data"],
         parts=parts,
         values={},
-        **differing,
-        **vars(typed(_Training, training, "")),
+        **sections,
     )
     resolved = {section: plain(getattr(recipe, section)) for section in SECTIONS}
     for section, registered in (("model", model_name), ("data", data_name)):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from unscene.distributed.processes import processes_started, started_by_srun
 from unscene.errors import RecipeError
@@ -43,10 +43,10 @@ def build_fabric(settings: TrainerSettings) -> Fabric:
     """
     device, processes, machines = DeviceSetup.from_settings(settings)
     # Without this, Fabric takes an allocation of SLURM for processes that srun started, and waits for them.
-    plugins = [] if processes_started() else [LightningEnvironment()]
+    environment = None if processes_started() else LightningEnvironment()
     try:
         return Fabric(
-            accelerator=device, strategy=settings.strategy, devices=processes, num_nodes=machines, plugins=plugins
+            accelerator=device, strategy=settings.strategy, devices=processes, num_nodes=machines, plugins=environment
         )
     except (ValueError, RuntimeError) as error:
         raise RecipeError(_REFUSED.format(error)) from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from unscene.models.common.gaussian import unit_gaussian_kl
+from unscene.models.common.gaussian import gaussian_kl
 from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.model import RMONet
@@ -115,7 +115,7 @@ class OurStages:
         log_masks = stick_breaking(self.alpha_logits, self.gate)
         sigmas = self.settings.sigmas(self.images)
         fit = mixture_log_likelihood(self.images, self.components, log_masks, sigmas, self.settings.mixture_over)
-        return [fit, mask_kl(log_masks, self.mask_logits), unit_gaussian_kl(self.mean, self.log_variance)]
+        return [fit, mask_kl(log_masks, self.mask_logits), gaussian_kl(self.mean, self.log_variance)]
 
     def _cast(self, stage: Stage) -> Stage:
         def cast() -> Sequence[Tensor]:

@@ -24,9 +24,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
 
     t_x = (x - x_a) / w_a,  t_y = (y - y_a) / h_a,  t_w = log(w / w_a),  t_h = log(h / h_a),  with x y the centre.
 
-    Args:
-        boxes: [..., 4] with positive sides; a side of zero has no logarithm and gives -inf.
-        anchors: [..., 4] with positive sides; the leading axes broadcast with those of `boxes`.
+    The leading axes broadcast. Sides are positive; a box's side of zero has no logarithm and gives -inf.
     """
     _check_boxes(boxes, "boxes")
     _check_boxes(anchors, "anchors")
@@ -36,12 +34,9 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor, clip: float = LARGEST_LOG_SCALE) -> Tensor:
-    """Return the boxes [..., 4] of the deltas, not clipped to the image: the inverse of `encode_boxes`.
+    """Return the boxes [..., 4] of the deltas (t_x, t_y, t_w, t_h), not clipped to the image.
 
-    Args:
-        deltas: [..., 4] as (t_x, t_y, t_w, t_h).
-        anchors: [..., 4] with positive sides; the leading axes broadcast with those of `deltas`.
-        clip: t_w and t_h are held at or below this; the gradient is zero beyond it.
+    The inverse of `encode_boxes`; t_w and t_h are held at or below `clip`, with a gradient of zero beyond it.
     """
     _check_boxes(deltas, "deltas")
     _check_boxes(anchors, "anchors")

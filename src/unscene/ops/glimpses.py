@@ -8,8 +8,6 @@ pixels. Results are float32 or better. Axes that do not fit together are a Shape
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,8 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from unscene.errors import check_shape
 from unscene.ops.dispatch import at_least_float32, use_plain
-from unscene.ops.numba_jit import on_all_threads
+from unscene.ops.numba_jit import compiled_module, on_all_threads
 
+COMPILED = "unscene.ops.glimpses_numba"
 MIN_SIDE = 1e-3  # pixels; a box without area would divide by zero
 
 
@@ -102,7 +101,7 @@ def composite_glimpses(
     check_shape(nearness, f"{shape['B']} {shape['N']}", "nearness")
     check_shape(chosen, f"{shape['B']} M", "chosen")
     fits = maps.device.type == "cpu" and maps.dtype == torch.float32 and maps.numel() > 0
-    if fits and not use_plain() and _compiled() is not None:
+    if fits and not use_plain() and compiled_module(COMPILED) is not None:
         padded = F.pad(maps.permute(0, 1, 3, 4, 2), (0, 0, 1, 1, 1, 1))  # [B, N, h + 2, w + 2, 4]: maps fade to 0
         image, log_total = _Composite.apply(padded, boxes.float(), nearness.float(), size)
     else:
@@ -130,15 +129,6 @@ def _cells_at_pixels(boxes: Tensor, axis: int, pixels: int, cells: int) -> Tenso
     return (centres - low) / side * cells - 0.5
 
 
-@cache
-def _compiled() -> ModuleType | None:
-    try:
-        from unscene.ops import glimpses_numba
-    except ImportError:
-        return None
-    return glimpses_numba
-
-
 class _Composite(Function):
     """The image [B, 4, H, W] and the log of the softmax's denominator [B, 1, H, W], which has no gradient."""
 
@@ -163,7 +153,7 @@ class _Composite(Function):
 
 def _on_every_image(name: str, *tensors: Tensor) -> None:
     """Call a compiled function with every image's part of the tensors."""
-    function = getattr(_compiled(), name)
+    function = getattr(compiled_module(COMPILED), name)
     arrays = [tensor.detach().numpy() for tensor in tensors]
 
     def run(start: int, stop: int) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from types import ModuleType
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.ops.dispatch import use_plain
+from unscene.ops.numba_jit import compiled_module
 
 
 class GroupNormReLU(nn.Module):
@@ -28,22 +25,13 @@ class GroupNormReLU(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[S, C, H, W] -> [S, C, H, W]; differentiable once."""
-        compiled = compiled_group_norm() if _fits_compiled(features) else None
+        compiled = compiled_module("unscene.ops.group_norm_numba") if _fits_compiled(features) else None
         if compiled is None:
             return F.group_norm(features, self.num_groups, self.weight, self.bias, self.eps).relu_()
         normalised: Tensor = compiled.GroupNormReLUFunction.apply(
             features, self.weight.float(), self.bias.float(), self.num_groups, self.eps
         )
         return normalised
-
-
-@cache
-def compiled_group_norm() -> ModuleType | None:
-    """The compiled loops, if numba is installed; imported when the first bfloat16 map needs them."""
-    try:
-        return import_module("unscene.ops.group_norm_numba")
-    except ImportError:
-        return None
 
 
 def _fits_compiled(features: Tensor) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unscene.errors import RecipeError, ShapeError
+from unscene.errors import RecipeError
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
 from unscene.models.explicit_localization.window import butterworth
 
@@ -135,9 +135,3 @@ def test_mask_and_location_have_no_gradient():
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         LocationSettings(**changes)
-
-
-def test_other_axes_are_refused():
-    images, remaining, _ = scene()
-    with pytest.raises(ShapeError, match="initial_means"):
-        location_mask(images, remaining, torch.tensor([[1, 1]]), torch.zeros(1, 2, 5), SETTINGS)

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.testing import assert_close
 
-from unscene.errors import RecipeError, ShapeError
+from unscene.errors import RecipeError
 from unscene.models.iodine.refinement_network import (
     RefinementNetwork,
     RefinementSettings,
@@ -105,14 +105,6 @@ def test_averaging_must_divide_the_size():
         network(size=8, averaged=3)
 
 
-@pytest.mark.parametrize(("wrong", "name"), [(0, "shared"), (1, "own"), (2, "posterior"), (3, "grad_posterior")])
-def test_refinement_refuses_other_axes(wrong, name):
-    arguments = inputs()
-    arguments[wrong] = arguments[wrong][:, :, :1] if wrong != 1 else arguments[1][:, :, :2]
-    with pytest.raises(ShapeError, match=name):
-        network()(*arguments, None)
-
-
 def slot_by_slot_likelihood(log_densities: torch.Tensor, log_masks: torch.Tensor) -> torch.Tensor:
     """The mixture of the densities of the other slots, with masks that sum to 1, for one slot after another."""
     likelihoods = []
@@ -167,9 +159,3 @@ def test_leave_one_out_is_finite_far_from_the_image():
     densities = torch.from_numpy(norm.logpdf(np.linspace(-40, 40, 6), scale=0.01).reshape(1, 6, 1, 1, 1)).float()
     likelihood = leave_one_out_log_likelihood(densities, torch.full((1, 6, 1, 1, 1), -math.log(6)))
     assert torch.isfinite(likelihood).all()
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 1, 3, 3), (2, 3, 3, 3), (2, 3, 1, 3, 4)])
-def test_leave_one_out_refuses_other_axes(shape):
-    with pytest.raises(ShapeError):
-        leave_one_out_log_likelihood(torch.zeros(shape), torch.zeros(2, shape[1], 1, 3, 3))

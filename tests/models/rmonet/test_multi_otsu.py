@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.filters import threshold_multiotsu
 
-from unscene.errors import RecipeError, ShapeError
+from unscene.errors import RecipeError
 from unscene.models.rmonet.multi_otsu import multi_otsu
 
 INDEX = np.arange(600)
@@ -194,5 +194,3 @@ def test_impossible_settings_are_refused():
         multi_otsu(images, classes=3, bins=3, variant="skimage016")
     with pytest.raises(RecipeError, match="classes >= 2"):
         multi_otsu(images, classes=1, variant="textbook")
-    with pytest.raises(ShapeError, match="G, P"):
-        multi_otsu(torch.rand(2, 4, 4))

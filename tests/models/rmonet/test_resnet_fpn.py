@@ -11,7 +11,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import ResNet, ResNet18_Weights, resnet18
 
-from unscene.errors import CheckpointError, RecipeError, ShapeError
+from unscene.errors import CheckpointError, RecipeError
 from unscene.models.rmonet.resnet_fpn import ResNetFPN
 from unscene.models.rmonet.settings import IMAGENET_MEAN, IMAGENET_STD, BackboneSettings
 
@@ -89,11 +89,6 @@ def test_any_width_and_four_channels(width):
 def test_a_backbone_without_channels_is_refused(wrong):
     with pytest.raises(RecipeError, match="must be 1 or more"):
         BackboneSettings(**wrong)
-
-
-def test_images_without_a_batch_are_refused():
-    with pytest.raises(ShapeError, match="images"):
-        ResNetFPN(BackboneSettings(width=4, fpn_channels=4))(torch.rand(3, 64, 64))
 
 
 def download_of(monkeypatch: pytest.MonkeyPatch, answer: dict | Exception) -> list[str]:

@@ -10,7 +10,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
-from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, kaiming_init_
+from unscene.models.common.layers import kaiming_init_
+from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder
 from unscene.models.common.spatial_transformer import crop_boxes, paste_boxes, whole_image_box
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.ops.dispatch import at_least_float32

@@ -23,15 +23,6 @@ def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
     return mean + (0.5 * log_variance).exp() * normal_like(mean)
 
 
-def unit_gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(mean, exp(log_variance)) || N(0, 1)), summed over the last axis (R-MONet, Eq. 3, second term).
-
-    Both are [..., D]; the result is [...] in nats. A ShapeError where the two differ.
-    """
-    check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
-    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=-1)
-
-
 def softplus_gaussian(output: Tensor, smallest: float = 1e-4) -> Gaussian:
     """Return the Gaussian of a network's output [..., 2 D]: the mean, and the standard deviation before a softplus.
 
@@ -42,12 +33,12 @@ def softplus_gaussian(output: Tensor, smallest: float = 1e-4) -> Gaussian:
 
 
 def gaussian_kl(
-    mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float, prior_log_variance: Tensor | float
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float = 0.0, prior_log_variance: Tensor | float = 0.0
 ) -> Tensor:
     """Return KL(N(mean, exp(log_variance)) || N(prior_mean, exp(prior_log_variance))), summed over the last axis.
 
-    The result is [...] in nats. A prior's mean or log variance may be one number. A ShapeError where mean and log
-    variance differ in shape.
+    Mean and log variance are [..., D], a ShapeError where they differ; a prior's may be one number. The result is [...]
+    in nats. The default prior is the unit Gaussian (R-MONet, Eq. 3, second term).
     """
     check_shape(log_variance, " ".join(map(str, mean.shape)), "log_variance")
     difference = log_variance - prior_log_variance

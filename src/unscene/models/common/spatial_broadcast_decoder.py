@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
+from unscene.models.common.layers import kaiming_init_
 from unscene.ops.convolutions import convolve_tiled
 
 Padding = Literal["valid", "same"]
@@ -73,19 +74,6 @@ class SpatialBroadcastDecoder(nn.Module):
         for layer in self.hidden:
             features = activate(layer(features))
         return F.pixel_shuffle(self.last(features), self.stride)
-
-
-def kaiming_init_(*layers: nn.Module) -> None:
-    """Initialise layers before a ReLU so that the signal keeps its variance through them (He et al., 2015).
-
-    PyTorch's default keeps a sixth of the variance a layer: through the eight layers of encoder and decoder a latent
-    reaches the colours a thousandth as strong, and they are learnt late.
-    """
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def coordinate_grid(size: int) -> Tensor:

@@ -26,9 +26,6 @@ def stick_breaking(alpha_logits: Tensor, gate: Tensor | None = None) -> Tensor:
 
     Returns:
         log_masks: [B, K, 1, H, W]; exp sums to 1 over K. The last slot gets the remainder.
-
-    Raises:
-        ShapeError: not five axes, axis 2 is not 1, or the gate's axes differ.
     """
     size = check_shape(alpha_logits, "B K 1 H W", "alpha_logits")
     taken = F.logsigmoid(alpha_logits)  # [B, K-1, 1, H, W]

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import RecipeError
 from unscene.models.common.gaussian import sample_gaussian
-from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.models.common.layers import kaiming_init_, mlp
 from unscene.ops.convolutions import convolve_doubled
 from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
@@ -63,15 +63,9 @@ class ConvolutionalAutoencoder(nn.Module):
         units = channels[-1] * (size // 2**levels) ** 2
         levels_down = zip((4, *channels), channels, strict=False)
         self.down = nn.ModuleList(nn.Conv2d(*c_in_out, 3, stride=2, padding=1) for c_in_out in levels_down)
-        self.to_code = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(units, settings.hidden),
-            nn.ReLU(),
-            nn.Linear(settings.hidden, 2 * settings.latent_dim),
-        )
-        self.from_code = nn.Sequential(
-            nn.Linear(settings.latent_dim, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, units), nn.ReLU()
-        )
+        to_code = nn.Linear(settings.hidden, 2 * settings.latent_dim)
+        self.to_code = nn.Sequential(nn.Flatten(), *mlp(units, settings.hidden), to_code)
+        self.from_code = nn.Sequential(*mlp(settings.latent_dim, settings.hidden, units))
         levels_up = zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
         self.up = nn.ModuleList(nn.Conv2d(c_in * (2 if settings.skips else 1), c_out, 3) for c_in, c_out in levels_up)
         self.to_image = nn.Conv2d(channels[0], 3, 3, padding=1)
@@ -79,7 +73,6 @@ class ConvolutionalAutoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Code:
         """[B, 4, H, W] -> Code."""
-        check_shape(images, "B 4 H W", "images")
         maps = []
         features = images.contiguous(memory_format=torch.channels_last)
         for level in self.down:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import RecipeError
 from unscene.models.explicit_localization.pixel_gmm import pixel_mixture
 from unscene.models.explicit_localization.window import Window
 from unscene.ops.dispatch import at_least_float32
@@ -77,15 +77,12 @@ def location_mask(
     components but the first, [B, components - 1, 5] in 0..1 (mu_2 of line 2: colour, y, x). The location is y and x in
     0..1: the mean of the object's component, or the centre where `method` is `none`. No gradient flows through it.
     """
-    size = check_shape(images, "B 3 H W", "images")
-    check_shape(remaining, f"{size['B']} 1 {size['H']} {size['W']}", "remaining")
-    check_shape(centres, f"{size['B']} 2", "centres")
-    check_shape(initial_means, f"{size['B']} {settings.components - 1} 5", "initial_means")
-    lengths = torch.tensor([size["H"], size["W"]], device=centres.device)
+    height, width = images.shape[2:]
+    lengths = torch.tensor([height, width], device=centres.device)
     if settings.method == "none":
         return torch.ones_like(remaining), (centres + 0.5) / lengths
     for shift in range(settings.window_shifts + 1):
-        window = Window.around(centres, (size["H"], size["W"]), settings.order, settings.cutoff)  # lines 4 and 5
+        window = Window.around(centres, (height, width), settings.order, settings.cutoff)  # lines 4 and 5
         s, x = window.crop(remaining), window.crop(images)  # [B, 1, P], [B, 3, P]
         unexplained = window.weights * s.squeeze(1)
         w = unexplained if settings.weigh_remaining else window.weights

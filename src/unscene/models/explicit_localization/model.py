@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from unscene.distributed.processes import shared_noise
 from unscene.errors import check_shape
-from unscene.models.common.gaussian import unit_gaussian_kl
+from unscene.models.common.gaussian import gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
@@ -198,7 +198,7 @@ class ExplicitLocalization(nn.Module):
             mask=s,
             location=code.mean.new_full((len(x), 2), 0.5),
             latents=code.mean,
-            latent_kl=unit_gaussian_kl(code.mean, code.log_variance),
+            latent_kl=gaussian_kl(code.mean, code.log_variance),
         )
 
     def _decomposition(self, steps: list[Step]) -> Decomposition:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unscene.errors import check_shape
 from unscene.ops.dispatch import at_least_float32
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -41,10 +40,6 @@ def pixel_mixture(
     influence), and initial means and variances [B, C, D]. `iterations` is L. `variance_floor` is added to every
     variance, so that a component of equal points keeps a density. `learn_shares`: see `LocationSettings`.
     """
-    size = check_shape(points, "B P D", "points")
-    check_shape(weights, f"{size['B']} {size['P']}", "weights")
-    components = check_shape(means, f"{size['B']} C {size['D']}", "means")["C"]
-    check_shape(variances, f"{size['B']} {components} {size['D']}", "variances")
     points = at_least_float32(points)
     weights, means, variances = (tensor.to(points.dtype) for tensor in (weights, means, variances))
     with torch.autocast(points.device.type, enabled=False):  # bfloat16 cannot tell a small variance from 0

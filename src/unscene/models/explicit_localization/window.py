@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unscene.errors import check_shape
-
 THRESHOLD = 0.5  # "giving a hard threshold gives clearer segmentation": w = 1 where G > .5 (Section 2.4)
 
 
@@ -20,7 +18,6 @@ def best_region(quality: Tensor, side: int) -> Tensor:
     Section 2.3: a convolution with weights 1, then argmax (line 7 of Algorithm 2 prints the argmax of Q itself). `side`
     is odd. Pixels outside the image count 0 ("SAME padding"). Of equal squares the first in reading order wins.
     """
-    check_shape(quality, "B 1 H W", "quality")
     sums = _sums_along(_sums_along(quality.float(), side, axis=2), side, axis=3)
     best = sums.flatten(1).argmax(dim=1)
     width = quality.shape[3]

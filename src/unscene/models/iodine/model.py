@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unscene.errors import check_shape
-from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
+from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import MixtureOver, mixture_log_likelihood
 from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, coordinate_grid
 from unscene.models.iodine.refinement_network import (
@@ -203,7 +203,7 @@ class IODINE(nn.Module):
         log_masks = mask_logits.log_softmax(dim=1)
         scales = images.new_full((self.settings.num_slots,), self.settings.sigma)
         likelihood = mixture_log_likelihood(images, components, log_masks, scales, self.settings.mixture_over)
-        divergence = unit_gaussian_kl(mean, log_variance).sum(dim=1)
+        divergence = gaussian_kl(mean, log_variance).sum(dim=1)
         return Sample(components, mask_logits, log_masks, -likelihood, divergence)
 
     def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from unscene.errors import RecipeError, ShapeError, check_shape
-from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.errors import RecipeError
+from unscene.models.common.layers import kaiming_init_
 from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 
@@ -61,7 +61,6 @@ class RefinementNetwork(nn.Module):
         if size % settings.averaged:
             raise RecipeError(f"averaged must divide the size of the images, {size}, but is {settings.averaged}.")
         self.channels = [shared_channels, slot_channels]
-        self.latent_dim = latent_dim
         c_in = (shared_channels + slot_channels, *settings.channels[:-1])
         self.convolutions = nn.ModuleList(
             nn.Conv2d(*channels, settings.kernel, settings.stride, padding=settings.kernel // 2)
@@ -84,10 +83,6 @@ class RefinementNetwork(nn.Module):
         `shared` maps [B, shared_channels, H, W] are for all slots of an image, `own` are [B, K, slot_channels, H, W];
         `posterior` [B, K, 2 D] is lambda (means and log variances), `grad_posterior` the gradient of the loss by it.
         """
-        size = check_shape(own, f"B K {self.channels[1]} H W", "own")
-        check_shape(shared, f"{size['B']} {self.channels[0]} {size['H']} {size['W']}", "shared")
-        check_shape(posterior, f"{size['B']} {size['K']} {2 * self.latent_dim}", "posterior")
-        check_shape(grad_posterior, " ".join(map(str, posterior.shape)), "grad_posterior")
         features = self._first_map(shared, own)
         for layer in list(self.convolutions)[1:]:
             features = F.elu_(layer(features))
@@ -122,8 +117,6 @@ def leave_one_out_log_likelihood(log_densities: Tensor, log_masks: Tensor) -> Te
     log_densities: [B, K, C, H, W], log N_k; C is 1 where a slot explains a pixel's channels together. log_masks:
     [B, K, 1, H, W]. Returns [B, K, 1, H, W] in nats, summed over C.
     """
-    size = check_shape(log_densities, "B K C H W", "log_densities")
-    check_shape(log_masks, f"{size['B']} {size['K']} 1 {size['H']} {size['W']}", "log_masks")
     likelihood = leave_one_out_logsumexp(log_densities + log_masks)
     return (likelihood - leave_one_out_logsumexp(log_masks)).sum(dim=2, keepdim=True)
 
@@ -134,8 +127,6 @@ def leave_one_out_logsumexp(values: Tensor) -> Tensor:
     Subtracting exp(v_k) from the total sum loses all digits if v_k dominates the sum. Only the largest value can: its
     result is a second sum without it. Every other value is at most half of the sum.
     """
-    if values.ndim < 2 or values.shape[1] < 2:
-        raise ShapeError(f"values must be [B, K, ...] with two slots or more, but are {list(values.shape)}.")
     largest = values.max(dim=1, keepdim=True).indices  # several times as fast as argmax along this axis
     total = values.logsumexp(dim=1, keepdim=True)
     share = (values - total).exp().scatter(1, largest, 0.0)  # at most 1/2

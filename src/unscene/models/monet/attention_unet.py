@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from unscene.errors import RecipeError, check_shape
-from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.errors import RecipeError
+from unscene.models.common.layers import kaiming_init_, mlp
 from unscene.ops.convolutions import convolve_doubled_and_skip
 from unscene.ops.group_norm_relu import GroupNormReLU
 from unscene.settings import settings_dataclass
@@ -52,15 +52,7 @@ class AttentionUNet(nn.Module):
         widths = (4 * self.patch**2, *channels)
         self.down = nn.ModuleList(_block(c_in, c_out) for c_in, c_out in zip(widths, channels, strict=False))
         units = channels[-1] * smallest**2
-        self.bottom = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(units, settings.hidden),
-            nn.ReLU(),
-            nn.Linear(settings.hidden, settings.hidden),
-            nn.ReLU(),
-            nn.Linear(settings.hidden, units),
-            nn.ReLU(),
-        )
+        self.bottom = nn.Sequential(nn.Flatten(), *mlp(units, settings.hidden, settings.hidden, units))
         mirrored = channels[::-1]
         below = (channels[-1], *mirrored)
         self.up = nn.ModuleList(
@@ -71,7 +63,6 @@ class AttentionUNet(nn.Module):
 
     def forward(self, seen: Tensor, index: int = 0) -> Tensor:
         """Image and log scope [B, 4, size, size] -> logits [B, 1, size, size]; the same for every pass `index`."""
-        check_shape(seen, "B C H W", "seen")
         features = F.pixel_unshuffle(seen, self.patch).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for block in self.down:

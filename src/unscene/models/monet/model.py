@@ -23,7 +23,7 @@ from unscene.models.common.component_vae import (
     ComponentVAESettings,
     coarse_background,
 )
-from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
+from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
 from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
@@ -140,7 +140,7 @@ class MONet(nn.Module):
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over
             ),
-            "latent_kl": unit_gaussian_kl(mean, log_variance).sum(dim=1),
+            "latent_kl": gaussian_kl(mean, log_variance).sum(dim=1),
             "mask_kl": mask_kl(log_masks, mask_logits),
         }
         weights = {"reconstruction": 1.0, "latent_kl": settings.latent_weight, "mask_kl": settings.mask_weight}

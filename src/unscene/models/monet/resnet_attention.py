@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import RecipeError
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.rmonet.resnet_fpn import ResNetFPN
 from unscene.models.rmonet.segmentation_heads import LEVELS_READ, alpha_logits, segmentation_head
@@ -37,7 +37,6 @@ class ResNetAttention(nn.Module):
 
     def forward(self, seen: Tensor, index: int) -> Tensor:
         """[B, 4, H, W] of pass `index`, from 0 -> logits [B, 1, H, W]."""
-        check_shape(seen, "B 4 H W", "seen")
         for module in self.modules():
             if isinstance(module, BatchNormPerPass):
                 module.index = index

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unscene.errors import check_shape
 from unscene.models.common.component_vae import ComponentVAE, coarse_background
-from unscene.models.common.gaussian import sample_gaussian, unit_gaussian_kl
+from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.common.stick_breaking import stick_breaking
@@ -112,7 +112,7 @@ class RMONet(nn.Module):
             "reconstruction": -mixture_log_likelihood(  # Eq. 2
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over
             ),
-            "latent_kl": unit_gaussian_kl(mean, log_variance).sum(dim=1),
+            "latent_kl": gaussian_kl(mean, log_variance).sum(dim=1),
             "mask_kl": mask_kl(log_masks, mask_logits),
         }
         beta, gamma = settings.weights.latent, settings.weights.mask
@@ -126,13 +126,5 @@ class RMONet(nn.Module):
         return Losses(terms, weights, observed), self._decomposition(attention, components, mean)
 
     def _decomposition(self, attention: Attention, components: Tensor, latents: Tensor) -> Decomposition:
-        boxes = attention.boxes
-        return Decomposition(
-            log_masks=attention.log_masks,
-            components=components,
-            background=self.background,
-            latents=latents,
-            boxes=boxes.boxes if boxes else None,
-            box_scores=boxes.scores if boxes else None,
-            box_valid=boxes.valid if boxes else None,
-        )
+        boxes, scores, valid = attention.boxes or (None, None, None)
+        return Decomposition(attention.log_masks, components, self.background, latents, boxes, scores, valid)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unscene.errors import RecipeError, check_shape
+from unscene.errors import RecipeError
 from unscene.models.rmonet.settings import OtsuVariant
 
 
@@ -37,7 +37,6 @@ def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: OtsuVar
 
     At least 2 classes, as many bins as classes, and one more for `skimage016`: otherwise a RecipeError.
     """
-    check_shape(values, "G P", "values")
     least, greatest = values.amin(dim=1).double(), values.amax(dim=1).double()
     edges = _bin_edges(least, greatest, bins)
     counts = _histograms(values, edges)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet18_Weights
 from torchvision.ops import FeaturePyramidNetwork
 
-from unscene.errors import CheckpointError, check_shape
+from unscene.errors import CheckpointError
 from unscene.models.rmonet.settings import BackboneSettings
 from unscene.ops.convolutions import SmallMapConv2d
 
@@ -72,12 +72,11 @@ class ResNetFPN(nn.Module):
         if missing or surplus:
             raise CheckpointError(
                 f"the downloaded ImageNet weights are not ResNet18's: missing {missing[:2]}, surplus {surplus[:2]}. "
-                f"Delete them from {_download_folder()} and start again."
+                f"Delete them from {torch.hub.get_dir()}/checkpoints and start again."
             )
 
     def forward(self, images: Tensor) -> Features:
         """[B, in_channels, H, W] -> Features."""
-        check_shape(images, "B C H W", "images")
         images = images.contiguous(memory_format=torch.channels_last)
         conv1 = self.bn1(self.conv1(images)).relu_()
         conv2 = self.layer1(self.maxpool(conv1))
@@ -105,8 +104,7 @@ class ResNetFPN(nn.Module):
 def imagenet_weights() -> dict[str, Tensor]:
     """Return torchvision's ResNet18 weights by name, from torch.hub's folder, or downloaded into it.
 
-    Raises:
-        CheckpointError: they are not there and cannot be downloaded, or the download is damaged.
+    A CheckpointError where they cannot be downloaded, or the file is damaged.
     """
     url = ResNet18_Weights.IMAGENET1K_V1.url
     try:
@@ -117,13 +115,10 @@ def imagenet_weights() -> dict[str, Tensor]:
         reason = str(error) or type(error).__name__
         raise CheckpointError(
             f"pretrained: torchvision's ImageNet weights could not be read ({reason}). Start once with a "
-            f"connection, or put a good {Path(url).name}, from {url}, into {_download_folder()}, or set it to false."
+            f"connection, or put a good {Path(url).name}, from {url}, into {torch.hub.get_dir()}/checkpoints, or set "
+            "it to false."
         ) from error
     return weights
-
-
-def _download_folder() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from unscene.errors import check_shape
-from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.models.common.layers import kaiming_init_, mlp
 from unscene.models.common.spatial_transformer import paste_boxes
 from unscene.models.rmonet.resnet_fpn import Features, ResNetFPN
 from unscene.models.rmonet.settings import HeadSettings
@@ -49,15 +49,8 @@ class UNetHead(nn.Module):
         self.expand = settings.expand
         self.bottom_shape = (width, size // 32, size // 32)
         units = width * (size // 32) ** 2
-        self.mlp = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(fpn_channels * (size // 32) ** 2, settings.bottleneck),
-            nn.ReLU(),
-            nn.Linear(settings.bottleneck, settings.bottleneck),
-            nn.ReLU(),
-            nn.Linear(settings.bottleneck, units),
-            nn.ReLU(),
-        )
+        hidden = settings.bottleneck
+        self.mlp = nn.Sequential(nn.Flatten(), *mlp(fpn_channels * (size // 32) ** 2, hidden, hidden, units))
         self.up4 = _level(width + conv_channels[3], settings)
         self.up3 = _level(width + conv_channels[2], settings)
         self.up2 = _level(width + conv_channels[1], settings)

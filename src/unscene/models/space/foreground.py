@@ -10,14 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.distributed.processes import shared_noise
-from unscene.models.common.gaussian import (
-    Gaussian,
-    gaussian_kl,
-    sample_gaussian,
-    softplus_gaussian,
-    unit_gaussian_kl,
-)
-from unscene.models.common.spatial_broadcast_decoder import kaiming_init_
+from unscene.models.common.gaussian import Gaussian, gaussian_kl, sample_gaussian, softplus_gaussian
+from unscene.models.common.layers import kaiming_init_
 from unscene.models.space.networks import StridedEncoder, SubpixelDecoder, normed_conv, strided_convs
 from unscene.models.space.settings import ForegroundSettings
 from unscene.ops.dispatch import at_least_float32
@@ -147,9 +141,9 @@ class SpaceForeground(nn.Module):
         scale_prior = (settings.scale_mean.at(step), 2 * math.log(settings.scale_std))
         object_kl = {
             "scale_kl": gaussian_kl(*cells.scale, *scale_prior),
-            "shift_kl": unit_gaussian_kl(*cells.shift),
-            "depth_kl": unit_gaussian_kl(*cells.depth),
-            "what_kl": unit_gaussian_kl(*cells.what),
+            "shift_kl": gaussian_kl(*cells.shift),
+            "depth_kl": gaussian_kl(*cells.depth),
+            "what_kl": gaussian_kl(*cells.what),
         }
         if settings.weigh_by_presence:
             object_kl = {name: cells.presence * kl for name, kl in object_kl.items()}

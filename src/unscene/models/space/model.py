@@ -122,12 +122,7 @@ class SPACE(nn.Module):
         masks = self._downscale(objects.masks * valid_weight.view(*valid.shape, 1, 1, 1))
         masks = torch.cat([masks, 1 - masks.sum(dim=1, keepdim=True)], dim=1)
         components = torch.cat([objects.components, background.image().unsqueeze(1)], dim=1)
-        return Decomposition(
-            log_masks=masks.clamp_min(math.exp(LOG_ZERO)).log(),
-            components=self._downscale(components),
-            background=self.background_slot,
-            latents=F.pad(select(cells.what[0]) * valid_weight.unsqueeze(2), (0, 0, 0, 1)),
-            boxes=boxes * valid_weight.unsqueeze(2),
-            box_scores=scores,
-            box_valid=valid,
-        )
+        latents = F.pad(select(cells.what[0]) * valid_weight.unsqueeze(2), (0, 0, 0, 1))
+        log_masks, components = masks.clamp_min(math.exp(LOG_ZERO)).log(), self._downscale(components)
+        boxes = boxes * valid_weight.unsqueeze(2)
+        return Decomposition(log_masks, components, self.background_slot, latents, boxes, scores, valid)

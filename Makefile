@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check venv lock clean
+.PHONY: demo test test-all campaign check venv lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, evaluate and decompose on generated scenes; names the page it wrote"
 	@echo "make test    the tests, in a few minutes; make test-all adds the slow ones"
+	@echo "make campaign  damaged inputs and kills of every kind, in about 20 minutes on two cores"
 	@echo "make check   ruff and mypy"
 	@echo "make venv    build $(VENV) from the hashed lock, nothing else"
 	@echo "make lock    write the lock anew (needs uv)"
@@ -32,6 +33,9 @@ test: venv
 
 test-all: venv
 	$(PYTEST)
+
+campaign: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign
 
 check: venv
 	$(BIN)/ruff check .

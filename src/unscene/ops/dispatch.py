@@ -6,6 +6,9 @@ Every operation has a plain body, its definition, and may have fast ones.
 from __future__ import annotations
 
 import os
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -23,6 +26,15 @@ def use_plain() -> bool:
 def host_may_read(values: Tensor) -> bool:
     """Return whether reading a value costs nothing: on a CPU. The host that reads a GPU's value waits for the GPU."""
     return values.device.type == "cpu"
+
+
+@cache
+def compiled_module(name: str) -> ModuleType | None:
+    """A module of compiled functions, imported when the first tensor needs them; None without numba."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

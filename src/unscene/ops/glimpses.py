@@ -17,8 +17,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unscene.errors import check_shape
-from unscene.ops.dispatch import at_least_float32, use_plain
-from unscene.ops.numba_jit import compiled_module, on_all_threads
+from unscene.ops.dispatch import at_least_float32, compiled_module, use_plain
+from unscene.ops.numba_jit import on_all_threads
 
 COMPILED = "unscene.ops.glimpses_numba"
 MIN_SIDE = 1e-3  # pixels; a box without area would divide by zero

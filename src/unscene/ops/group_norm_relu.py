@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unscene.ops.dispatch import use_plain
-from unscene.ops.numba_jit import compiled_module
+from unscene.ops.dispatch import compiled_module, use_plain
 
 
 class GroupNormReLU(nn.Module):

@@ -6,8 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
-from importlib import import_module
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -31,15 +30,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     except RuntimeError:  # no writable folder for the cache: every process compiles
         cached = numba.njit(function, nogil=True)
     return cached
-
-
-@cache
-def compiled_module(name: str) -> ModuleType | None:
-    """A module of compiled functions, imported when the first tensor needs them; None without numba."""
-    try:
-        return import_module(name)
-    except ImportError:
-        return None
 
 
 def compiled_part(function: Callable[..., Any]) -> Callable[..., Any]:

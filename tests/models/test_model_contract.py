@@ -76,7 +76,7 @@ def test_settings_are_the_models(name, settings):
 
 @EVERY_MODEL
 @pytest.mark.parametrize("batch", [1, 3])
-def test_shapes_of_answer_and_loss(name, settings, batch, scenes):
+def test_shapes_of_decomposition_and_loss(name, settings, batch, scenes):
     model = build(name, settings)
     losses, trained = model.loss(scenes(batch), 10)
     check_losses(losses, batch)
@@ -158,7 +158,7 @@ def test_the_same_seed_gives_the_same_bits(name, settings, scenes):
 
 
 @EVERY_MODEL
-def test_answering_draws_nothing(name, settings, scenes):
+def test_decomposing_uses_no_random_number(name, settings, scenes):
     """In use, every latent is its posterior's mean: twice the same answer, and no random number is spent."""
     model = build(name, settings).eval()
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_answering_draws_nothing(name, settings, scenes):
 
 
 @EVERY_MODEL
-def test_each_image_is_decomposed_by_itself(name, settings, scenes):
+def test_images_are_decomposed_independently(name, settings, scenes):
     model, images = build(name, settings).eval(), scenes(3)
     with torch.no_grad():
         together = model(images)
@@ -184,7 +184,7 @@ def test_each_image_is_decomposed_by_itself(name, settings, scenes):
 
 
 @EVERY_MODEL
-def test_saved_weights_give_the_same_answer(name, settings, scenes):
+def test_saved_weights_give_the_same_decomposition(name, settings, scenes):
     model = build(name, settings)
     model.loss(scenes(2), 0)  # moves the running statistics
     file = io.BytesIO()

@@ -155,7 +155,7 @@ WAYS = pytest.mark.parametrize("way", ["read", "unread"])
 @given(
     st.integers(1, 5), st.integers(0, 40), st.integers(0, 100_000), st.booleans(), st.sampled_from([0.3, 0.5, 0.6, 0.7])
 )
-def test_keeps_what_torchvision_keeps(way, groups, boxes, seed, whole, threshold):
+def test_nms_keeps_what_torchvision_keeps(way, groups, boxes, seed, whole, threshold):
     inputs = random_groups(groups, boxes, seed, whole)
     assert torch.equal(kept_by(way, *inputs, threshold), one_group_after_another(*inputs, threshold))
 
@@ -171,7 +171,7 @@ def test_the_longest_chain_of_suppressions_is_followed_to_its_end(way, length):
 
 
 @WAYS
-def test_keeps_what_torchvision_keeps_of_many_groups(way):
+def test_nms_of_many_groups_keeps_what_torchvision_keeps(way):
     inputs = random_groups(groups=40, boxes=100, seed=0, whole=False)
     keep = kept_by(way, *inputs, 0.3)
     assert torch.equal(keep, one_group_after_another(*inputs, 0.3))
@@ -194,7 +194,7 @@ def test_an_overlap_of_exactly_the_threshold_is_allowed(way):
     assert kept_by(way, boxes, scores, valid, 0.49).tolist() == [[True, False]]
 
 
-def test_of_equal_scores_the_first_box_stays():
+def test_first_of_equal_scores_is_kept():
     boxes = torch.tensor([[0.0, 0, 4, 4]]).expand(1, 3, 4)
     keep = batched_nms(boxes, torch.full((1, 3), 0.5), torch.tensor([[False, True, True]]), 0.5)
     assert keep.tolist() == [[False, True, False]]

@@ -109,19 +109,19 @@ def test_a_spiral_is_one_long_line():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 8), (7, 1), (2, 2), (5, 7), (6, 9), (31, 33), (64, 64)])
 @BODIES
-def test_parts_of_adversaries_are_scipys(body, size):
+def test_components_of_adversarial_planes_equal_scipys(body, size):
     planes = adversaries(*size)
     assert parts_by(body, planes) == scipy_parts(planes)
 
 
-def test_parts_of_large_adversaries_are_scipys():
+def test_components_of_large_adversarial_planes_equal_scipys():
     planes = adversaries(128, 128)
     assert parts_by(by_labels, planes) == parts_by(by_blocks, planes) == scipy_parts(planes)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 100_000), st.tuples(st.integers(1, 13), st.integers(1, 13)), st.floats(0, 1))
-def test_parts_of_noise_are_scipys(seed, size, density):
+def test_components_of_noise_equal_scipys(seed, size, density):
     planes = np.random.default_rng(seed).random((3, *size)) < density
     found = [parts_by(body, planes) for body in (by_propagation, by_labels, by_blocks)]
     assert found == [scipy_parts(planes)] * 3
@@ -129,7 +129,7 @@ def test_parts_of_noise_are_scipys(seed, size, density):
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128)])
 @pytest.mark.parametrize("smoothness", [0.0, 0.7, 2.0, 6.0])
-def test_parts_of_blobs_are_scipys(smoothness, size):
+def test_components_of_blobs_equal_scipys(smoothness, size):
     field = gaussian_filter(np.random.default_rng(0).normal(size=(2, *size)), (0, smoothness, smoothness))
     planes = np.concatenate([field > np.quantile(field, share) for share in (0.3, 0.6, 0.8)])
     assert parts_by(by_blocks, planes) == scipy_parts(planes)
@@ -163,7 +163,7 @@ def test_nodes_of_any_graph_on_the_grid_are_joined_in_the_fixed_rounds(seed, sha
 
 
 @BODIES
-def test_parts_by_hand(body):
+def test_components_by_hand(body):
     """A part that closes only further down is one; a corner joins; ends are exclusive."""
     planes = np.array(
         [[[1, 0, 1, 0, 1], [1, 0, 1, 0, 0], [1, 1, 1, 0, 1]], [[0, 1, 0, 0, 0], [1, 0, 0, 0, 1], [0] * 5]]
@@ -176,7 +176,7 @@ def test_parts_by_hand(body):
 
 @BODIES
 @pytest.mark.parametrize("shape", [(0, 4, 6), (2, 4, 6)])
-def test_no_plane_and_an_empty_plane_have_no_part(body, shape):
+def test_no_plane_and_an_empty_plane_have_no_component(body, shape):
     parts = body(torch.zeros(shape, dtype=torch.bool))
     assert parts.boxes.shape[0] == parts.found.shape[0] == shape[0]
     assert not parts.found.any()

@@ -132,7 +132,7 @@ def test_gradients_are_those_of_the_convolution_of_the_doubled_map():
     assert_close(ours, torch.autograd.grad((doubled_then_convolved(*inputs) * weights).sum(), inputs))
 
 
-def test_the_layout_of_a_training_is_kept():
+def test_memory_layout_is_kept_in_training():
     coarse = torch.randn(2, 8, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):  # a float32 bias must not turn the map into float32
         result = convolve_doubled(coarse, torch.randn(8, 8, 3, 3), torch.randn(8))

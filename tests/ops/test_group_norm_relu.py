@@ -94,14 +94,14 @@ def test_other_precisions_and_layouts_are_pytorchs(dtype):
         assert torch.equal(alike(tensor), expected)
 
 
-def test_no_sample_and_without_numba(monkeypatch):
+def test_empty_batch_and_missing_numba(monkeypatch):
     layer, features = some()
     assert layer(features[:0]).shape == (0, 12, 6, 4)
     monkeypatch.setattr(module, "compiled_module", lambda _: None)
     assert_close(layer(features).double(), exactly(layer, features).relu(), rtol=2**-7, atol=1e-2)
 
 
-def test_it_keeps_group_norms_names():
+def test_parameters_have_the_names_of_group_norm():
     assert list(GroupNormReLU(2, 4).state_dict()) == list(torch.nn.GroupNorm(2, 4).state_dict())
 
 
@@ -116,7 +116,7 @@ def test_numba_is_not_needed():
     assert answer.stdout.strip() == "(1, 4, 2, 2)"
 
 
-def test_the_switch_takes_pytorchs_own(monkeypatch):
+def test_plain_body_is_pytorchs_group_norm(monkeypatch):
     layer, features = some()
     monkeypatch.setenv("UNSCENE_PLAIN", "1")
     assert not module._fits_compiled(features)

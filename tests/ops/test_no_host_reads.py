@@ -80,7 +80,7 @@ def region_stage(device: str) -> Callable[[], tuple[Tensor, ...]]:
     return run
 
 
-def test_a_gpus_way_reads_nothing_and_gives_what_a_cpus_way_gives(monkeypatch):
+def test_gpu_body_reads_no_value_and_equals_the_cpu_body(monkeypatch):
     run = region_stage("cpu")
     torch.manual_seed(1)
     read = run()
@@ -95,7 +95,7 @@ def test_a_gpus_way_reads_nothing_and_gives_what_a_cpus_way_gives(monkeypatch):
     assert unread[3].any()
 
 
-def test_a_gpus_way_is_taken_on_a_gpu_and_no_shape_depends_on_values():
+def test_gpu_body_runs_on_a_gpu_with_shapes_that_depend_on_no_value():
     with FakeTensorMode():  # it has shapes and no values, so what needs a value fails
         run = region_stage("cuda")
         run()
@@ -105,7 +105,7 @@ def test_a_gpus_way_is_taken_on_a_gpu_and_no_shape_depends_on_values():
 
 
 @pytest.mark.parametrize("name", ["iodine", "monet", "space"])
-def test_a_models_loss_and_answer_stay_on_the_gpu(name, monkeypatch):
+def test_loss_and_decomposition_stay_on_the_gpu(name, monkeypatch):
     """With the default settings, in shapes alone. Autograd wants a real GPU: IODINE's own gradients are zeros here."""
     monkeypatch.setattr(
         torch.autograd, "grad", lambda outputs, inputs, **_: [torch.zeros_like(tensor) for tensor in inputs]
@@ -126,7 +126,7 @@ def test_a_models_loss_and_answer_stay_on_the_gpu(name, monkeypatch):
     assert {term.dtype for term in losses.terms.values()} == {torch.float32}
 
 
-def test_the_guard_notices_what_waits():
+def test_host_read_guard_raises_on_a_read():
     values = torch.rand(5)
     boxes, scores, valid = torch.rand(1, 3, 4), torch.rand(1, 3), torch.ones(1, 3, dtype=torch.bool)
     for waits in (

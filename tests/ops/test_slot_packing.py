@@ -11,7 +11,7 @@ from unscene.ops.slot_packing import MULTIPLE, SlotPacking
 
 
 @given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.9, 1.0]))
-def test_what_is_packed_comes_back_and_the_rest_is_filled(batch, slots, seed, share):
+def test_unpack_restores_packed_slots_and_fills_the_others(batch, slots, seed, share):
     torch.manual_seed(seed)
     used = torch.rand(batch, slots) < share
     packing, values = SlotPacking.from_used(used, used), torch.randn(batch, slots, 2, 3)
@@ -24,7 +24,7 @@ def test_what_is_packed_comes_back_and_the_rest_is_filled(batch, slots, seed, sh
     assert torch.equal(packing.image, packing.pack(images))
 
 
-def test_lengths_repeat_so_that_shapes_do():
+def test_packed_lengths_are_multiples_of_16():
     lengths = set()
     for number in range(1, 161):
         used = (torch.arange(192) < number).view(32, 6)
@@ -32,7 +32,7 @@ def test_lengths_repeat_so_that_shapes_do():
     assert lengths == set(range(16, 161, 16))
 
 
-def test_nothing_left_out_is_in_order_and_costs_no_copy():
+def test_all_used_slots_are_packed_in_order_without_a_copy():
     values = torch.randn(4, 4, 5)
     packing = SlotPacking.from_used(None, values)
     assert packing.pack(values).data_ptr() == values.data_ptr()
@@ -49,7 +49,7 @@ def test_no_slot_used_at_all(slots):
     assert not packing.unpack(packed).any()
 
 
-def test_where_the_host_does_not_know_the_number_nothing_is_left_out_before_the_end():
+def test_without_host_reads_only_unpack_leaves_slots_out():
     """The GPU's method, run on a CPU: everything is computed, and `unpack` fills unused slots."""
     used = torch.arange(48).view(8, 6) % 5 == 0
     packing, values = SlotPacking(used, None, None), torch.randn(8, 6, 3)
@@ -71,7 +71,7 @@ def test_images_keep_their_layout_and_gradients_add_up(layout):
     assert_close(images.grad, counts[:, None, None, None].expand_as(images))
 
 
-def test_gradients_of_slots_left_out_are_zero():
+def test_gradients_of_unused_slots_are_zero():
     used = torch.tensor([[True, False], [False, False]])
     values = torch.randn(2, 2, 3, requires_grad=True)
     packing = SlotPacking.from_used(used, used)

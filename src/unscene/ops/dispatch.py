@@ -38,5 +38,5 @@ def compiled_module(name: str) -> ModuleType | None:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is in float64: likelihoods, divergences and codes are computed so."""
+    """The tensor in float32, or float64 if it is: the precision of likelihoods, divergences and codes."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

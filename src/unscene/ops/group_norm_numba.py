@@ -3,7 +3,7 @@
 Without numba this module cannot be imported.
 
 A sample's map is read twice, the second time from the cache, and sums are float32. NumPy has no bfloat16: its bits are
-the upper half of a float32's, and travel as uint16.
+the upper half of a float32's, and are passed as uint16.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ class GroupNormReLUFunction(Function):
         x, y, m, s = _bits(features), _bits(normalised), mean.numpy(), scale.numpy()
         w, b = weight.numpy(), bias.numpy()
 
-        def part(start: int, stop: int) -> None:
-            here = slice(start, stop)
-            forward(x[here], w, b, eps, y[here], m[here], s[here])
+        def normalise(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            forward(x[rows], w, b, eps, y[rows], m[rows], s[rows])
 
-        on_all_threads(part, len(features))
+        on_all_threads(normalise, len(features))
         ctx.save_for_backward(features, normalised, weight, mean, scale)
         return normalised
 
@@ -138,11 +138,11 @@ class GroupNormReLUFunction(Function):
         g, x, y, grad_x = (_bits(maps) for maps in (grad.to(features.dtype), features, normalised, grad_features))
         w, m, s, grad_w, grad_b = (values.numpy() for values in (weight, mean, scale, grad_weight, grad_bias))
 
-        def part(start: int, stop: int) -> None:
-            here = slice(start, stop)
-            backward(g[here], x[here], y[here], w, m[here], s[here], grad_x[here], grad_w[here], grad_b[here])
+        def differentiate(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            backward(g[rows], x[rows], y[rows], w, m[rows], s[rows], grad_x[rows], grad_w[rows], grad_b[rows])
 
-        on_all_threads(part, len(features))
+        on_all_threads(differentiate, len(features))
         return grad_features, grad_weight.sum(dim=0), grad_bias.sum(dim=0), None, None
 
 

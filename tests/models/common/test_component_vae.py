@@ -67,7 +67,7 @@ def test_a_masked_encoder_does_not_see_what_is_outside_of_the_mask():
     assert (before[:, 0] - after[:, 0]).abs().max() > 1e-3
 
 
-def test_log_masks_of_nothing_read_alike():
+def test_encoder_clamps_log_masks_of_empty_slots():
     """-40 and -1000 are both nothing, and neither may drown the image."""
     vae = small_vae()
     images, log_masks = two_images()
@@ -87,7 +87,7 @@ def test_decoded_colours_are_the_sigmoid_of_the_free_ones():
     assert raw.min() < 0
 
 
-def test_slots_are_decoded_each_by_itself():
+def test_slots_are_decoded_independently():
     vae = small_vae()
     latents = torch.randn(2, 3, 5)
     together = torch.cat(vae.decode(latents), dim=2)
@@ -142,7 +142,7 @@ def quarters(size: int = 16) -> torch.Tensor:
     return torch.tensor([[[0.0, 0, half, half], whole], [[half, half, size, size], whole]])
 
 
-def test_an_encoder_of_regions_reads_what_the_region_shows_at_the_encoders_size():
+def test_roi_encoder_reads_the_region_at_its_input_size():
     vae = small_vae(encoder_input="masked_image_and_mask", encoder_stride=2, encoder_region="roi")
     images, log_masks = two_images(slots=2)
     mean, _ = vae.encode(images, log_masks, regions=quarters())
@@ -154,7 +154,7 @@ def test_an_encoder_of_regions_reads_what_the_region_shows_at_the_encoders_size(
     assert_close(mean[1, 0], encoded_quarter, rtol=1e-4, atol=1e-5)
 
 
-def test_a_decoder_of_regions_draws_there_and_nothing_elsewhere():
+def test_roi_decoder_is_zero_outside_its_region():
     vae = small_vae(decoder_region="roi", roi_size=8, decoder_padding="same")
     latents = torch.randn(2, 2, 5)
     colour, logits = vae.decode(latents, regions=quarters())
@@ -167,7 +167,7 @@ def test_a_decoder_of_regions_draws_there_and_nothing_elsewhere():
     assert colour[0, 1].min() > 0  # the whole image
 
 
-def test_slots_that_are_not_used_cost_and_draw_nothing():
+def test_unused_slots_have_zero_latents_and_components():
     vae = small_vae()
     images, log_masks = two_images(slots=24)
     used = torch.arange(48).view(2, 24) % 3 == 0

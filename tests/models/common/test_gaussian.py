@@ -67,21 +67,21 @@ def test_different_axes_are_refused_not_broadcast(function):
 @pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
 def test_divergence_from_another_gaussian_is_that_of_torch_distributions(spread):
     noise = torch.Generator().manual_seed(0)
-    mean, log_variance, other, other_log_variance = (
+    mean, log_variance, prior_mean, prior_log_variance = (
         spread * torch.randn(4, 5, 3, generator=noise, dtype=torch.float64) for _ in range(4)
     )
     posterior = Normal(mean, (0.5 * log_variance).exp())
-    reference = kl_divergence(posterior, Normal(other, (0.5 * other_log_variance).exp())).sum(dim=-1)
-    assert_close(gaussian_kl(mean, log_variance, other, other_log_variance), reference)
+    reference = kl_divergence(posterior, Normal(prior_mean, (0.5 * prior_log_variance).exp())).sum(dim=-1)
+    assert_close(gaussian_kl(mean, log_variance, prior_mean, prior_log_variance), reference)
     reference = kl_divergence(posterior, Normal(-1.0, 0.1)).sum(dim=-1)
     assert_close(gaussian_kl(mean, log_variance, -1.0, 2 * np.log(0.1)), reference)
 
 
-def test_a_standard_deviation_is_softplus_and_never_nothing():
-    answer = torch.tensor([[1.0, -2.0, 0.0, -200.0]], requires_grad=True)
-    mean, log_variance = softplus_gaussian(answer)
+def test_standard_deviation_is_softplus_and_above_zero():
+    output = torch.tensor([[1.0, -2.0, 0.0, -200.0]], requires_grad=True)
+    mean, log_variance = softplus_gaussian(output)
     assert mean.tolist() == [[1.0, -2.0]]
     assert (0.5 * log_variance).exp().flatten().tolist() == pytest.approx([np.log(2) + 1e-4, 1e-4])
     gaussian_kl(mean, log_variance, 0.0, 0.0).sum().backward()
-    assert torch.isfinite(answer.grad).all()
-    assert softplus_gaussian(answer.bfloat16())[0].dtype == torch.float32
+    assert torch.isfinite(output.grad).all()
+    assert softplus_gaussian(output.bfloat16())[0].dtype == torch.float32

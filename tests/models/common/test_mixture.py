@@ -80,7 +80,7 @@ def test_half_precision_is_summed_in_float32():
     assert half.tolist() == pytest.approx(full.tolist(), rel=1e-4)
 
 
-def test_hopeless_components_give_finite_likelihood_and_gradient():
+def test_components_far_from_the_image_give_finite_likelihood_and_gradient():
     images, log_masks = torch.zeros(1, 3, 2, 2), torch.full((1, 2, 1, 2, 2), math.log(0.5))
     components = torch.full((1, 2, 3, 2, 2), 50.0, requires_grad=True)
     likelihood = mixture_log_likelihood(images, components, log_masks, torch.tensor([0.01, 0.01]))

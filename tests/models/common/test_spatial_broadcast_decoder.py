@@ -42,7 +42,7 @@ def shuffled(blocks: Tensor, stride: int) -> Tensor:
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("layers", [1, 2, 4])
-def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers, activation):
+def test_fast_first_layer_equals_the_tiled_convolution(padding, stride, layers, activation):
     torch.manual_seed(0)
     decoder = SpatialBroadcastDecoder(5, 4, 6, layers, 16, padding, stride, activation).double()
     decoder.first.bias.data.normal_()
@@ -53,7 +53,7 @@ def test_the_shortcut_draws_what_tiling_draws(padding, stride, layers, activatio
 
 
 @pytest.mark.parametrize("activation", ["relu", "elu"])
-def test_the_shortcut_has_the_gradients_of_tiling(activation):
+def test_fast_first_layer_has_the_gradients_of_the_tiled_convolution(activation):
     torch.manual_seed(0)
     decoder = SpatialBroadcastDecoder(3, 4, channels=4, layers=2, size=8, activation=activation).double()
     latents = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)

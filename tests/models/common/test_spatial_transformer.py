@@ -81,7 +81,7 @@ def test_shrinking_averages_so_that_nothing_is_lost_between_the_cells():
     assert crop[3] == 0
 
 
-def test_what_lies_outside_of_the_image_is_not_seen():
+def test_pixels_outside_of_the_image_do_not_count():
     crop = crop_boxes(torch.ones(1, 1, 4, 4), torch.tensor([[-8.0, 0, 4, 4]]), (4, 12))
     assert crop[..., :7].abs().max() == 0
     assert_close(crop[..., 8:], torch.ones(1, 1, 4, 4))

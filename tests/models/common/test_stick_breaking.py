@@ -46,7 +46,7 @@ def test_a_share_of_zero_is_log_zero_and_never_less():
     assert log_masks[2].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_closed_gate_passes_everything_on():
+def test_a_closed_gate_takes_no_share():
     gate = torch.tensor([True, False, True]).view(1, 3, 1, 1, 1)
     masks = stick_breaking(torch.zeros(1, 3, 1, 1, 1, dtype=torch.float64), gate).exp()
     assert masks.flatten().tolist() == pytest.approx([0.5, 0, 0.25, 0.25], abs=1e-15)
@@ -72,11 +72,11 @@ def test_masks_share_every_pixel(logits_gate):
     assert_close(total, torch.ones_like(total))
 
 
-def test_without_a_foreground_slot_the_last_has_everything():
+def test_without_a_foreground_slot_the_last_has_every_pixel():
     assert stick_breaking(torch.zeros(2, 0, 1, 3, 3)).tolist() == torch.zeros(2, 1, 1, 3, 3).tolist()
 
 
-def test_all_gates_closed_leave_everything_to_the_last():
+def test_closed_gates_leave_every_pixel_to_the_last_slot():
     logits = torch.full((1, 3, 1, 2, 2), 9.0, dtype=torch.float64)
     masks = stick_breaking(logits, torch.zeros(1, 3, 1, 2, 2, dtype=torch.bool)).exp()
     assert_close(masks[:, 3], torch.ones_like(masks[:, 3]), atol=1e-15, rtol=0)
@@ -90,7 +90,7 @@ def test_no_gradient_passes_a_closed_gate():
     assert (logits.grad != 0).flatten().tolist() == [True, False, True, True]
 
 
-def test_extreme_answers_stay_finite_and_so_do_their_gradients():
+def test_extreme_logits_give_finite_masks_and_gradients():
     logits = torch.tensor([1e4, -1e4, 1e4, 0.0]).view(1, 4, 1, 1, 1).requires_grad_()
     log_masks = stick_breaking(logits)
     log_masks.sum().backward()
@@ -105,6 +105,6 @@ def test_other_axes_are_refused(shape):
         stick_breaking(torch.zeros(shape))
 
 
-def test_a_gate_of_another_size_is_refused():
+def test_a_gate_of_another_shape_is_refused():
     with pytest.raises(ShapeError, match="gate"):
         stick_breaking(torch.zeros(1, 2, 1, 4, 4), torch.ones(1, 1, 1, 4, 4, dtype=torch.bool))

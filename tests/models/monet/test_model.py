@@ -53,7 +53,7 @@ class FixedAttention(nn.Module):
         return torch.full_like(seen[:, :1], self.logits[index])
 
 
-def test_each_step_takes_its_share_of_the_scope_and_sees_what_is_left():
+def test_each_pass_takes_a_share_of_the_scope_and_reads_the_remainder():
     model, images = tiny(num_slots=3), torch.rand(2, 3, 32, 32)
     model.attention = FixedAttention(0.0, math.log(3))  # takes 1/2, then 3/4 of the rest
     masks = model.infer_masks(images).exp()
@@ -65,7 +65,7 @@ def test_each_step_takes_its_share_of_the_scope_and_sees_what_is_left():
     assert_close(second[:, 3], torch.full((2, 32, 32), math.log(1 / 2)))
 
 
-def test_a_scope_that_is_gone_stays_finite():
+def test_scope_of_zero_stays_finite():
     model, images = tiny(num_slots=4), torch.rand(1, 3, 32, 32)
     model.attention = FixedAttention(1000.0, 0.0, 0.0)
     log_masks = model.infer_masks(images)
@@ -145,7 +145,7 @@ def test_the_backbones_read_four_channels_and_have_no_idle_weights():
         ({"backbone": BackboneSettings(pretrained=True)}, r"backbone\.pretrained is for images of 3 channels"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, message):
+def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         dataclasses.replace(TINY, **changes)
 
@@ -167,7 +167,7 @@ def test_a_background_of_one_cell_has_one_colour_in_loss_and_use():
 
 
 @pytest.mark.parametrize("changes", ATTENTIONS)
-def test_first_weights_of_the_scope_can_be_smaller(changes):
+def test_initial_scope_weights_are_scaled(changes):
     plain, quiet = tiny(**changes), tiny(initial_scope_weight=0.1, **changes)
     first, other = (next(m.attention.parameters()) for m in (plain, quiet))
     assert_close(other[:, 3], 0.1 * first[:, 3])

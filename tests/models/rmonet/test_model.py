@@ -259,7 +259,7 @@ def test_warm_up_values(step, sigma, beta, gamma, threshold, monkeypatch, scenes
     assert seen == pytest.approx([threshold])
 
 
-def test_a_model_in_use_is_past_its_warm_up(monkeypatch, scenes):
+def test_forward_uses_the_values_after_the_warm_up(monkeypatch, scenes):
     model = tiny(warmup=WARMUP, proposals=ProposalSettings(score_threshold=0.6)).eval()
     seen = asked_thresholds(model, monkeypatch)
     model(scenes(1))
@@ -310,7 +310,7 @@ def test_an_impossible_warm_up_is_refused(wrong, message):
         WarmupSettings(**wrong)
 
 
-def test_more_slots_than_boxes_are_no_matter_without_detection():
+def test_without_detection_num_slots_may_exceed_the_proposals():
     assert dataclasses.replace(TINY, num_slots=22, detection=False).num_slots == 22
 
 
@@ -348,7 +348,7 @@ def with_regions(**changes: Any) -> RMONet:
     return tiny(vae=vae, **changes)
 
 
-def test_slots_left_out_change_no_mask_and_no_component_that_is_used(scenes):
+def test_skipping_empty_slots_changes_no_mask_and_no_used_component(scenes):
     images, changes = scenes(4), {"num_slots": 12, "proposals": ProposalSettings(score_threshold=0.0, top_n_before=6)}
     full, less = tiny(**changes).eval(), tiny(**changes, **LESS).eval()
     with torch.no_grad():
@@ -362,7 +362,7 @@ def test_slots_left_out_change_no_mask_and_no_component_that_is_used(scenes):
     assert not answer.components[~used].any()
 
 
-def test_slots_left_out_cost_nothing_in_the_loss(scenes):
+def test_skipped_slots_have_no_loss(scenes):
     model = tiny(num_slots=12, proposals=ProposalSettings(score_threshold=0.0, top_n_before=6), **LESS)
     losses, answer = model.loss(scenes(4))
     used = torch.nn.functional.pad(answer.box_valid, (0, 1), value=True)
@@ -374,7 +374,7 @@ def test_slots_left_out_cost_nothing_in_the_loss(scenes):
     assert torch.isfinite(losses.total).all()
 
 
-def test_a_mask_lies_within_its_region_and_so_does_what_is_drawn(scenes):
+def test_masks_and_components_are_zero_outside_their_region(scenes):
     model, images = with_regions(**LESS).eval(), scenes(3)
     with torch.no_grad():
         attention = model.infer_masks(images, model.settings)

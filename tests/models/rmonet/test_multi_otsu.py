@@ -132,7 +132,7 @@ def test_textbook_is_the_best_of_all_divisions(seed, sizes):
             )
 
 
-def test_of_equally_good_thresholds_the_lowest_win():
+def test_lowest_of_equally_good_thresholds_wins():
     crisp = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)  # bins 1, 2 and 3 of five are empty
     assert multi_otsu(crisp, 2, 5, "textbook").tolist() == [pytest.approx([0.1])]
 

@@ -66,7 +66,7 @@ def random_boxes(seed: int, counts: tuple[int, ...], most: int = 6) -> tuple[Ten
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 96), (64, 128)])
-def test_anchors_and_answers_have_torchvisions_order(size):
+def test_anchors_and_predictions_have_torchvisions_order(size):
     rpn, pyramid = rpn_of(), pyramid_of(size)
     predicted = rpn(pyramid, size)
     images = ImageList(torch.zeros(2, 3, *size), [size, size])
@@ -79,7 +79,7 @@ def test_anchors_and_answers_have_torchvisions_order(size):
     assert predicted.levels == tuple(3 * level.shape[2] * level.shape[3] for level in pyramid)
 
 
-def test_half_precision_features_give_float32_answers():
+def test_half_precision_features_give_float32_predictions():
     rpn = rpn_of().bfloat16()
     predicted = rpn(tuple(level.bfloat16() for level in pyramid_of()), SIZE)
     assert predicted.objectness.dtype == predicted.deltas.dtype == predicted.anchors.dtype == torch.float32
@@ -159,7 +159,7 @@ def test_no_gradient_flows_through_proposals():
     assert not rpn_of().propose(predicted, SIZE, 5).boxes.requires_grad
 
 
-def test_what_fills_a_level_up_is_no_box():
+def test_padding_of_short_levels_is_no_box():
     predicted = answers([2.0, 1.0, 0.0], [[0.0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], (1, 2))
     rpn = rpn_of(level_nms_threshold=1.0, final_nms_threshold=1.0)
     proposals = rpn.propose(predicted, SIZE, 5, score_threshold=-1.0)
@@ -183,7 +183,7 @@ def test_rows_that_fill_short_levels_do_not_change_the_order_of_equal_scores(see
     assert torch.equal(proposals.boxes[0], anchors[expected])
 
 
-def test_anchors_are_made_once_and_serve_a_training_after_a_validation():
+def test_anchors_are_computed_once_and_training_can_use_those_of_a_validation():
     rpn, pyramid = rpn_of(), pyramid_of()
     with torch.inference_mode():
         anchors_of_first_call = rpn(pyramid, SIZE).anchors
@@ -256,7 +256,7 @@ def test_samples_keep_their_quotas(seed, shares, batch_size, fraction):
         assert negative[image].sum() == min(batch_size - num_positive, int((labels[image] == 0).sum()))
 
 
-def test_every_candidate_is_drawn_equally_often():
+def test_every_candidate_is_sampled_equally_often():
     torch.manual_seed(0)
     labels = torch.tensor([1] * 10 + [0] * 20 + [-1] * 5).expand(4000, -1)
     positive, negative = sample_anchors(labels, 8, 0.5)

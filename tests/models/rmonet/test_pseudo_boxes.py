@@ -56,7 +56,7 @@ def test_pixels_that_touch_at_a_corner_are_one_part():
     assert len(found_in(mask_with((4, 4, 8, 8, 0.9), (9, 8, 13, 12, 0.9)))) == 2
 
 
-def test_nested_thresholds_propose_the_whole_and_its_core():
+def test_nested_thresholds_propose_the_object_and_its_core():
     # bins of width .2: values in bins 0, 1, 2 and 4, so the thresholds are .3 and .5
     pyramid = mask_with((2, 2, 26, 26, 0.25), (4, 4, 20, 20, 0.45), (8, 8, 14, 14, 1.0))
     assert multi_otsu(pyramid.flatten(1)).tolist() == [pytest.approx([0.3, 0.5])]
@@ -91,7 +91,7 @@ def test_images_do_not_see_each_other():
     assert scores[:, 0].tolist() == pytest.approx([0.9, 0.0, 0.7])
 
 
-def test_blank_and_constant_masks_propose_nothing():
+def test_empty_and_constant_masks_propose_no_box():
     masks = torch.stack([torch.zeros(3, 16, 16), torch.full((3, 16, 16), 0.4), torch.full((3, 16, 16), 0.0009)])
     masks[2, :, 4:10, 4:10] = 0.00095  # all under the floor
     boxes, scores, valid = pseudo_boxes(masks)
@@ -102,7 +102,7 @@ def test_blank_and_constant_masks_propose_nothing():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.0, -1.0, math.nan])
-def test_other_constant_masks_propose_nothing(value):
+def test_constant_masks_propose_no_box(value):
     assert not pseudo_boxes(torch.full((1, 2, 6, 6), value), PseudoBoxSettings(min_side=1))[2].any()
 
 
@@ -121,11 +121,11 @@ def test_the_floor_keeps_faint_structure_out():
     assert found_in(mask, floor=0.0) == [[4, 4, 10, 10]]
 
 
-def test_no_foreground_slot_proposes_nothing():
+def test_no_foreground_slot_gives_no_box():
     assert not pseudo_boxes(torch.zeros(2, 0, 16, 16))[2].any()
 
 
-def test_of_too_many_boxes_the_best_stay():
+def test_best_boxes_are_kept_when_there_are_too_many():
     squares = [(8 * i, 8 * j, 8 * i + 5, 8 * j + 5, 0.5 + 0.03 * (4 * j + i)) for i in range(4) for j in range(4)]
     mask = mask_with(*squares)
     everything = found_in(mask)
@@ -135,7 +135,7 @@ def test_of_too_many_boxes_the_best_stay():
     assert found_in(mask, max_candidates=6) == everything[:3]  # both thresholds find every square
 
 
-def test_no_gradient_flows_and_bfloat16_will_do():
+def test_no_gradient_flows_and_bfloat16_is_accepted():
     mask = mask_with((2, 3, 8, 9, 0.9)).bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         boxes, scores, _ = pseudo_boxes(mask)
@@ -145,7 +145,7 @@ def test_no_gradient_flows_and_bfloat16_will_do():
     assert boxes[0, 0].tolist() == [2, 3, 8, 9]
 
 
-def test_a_mask_that_is_not_a_number_proposes_nothing_and_disturbs_no_other():
+def test_a_nan_mask_proposes_no_box_and_changes_no_other_mask():
     good = mask_with((2, 3, 8, 9, 0.9))
     boxes, _, valid = pseudo_boxes(torch.cat([torch.full_like(good, torch.nan), good], dim=1))
     assert boxes[0, valid[0]].tolist() == [[2, 3, 8, 9]]
@@ -179,7 +179,7 @@ def one_mask_after_another(masks: torch.Tensor, settings: PseudoBoxSettings) -> 
 
 @pytest.mark.parametrize("variant", ["textbook", "skimage016"])
 @pytest.mark.parametrize("seed", range(6))
-def test_finds_what_a_plain_loop_over_scikit_image_regions_finds(seed, variant):
+def test_boxes_equal_those_of_a_loop_over_scikit_image_regions(seed, variant):
     settings = PseudoBoxSettings(variant=variant, max_boxes=12)
     masks = smooth_masks(seed, images=4, slots=3, size=40)
     boxes, scores, valid = pseudo_boxes(masks, settings)
@@ -190,7 +190,7 @@ def test_finds_what_a_plain_loop_over_scikit_image_regions_finds(seed, variant):
         assert scores[image, valid[image]].numpy() == pytest.approx(expected_scores, abs=1e-6)
 
 
-def test_an_image_alone_gives_what_it_gives_in_a_batch():
+def test_an_image_has_the_same_result_alone_and_in_a_batch():
     masks = smooth_masks(0, images=3, slots=2, size=32)
     together = pseudo_boxes(masks)
     for image in range(3):
@@ -239,7 +239,7 @@ CHANGES = st.sampled_from(
     smoothness=st.sampled_from([0.0, 1.0, 3.0]),
     changes=CHANGES,
 )
-def test_both_ways_give_the_same_bits(seed, shape, levels, smoothness, changes):
+def test_cpu_and_gpu_bodies_give_the_same_bits(seed, shape, levels, smoothness, changes):
     noise = np.random.default_rng(seed)
     field = gaussian_filter(noise.random(shape), (0, 0, smoothness, smoothness))
     field = (field - field.min()) / max(np.ptp(field), 1e-9)
@@ -248,11 +248,11 @@ def test_both_ways_give_the_same_bits(seed, shape, levels, smoothness, changes):
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_both_ways_give_the_same_bits_of_soft_masks(size):
+def test_cpu_and_gpu_bodies_give_the_same_bits_of_soft_masks(size):
     assert_both_ways_agree(smooth_masks(0, images=2, slots=3, size=size), PseudoBoxSettings(min_score=0.2))
 
 
-def test_both_ways_give_the_same_bits_of_awkward_masks():
+def test_cpu_and_gpu_bodies_give_the_same_bits_of_edge_cases():
     y, x = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
     patterns = [
         (x + y) % 2,
@@ -282,7 +282,7 @@ def test_sums_of_the_addends_do_not_depend_on_their_order(floor):
 
 
 @WAYS
-def test_of_equal_scores_the_earlier_slot_and_the_upper_part_come_first(found_by):
+def test_equal_scores_are_sorted_by_slot_then_by_first_pixel(found_by):
     first = mask_with((20, 20, 26, 26, 1.0), (2, 8, 8, 14, 1.0), (12, 2, 18, 8, 1.0))
     second = mask_with((10, 24, 16, 30, 1.0))
     boxes, _, valid = found_by(torch.cat([first, second], dim=1))

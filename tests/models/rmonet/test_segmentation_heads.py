@@ -148,7 +148,7 @@ def test_unet_sees_low_level_maps_near_the_box_only_and_the_rest_everywhere():
 
 
 @pytest.mark.parametrize("wrong", [{"convolutions": 0}, {"bottleneck": 0}, {"align_size": 0}, {"expand": -0.1}])
-def test_numbers_that_cannot_be_are_refused(wrong):
+def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(RecipeError, match=f"{next(iter(wrong))} must be"):
         HeadSettings(**wrong)
 

@@ -19,7 +19,7 @@ SMALLEST_SIDE = 1e-3  # pixels; a box without area would divide by zero
 
 
 def whole_image_box(size: int, device: torch.device) -> Tensor:
-    """Return [4], the box of all of an image of `size` pixels; filled there, since a copy would make the host wait."""
+    """Return [4], the box of an image of `size` pixels, without a copy from the host, which would wait for it."""
     return F.pad(torch.full((2,), float(size), device=device), (2, 0))
 
 

@@ -16,12 +16,11 @@ from unscene.models.rmonet.settings import BackboneSettings, HeadSettings
 
 
 class ResNetAttention(nn.Module):
-    """Image and log scope to one logit a pixel, the image being the one box.
+    """Map image and log scope to one logit a pixel; the one box is the whole image.
 
     "Change the input channel of the first convolution layer in ResNet18 from 3 to 4 and remove object detection branch"
-    (Section 4.1). The paper says nothing of the running statistics of the `passes`, MONet's applications of the network
-    to an image; with one shared set, evaluation breaks (foreground ARI .033 for .276, same weights). A RecipeError
-    where `size` is no multiple of 32.
+    (Section 4.1). MONet applies the network `passes` times to an image. The paper does not mention their running
+    statistics; with one set for all passes, evaluation breaks (foreground ARI .033 for .276, same weights).
     """
 
     def __init__(self, backbone: BackboneSettings, head: HeadSettings, size: int, passes: int) -> None:

@@ -99,7 +99,7 @@ class SPACE(nn.Module):
         return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
 
     def _downscale(self, maps: Tensor) -> Tensor:
-        """[B, K, C, size, size], the mean over the pixels of the enlarged image in each pixel."""
+        """[B, K, C, size, size]: a pixel is the mean of its pixels in the enlarged image."""
         if self.settings.scale == 1:
             return maps
         reduced: Tensor = F.avg_pool2d(maps.flatten(0, 1), self.settings.scale).unflatten(0, maps.shape[:2])

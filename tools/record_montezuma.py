@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.montezuma.dataset import ACTIONS, new_emulator, resized
-from unscene.data.montezuma.labels import OBJECTS, label_frame
+from unscene.data.montezuma.dataset import ACTIONS, OBJECTS, label_frame, new_emulator, resized
 
 RECORD = Path(__file__).resolve().parents[1] / "src/unscene/data/montezuma/games.json"
 HELD = 4  # emulator frames an action is held for

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.reference.clevr_solids import Array, Solid, dot, quadratic, solid_of, unit
-from unscene.data.clevr import lights, shading, stage
+from unscene.data.clevr import shading, stage
 from unscene.data.clevr.placement import PlacedScenes
 from unscene.data.generated_scenes import splitmix64
 
@@ -136,12 +136,12 @@ class Tracer:
                 _in_part(stratum >> np.uint64(axis), self.bits >> np.uint64(16 * which + 8 * axis)) * lamp["half"]
                 for axis in range(2)
             )
-            ray = _vector(lamp, "position") + u * _vector(lamp, "right") + v * _vector(lamp, "up") - point
+            ray = lamp["position"] + u * lamp["right"] + v * lamp["up"] - point
             length = np.linalg.norm(ray, axis=1, keepdims=True)
             ray = ray / length
-            cosines = np.maximum(dot(normal, ray), 0) * np.maximum(-dot(_vector(lamp, "axis"), ray), 0)
+            cosines = np.maximum(dot(normal, ray), 0) * np.maximum(-dot(lamp["axis"], ray), 0)
             free = self.first_hit(point, ray)[0][:, None] >= length
-            given = free * cosines / length**2 * [lamp["red"], lamp["green"], lamp["blue"]]
+            given = free * cosines / length**2 * lamp["power"]
             matt += given
             if alpha > 0:
                 shine += np.where(given > 0, given * _ggx(normal, ray, back, alpha), 0)
@@ -151,13 +151,13 @@ class Tracer:
         nearest = self.first_hit(origin, direction)[0]
         shown = seen.copy()
         for lamp in self.lamps[::-1]:  # of two lamps in a row the compiled way takes the first
-            facing = -dot(_vector(lamp, "axis"), direction)[:, 0]
+            facing = -dot(lamp["axis"], direction)[:, 0]
             with np.errstate(all="ignore"):
-                distance = dot(_vector(lamp, "axis"), origin - _vector(lamp, "position"))[:, 0] / facing
-                met = origin + distance[:, None] * direction - _vector(lamp, "position")
-            inside = [np.abs(met @ _vector(lamp, side)) <= lamp["half"] for side in ("right", "up")]
+                distance = dot(lamp["axis"], origin - lamp["position"])[:, 0] / facing
+                met = origin + distance[:, None] * direction - lamp["position"]
+            inside = [np.abs(met @ lamp[side]) <= lamp["half"] for side in ("right", "up")]
             rays = (facing > 0) & (distance > 0) & (distance < nearest) & inside[0] & inside[1]
-            shown[rays] = np.array([lamp["red"], lamp["green"], lamp["blue"]]) / (2 * lamp["half"]) ** 2
+            shown[rays] = lamp["power"] / (2 * lamp["half"]) ** 2
         return shown
 
     def _facets(self, normal: Array) -> tuple[Array, Array]:
@@ -177,7 +177,7 @@ def traced(
     """Return the picture [height, width, 3] and the label map [height, width] of one scene, as `render` does."""
     forward, right, up = stage.facing_origin(scenes.camera[scene])
     solids = [solid_of(scenes, scene, m) for m in range(scenes.number[scene])]
-    lamps = lights.lamps_at(scenes.lamps[scene : scene + 1])[0]
+    lamps = stage.lamps_at(scenes.lamps[scene : scene + 1])[0]
     rows, columns = (indices.ravel() for indices in np.mgrid[:height, :width])
     pixel = (rows * width + columns).astype(np.uint64)
     bits = splitmix64(splitmix64(scenes.key[scene : scene + 1] ^ _PIXELS) + pixel * _GOLDEN)
@@ -189,7 +189,7 @@ def traced(
 
     eye = np.broadcast_to(scenes.camera[scene], (len(pixel), 3))
     mixed = np.zeros((len(pixel), 3))
-    for sample in range(lights.STRATA):
+    for sample in range(stage.STRATA):
         tracer = Tracer(
             solids,
             lamps,
@@ -197,7 +197,7 @@ def traced(
             splitmix64(bits + np.array([sample], np.uint64) * _GOLDEN),
         )
         towards = through(columns + 0.25 + sample % 2 / 2, rows + 0.25 + sample // 2 / 2)
-        mixed += tracer.radiance(eye, towards) / lights.STRATA
+        mixed += tracer.radiance(eye, towards) / stage.STRATA
     label = tracer.first_hit(eye, through(columns + 0.5, rows + 0.5))[1] + 1
     curve = np.where(mixed <= 0.0031308, 12.92 * mixed, 1.055 * mixed.clip(0, 1) ** (1 / 2.4) - 0.055)
     image = np.floor(255 * curve.clip(0, 1) + 0.5).astype(np.uint8)
@@ -216,10 +216,6 @@ def _in_part(stratum: NDArray[np.uint64], bits: NDArray[np.uint64]) -> Array:
     """[R, 1] in -1 .. 1, below 0 for part 0."""
     within = ((bits & np.uint64(255)) + 0.5) / 256
     return np.asarray((within + (stratum & np.uint64(1)) - 1)[:, None])
-
-
-def _vector(lamp: Any, name: str) -> Array:
-    return np.array([lamp[f"{name}_{axis}"] for axis in "xyz"])
 
 
 def _reflection(direction: Array, facet: Array, flat: Array) -> Array:

@@ -12,8 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import unscene
-from unscene.data.montezuma.dataset import Montezuma, MontezumaSettings
-from unscene.data.montezuma.labels import OBJECTS
+from unscene.data.montezuma.dataset import OBJECTS, Montezuma, MontezumaSettings
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.overlay import overlay
 from unscene.scene import Scene

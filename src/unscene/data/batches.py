@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from unscene.distributed.processes import leave_to_parent
 from unscene.errors import RecipeError, UnsceneError
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler[NDArray[np.int64]]):
     """Yields the indices of one batch for each step, from `first_step`, without end, for a source of `count` scenes.
 
@@ -26,17 +28,20 @@ class StepSampler(Sampler[NDArray[np.int64]]):
         RecipeError: the batch is larger than the data, or cannot be shared evenly.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        if batch_size > count:
-            raise RecipeError(f"trainer.batch_size is {batch_size}, but there are only {count} images: lower it.")
-        if batch_size % world:
-            raise RecipeError(
-                f"trainer.batch_size {batch_size} cannot be shared by {world} processes: choose a multiple of {world}."
-            )
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.first_step, self.rank, self.world = first_step, rank, world
+    count: int
+    batch_size: int
+    seed: int
+    first_step: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        size, world = self.batch_size, self.world
+        if size > self.count:
+            raise RecipeError(f"trainer.batch_size is {size}, but there are only {self.count} images: lower it.")
+        if size % world:
+            message = f"trainer.batch_size {size} cannot be shared by {world} processes"
+            raise RecipeError(f"{message}: choose a multiple of {world}.")
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         per_epoch = self.count // self.batch_size
@@ -68,22 +73,9 @@ class BatchDataset(Dataset[dict[str, Any]]):
         return {name: torch.from_numpy(sample[name]) for name in ("image", "labels", "boxes") if name in sample}
 
 
-class Batches:
-    """A loader's batches; an error of a worker is raised here with its own type and message."""
-
-    def __init__(self, loader: DataLoader[dict[str, Any]]) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch in self.loader:
-            if "error" in batch:
-                raise batch["error"]
-            yield batch
-
-
 def training_batches(
     source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
-) -> Batches:
+) -> Iterator[dict[str, Tensor]]:
     """Return the training's batches, one for each step.
 
     `workers` processes (0: this one) read them and keep `prefetch` batches ready. With `pin_memory` a GPU copies a
@@ -96,14 +88,23 @@ def training_batches(
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
-        persistent_workers=workers > 0,
         worker_init_fn=leave_to_parent,
     )
-    return Batches(loader)
+    return _checked(loader)
 
 
-def ordered_batches(source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1) -> Batches:
+def ordered_batches(
+    source: Source, count: int, batch_size: int, rank: int = 0, world: int = 1
+) -> Iterator[dict[str, Tensor]]:
     """The first `count` scenes of a source once, in order; process `rank` of `world` takes every world-th scene."""
     own = np.arange(rank, count, world)
     slices = [own[first : first + batch_size] for first in range(0, len(own), batch_size)]
-    return Batches(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))
+    return _checked(DataLoader(BatchDataset(source), sampler=slices, batch_size=None))
+
+
+def _checked(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Tensor]]:
+    """A loader's batches; an error of a worker is raised here with its own type and message."""
+    for batch in loader:
+        if "error" in batch:
+            raise batch["error"]
+        yield batch

@@ -72,8 +72,7 @@ class Flowers:
         if settings.download:
             download_flowers(Path(settings.root).expanduser())
         ids = _ids(self.folder, settings.split)
-        chosen = resolve_range(0, settings.count, len(ids), f"flowers: {settings.split} has {len(ids):,} images")
-        self.ids = ids[chosen.start : chosen.stop]
+        self.ids = ids[resolve_range(0, settings.count, len(ids), f"flowers: {settings.split} has {len(ids):,} images")]
         self._cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     def __len__(self) -> int:
@@ -83,11 +82,7 @@ class Flowers:
         return {**self.__dict__, "_cache": {}}  # a spawned worker fills its own
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
-        """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 1, 4].
-
-        Raises:
-            DataError: an image or segmentation is missing or damaged.
-        """
+        """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 1, 4]."""
         indices, size = checked_indices(indices, len(self)), self.settings.size
         image = np.empty((len(indices), size, size, 3), np.uint8)
         labels = np.empty((len(indices), size, size), np.uint8)
@@ -101,9 +96,9 @@ class Flowers:
         image = read_image(self.folder / "jpg" / f"image_{number:05d}.jpg")
         segmentation = read_image(self.folder / "segmim" / f"segmim_{number:05d}.jpg")
         if image.shape != segmentation.shape:
-            (height, width), (other_height, other_width) = image.shape[:2], segmentation.shape[:2]
-            sizes = f"{width} x {height} pixels, its segmentation {other_width} x {other_height}"
-            raise DataError(f"flowers: image {number} has {sizes}. Download both again.")
+            sizes = [f"{width} x {height}" for height, width, _ in (image.shape, segmentation.shape)]
+            message = f"flowers: image {number} has {sizes[0]} pixels, its segmentation {sizes[1]}."
+            raise DataError(f"{message} Download both again.")
         size = self.settings.size
         pair = middle_square(image, size), middle_square(flower_mask(segmentation, self.settings.mask), size)
         if (len(self._cache) + 1) * (pair[0].nbytes + pair[1].nbytes) <= _CACHE_BYTES:

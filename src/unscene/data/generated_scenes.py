@@ -41,10 +41,9 @@ def shifts_with(unseen_shape: str, unseen_colours: str | tuple[str, ...]) -> Map
 
 
 def uniform_draws(seed: int, indices: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
-    """Return the first draws of every sample: a larger `draws` appends to them, and never changes them.
+    """Return [B, draws] numbers for the samples `indices` [B], uniform in [0, 1), multiples of 2**-53.
 
-    Returns:
-        [B, draws] for the samples `indices` [B], uniform in [0, 1), multiples of 2**-53.
+    A larger `draws` appends to them, and never changes them.
     """
     bits = splitmix64(sample_keys(seed, indices)[:, None] + np.arange(draws, dtype=np.uint64) * GOLDEN)
     return np.ldexp((bits >> np.uint64(11)).astype(np.float64), -53)

@@ -90,29 +90,30 @@ class ImageFolder:
         return {"image": images}
 
     def _square(self, path: Path) -> NDArray[np.uint8]:
-        if path in self._cache:
-            return self._cache[path]
-        square, _ = fit_image(read_image(path), self.settings.size, self.settings.fit)
-        if (len(self._cache) + 1) * square.nbytes <= _CACHE_BYTES:
-            self._cache[path] = square
+        square = self._cache.get(path)
+        if square is None:
+            square, _ = fit_image(read_image(path), self.settings.size, self.settings.fit)
+            if (len(self._cache) + 1) * square.nbytes <= _CACHE_BYTES:
+                self._cache[path] = square
         return square
 
     def _leave_out_damaged(self) -> None:
-        first_error = None
+        errors = {}
         for path in self.paths:
             try:
                 self._square(path)
             except DataError as error:
-                first_error = first_error or error
-                self.skipped.append(path)
-        found, skipped = len(self.paths), len(self.skipped)
-        if skipped == found:
-            raise DataError(f"none of the {found} images of {self.settings.folder} can be read: {first_error}")
-        if skipped:
-            self.paths = [path for path in self.paths if path not in set(self.skipped)]
-            more = f" and {skipped - _SHOWN} more" if skipped > _SHOWN else ""
+                errors[path] = error
+        found, self.skipped = len(self.paths), list(errors)
+        if len(errors) == found:
+            raise DataError(
+                f"none of the {found} images of {self.settings.folder} can be read: {errors[self.paths[0]]}"
+            )
+        if errors:
+            self.paths = [path for path in self.paths if path not in errors]
+            more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
             names = ", ".join(map(str, self.skipped[:_SHOWN]))
-            _log.warning("%d of %d images left out, they cannot be read: %s%s", skipped, found, names, more)
+            _log.warning("%d of %d images left out, they cannot be read: %s%s", len(errors), found, names, more)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

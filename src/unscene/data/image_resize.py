@@ -61,10 +61,7 @@ class ResizeGeometry:
         They are clipped to the part of the image that the square shows; a zero row where nothing is left.
         """
         check_shape(boxes, "N 4", "boxes")
-        source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
-        scale = (source[2:] - source[:2]) / (target[2:] - target[:2])
-        restored = (boxes - np.tile(target[:2], 2)) * np.tile(scale, 2) + np.tile(source[:2], 2)
-        restored = restored.clip(np.tile(source[:2], 2), np.tile(source[2:], 2))
+        restored = self._in_image(boxes.reshape(-1, 2)).reshape(-1, 4)
         restored[(restored[:, 2:] <= restored[:, :2]).any(axis=1)] = 0
         return restored.astype(np.float32)
 
@@ -74,10 +71,15 @@ class ResizeGeometry:
         They are clipped to the part of the image that the square shows.
         """
         check_shape(locations, "N 2", "locations")
+        restored = self._in_image(locations[:, ::-1] * self.size) / (self.width, self.height)
+        return restored[:, ::-1].astype(np.float32)
+
+    def _in_image(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points [N, 2], x and y in the square, in the image's pixels, clipped to the part that the square shows."""
         source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
-        share = (locations[:, ::-1] * self.size - target[:2]) / (target[2:] - target[:2])  # x and y
-        x_y = (source[:2] + share.clip(0, 1) * (source[2:] - source[:2])) / (self.width, self.height)
-        return x_y[:, ::-1].astype(np.float32)
+        scale = (source[2:] - source[:2]) / (target[2:] - target[:2])
+        restored: NDArray[np.float64] = ((points - target[:2]) * scale + source[:2]).clip(source[:2], source[2:])
+        return restored
 
 
 def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], ResizeGeometry]:
@@ -92,13 +94,11 @@ def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArra
 
     Raises:
         ShapeError: `image` has other axes, another type, or no pixel.
-        RecipeError: `size` is below 1, or `fit` is none of the above.
+        RecipeError: `fit` is none of the above.
     """
     check_shape(image, "H W 3", "image")
     if image.dtype != np.uint8 or not image.size:
         raise ShapeError(f"image must be uint8 with at least one pixel, but is {image.dtype} {list(image.shape)}.")
-    if size < 1:
-        raise RecipeError(f"size must be 1 or more pixels, but is {size}.")
     if fit not in get_args(FitKind):
         kinds = get_args(FitKind)
         raise RecipeError(f"images: fit has no '{fit}', only {', '.join(kinds)}.{did_you_mean(str(fit), kinds)}")

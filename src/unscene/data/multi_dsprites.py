@@ -10,7 +10,7 @@ units of the image's side, for scale 1. A pixel belongs to a sprite that contain
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -33,8 +33,6 @@ from unscene.settings import distinct_names, settings_dataclass
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
 
 Array32 = NDArray[np.float32]
-Colours = Literal["fitted", "saturated", "grey"]
-Background = Literal["grey", "colour"]
 Scale = Annotated[float, Field(gt=0, le=1)]  # a larger sprite would reach across the image's border
 
 SHAPES = ("square", "ellipse", "heart")  # the factor `shape` counts them from 1, as dSprites does; 0 is no sprite
@@ -83,8 +81,8 @@ class MultiDSpritesSettings:
     size: Annotated[int, Field(ge=16)] = 64  # below, a sprite could touch the border
     min_objects: NonNegativeInt = 2
     max_objects: Annotated[int, Field(ge=1, le=255)] = 5
-    colours: Colours = "fitted"
-    background: Background = "grey"
+    colours: Literal["fitted", "saturated", "grey"] = "fitted"
+    background: Literal["grey", "colour"] = "grey"
     min_scale: Scale = 0.5
     max_scale: Scale = 1.0
     max_orientation: Annotated[float, Field(ge=0, le=360)] = 360.0
@@ -133,7 +131,7 @@ class MultiDSprites:
         sample["image"] = np.empty((B, size, size, 3), np.uint8)
         sample["labels"] = np.zeros((B, size, size), np.uint8)
         sample["boxes"] = np.empty((B, M, 4), np.float32)
-        sample["visibility"] = np.empty((B, M), np.float32)
+        sample["visibility"] = np.zeros((B, M), np.float32)
         for start in range(0, B, _CHUNK):
             part = slice(start, start + _CHUNK)
             _paint(settings, indices[part], {key: value[part] for key, value in sample.items()}, palette[part])
@@ -185,10 +183,7 @@ def _as_bytes(uniform: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _paint(
-    settings: MultiDSpritesSettings,
-    indices: NDArray[np.int64],
-    scenes: dict[str, NDArray],
-    palette: NDArray[np.uint8],
+    settings: MultiDSpritesSettings, indices: NDArray[np.int64], scenes: dict[str, NDArray], palette: NDArray[np.uint8]
 ) -> None:
     """Fill image, labels, boxes and visibility of the scenes from their factors, in place."""
     labels, (B, M) = scenes["labels"], scenes["shape"].shape
@@ -213,7 +208,6 @@ def _paint(
         entry = labels + (np.arange(B) * (M + 1))[:, None, None]
     scenes["boxes"][...] = boxes_of_labels(labels, M)
     shown = np.bincount(entry.ravel(), minlength=B * (M + 1)).reshape(B, M + 1)[:, 1:]
-    scenes["visibility"][...] = 0
     scenes["visibility"][scene, sprite] = shown[scene, sprite] / np.maximum(area, 1)
 
 
@@ -241,31 +235,26 @@ def covered_windows(
     sine = (away * (np.sin(angle) / length)[:, None, None]).astype(np.float32)
 
     covered = np.empty((len(angle), len(middle), len(middle)), np.bool_)
-    for kind, contains in enumerate(_CONTAINS, start=1):
+    for kind, shape in enumerate(ALL_SHAPES, start=1):
         chosen = sprites["shape"] == kind
         right = cosine[chosen, 0, None, :] + sine[chosen, 1, :, None]  # [S', w, w] in the sprite's own frame
         down = cosine[chosen, 1, :, None] - sine[chosen, 0, None, :]
-        covered[chosen] = contains(right, down)
+        covered[chosen] = _contains(shape, right, down)
     return covered, corner
 
 
-def _in_square(right: Array32, down: Array32) -> NDArray[np.bool_]:
-    return np.maximum(np.abs(right), np.abs(down)) <= np.float32(SQUARE_HALF_SIDE)
-
-
-def _in_ellipse(right: Array32, down: Array32) -> NDArray[np.bool_]:
-    a, b = ELLIPSE_SEMI_AXES
-    return (right * np.float32(1 / a)) ** 2 + (down * np.float32(1 / b)) ** 2 <= 1
-
-
-def _in_heart(right: Array32, down: Array32) -> NDArray[np.bool_]:
-    column = (np.abs(right) * np.float32(_HEART_COLUMNS / HEART_HALF_WIDTH)).astype(np.int32)
-    column = np.minimum(column, _HEART_COLUMNS)
-    return (down >= _HEART_TOP.take(column)) & (down <= _HEART_BOTTOM.take(column))
-
-
-def _in_triangle(right: Array32, down: Array32) -> NDArray[np.bool_]:
-    """Within the three sides, which are half a circumradius from the centre: one below, two that meet at the top."""
+def _contains(shape: str, right: Array32, down: Array32) -> NDArray[np.bool_]:
+    """Whether points of a sprite's own frame lie in it, for scale 1."""
+    if shape == "square":
+        return np.maximum(np.abs(right), np.abs(down)) <= np.float32(SQUARE_HALF_SIDE)
+    if shape == "ellipse":
+        a, b = ELLIPSE_SEMI_AXES
+        return (right * np.float32(1 / a)) ** 2 + (down * np.float32(1 / b)) ** 2 <= 1
+    if shape == "heart":
+        column = (np.abs(right) * np.float32(_HEART_COLUMNS / HEART_HALF_WIDTH)).astype(np.int32)
+        column = np.minimum(column, _HEART_COLUMNS)
+        return (down >= _HEART_TOP.take(column)) & (down <= _HEART_BOTTOM.take(column))
+    # the triangle's three sides are half a circumradius from the centre: one below, two that meet at the top
     above = np.float32(math.sqrt(3) / 2) * np.abs(right) - np.float32(0.5) * down
     return np.maximum(down, above) <= np.float32(TRIANGLE_CIRCUMRADIUS / 2)
 
@@ -277,22 +266,15 @@ def _heart_columns(columns: int) -> tuple[Array32, Array32]:
 
     A column x meets the curve twice, at t and pi - t, so these two numbers a column describe the shape.
     """
-    x = (np.arange(columns) + 0.5) / columns
-    t = np.arcsin(np.cbrt(x))
-    middle = (_heart_height(np.linspace(0, np.pi / 2, 10001)).max() + _heart_height(np.pi)) / 2  # of its bounding box
+
+    def height(t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+
+    t = np.arcsin(np.cbrt((np.arange(columns) + 0.5) / columns))
+    middle = (height(np.linspace(0, np.pi / 2, 10001)).max() + height(np.array(np.pi))) / 2  # of its bounding box
     unit = HEART_STRETCH * HEART_HALF_WIDTH / 16
-    top, bottom = (middle - _heart_height(t)) * unit, (middle - _heart_height(np.pi - t)) * unit
+    top, bottom = (middle - height(t)) * unit, (middle - height(np.pi - t)) * unit
     return np.append(top, 1).astype(np.float32), np.append(bottom, -1).astype(np.float32)
 
 
-def _heart_height(t: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return np.asarray(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-
-
 _HEART_TOP, _HEART_BOTTOM = _heart_columns(_HEART_COLUMNS)
-_CONTAINS: tuple[Callable[[Array32, Array32], NDArray[np.bool_]], ...] = (
-    _in_square,
-    _in_ellipse,
-    _in_heart,
-    _in_triangle,
-)

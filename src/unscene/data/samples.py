@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from unscene.errors import DataError, ShapeError, check_shape
-
-_LABELS_A_PASS = 8  # one bit of a byte a label
 
 
 def checked_indices(indices: Sequence[int] | NDArray[np.integer], count: int) -> NDArray[np.int64]:
@@ -51,9 +50,6 @@ def resolve_range(first: int, count: int, size: int, data: str) -> range:
 def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
     """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] uint8 (0 is the background).
 
-    A label becomes one bit of a byte: one OR along the columns and one along the rows find the rows and columns of
-    eight labels at once.
-
     Returns:
         [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive, M is `num_objects`. Label `m + 1` goes to row `m`;
         a label without a pixel has a zero row, labels above M are left out.
@@ -65,21 +61,8 @@ def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.f
     if labels.dtype != np.uint8:
         raise ShapeError(f"labels must be uint8, but are {labels.dtype}. Convert them with labels.astype(np.uint8).")
     boxes = np.zeros((batch, num_objects, 4), np.float32)
-    for first in range(0, num_objects, _LABELS_A_PASS):
-        rows = boxes[:, first : first + _LABELS_A_PASS]
-        bit_of_label = np.zeros(256, np.uint8)  # labels first + 1 .. first + 8 have a bit, all others none
-        chosen = range(first + 1, min(first + 1 + _LABELS_A_PASS, 256))
-        bit_of_label[chosen] = [1 << position for position in range(len(chosen))]
-        bits = bit_of_label[labels]  # [B, H, W]
-        x1, x2, seen = _extent(np.bitwise_or.reduce(bits, axis=1), rows.shape[1])
-        y1, y2, _ = _extent(np.bitwise_or.reduce(bits, axis=2), rows.shape[1])
-        rows[seen] = np.stack([x1, y1, x2, y2], axis=-1)[seen]
+    for label_map, rows in zip(labels, boxes, strict=True):
+        for row, found in zip(rows, find_objects(label_map, num_objects), strict=False):
+            if found is not None:
+                row[:] = found[1].start, found[0].start, found[1].stop, found[0].stop
     return boxes
-
-
-def _extent(bits: NDArray[np.uint8], labels: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """[B, L] first position, one past the last position, and whether there is any, from bits along one axis [B, P]."""
-    occurs = ((bits[:, None, :] >> np.arange(labels, dtype=np.uint8)[:, None]) & 1).astype(np.bool_)  # [B, L, P]
-    start = occurs.argmax(axis=2)
-    end = occurs.shape[2] - occurs[:, :, ::-1].argmax(axis=2)
-    return start, end, np.asarray(occurs.any(axis=2))

@@ -1,4 +1,4 @@
-"""clevr_lamps: a lit floor, highlights and shadows, hard and soft, by hand."""
+"""shading: the lamps' light on a floor, highlights and shadows, hard and soft, by hand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from unscene.data.clevr.lights import LAMP_POWER, LAMPS, STRATA, LitScene, SampleBits, lamp_ahead, lamps_at, light
 from unscene.data.clevr.ray_tracing import CUBE, SOLID, SPHERE
+from unscene.data.clevr.shading import LitScene, SampleBits, lamp_ahead, light
+from unscene.data.clevr.stage import LAMP_POWER, LAMPS, STRATA, lamps_at
 
 UP = (0.0, 0.0, 1.0)
 NOTHING = np.zeros(0, SOLID)
@@ -16,7 +17,7 @@ NOTHING = np.zeros(0, SOLID)
 
 def ball(x: float, y: float, z: float, radius: float, kind: int = SPHERE) -> np.ndarray:
     solids = np.zeros(1, SOLID)
-    solids["kind"], solids["radius"], solids["x"], solids["y"], solids["z"], solids["cosine"] = kind, radius, x, y, z, 1
+    solids["kind"], solids["radius"], solids["centre"], solids["cosine"] = kind, radius, (x, y, z), 1
     return solids
 
 
@@ -29,7 +30,7 @@ def one_lamp(side: float, x: float = 0.0, height: float = 4.0) -> np.ndarray:
     """A white lamp of power 10 that shines at the origin."""
     lamp = lamps_at(np.array([[[x, 0.001, height]]] * 4).reshape(1, 4, 3))[0, :1]
     lamp["half"] = side / 2
-    lamp["red"] = lamp["green"] = lamp["blue"] = 10
+    lamp["power"] = 10
     return lamp
 
 
@@ -41,9 +42,7 @@ def chances(count: int) -> list[SampleBits]:
 
 
 def test_lamps_face_the_origin_with_square_corners(lamps):
-    names = ("position", "axis", "right", "up")
-    vectors = [np.stack([lamps[f"{name}_{axis}"] for axis in "xyz"], -1) for name in names]
-    position, axis, right, up = vectors
+    position, axis, right, up = (lamps[name] for name in ("position", "axis", "right", "up"))
     assert position == pytest.approx(LAMPS)
     assert axis == pytest.approx(-LAMPS / np.linalg.norm(LAMPS, axis=1, keepdims=True))
     for first, second, product in [(axis, right, 0), (axis, up, 0), (right, up, 0), (right, right, 1), (up, up, 1)]:

@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 from unscene.data.clevr import placement
-from unscene.data.clevr.lights import LAMPS
-from unscene.data.clevr.placement import GAP, LEAST_PIXELS, MARGIN, Choices, PlacedScenes, placed_scenes
+from unscene.data.clevr.placement import (
+    GAP,
+    LEAST_PIXELS,
+    MARGIN,
+    Choices,
+    PlacedScenes,
+    placed_scenes,
+    splitmix64,
+    uniform_draw,
+)
 from unscene.data.clevr.rendering import WHOLE, render
-from unscene.data.clevr.stage import CAMERA
+from unscene.data.clevr.stage import CAMERA, LAMPS
+from unscene.data.generated_scenes import sample_keys, uniform_draws
+from unscene.data.generated_scenes import splitmix64 as splitmix64_of_arrays
 
 RADII = np.array([0, 0.7, 0.35])
 COUNT = 300
@@ -94,3 +104,13 @@ def test_choices_limit_the_factors():
 def test_no_room_gives_none(monkeypatch):
     monkeypatch.setattr(placement, "_place", lambda *_: False)
     assert placed_scenes(0, np.arange(2), 3, 6, everything()) is None
+
+
+def test_scalar_and_array_numbers_are_equal():
+    keys, draws = sample_keys(7, np.array([0, 3, 10**9])), uniform_draws(7, np.array([0, 3, 10**9]), 40)
+    assert [[uniform_draw(key, draw) for draw in range(40)] for key in keys] == draws.tolist()
+
+
+def test_a_state_is_mixed_the_same():
+    states = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
+    assert [splitmix64(state) for state in states] == splitmix64_of_arrays(states).tolist()

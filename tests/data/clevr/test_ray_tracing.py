@@ -30,7 +30,7 @@ SLANTED = (math.sqrt(0.5), 0.0, -math.sqrt(0.5))
 def solid(kind: int, centre=(0.0, 0.0, 1.0), radius: float = 1.0, rotation: float = 0.0) -> np.ndarray:
     solids = np.zeros(1, SOLID)
     solids["kind"], solids["radius"] = kind, radius
-    solids["x"], solids["y"], solids["z"] = centre
+    solids["centre"] = centre
     solids["cosine"], solids["sine"] = math.cos(rotation), math.sin(rotation)
     return solids
 

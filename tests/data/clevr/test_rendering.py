@@ -12,10 +12,9 @@ from scipy.spatial import ConvexHull
 
 from benchmarks.reference.clevr_rendering import traced
 from unscene.data.clevr import placement, rendering
-from unscene.data.clevr.lights import LAMPS
 from unscene.data.clevr.placement import Choices, PlacedScenes, placed_scenes
 from unscene.data.clevr.rendering import CROP, WHOLE, render
-from unscene.data.clevr.stage import CAMERA, facing_origin
+from unscene.data.clevr.stage import CAMERA, LAMPS, facing_origin
 
 EVERYTHING = Choices(np.arange(1, 4), np.arange(1, 3), np.arange(1, 9), np.arange(1, 3))
 UNSEEN = Choices(np.array([4]), np.arange(1, 3), np.arange(9, 13), np.arange(1, 3))  # cones, in colours of ours

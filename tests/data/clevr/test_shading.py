@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 
 from unscene.data.clevr import shading
-from unscene.data.clevr.lights import LAMP, LitScene, SampleBits, lamps_at
 from unscene.data.clevr.ray_tracing import CUBE, SOLID, SPHERE
-from unscene.data.clevr.shading import FLOOR, FLOOR_GLOW, GLOW_AROUND, GLOW_BELOW, RUBBER_SHEEN, SOLID_GLOW, radiance
+from unscene.data.clevr.shading import (
+    FLOOR,
+    FLOOR_GLOW,
+    GLOW_AROUND,
+    GLOW_BELOW,
+    RUBBER_SHEEN,
+    SOLID_GLOW,
+    LitScene,
+    SampleBits,
+    radiance,
+)
+from unscene.data.clevr.stage import LAMP, lamps_at
 
 DOWN = (0.0, 0.0, -1.0)
 CHANCE = SampleBits(np.uint64(0), np.uint64(0))
@@ -19,9 +29,9 @@ DARK = np.zeros(0, LAMP)
 
 def block(kind: int, colour: tuple[float, float, float], metal: bool, x: float = 0.0) -> np.ndarray:
     solid = np.zeros(1, SOLID)
-    solid["kind"], solid["radius"], solid["x"], solid["z"], solid["cosine"] = kind, 1, x, 1, 1
+    solid["kind"], solid["radius"], solid["centre"], solid["cosine"] = kind, 1, (x, 0, 1), 1
     solid["metal"] = metal
-    solid["red"], solid["green"], solid["blue"] = colour
+    solid["colour"] = colour
     return solid
 
 
@@ -29,7 +39,7 @@ def lamp_above() -> np.ndarray:
     """Power 10, a thousandth wide, 6 above the origin."""
     lamp = lamps_at(np.array([[[0.0, 0.001, 6.0]] * 4]))[0, :1]
     lamp["half"] = 0.0005
-    lamp["red"], lamp["green"], lamp["blue"] = 10, 20, 30
+    lamp["power"] = 10, 20, 30
     return lamp
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from unscene.data.batches import BatchDataset
 from unscene.data.coco.dataset import Coco, CocoSettings, label_map
-from unscene.data.coco.instances import CocoInstances, _decompressed, read_coco
+from unscene.data.coco.instances import ImageInstances, _decompressed, pack_instances, read_coco
 from unscene.errors import DataError, RecipeError
 
 FILE = "annotations/instances_val2017.json"
@@ -138,12 +138,13 @@ def test_masks_are_pycocotools_own(coco_root):
         content["annotations"].append({"id": 990, "image_id": 12, "category_id": 5, "segmentation": runs})
 
     coco = directly(rewritten(coco_root, more))
-    instances = CocoInstances.from_coco(coco, [7, 9, 12, 30], coco_root / FILE)
+    instances = pack_instances(*read_coco(coco_root / FILE), coco_root / FILE, skip_damaged=False)
     assert instances.most == 13
-    for position, image in enumerate((7, 9, 12, 30)):
+    for found, image in zip(instances, (7, 9, 12, 30), strict=True):
+        masks = [coco_mask.decode({"size": [found.height, found.width], "counts": runs}) for runs in found.runs]
         theirs = [coco.annToMask(item) for item in coco.imgToAnns[image] if not item.get("iscrowd")]
-        assert len(theirs) == (3, 1, 13, 1)[position]
-        assert_array_equal(instances.masks(position), theirs)
+        assert len(theirs) == {7: 3, 9: 1, 12: 13, 30: 1}[image]
+        assert_array_equal(masks, theirs)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=60))
@@ -155,12 +156,13 @@ def test_run_lengths_are_decompressed_as_pycocotools_compressed_them(rows):
 
 
 def test_of_equally_large_instances_the_later_is_in_front():
-    masks = np.zeros((3, 1, 4), np.uint8)
-    masks[0, 0, :2] = masks[1, 0, 1:3] = masks[2, 0] = 1
-    labels, covered = label_map(masks)
+    masks = np.zeros((1, 4, 3), np.uint8)
+    masks[0, :2, 0] = masks[0, 1:3, 1] = masks[0, :, 2] = 1
+    runs = tuple(item["counts"] for item in coco_mask.encode(np.asfortranarray(masks)))
+    labels, covered = label_map(ImageInstances(1, 4, runs, (1, 1, 1)))
     assert labels.tolist() == [[1, 2, 2, 3]]
     assert covered.tolist() == [[2, 3, 2, 1]]
-    nothing, no_labels = label_map(masks[:0])
+    nothing, no_labels = label_map(ImageInstances(1, 4, (), ()))
     assert not nothing.any()
     assert not no_labels.any()
 
@@ -206,7 +208,7 @@ def test_missing_files_are_named_with_a_hint(coco_root):
 def test_a_file_that_is_not_in_cocos_layout(coco_root, content, message):
     (coco_root / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as caught:
-        read_coco(coco_root / "val2017", coco_root / FILE)
+        read_coco(coco_root / FILE)
     assert "\n" not in str(caught.value)
 
 

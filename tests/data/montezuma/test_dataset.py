@@ -9,15 +9,16 @@ from tools.record_montezuma import RamObjects, objects_in_ram
 from unscene.data.generate import generate
 from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
 from unscene.data.montezuma.dataset import (
+    OBJECTS,
     Montezuma,
     MontezumaSettings,
+    label_frame,
     random_games,
     recorded_frames,
     recorded_games,
     resized,
     resized_labels,
 )
-from unscene.data.montezuma.labels import OBJECTS, label_frame
 from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError, RecipeError
 

@@ -5,7 +5,8 @@ R-MONet and MONet papers train on (rows 29 to 221, columns 64 to 256 of 320 x 24
 than in Blender: edges are sharp, and only shaded as round; light is followed to its first surface, and further only in
 mirrors (`shading`).
 
-A sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unscene[render]'`.
+A sample comes from (seed, index) alone. Tracing needs numba: `pip install 'unscene[render]'`. Only this module and
+`objects` can be imported without it.
 """
 
 from __future__ import annotations
@@ -105,9 +106,11 @@ class ClevrScenes:
         """
         indices = checked_indices(indices, len(self))
         settings, (placement, rendering) = self.settings, compiled_tracer()
-        shapes, materials = _numbers(settings.shapes, ALL_SHAPES), _numbers(settings.materials, MATERIALS)
-        colours, sizes = _numbers(settings.colours, tuple(ALL_COLOURS)), _numbers(settings.sizes, tuple(SIZES))
-        choices = placement.Choices(shapes, materials, colours, sizes)
+        chosen = (settings.shapes, settings.materials, settings.colours, settings.sizes)
+        known = (ALL_SHAPES, MATERIALS, tuple(ALL_COLOURS), tuple(SIZES))
+        choices = placement.Choices(
+            *(np.array([1 + names.index(name) for name in some]) for some, names in zip(chosen, known, strict=True))
+        )
         scenes = placement.placed_scenes(settings.seed, indices, settings.min_objects, settings.max_objects, choices)
         if scenes is None:
             attempts = f"{placement.SCENES} attempts did not place up to {settings.max_objects} objects"
@@ -117,16 +120,14 @@ class ClevrScenes:
         view = central_part(rendering.CROP, settings.crop)
         image, labels = rendering.render(scenes, settings.size, settings.size, view)
         occlude(image, labels, settings.seed, indices, settings.occluder, _OCCLUDER)
-        radius = np.array([0, *SIZES.values()])[scenes.size]
+        x, y = np.moveaxis(scenes.position.astype(np.float32), -1, 0)
+        z = np.array([0, *SIZES.values()], np.float32)[scenes.size]
         return {
             "image": image,
             "labels": labels,
             "boxes": boxes_of_labels(labels, settings.max_objects),
             **{name: getattr(scenes, name).astype(np.uint8) for name in ("shape", "material", "color", "size")},
-            "x": scenes.position[..., 0].astype(np.float32),
-            "y": scenes.position[..., 1].astype(np.float32),
-            "z": radius.astype(np.float32),
-            "rotation": scenes.rotation.astype(np.float32),
+            **{"x": x, "y": y, "z": z, "rotation": scenes.rotation.astype(np.float32)},
             "visible_pixels": scenes.visible_pixels.astype(np.int32),
         }
 
@@ -142,7 +143,3 @@ def compiled_tracer() -> tuple[ModuleType, ModuleType]:
             "clevr_scenes traces its scenes with numba, which is not installed: pip install 'unscene[render]'."
         ) from None
     return placement, rendering
-
-
-def _numbers(chosen: tuple[str, ...], known: tuple[str, ...]) -> NDArray[np.int64]:
-    return np.array([known.index(name) + 1 for name in chosen], np.int64)

@@ -4,8 +4,6 @@ The rules are those of clevr-dataset-gen's `render_images.py`. A solid gets rand
 If none fits, or a solid shows too few pixels, all solids of the scene start again. The circles around two solids are at
 least `GAP` apart. Their centres are at least `MARGIN` apart along each axis of the camera before its jitter. Camera and
 lamps are jittered uniformly in a cube.
-
-Without numba this module cannot be imported.
 """
 
 from __future__ import annotations
@@ -17,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data import generated_scenes
-from unscene.data.clevr import objects, random_numba, ray_tracing, stage
-from unscene.data.clevr.lights import LAMP_JITTER, LAMPS
+from unscene.data.clevr import objects, ray_tracing, stage
 from unscene.data.clevr.objects import ALL_COLOURS, MATERIALS, SIZES
-from unscene.data.clevr.random_numba import uniform_draw
 from unscene.data.clevr.ray_tracing import SOLID, distance_to, first_hit
-from unscene.data.clevr.stage import CAMERA, CAMERA_JITTER, HEIGHT, WIDTH, facing_origin, seen_at, through
-from unscene.data.generated_scenes import sample_keys, uniform_draws
+from unscene.data.clevr.stage import facing_origin
+from unscene.data.generated_scenes import GOLDEN, sample_keys, uniform_draws
 from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part, on_all_threads
 
@@ -31,13 +27,14 @@ EXTENT = 3.0  # x and y are in -3 .. 3
 GAP, MARGIN = 0.25, 0.4  # between circles on the floor; along the camera's axes
 LEAST_PIXELS = 200  # that every solid must show in CLEVR's picture of 320 x 240
 TRIES, SCENES = 50, 5000  # most positions for one solid; most attempts for one scene
-_AXES = facing_origin(CAMERA * [1, 1, 0])[:2]  # behind and right, along the floor
+_AXES = facing_origin(stage.CAMERA * [1, 1, 0])[:2]  # behind and right, along the floor
 _BEHIND, _RIGHT = tuple(_AXES[0].tolist()), tuple(_AXES[1].tolist())
 _FIRST_DRAW = 16  # the draws before give the number of solids and the jitters
 
 _METAL = MATERIALS.index("metal") + 1
 _COLOURS = np.array([(0, 0, 0), *ALL_COLOURS.values()]) / 255
 _RADII = np.array([0.0, *SIZES.values()])
+splitmix64: Any = compiled_part(generated_scenes.splitmix64)  # of one uint64
 
 
 class PlacedScenes(NamedTuple):
@@ -72,9 +69,9 @@ def placed_scenes(
     draws = uniform_draws(seed, indices, _FIRST_DRAW)
     jitter = 2 * draws - 1
     number = fewest + (draws[:, 0] * (most + 1 - fewest)).astype(np.int64)
-    camera = CAMERA + CAMERA_JITTER * jitter[:, 1:4]
-    lamps = np.tile(LAMPS, (len(indices), 1, 1))
-    lamps[:, :-1] += LAMP_JITTER * jitter[:, 4:13].reshape(-1, 3, 3)  # the sun stays
+    camera = stage.CAMERA + stage.CAMERA_JITTER * jitter[:, 1:4]
+    lamps = np.tile(stage.LAMPS, (len(indices), 1, 1))
+    lamps[:, :-1] += stage.LAMP_JITTER * jitter[:, 4:13].reshape(-1, 3, 3)  # the sun stays
     shape, material, color, size, pixels = (np.zeros((len(indices), most), np.int64) for _ in range(5))
     position, rotation = np.zeros((len(indices), most, 2)), np.zeros((len(indices), most))
     key = sample_keys(seed, indices)
@@ -94,12 +91,13 @@ def solids_of(scenes: PlacedScenes, b: int) -> Any:
     """The solids of a scene: a record array [number] of `ray_tracing.SOLID`."""
     solids = np.empty(scenes.number[b], SOLID)
     for m in range(len(solids)):
-        solid, colour = solids[m], scenes.color[b, m]
+        solid = solids[m]
         solid.kind, solid.radius = scenes.shape[b, m], _RADII[scenes.size[b, m]]
-        solid.x, solid.y, solid.z = scenes.position[b, m, 0], scenes.position[b, m, 1], solid.radius
+        solid.centre[0], solid.centre[1] = scenes.position[b, m, 0], scenes.position[b, m, 1]
+        solid.centre[2] = solid.radius
         solid.cosine, solid.sine = math.cos(scenes.rotation[b, m]), math.sin(scenes.rotation[b, m])
         solid.metal = scenes.material[b, m] == _METAL
-        solid.red, solid.green, solid.blue = _COLOURS[colour, 0], _COLOURS[colour, 1], _COLOURS[colour, 2]
+        solid.colour[:] = _COLOURS[scenes.color[b, m]]
     return solids
 
 
@@ -110,13 +108,12 @@ def _placer(code: str) -> Any:
     def place(scenes: PlacedScenes, cameras: Any, choices: Choices) -> bool:
         assert len(code) > 0
         for b in range(len(scenes.key)):
-            draw, complete = _FIRST_DRAW, False
+            draw = _FIRST_DRAW
             for _ in range(SCENES):
                 draw, fits = _choose_solids(scenes, b, choices, draw)
                 if fits and _all_show(scenes, b, cameras[b]):
-                    complete = True
                     break
-            if not complete:
+            else:
                 return False
         return True
 
@@ -130,15 +127,13 @@ def _choose_solids(scenes: PlacedScenes, b: int, choices: Choices, draw: int) ->
     for m in range(scenes.number[b]):
         scenes.size[b, m] = _choice(choices.sizes, key, draw)
         draw += 1
-        room = False
         for _ in range(TRIES):
             scenes.position[b, m, 0] = EXTENT * (2 * uniform_draw(key, draw) - 1)
             scenes.position[b, m, 1] = EXTENT * (2 * uniform_draw(key, draw + 1) - 1)
             draw += 2
             if _has_room(scenes, b, m):
-                room = True
                 break
-        if not room:
+        else:
             return draw, False
         scenes.shape[b, m] = _choice(choices.shapes, key, draw)
         scenes.color[b, m] = _choice(choices.colours, key, draw + 1)
@@ -146,6 +141,18 @@ def _choose_solids(scenes: PlacedScenes, b: int, choices: Choices, draw: int) ->
         scenes.material[b, m] = _choice(choices.materials, key, draw + 3)
         draw += 4
     return draw, True
+
+
+@compiled_part
+def bits_of_draw(key: Any, draw: int) -> Any:
+    """The 64 random bits of a sample's draw; `key` is one of `generated_scenes.sample_keys`."""
+    return splitmix64(key + np.uint64(draw) * GOLDEN)
+
+
+@compiled_part
+def uniform_draw(key: Any, draw: int) -> Any:
+    """The number that `generated_scenes.uniform_draws` has at [sample, draw]."""
+    return (bits_of_draw(key, draw) >> np.uint64(11)) * 2.0**-53
 
 
 @compiled_part
@@ -184,7 +191,7 @@ def _pixels_showing(solids: Any, m: int, camera: Any) -> int:
     count = 0
     for y in range(y1, y2):
         for x in range(x1, x2):
-            towards = through(camera, x + 0.5, y + 0.5)
+            towards = stage.through(camera, x + 0.5, y + 0.5)
             if distance_to(solids[m], eye, towards) < math.inf and first_hit(solids, eye, towards)[1] == m:
                 count += 1
     return count
@@ -198,15 +205,15 @@ def _rectangle_around(solid: Any, camera: Any) -> Any:
     for corner in range(8):
         across = half if corner & 1 else -half
         along = half if corner & 2 else -half
-        x, y = seen_at(
+        x, y = stage.seen_at(
             camera,
-            solid.x + solid.cosine * across - solid.sine * along,
-            solid.y + solid.sine * across + solid.cosine * along,
-            solid.z + (half if corner & 4 else -half),
+            solid.centre[0] + solid.cosine * across - solid.sine * along,
+            solid.centre[1] + solid.sine * across + solid.cosine * along,
+            solid.centre[2] + (half if corner & 4 else -half),
         )
         left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
-    return max(int(left), 0), max(int(top), 0), min(int(right) + 1, WIDTH), min(int(bottom) + 1, HEIGHT)
+    return max(int(left), 0), max(int(top), 0), min(int(right) + 1, stage.WIDTH), min(int(bottom) + 1, stage.HEIGHT)
 
 
-_PARTS = (objects, stage, generated_scenes, numba_jit, random_numba, ray_tracing)
+_PARTS = (objects, stage, generated_scenes, numba_jit, ray_tracing)
 _place = _placer(code_of(*_PARTS))

@@ -1,7 +1,5 @@
 """Where a ray first meets spheres, cubes, upright cylinders and cones, in closed form, compiled by numba.
 
-Without numba this module cannot be imported.
-
 A point or a direction is a tuple of three numbers; directions have length 1. Rays start outside of every solid. A miss
 is an infinite distance.
 """
@@ -20,17 +18,13 @@ BEVEL = 0.1  # width of an edge that is shaded as round, of the half side
 _REACH = (0.0, math.sqrt(3), 1.0, math.sqrt(2), math.sqrt(2))  # of a solid from its centre, by its kind, of its radius
 _CERTAIN = 1e-9  # of a squared length: no rounding makes a sphere around a solid too small
 
-
 # a solid of a scene, which is a record array [N]; it stands upright
 SOLID = np.dtype(
-    [
-        ("kind", np.int64),  # CUBE, SPHERE, CYLINDER or CONE
-        *((axis, np.float64) for axis in "xyz"),  # of the centre
-        ("radius", np.float64),  # also half the side of a cube and half the height of a cylinder or cone
-        *((name, np.float64) for name in ("cosine", "sine")),  # of the rotation about the vertical axis
-        ("metal", np.int64),  # 0 is rubber
-        *((colour, np.float64) for colour in ("red", "green", "blue")),  # linear RGB
-    ]
+    [("kind", np.int64)]  # CUBE, SPHERE, CYLINDER or CONE
+    + [("radius", np.float64)]  # also half the side of a cube and half the height of a cylinder or cone
+    + [(name, np.float64, 3) for name in ("centre", "colour")]  # linear RGB
+    + [(name, np.float64) for name in ("cosine", "sine")]  # of the rotation about the vertical axis
+    + [("metal", np.int64)]  # 0 is rubber
 )
 
 
@@ -45,13 +39,20 @@ def cross(a: Any, b: Any) -> Any:
 
 
 @compiled_part
+def minus(a: Any, b: Any) -> Any:
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
+
+
+@compiled_part
+def product(a: Any, b: Any) -> Any:
+    return (a[0] * b[0], a[1] * b[1], a[2] * b[2])
+
+
+@compiled_part
 def ahead(origin: Any, direction: Any, distance: float) -> Any:
     """The point at a distance along a ray."""
-    return (
-        origin[0] + distance * direction[0],
-        origin[1] + distance * direction[1],
-        origin[2] + distance * direction[2],
-    )
+    x, y, z = direction[0], direction[1], direction[2]
+    return origin[0] + distance * x, origin[1] + distance * y, origin[2] + distance * z
 
 
 @compiled_part
@@ -89,7 +90,7 @@ def occluded(solids: Any, origin: Any, direction: Any, length: float) -> bool:
 @compiled_part
 def distance_to(solid: Any, origin: Any, direction: Any) -> Any:
     """Return the distance to one solid; a bounding sphere rejects most rays first."""
-    away = (origin[0] - solid.x, origin[1] - solid.y, origin[2] - solid.z)
+    away = minus(origin, solid.centre)
     along, reach = dot(away, direction), _REACH[solid.kind] * solid.radius
     outside = dot(away, away) - reach * reach
     apart = along * along - outside
@@ -99,20 +100,16 @@ def distance_to(solid: Any, origin: Any, direction: Any) -> Any:
         distance = -along - math.sqrt(max(apart, 0.0))
         return distance if apart >= 0 and distance > 0 else math.inf
     if solid.kind == CUBE:
-        return _to_box(_turned_back(away, solid), _turned_back(direction, solid), solid.radius)
+        cosine, sine = solid.cosine, solid.sine
+        return _to_box(_turned(away, cosine, -sine), _turned(direction, cosine, -sine), solid.radius)
     if solid.kind == CYLINDER:
         return _to_cylinder(away, direction, solid.radius)
     return _to_cone(away, direction, solid.radius)
 
 
 @compiled_part
-def _turned_back(a: Any, solid: Any) -> Any:
-    return (solid.cosine * a[0] + solid.sine * a[1], solid.cosine * a[1] - solid.sine * a[0], a[2])
-
-
-@compiled_part
-def _turned(a: Any, solid: Any) -> Any:
-    return (solid.cosine * a[0] - solid.sine * a[1], solid.cosine * a[1] + solid.sine * a[0], a[2])
+def _turned(a: Any, cosine: float, sine: float) -> Any:
+    return (cosine * a[0] - sine * a[1], cosine * a[1] + sine * a[0], a[2])
 
 
 @compiled_part
@@ -186,23 +183,26 @@ def normals(solid: Any, point: Any) -> Any:
 
     The solid itself has sharp edges, so its outline is exact. The shading treats them as round.
     """
-    away = (point[0] - solid.x, point[1] - solid.y, point[2] - solid.z)
-    own = _turned_back((away[0] / solid.radius, away[1] / solid.radius, away[2] / solid.radius), solid)
+    away, radius = minus(point, solid.centre), solid.radius
+    own = _turned((away[0] / radius, away[1] / radius, away[2] / radius), solid.cosine, -solid.sine)
+    far = math.sqrt(own[0] * own[0] + own[1] * own[1])  # from the axis
+    x, y = (own[0] / far, own[1] / far) if far > 0 else (0.0, 0.0)
     if solid.kind == SPHERE:
         flat = shaded = unit(own)
     elif solid.kind == CUBE:
         flat, shaded = _cube_normals(own)
-    elif solid.kind == CYLINDER:
-        flat, shaded = _cylinder_normals(own)
+    elif solid.kind == CONE:  # the side stands out by 2 for every 1 upwards; its tip is shaded as round
+        flat = unit((2 * x, 2 * y, 1.0))
+        shaded = unit((flat[0], flat[1], flat[2] + _lean(own[2])))
+        if own[2] + 1 < (1 - own[2]) / 2 - far:  # nearer to the base than to the side
+            lean = _lean(far)
+            flat, shaded = (0.0, 0.0, -1.0), unit((lean * flat[0], lean * flat[1], lean * flat[2] - 1))
+    elif abs(own[2]) >= far:  # the cylinder's lid
+        out, lean = math.copysign(1.0, own[2]), _lean(far)
+        flat, shaded = (0.0, 0.0, out), unit((lean * x, lean * y, out))
     else:
-        flat, shaded = _cone_normals(own)
-    return _turned(flat, solid), _turned(shaded, solid)
-
-
-@compiled_part
-def _lean(offset: float) -> float:
-    """How far the normal leans towards an edge at an offset from a side's middle: 0 inside, +-1 at the edge."""
-    return math.copysign(max(abs(offset) - (1 - BEVEL), 0.0) / BEVEL, offset)
+        flat, shaded = (x, y, 0.0), unit((x, y, _lean(own[2])))
+    return _turned(flat, solid.cosine, solid.sine), _turned(shaded, solid.cosine, solid.sine)
 
 
 @compiled_part
@@ -220,22 +220,6 @@ def _cube_normals(own: Any) -> Any:
 
 
 @compiled_part
-def _cylinder_normals(own: Any) -> Any:
-    far = math.sqrt(own[0] * own[0] + own[1] * own[1])
-    x, y = (own[0] / far, own[1] / far) if far > 0 else (0.0, 0.0)
-    if abs(own[2]) >= far:
-        out, lean = math.copysign(1.0, own[2]), _lean(far)
-        return (0.0, 0.0, out), unit((lean * x, lean * y, out))
-    return (x, y, 0.0), unit((x, y, _lean(own[2])))
-
-
-@compiled_part
-def _cone_normals(own: Any) -> Any:
-    """The side stands out by 2 for every 1 upwards; its rim is shaded as round, and so is its tip."""
-    far = math.sqrt(own[0] * own[0] + own[1] * own[1])
-    x, y = (own[0] / far, own[1] / far) if far > 0 else (0.0, 0.0)
-    out = unit((2 * x, 2 * y, 1.0))
-    if own[2] + 1 < (1 - own[2]) / 2 - far:  # nearer to the base than to the side
-        lean = _lean(far)
-        return (0.0, 0.0, -1.0), unit((lean * out[0], lean * out[1], lean * out[2] - 1))
-    return out, unit((out[0], out[1], out[2] + _lean(own[2])))
+def _lean(offset: float) -> float:
+    """How far the normal leans towards an edge at an offset from a side's middle: 0 inside, +-1 at the edge."""
+    return math.copysign(max(abs(offset) - (1 - BEVEL), 0.0) / BEVEL, offset)

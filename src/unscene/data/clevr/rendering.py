@@ -1,4 +1,4 @@
-"""Images and label maps of placed CLEVR scenes, compiled by numba. Without numba this module cannot be imported.
+"""Images and label maps of placed CLEVR scenes, compiled by numba.
 
 A pixel's colour is the mean of 2 x 2 samples, one in each quarter of the pixel, converted to sRGB. Its label
 is that of the first solid on the ray through its centre. All random numbers are hashes of the scene's key and the
@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unscene.data import generated_scenes
-from unscene.data.clevr import lights, objects, placement, random_numba, ray_tracing, shading, stage
-from unscene.data.clevr.lights import STRATA, LitScene, SampleBits, lamps_at
-from unscene.data.clevr.placement import PlacedScenes, solids_of
-from unscene.data.clevr.random_numba import bits_of_draw, splitmix64
-from unscene.data.clevr.ray_tracing import first_hit
-from unscene.data.clevr.shading import radiance
-from unscene.data.clevr.stage import HEIGHT, WIDTH, facing_origin, through
+from unscene.data.clevr import objects, placement, ray_tracing, shading, stage
+from unscene.data.clevr.placement import PlacedScenes, bits_of_draw, solids_of, splitmix64
+from unscene.data.clevr.ray_tracing import ahead, first_hit
+from unscene.data.clevr.shading import LitScene, SampleBits, radiance
+from unscene.data.clevr.stage import HEIGHT, STRATA, WIDTH, facing_origin, lamps_at, through
 from unscene.ops import numba_jit
 from unscene.ops.numba_jit import code_of, compiled, compiled_part, on_all_threads
 
@@ -32,14 +30,12 @@ _PIXELS = np.uint64(0x70697865_6C730000)  # makes pixels and positions use diffe
 def render(
     scenes: PlacedScenes, height: int, width: int, view: tuple[float, float, float, float] = CROP
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the pictures of B placed scenes: the part `view` (`x1 y1 x2 y2`) of CLEVR's picture of 320 x 240.
+    """Return images [B, height, width, 3] and label maps [B, height, width] uint8: solid `m` has label `m + 1`.
 
-    Returns:
-        images [B, height, width, 3] uint8 and label maps [B, height, width] uint8: solid `m` has label `m + 1`.
+    They show the part `view` (`x1 y1 x2 y2`) of CLEVR's picture of 320 x 240.
     """
     count = len(scenes.key)
-    images = np.empty((count, height, width, 3), np.uint8)
-    labels = np.empty((count, height, width), np.uint8)
+    images, labels = np.empty((count, height, width, 3), np.uint8), np.empty((count, height, width), np.uint8)
     camera = np.stack([scenes.camera, *facing_origin(scenes.camera)], axis=1)  # [B, 4, 3]
     lamps = lamps_at(scenes.lamps)
 
@@ -62,36 +58,32 @@ def _renderer(code: str) -> Any:
         assert len(code) > 0
         height, width = labels.shape[1:]
         for b in range(len(labels)):
-            scene, eye = LitScene(solids_of(scenes, b), lamps[b]), camera[b]
+            scene, axes = LitScene(solids_of(scenes, b), lamps[b]), camera[b]
+            eye = (axes[0, 0], axes[0, 1], axes[0, 2])
             key = splitmix64(scenes.key[b] ^ _PIXELS)
             for y in range(height):
                 for x in range(width):
                     corner = (view[0] + x * (view[2] - view[0]) / width, view[1] + y * (view[3] - view[1]) / height)
                     side = ((view[2] - view[0]) / width, (view[3] - view[1]) / height)
-                    towards = through(eye, corner[0] + side[0] / 2, corner[1] + side[1] / 2)
-                    labels[b, y, x] = first_hit(scene.solids, _row(eye, 0), towards)[1] + 1
-                    red, green, blue = _pixel(scene, eye, corner, side, bits_of_draw(key, y * width + x))
+                    towards = through(axes, corner[0] + side[0] / 2, corner[1] + side[1] / 2)
+                    labels[b, y, x] = first_hit(scene.solids, eye, towards)[1] + 1
+                    red, green, blue = _pixel(scene, axes, eye, corner, side, bits_of_draw(key, y * width + x))
                     images[b, y, x, 0], images[b, y, x, 1], images[b, y, x, 2] = _srgb(red), _srgb(green), _srgb(blue)
 
     return render_scenes
 
 
 @compiled_part
-def _pixel(scene: LitScene, camera: Any, corner: Any, side: Any, bits: Any) -> Any:
+def _pixel(scene: LitScene, axes: Any, eye: Any, corner: Any, side: Any, bits: Any) -> Any:
     """The mean of the pixel's samples; each sample uses a different part of every lamp, in random order."""
-    red = green = blue = 0.0
+    colour = (0.0, 0.0, 0.0)
     for sample in range(STRATA):
         right, down = 0.25 + 0.5 * (sample & 1), 0.25 + 0.5 * (sample >> 1)
-        towards = through(camera, corner[0] + right * side[0], corner[1] + down * side[1])
+        towards = through(axes, corner[0] + right * side[0], corner[1] + down * side[1])
         strata = bits ^ (np.uint64(sample) * np.uint64(0x5555555555555555))  # two bits a lamp
-        here = radiance(scene, _row(camera, 0), towards, SampleBits(strata, bits_of_draw(bits, sample)))
-        red, green, blue = red + here[0], green + here[1], blue + here[2]
-    return red / STRATA, green / STRATA, blue / STRATA
-
-
-@compiled_part
-def _row(rows: Any, row: int) -> Any:
-    return (rows[row, 0], rows[row, 1], rows[row, 2])
+        light = radiance(scene, eye, towards, SampleBits(strata, bits_of_draw(bits, sample)))
+        colour = ahead(colour, light, 1 / STRATA)  # exact: a power of two
+    return colour
 
 
 @compiled_part
@@ -101,5 +93,5 @@ def _srgb(linear: float) -> Any:
     return np.uint8(255 * shown + 0.5)
 
 
-_PARTS = (lights, objects, placement, shading, stage, generated_scenes, numba_jit, random_numba, ray_tracing)
+_PARTS = (objects, placement, shading, stage, generated_scenes, numba_jit, ray_tracing)
 _render = _renderer(code_of(*_PARTS))

@@ -1,10 +1,8 @@
-"""CLEVR's stage: the camera, and the grey floor that rises into a wall behind the solids, compiled by numba.
+"""CLEVR's stage: camera, lamps, and the grey floor that rises into a wall behind the solids, compiled by numba.
 
-The numbers are those of the published Blender scene (clevr-dataset-gen, `base_scene.blend`); only the backdrop's sweep
-is a quarter circle here, fitted to it, so that a ray meets it in closed form. The camera always faces the origin,
-wherever the jitter moves it.
-
-Without numba this module cannot be imported.
+The numbers are those of the published Blender scene (clevr-dataset-gen, `base_scene.blend`): three square lamps (key,
+fill and back) and a sun, here one more square, far away. Only the backdrop's sweep is a quarter circle, fitted to it,
+so that a ray meets it in closed form. Camera and lamps always face the origin, wherever the jitter moves them.
 """
 
 from __future__ import annotations
@@ -21,7 +19,25 @@ from unscene.ops.numba_jit import compiled_part
 WIDTH, HEIGHT = 320, 240
 FOCAL_LENGTH = WIDTH * 35 / 32  # pixels: a lens of 35 mm before a sensor of 32 mm
 CAMERA = np.array([7.481131553649902, -6.5076398849487305, 5.34366512298584])
-CAMERA_JITTER = 0.5
+CAMERA_JITTER, LAMP_JITTER = 0.5, 1.0
+SUN_DISTANCE = 1000.0
+LAMPS = np.array(
+    [
+        [6.446710109710693, -2.905174732208252, 4.258398056030273],
+        [-4.671124458312988, -4.01359748840332, 3.0112245082855225],
+        [-1.168501377105713, 2.646024465560913, 5.815736770629883],
+        [SUN_DISTANCE * 0.41449564, -SUN_DISTANCE * 0.19458349, SUN_DISTANCE * 0.88900542],
+    ]
+)
+LAMP_SIDES = np.array([0.5, 0.5, 1.0, 0.1 * SUN_DISTANCE])
+LAMP_POWER = (  # an area lamp of strength s in Cycles gives s / 4 * cosine to its axis / distance squared
+    np.array([[100 / 4], [30 / 4], [50 / 4], [0.45 * SUN_DISTANCE**2]])  # the sun gives an irradiance of 0.45
+    * [[1, 0.9323092, 0.81666356], [0.76166618, 0.81771964, 1], [1, 1, 1], [1, 1, 1]]
+)
+STRATA = 4  # a lamp has 2 x 2 parts, one for each sample of a pixel
+
+# one lamp: a square that shines along its axis; a scene has a record array [4] of them
+LAMP = np.dtype([(name, np.float64, 3) for name in ("position", "axis", "right", "up", "power")] + [("half", "f8")])
 
 # the backdrop: along an axis, from the camera's side to the wall's, it is flat, then a quarter circle, then upright
 AXIS = (-0.903207675766153, 0.4292037912659949)
@@ -39,6 +55,14 @@ def facing_origin(
     right = np.stack([forward[..., 1], -forward[..., 0], np.zeros_like(forward[..., 0])], axis=-1)  # forward x z
     right /= np.linalg.norm(right, axis=-1, keepdims=True)
     return forward, right, np.cross(right, forward)
+
+
+def lamps_at(positions: NDArray[np.float64]) -> NDArray[np.void]:
+    """Return scenes' lamps, [B, 4] of `LAMP`, at the positions [B, 4, 3] of their centres."""
+    lamps = np.zeros(positions.shape[:2], LAMP)
+    lamps["position"], lamps["power"], lamps["half"] = positions, LAMP_POWER, LAMP_SIDES / 2
+    lamps["axis"], lamps["right"], lamps["up"] = facing_origin(positions)
+    return lamps
 
 
 @compiled_part

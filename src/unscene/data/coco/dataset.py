@@ -1,4 +1,4 @@
-"""Images in COCO's layout (Lin et al., Microsoft COCO, 2014), read by torchvision's `CocoDetection`. Below `folder`:
+"""Images in COCO's layout (Lin et al., Microsoft COCO, 2014). Below `folder`:
 
     train2017/000000000009.jpg ...   val2017/...   annotations/instances_train2017.json   .../instances_val2017.json
 
@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from pydantic import PositiveInt
 
-from unscene.data.coco.instances import CocoInstances, read_coco
+from unscene.data.coco.instances import ImageInstances, missing, pack_instances, read_coco
 from unscene.data.image_folder import read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
@@ -74,22 +75,24 @@ class Coco:
         self.settings = settings
         root = Path(settings.folder).expanduser()
         folder, file = root / settings.images, root / settings.annotations
-        coco, ids = read_coco(folder, file)
-        if settings.labels and not coco.anns:
+        if not folder.is_dir():
+            raise DataError(missing(folder))
+        images, annotations = read_coco(file)
+        if settings.labels and not annotations:
             raise DataError(
                 f"{file} lists images but not one annotation, as COCO's lists of test images do, so nothing can be "
                 "scored with it. Name an instances_*.json, or read the images alone with --data.labels false."
             )
-        chosen = resolve_range(settings.first, settings.count, len(ids), f"{file} lists {len(ids):,} images")
-        ids = ids[chosen.start : chosen.stop]
-        self.paths = np.array([str(folder / str(coco.imgs[image]["file_name"])) for image in ids])
-        missing = [path for path in self.paths.tolist() if not Path(path).is_file()]
-        if missing:
+        chosen = resolve_range(settings.first, settings.count, len(images), f"{file} lists {len(images):,} images")
+        images = [images[index] for index in chosen]
+        self.paths = np.array([str(folder / image["file_name"]) for image in images])
+        absent = [path for path in self.paths.tolist() if not Path(path).is_file()]
+        if absent:
             raise DataError(
-                f"{len(missing):,} of {len(ids):,} images that {file} names are not in {folder}, for instance "
-                f"{Path(missing[0]).name}. Unpack the images there again, or name their folder with --data.images."
+                f"{len(absent):,} of {len(images):,} images that {file} names are not in {folder}, for instance "
+                f"{Path(absent[0]).name}. Unpack the images there again, or name their folder with --data.images."
             )
-        self.instances = CocoInstances.from_coco(coco, ids, file, settings.skip_damaged) if settings.labels else None
+        self.instances = pack_instances(images, annotations, file, settings.skip_damaged) if settings.labels else None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -104,42 +107,48 @@ class Coco:
         Raises:
             DataError: an image cannot be read, or has another size than the file states.
         """
-        indices, size, instances = checked_indices(indices, len(self)), self.settings.size, self.instances
+        indices, size = checked_indices(indices, len(self)), self.settings.size
         image = np.empty((len(indices), size, size, 3), np.uint8)
-        if instances is None:
+        if self.instances is None:
             for row, index in enumerate(indices.tolist()):
                 image[row], _ = fit_image(read_image(self.paths[index]), size, self.settings.fit)
             return {"image": image}
         labels, in_front = np.empty((2, len(indices), size, size), np.uint8)
-        category = np.zeros((len(indices), instances.most), np.int64)
+        category = np.zeros((len(indices), self.instances.most), np.int64)
         for row, index in enumerate(indices.tolist()):
-            image[row], labels[row], in_front[row] = self._labelled(index, instances)
-            found = instances.categories(index)
-            category[row, : len(found)] = found
-        boxes = boxes_of_labels(in_front, instances.most)
+            instances = self.instances[index]
+            category[row, : len(instances.categories)] = instances.categories
+            image[row], labels[row], in_front[row] = self._labelled(self.paths[index], instances)
+        boxes = boxes_of_labels(in_front, self.instances.most)
         return {"image": image, "labels": labels, "boxes": boxes, "category": category}
 
-    def _labelled(self, index: int, instances: CocoInstances) -> tuple[NDArray[np.uint8], ...]:
+    def _labelled(self, path: str, instances: ImageInstances) -> tuple[NDArray[np.uint8], ...]:
         """An image, its label map, and the one in which the smaller instance is in front; all fitted."""
-        path, (height, width) = self.paths[index], instances.size(index)
         pixels = read_image(path)
-        if pixels.shape[:2] != (height, width):
-            sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but its annotations are for {width} x {height}"
-            raise DataError(f"{path} has {sizes}. Unpack images and annotations of one release.")
+        if pixels.shape[:2] != (instances.height, instances.width):
+            expected = f"its annotations are for {instances.width} x {instances.height}"
+            raise DataError(
+                f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but {expected}. Unpack images and "
+                "annotations of one release."
+            )
         image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
-        in_front, covered = label_map(instances.masks(index))
+        in_front, covered = label_map(instances)
         labels = in_front if self.settings.overlaps == "smaller_in_front" else np.where(covered > 1, 0, in_front)
         return image, geometry.resize_labels(labels.astype(np.uint8)), geometry.resize_labels(in_front)
 
 
-def label_map(masks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Paint instances, masks [N, H, W] of 0 or 1, the smaller one in front; of equally large ones the later.
+def label_map(instances: ImageInstances) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Paint instances, the smaller one in front; of equally large ones the later.
 
     Returns:
         labels: [H, W] uint8, n + 1 where instance n is in front, 0 where there is none.
         covered: [H, W] uint8, number of instances at a pixel.
     """
-    labels = np.zeros(masks.shape[1:], np.uint8)
-    for instance in np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable"):
-        labels[masks[instance] > 0] = instance + 1
-    return labels, masks.sum(axis=0, dtype=np.uint8)
+    height, width, runs, _ = instances
+    labels, covered = np.zeros((2, height, width), np.uint8)
+    packed = [{"size": [height, width], "counts": counts} for counts in runs]
+    for instance in np.argsort(-coco_mask.area(packed).astype(np.int64), kind="stable") if packed else ():
+        mask = coco_mask.decode(packed[instance])
+        labels[mask > 0] = instance + 1
+        covered += mask
+    return labels, covered

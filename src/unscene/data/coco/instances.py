@@ -1,19 +1,17 @@
-"""The instances of a COCO file as run lengths in a few arrays: small, checked once, shared by forked workers."""
+"""The instances of a COCO file, checked once and packed: small, and shared by forked workers."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
-from dataclasses import dataclass
+import pickle
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 
 from unscene.errors import DataError
 
@@ -24,117 +22,96 @@ _HINT = "Download it again, or pass --data.skip-damaged to leave such instances 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class CocoInstances:
-    """Masks and categories of the instances of N images. `from_coco` returns one."""
+class ImageInstances(NamedTuple):
+    """The instances of one image, without crowd regions."""
 
-    sizes: NDArray[np.int64]  # [N, 2] height and width
-    first: NDArray[np.int64]  # [N + 1] image n has the instances first[n] to first[n + 1]
-    starts: NDArray[np.int64]  # [instances + 1] instance i has the bytes starts[i] to starts[i + 1]
-    runs: NDArray[np.uint8]  # all run lengths, compressed as by pycocotools
-    category_ids: NDArray[np.int64]  # [instances]
-
-    @classmethod
-    def from_coco(cls, coco: COCO, ids: list[int], file: Path, skip_damaged: bool = False) -> CocoInstances:
-        """Return the instances of the images `ids` of a file, without crowd regions.
-
-        With `skip_damaged`, damaged instances are left out, with a warning in the log.
-        """
-        sizes = [_size(coco.imgs[image], file) for image in ids]
-        found: list[tuple[bytes, int]] = []  # run lengths and category of each instance
-        first, skipped = [0], 0
-        for image, size in zip(ids, sizes, strict=True):
-            annotations = [item for item in coco.imgToAnns[image] if not item.get("iscrowd")]
-            if len(annotations) > _MAX_INSTANCES:
-                over = f"{len(annotations)} instances, over {_MAX_INSTANCES}"
-                raise DataError(f"{file}: image {image} has {over}. Leave it out.")
-            for annotation in annotations:
-                try:
-                    found.append((_run_lengths(annotation, *size), _category(annotation)))
-                except DataError as error:
-                    if not skip_damaged:
-                        raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_HINT}") from error
-                    skipped += 1
-            first.append(len(found))
-        if skipped:
-            _log.warning("%d of %d instances of %s left out, they are damaged", skipped, skipped + len(found), file)
-        runs = [run for run, _ in found]
-        return cls(
-            sizes=np.array(sizes, np.int64),
-            first=np.array(first, np.int64),
-            starts=np.cumsum([0, *map(len, runs)], dtype=np.int64),
-            runs=np.frombuffer(b"".join(runs), np.uint8),
-            category_ids=np.array([category for _, category in found], np.int64),
-        )
-
-    @property
-    def most(self) -> int:
-        """M, the largest number of instances in an image."""
-        return int(np.diff(self.first).max(initial=0))
-
-    def size(self, image: int) -> tuple[int, int]:
-        """Height and width of an image."""
-        return tuple(self.sizes[image].tolist())
-
-    def categories(self, image: int) -> NDArray[np.int64]:
-        """The category ids of an image's instances."""
-        return self.category_ids[self.first[image] : self.first[image + 1]]
-
-    def masks(self, image: int) -> NDArray[np.uint8]:
-        """[n, H, W] 0 or 1: the instances of an image."""
-        size = self.size(image)
-        instances = range(self.first[image], self.first[image + 1])
-        if not instances:
-            return np.zeros((0, *size), np.uint8)
-        runs = [self.runs[self.starts[n] : self.starts[n + 1]].tobytes() for n in instances]
-        masks: NDArray[np.uint8] = coco_mask.decode([{"size": list(size), "counts": run} for run in runs])
-        return masks.transpose(2, 0, 1)
+    height: int
+    width: int
+    runs: tuple[bytes, ...]  # the mask of each instance, as pycocotools compresses run lengths
+    categories: tuple[int, ...]
 
 
-def read_coco(folder: Path, file: Path) -> tuple[COCO, list[int]]:
-    """Read an annotation file by torchvision's `CocoDetection`: return pycocotools' index and the sorted image ids."""
-    from torchvision.datasets import CocoDetection
+class PackedInstances(Sequence[ImageInstances]):
+    """The instances of N images as one array of bytes, of which a forked worker copies no page as it reads."""
 
-    for path, exists in ((folder, folder.is_dir()), (file, file.is_file())):
-        if not exists:
-            raise DataError(
-                f"COCO: there is no {path}. Unpack COCO's zips (for instance val2017.zip and "
-                "annotations_trainval2017.zip) into one folder and name that with --data.folder."
-            )
+    def __init__(self, images: Sequence[ImageInstances]) -> None:
+        items = [pickle.dumps(tuple(image)) for image in images]
+        self.most = max((len(image.runs) for image in images), default=0)  # M, the most instances of an image
+        self._ends = np.cumsum([0, *map(len, items)])
+        self._bytes = np.frombuffer(b"".join(items), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return ImageInstances(*pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes()))
+
+
+def read_coco(file: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]]]:
+    """Return the images of an annotation file in the order of their ids, and the annotations by image id."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            dataset = CocoDetection(str(folder), str(file))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(file.read_bytes())
+        images = sorted(content.get("images", []), key=lambda image: image["id"])
+        annotations = defaultdict(list)
+        for annotation in content.get("annotations", []):
+            annotations[annotation["image_id"]].append(annotation)
+        unnamed = [image["id"] for image in images if not isinstance(image.get("file_name"), str)]
+    except FileNotFoundError:
+        raise DataError(missing(file)) from None
+    except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error}). Download it again.") from error
-    except (AssertionError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not in COCO's layout ({error!r}). Give one of COCO's instances_*.json.") from error
-    ids: list[int] = dataset.ids
-    wrong = [image for image in ids if not isinstance(dataset.coco.imgs[image].get("file_name"), str)]
-    if wrong or not ids:
-        what = f"image {wrong[0]} has no 'file_name'" if wrong else "'images' is missing or empty"
+    if unnamed or not images:
+        what = f"image {unnamed[0]} has no 'file_name'" if unnamed else "'images' is missing or empty"
         raise DataError(f"{file} is not in COCO's layout: {what}. Give one of COCO's instances_*.json.")
-    return dataset.coco, ids
+    return images, annotations
 
 
-def _size(image: dict[str, Any], file: Path) -> tuple[int, int]:
-    size: tuple[Any, Any] = image.get("height"), image.get("width")
-    if not all(_is_whole(side, 1) for side in size):
-        raise DataError(f"{file}: image {image['id']} has no 'height' and 'width' in pixels. Download it again.")
-    return size
+def missing(path: Path) -> str:
+    """The message for a missing folder or file."""
+    return (
+        f"COCO: there is no {path}. Unpack COCO's zips (for instance val2017.zip and annotations_trainval2017.zip) "
+        "into one folder and name that with --data.folder."
+    )
 
 
-def _category(annotation: dict[str, Any]) -> int:
-    category: Any = annotation.get("category_id")
-    if not _is_whole(category):
-        raise DataError(f"has {category!r} as 'category_id', expected a whole number.")
-    return int(category)
+def pack_instances(
+    images: Sequence[dict[str, Any]], annotations: dict[Any, list[dict[str, Any]]], file: Path, skip_damaged: bool
+) -> PackedInstances:
+    """Check and pack the instances of images; with `skip_damaged`, damaged ones are left out, and the log warns."""
+    packed, skipped = [], 0
+    for image in images:
+        height, width = _whole(image.get("height"), 1), _whole(image.get("width"), 1)
+        if height is None or width is None:
+            raise DataError(f"{file}: image {image['id']} has no 'height' and 'width' in pixels. Download it again.")
+        found: list[tuple[bytes, int]] = []
+        for annotation in annotations[image["id"]]:
+            try:
+                if not annotation.get("iscrowd"):
+                    found.append(_instance(annotation, height, width))
+            except DataError as error:
+                if not skip_damaged:
+                    raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_HINT}") from error
+                skipped += 1
+        if len(found) > _MAX_INSTANCES:
+            over = f"{len(found)} instances, over {_MAX_INSTANCES}"
+            raise DataError(f"{file}: image {image['id']} has {over}. Leave it out.")
+        runs, categories = zip(*found, strict=True) if found else ((), ())
+        packed.append(ImageInstances(height, width, runs, categories))
+    if skipped:
+        total = skipped + sum(len(image.runs) for image in packed)
+        _log.warning("%d of %d instances of %s left out, they are damaged", skipped, total, file)
+    return PackedInstances(packed)
 
 
-def _run_lengths(annotation: dict[str, Any], height: int, width: int) -> bytes:
-    """An instance's polygons or run lengths, as compressed run lengths; `from_coco` completes the messages."""
-    given = annotation.get("segmentation")
+def _instance(annotation: dict[str, Any], height: int, width: int) -> tuple[bytes, int]:
+    """The compressed run lengths of an instance's polygons or run lengths, and its category."""
+    given, category = annotation.get("segmentation"), _whole(annotation.get("category_id"))
+    if category is None:
+        raise DataError(f"has {annotation.get('category_id')!r} as 'category_id', expected a whole number.")
     if isinstance(given, dict):
-        return _compressed(given, height, width)
+        return _compressed(given, height, width), category
     if not isinstance(given, list) or not given:
         raise DataError("has no 'segmentation': captions and panoptic files have none; instances_*.json does.")
     furthest = 2 * max(height, width)  # COCO's polygons leave the image a little; far outside is damage
@@ -143,15 +120,16 @@ def _run_lengths(annotation: dict[str, Any], height: int, width: int) -> bytes:
         near = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= furthest for x in numbers)
         if len(numbers) < 6 or len(numbers) % 2 or not near:
             raise DataError("has a polygon that is not x1, y1, x2, y2 ... of three or more points within its image.")
-    return bytes(coco_mask.merge(coco_mask.frPyObjects(given, height, width))["counts"])
+    return bytes(coco_mask.merge(coco_mask.frPyObjects(given, height, width))["counts"]), category
 
 
 def _compressed(given: dict[str, Any], height: int, width: int) -> bytes:
     size, counts = given.get("size"), given.get("counts")
     if size != [height, width]:
         raise DataError(f"has run lengths of size {size}, expected its image's [{height}, {width}].")
-    lengths = _decompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(lengths, list) or not all(map(_is_whole, lengths)) or sum(lengths) != height * width:
+    given_lengths = _decompressed(counts) if isinstance(counts, str) else counts
+    lengths = [_whole(length) for length in given_lengths] if isinstance(given_lengths, list) else [None]
+    if None in lengths or sum(filter(None, lengths)) != height * width:
         raise DataError(f"has run lengths that do not add up to the {height * width} pixels of its image.")
     return bytes(coco_mask.frPyObjects({"size": size, "counts": lengths}, height, width)["counts"])
 
@@ -175,5 +153,7 @@ def _decompressed(counts: str) -> list[int]:
     return lengths
 
 
-def _is_whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_NUMBER
+def _whole(value: Any, least: int = 0) -> int | None:
+    """A whole number of the file, which may be written as 64.0; None if it is anything else."""
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(value) if is_whole and not isinstance(value, bool) and least <= value <= _MAX_NUMBER else None

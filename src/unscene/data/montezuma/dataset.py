@@ -1,5 +1,9 @@
 """Montezuma's Revenge: labelled frames of a random policy, and of recorded games.
 
+The labels are the nine objects of the first room that the paper lists (Liu et al., 2019, Section 4). The key may be
+taken and the doors opened. Only agent and skull move, and no two objects share colour and region, so these two label
+every pixel; a test compares them with the console's memory (`objects_in_ram` of tools/record_montezuma.py).
+
 The emulator (ale-py, GPL-2.0) is an optional extra, `pip install unscene[atari]`, and is imported here only.
 """
 
@@ -9,6 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +21,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 
-from unscene.data.montezuma.labels import OBJECTS, label_frame
 from unscene.data.samples import boxes_of_labels, checked_indices
 from unscene.errors import DataError
 from unscene.settings import settings_dataclass
 
+LADDERS = ("middle ladder", "bottom left ladder", "bottom right ladder")
+OBJECTS = ("agent", "skull", "rope", "key", "left door", "right door", *LADDERS)
+REGIONS = {  # rows and columns of the screen
+    "left door": np.s_[54:92, 20:24],
+    "right door": np.s_[54:92, 136:140],
+    "rope": np.s_[96:135, 110:114],
+    "middle ladder": np.s_[93:135, 72:88],
+    "bottom left ladder": np.s_[136:181, 16:32],
+    "bottom right ladder": np.s_[136:181, 128:144],
+}
+COLOURS = {
+    "yellow": ((232, 204, 99),),  # doors, rope and key
+    "skull": ((236, 236, 236),),
+    "agent": ((228, 111, 111), (200, 72, 72), (210, 182, 86), (240, 128, 128)),
+}
+FIRST_ROW = 47  # above are the score and the lives, in the agent's colours
 TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above the black rows
 VERSION = 1  # raised whenever the same settings give other frames
 ACTIONS, FRAME_SKIP = 18, 4  # an action lasts 4 emulator frames, from one frame of the set to the next
@@ -47,7 +67,7 @@ class MontezumaSettings:
 
 
 class Montezuma:
-    """Frames with the labels of the first room's nine objects (`labels.OBJECTS`).
+    """Frames with the labels of the first room's nine objects (`OBJECTS`).
 
     A frame is only reached by playing up to it: quick in order, slow in any other order. So write a file first
     (`unscene generate montezuma`) and train on that.
@@ -66,7 +86,7 @@ class Montezuma:
         if settings.policy == "recorded" and settings.count > recorded_frames():
             asked = f"{settings.count} recorded frames were asked for, but there are {recorded_frames()}"
             raise DataError(f"montezuma: {asked}: lower data.count.")
-        self._played: Play | None = None
+        self._play: Play | None = None
         self._next = 0
 
     def __len__(self) -> int:
@@ -85,14 +105,11 @@ class Montezuma:
         return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, len(OBJECTS))}
 
     def _frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._played is None or index < self._next:
+        if self._play is None or index < self._next:
             play = random_games if self.settings.policy == "random" else recorded_games
-            self._played, self._next = play(self.settings), 0
-        while True:
-            frame = next(self._played)
-            self._next += 1
-            if self._next == index + 1:
-                return frame
+            self._play, self._next = play(self.settings), 0
+        skipped, self._next = index - self._next, index + 1
+        return next(islice(self._play, skipped, None))
 
 
 def random_games(settings: MontezumaSettings) -> Play:
@@ -157,6 +174,31 @@ def emulator_class() -> Any:
     return ale_py.ALEInterface
 
 
+def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Return the label map of a screen [210, 160, 3] of the first room: label n is OBJECTS[n - 1], 0 the background.
+
+    A ladder's label fills its box, rungs and gaps, without the objects in front of it. With `ram` [128], the console's
+    memory, another room than the first has no labels.
+    """
+    labels = np.zeros(screen.shape[:2], np.uint8)
+    if ram is not None and ram[3] != 1:
+        return labels
+    label = {name: number for number, name in enumerate(OBJECTS, start=1)}
+    has_colour = {
+        name: (screen[:, :, None] == np.array(colours, np.uint8)).all(axis=3).any(axis=2)
+        for name, colours in COLOURS.items()
+    }
+    for name in LADDERS:
+        labels[REGIONS[name]] = label[name]
+    labels[has_colour["yellow"]] = label["key"]
+    for name in ("left door", "right door", "rope"):
+        labels[REGIONS[name]][has_colour["yellow"][REGIONS[name]]] = label[name]
+    labels[has_colour["skull"]] = label["skull"]
+    labels[has_colour["agent"]] = label["agent"]
+    labels[:FIRST_ROW] = 0
+    return labels
+
+
 def resized(screen: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The screen's square as [size, size, 3], each pixel the mean of what it covers."""
     return np.asarray(Image.fromarray(screen[TOP:BOTTOM]).resize((size, size), Image.Resampling.BOX))
@@ -172,8 +214,6 @@ def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     for label in np.unique(square[square > 0]):
         mask = Image.fromarray((square == label).astype(np.float32))
         share = np.asarray(mask.resize((size, size), Image.Resampling.BOX))
-        covered = share >= 0.5
-        if not covered.any():
-            covered = (share > 0) & (share >= share.max(axis=1, keepdims=True))
-        resized_map[covered] = label
+        most = 0.5 if (share >= 0.5).any() else share.max(axis=1, keepdims=True)
+        resized_map[(share > 0) & (share >= most)] = label
     return resized_map

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial import ConvexHull
 
 from benchmarks.reference.clevr_rendering import traced
-from unscene.data.clevr import placement, rendering
+from unscene.data.clevr import placement, rendering, stage
 from unscene.data.clevr.placement import Choices, PlacedScenes, placed_scenes
 from unscene.data.clevr.rendering import CROP, WHOLE, render
 from unscene.data.clevr.stage import CAMERA, LAMPS, facing_origin
@@ -169,7 +169,9 @@ def test_a_change_of_any_part_compiles_again(whole):
     waiting = {whole}
     while waiting:
         module = waiting.pop()
-        used = {sys.modules[value.__module__] for value in vars(module).values() if hasattr(value, "py_func")}
+        values = [*vars(module).values()]
+        values += [item for value in values if value is stage for item in vars(value).values()]
+        used = {sys.modules[value.__module__] for value in values if hasattr(value, "py_func")}
         waiting |= used - parts - {whole}
         parts |= used - {whole}
     assert len(parts) > 2

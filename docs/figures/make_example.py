@@ -37,7 +37,7 @@ def decomposed(name: str) -> np.ndarray:
         boxes = np.zeros((0, 4)) if result.boxes is None else result.boxes[scene][result.box_valid[scene]].numpy()
         image = enlarged(images[scene])
         column = [
-            overlay(image, None, boxes * zoom, [""] * len(boxes), stroke=2),
+            overlay(image, None, boxes * zoom, numbers=False, stroke=2),
             enlarged(reconstruction[scene]),
             overlay(image, enlarged(labels[scene].numpy()), tint=1.0),
         ]

@@ -46,17 +46,17 @@ def test_box_has_its_corners_on_its_end_exclusive_sides():
 def test_numbers_stand_on_large_images_only():
     large = np.full((200, 200, 3), 100, np.uint8)
     box = np.array([[50, 60, 150, 160]], np.float32)
-    numbered = (overlay(large, None, box) != overlay(large, None, box, [""])).any(axis=2)
+    numbered = (overlay(large, None, box) != overlay(large, None, box, numbers=False)).any(axis=2)
     assert numbered[40:60, 50:70].any()
     assert not numbered[61:].any()
     small = large[:100, :100]
-    assert (overlay(small, None, box / 2) == overlay(small, None, box / 2, [""])).all()
+    assert (overlay(small, None, box / 2) == overlay(small, None, box / 2, numbers=False)).all()
 
 
 def test_number_at_the_upper_edge_stays_in_the_image():
     large = np.full((200, 200, 3), 100, np.uint8)
     box = np.array([[50, 0, 150, 160]], np.float32)
-    numbered = (overlay(large, None, box) != overlay(large, None, box, [""])).any(axis=2)
+    numbered = (overlay(large, None, box) != overlay(large, None, box, numbers=False)).any(axis=2)
     assert numbered[1:20, 51:70].any()
 
 
@@ -75,18 +75,17 @@ def test_only_object_pixels_are_tinted(labels):
 
 
 @pytest.mark.parametrize(
-    ("labels", "boxes", "texts"),
+    ("labels", "boxes"),
     [
-        (np.zeros((20, 29), np.uint8), None, None),
-        (np.full((20, 30), 256), None, None),
-        (np.full((20, 30), -1), None, None),
-        (None, np.zeros((2, 3)), None),
-        (None, np.zeros((2, 4)), ["one"]),
+        (np.zeros((20, 29), np.uint8), None),
+        (np.full((20, 30), 256), None),
+        (np.full((20, 30), -1), None),
+        (None, np.zeros((2, 3))),
     ],
 )
-def test_wrong_shapes_are_errors(labels, boxes, texts):
+def test_wrong_shapes_are_errors(labels, boxes):
     with pytest.raises(ShapeError):
-        overlay(GREY, labels, boxes, texts)
+        overlay(GREY, labels, boxes)
 
 
 def test_palette_is_black_then_repeats_the_slot_colours():

@@ -127,5 +127,5 @@ def test_pictures_too_large_for_the_page_are_reduced(tmp_path, monkeypatch):
 def test_data_uri_names_the_image_format():
     file = io.BytesIO()
     Image.new("RGB", (2, 2)).save(file, "JPEG")
-    assert data_uri(file.getvalue()).startswith("data:image/jpeg;base64,")
-    assert data_uri(png()).startswith("data:image/png;base64,")
+    assert data_uri(file.getvalue(), 1, []).startswith("data:image/jpeg;base64,")
+    assert data_uri(png(), 1, []).startswith("data:image/png;base64,")

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ from unscene.scene import Scene
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
+_ReadImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], NDArray[np.uint8], ResizeGeometry]"
+
 _PIXELS_AT_ONCE = 2**25  # of the images held in memory for one pass of the model
 _IMAGES_AT_ONCE = 32
 _ON_THE_SHEET = 300  # images; a page of thousands would not open
@@ -42,21 +44,13 @@ _ON_THE_SHEET = 300  # images; a page of thousands would not open
 
 @dataclass(frozen=True)
 class DecomposedImages:
-    """The outcome of `decompose_paths`.
+    """The outcome of `decompose_paths`."""
 
-    Attributes:
-        out: the folder.
-        images: number of decomposed images.
-        objects: number of objects found in them.
-        skipped: the damaged images that were left out.
-        pictures: thumbnails of the overlays, at most 300, for a page's `Section`.
-    """
-
-    out: Path
-    images: int
-    objects: int
-    skipped: tuple[Path, ...]
-    pictures: tuple[Picture, ...]
+    out: Path  # the folder
+    images: int  # number of decomposed images
+    objects: int  # number of objects found in them
+    skipped: tuple[Path, ...]  # the damaged images that were left out
+    pictures: tuple[Picture, ...]  # thumbnails of the overlays, at most 300, for a page's `Section`
 
 
 def decompose_paths(
@@ -122,15 +116,22 @@ def decompose_paths(
         objects = json.dumps(coco_json(sizes, annotations, info), ensure_ascii=False, default=str)
         write_text(unfinished / "objects.json", objects)
         summary = DecomposedImages(out, len(sizes), len(annotations), tuple(skipped), tuple(pictures))
-        _write_sheet(unfinished / "index.html", summary, loaded.name)
+        text = f"Objects: {summary.objects:,}, found by {loaded.name}. objects.json holds them all."
+        if len(pictures) < summary.images:
+            text += f" The first {len(pictures)} are shown here."
+        if skipped:
+            more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
+            text += f" Left out, since they cannot be read: {', '.join(map(str, skipped[:20]))}{more}."
+        title = f"{summary.images:,} image{'' if summary.images == 1 else 's'} decomposed"
+        write_page(unfinished / "index.html", title, [Section("Overlays", text, summary.pictures)])
     return summary
 
 
 def _batches(
     images: Sequence[NamedImage], size: int, fit: FitKind, skip_damaged: bool, skipped: list[Path]
-) -> Iterator[list[tuple[NamedImage, NDArray[np.uint8], NDArray[np.uint8], ResizeGeometry]]]:
+) -> Iterator[list[_ReadImage]]:
     """Read images in batches of bounded memory: pixels [H, W, 3], the model's square [S, S, 3], and how it arose."""
-    batch: list[tuple[NamedImage, NDArray[np.uint8], NDArray[np.uint8], ResizeGeometry]] = []
+    batch: list[_ReadImage] = []
     held = 0
     for name in images:
         try:
@@ -147,14 +148,3 @@ def _batches(
         held += pixels.size // 3
     if batch:
         yield batch
-
-
-def _write_sheet(path: Path, summary: DecomposedImages, model: str) -> None:
-    title = f"{summary.images:,} image{'' if summary.images == 1 else 's'} decomposed"
-    text = f"Objects: {summary.objects:,}, found by {model}. objects.json holds them all."
-    if len(summary.pictures) < summary.images:
-        text += f" The first {len(summary.pictures)} are shown here."
-    if summary.skipped:
-        text += f" Left out, since they cannot be read: {', '.join(map(str, summary.skipped[:20]))}"
-        text += f" and {len(summary.skipped) - 20} more." if len(summary.skipped) > 20 else "."
-    write_page(path, title, [Section("Overlays", text, summary.pictures)])

@@ -20,25 +20,15 @@ CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """The N objects of one image: the foreground slots that win at least one pixel.
+    """The N objects of one image: the foreground slots that win at least one pixel."""
 
-    Attributes:
-        labels: [H, W] uint8, 0 is the background, `n` the foreground slot `n`, counted from 1.
-        slots: [N] labels of the objects.
-        areas: [N] pixels of the objects.
-        boxes: [N, 4] float32 `x1 y1 x2 y2` in the image's pixels, end exclusive.
-        scores: [N] float32 in [0, 1].
-        latents: [N, D] float32; None if the model has none.
-        locations: [N, 2] float32, y and x in 0..1 of the image, as the model states them; None if it has none.
-    """
-
-    labels: NDArray[np.uint8]
-    slots: NDArray[np.int64]
-    areas: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    latents: NDArray[np.float32] | None
-    locations: NDArray[np.float32] | None
+    labels: NDArray[np.uint8]  # [H, W], 0 is the background, `n` the foreground slot `n`, counted from 1
+    slots: NDArray[np.int64]  # [N] labels of the objects
+    areas: NDArray[np.int64]  # [N] pixels of the objects
+    boxes: NDArray[np.float32]  # [N, 4] `x1 y1 x2 y2` in the image's pixels, end exclusive
+    scores: NDArray[np.float32]  # [N] in 0..1
+    latents: NDArray[np.float32] | None  # [N, D]; None if the model has none
+    locations: NDArray[np.float32] | None  # [N, 2] y and x in 0..1 of the image, as the model states them, or None
 
 
 def found_objects(decomposition: Decomposition, index: int, geometry: ResizeGeometry) -> FoundObjects:
@@ -124,12 +114,8 @@ def coco_json(
 ) -> dict[str, Any]:
     """Return a COCO data set (Lin et al., Microsoft COCO, 2014) for `json.dump`; all ids begin with 1.
 
-    pycocotools' `loadRes` also takes the list of annotations, as the results of a detector.
-
-    Args:
-        images: (file name, H, W) of every image; `image_id` 1 is the first.
-        annotations: annotations of these images, by `coco_annotations`.
-        info: further fields of COCO's `info`, for instance the source of the masks.
+    `images` are (file name, H, W), and `info` holds further fields of COCO's `info`. pycocotools' `loadRes` also takes
+    the list of annotations, as the results of a detector.
     """
     return {
         "info": {"description": "objects found by unscene, without any label", **info},

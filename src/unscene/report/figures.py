@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, zip_longest
 from math import ceil
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from unscene.errors import ShapeError, check_shape
+from unscene.errors import check_shape
 from unscene.metrics import new_metric
 from unscene.report.overlay import bold_font, overlay
 from unscene.report.slots import Colour, slot_colour
@@ -34,8 +35,7 @@ class Row:
     """A row of a figure."""
 
     panels: list[NDArray[np.uint8]]  # [H, W, 3] of one size
-    title: str = ""  # above them at the left; empty for none
-    titles: tuple[str, ...] = ()  # one above each panel, instead; empty for none
+    titles: tuple[str, ...] = ()  # one above each panel, or one for all; empty for none
     texts: tuple[str, ...] = ()  # one below each panel; empty for none
     frames: tuple[Colour | None, ...] = ()  # the colours of the frames; None for no frame
 
@@ -45,14 +45,9 @@ def scene_rows(scene: Scene, decomposition: Decomposition, index: int = 0) -> li
 
     First row: the image with the valid boxes, the reconstruction, the segmentation, and the true one where it is known,
     each object in the colour of the slot that shares most of it. Below, for every slot: the score of its box, its mask
-    (white is 1), and its component where the mask is.
-
-    Raises:
-        ShapeError: scene and decomposition are not of the same images, or there is no image `index`.
+    (white is 1), and its component where the mask is. A ShapeError: they are not of the same images.
     """
-    size = _check(scene, decomposition)
-    if not 0 <= index < size:
-        raise ShapeError(f"index must be one of {size} images (0 to {size - 1}), but is {index}.")
+    _check(scene, decomposition)
     image, boxes = image_bytes(scene.images[index]), valid_boxes(decomposition, index)
     found = decomposition.labels()[index].numpy() + (decomposition.background is None)  # 0 is the background
     panels = {
@@ -71,28 +66,28 @@ def comparison_rows(scene: Scene, found: Mapping[str, Decomposition]) -> list[Ro
 
     Rows: the images; the true segmentation; then for each model its segmentation with the valid boxes, in the colours
     of the true objects that its slots are matched with and with each scene's foreground ARI, and its reconstruction.
-    Without truth, slots have their own colours.
-
-    Raises:
-        ShapeError: the decompositions are not of the same images.
+    Without truth, slots have their own colours. A ShapeError: the decompositions are not of the same images.
     """
-    rows = [Row([_panel(image_bytes(image)) for image in scene.images], "images")]
+    rows = [Row([_panel(image_bytes(image)) for image in scene.images], ("images",))]
     truth = None if scene.labels is None else [labels.numpy() for labels in scene.labels]
     if truth is not None:
-        rows.append(Row([_segments(labels) for labels in truth], "true segmentation"))
+        rows.append(Row([_segments(labels) for labels in truth], ("true segmentation",)))
     for name, decomposition in found.items():
-        size = _check(scene, decomposition)
-        segments = [_segmentation(decomposition, i, None if truth is None else truth[i]) for i in range(size)]
+        _check(scene, decomposition)
+        metric = new_metric("ari_fg")
+        metric.update(scene, decomposition)
+        texts = ("" if score is None else f"ARI {shown('ari_fg', score)}" for score in metric.per_image())
+        segments = [_segmentation(decomposition, i, truth[i] if truth else None) for i in range(len(scene))]
         title = f"{name}: segmentation, reconstruction"
-        rows.append(Row(segments, title, texts=_scores(scene, decomposition)))
+        rows.append(Row(segments, (title,), texts=tuple(texts) if truth else ()))
         rows.append(Row([_panel(image_bytes(image)) for image in decomposition.reconstruction()]))
     return rows
 
 
-def decomposition_picture(decomposition: Decomposition, images: Tensor | None, count: int) -> Image.Image:
-    """The first `count` images of `Decomposition.plot`."""
-    part = decomposition.map(lambda tensor: tensor[:count].detach().cpu())
-    rows = comparison_rows(Scene(part.reconstruction() if images is None else images[:count].cpu()), {"slots": part})
+def decomposition_picture(decomposition: Decomposition, images: Tensor | None, most: int) -> Image.Image:
+    """The first `most` images of `Decomposition.plot`."""
+    part = decomposition.map(lambda tensor: tensor[:most].detach().cpu())
+    rows = comparison_rows(Scene(part.reconstruction() if images is None else images[:most].cpu()), {"slots": part})
     return Image.open(io.BytesIO(rows_png(rows[images is None :])))
 
 
@@ -100,22 +95,18 @@ def rows_png(rows: Sequence[Row]) -> bytes:
     """Rows below one another, as a PNG file with a transparent ground."""
     tops, bottom = [], 0
     for row in rows:
-        titled = bool(row.title or row.titles)
-        tops.append(bottom + titled * (_TITLE + _GAP) + _FRAME)
+        tops.append(bottom + bool(row.titles) * (_TITLE + _GAP) + _FRAME)
         bottom = tops[-1] + row.panels[0].shape[0] + (_TEXT + 6 if row.texts else 0) + _GAP
     across = max(len(row.panels) * (row.panels[0].shape[1] + _GAP) for row in rows) - _GAP + 2 * _FRAME
     picture = Image.new("RGBA", (across, bottom), (*ImageColor.getrgb(INK), 0))
     draw = ImageDraw.Draw(picture)
     for row, top in zip(rows, tops, strict=True):
         height, width = row.panels[0].shape[:2]
-        lefts = [_FRAME + column * (width + _GAP) for column in range(len(row.panels))]
-        for left, title in zip(lefts, row.titles or (row.title,), strict=False):
-            draw.text((left, top - _TITLE - 6), title, fill=INK, font=bold_font(_TITLE))
-        for left, panel in zip(lefts, row.panels, strict=True):
+        columns = zip_longest(row.panels, row.titles, row.texts, row.frames)
+        for left, (panel, title, text, frame) in zip(count(_FRAME, width + _GAP), columns, strict=False):
+            draw.text((left, top - _TITLE - 6), title or "", fill=INK, font=bold_font(_TITLE))
             picture.paste(Image.fromarray(panel), (left, top))
-        for left, text in zip(lefts, row.texts, strict=False):
-            draw.text((left, top + height + 2), text, fill=INK, font=bold_font(_TEXT))
-        for left, frame in zip(lefts, row.frames, strict=False):
+            draw.text((left, top + height + 2), text or "", fill=INK, font=bold_font(_TEXT))
             if frame:
                 corners = (left - _FRAME, top - _FRAME, left + width + _FRAME - 1, top + height + _FRAME - 1)
                 draw.rectangle(corners, outline=frame, width=_FRAME)
@@ -155,11 +146,10 @@ def image_bytes(image: Tensor) -> NDArray[np.uint8]:
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _check(scene: Scene, decomposition: Decomposition) -> int:
-    """The number of images, if the decomposition is of these images."""
-    size = check_shape(scene.images, "B 3 H W", "images")
-    check_shape(decomposition.log_masks, f"{size['B']} K 1 {size['H']} {size['W']}", "log_masks")
-    return size["B"]
+def _check(scene: Scene, decomposition: Decomposition) -> None:
+    """Check that the decomposition is of these images."""
+    images, _, height, width = scene.images.shape
+    check_shape(decomposition.log_masks, f"{images} K 1 {height} {width}", "log_masks")
 
 
 def _slot_rows(decomposition: Decomposition, index: int) -> list[Row]:
@@ -177,7 +167,7 @@ def _slot_rows(decomposition: Decomposition, index: int) -> list[Row]:
         titles = tuple(_slot_title(decomposition, index, label) for label in labels)
         frames = tuple(slot_colour(label) if label else None for label in labels)
         rows += [
-            Row([_panel(image_bytes(mask.expand(3, -1, -1)), side=_SLOT) for mask in masks], "", titles, (), frames),
+            Row([_panel(image_bytes(mask.expand(3, -1, -1)), side=_SLOT) for mask in masks], titles, frames=frames),
             Row([_panel(image_bytes(component), side=_SLOT) for component in components], frames=frames),
         ]
     return rows
@@ -223,19 +213,10 @@ def _panel(
     zoom = max(1, side // max(image.shape[:2]))
     large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     large_labels = None if labels is None else labels.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    texts = [""] * (0 if boxes is None else len(boxes))
-    panel = overlay(large, large_labels, None if boxes is None else boxes * zoom, texts, tint=1, stroke=2)
+    large_boxes = None if boxes is None else boxes * zoom
+    panel = overlay(large, large_labels, large_boxes, numbers=False, tint=1, stroke=2)
     if max(panel.shape[:2]) > side:
         reduced = Image.fromarray(panel)
         reduced.thumbnail((side, side))
         panel = np.asarray(reduced)
     return panel
-
-
-def _scores(scene: Scene, decomposition: Decomposition) -> tuple[str, ...]:
-    metric = new_metric("ari_fg")
-    metric.update(scene, decomposition)
-    scores = metric.per_image()
-    if all(score is None for score in scores):
-        return ()
-    return tuple("" if score is None else f"ARI {shown('ari_fg', score)}" for score in scores)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +20,8 @@ def overlay(
     image: NDArray[np.uint8],
     labels: NDArray[np.integer] | None = None,
     boxes: NDArray[np.floating] | None = None,
-    texts: Sequence[str] | None = None,
     *,
+    numbers: bool = True,
     tint: float = 0.4,
     stroke: int | None = None,
 ) -> NDArray[np.uint8]:
@@ -32,7 +31,7 @@ def overlay(
         image: [H, W, 3] uint8.
         labels: [H, W], 0 is the background and is unchanged, 1.. are tinted and outlined.
         boxes: [N, 4] `x1 y1 x2 y2`, end exclusive; row `n` belongs to label `n + 1`, zero rows are not drawn.
-        texts: [N] at the boxes, by default their labels; omitted on images under 128 pixels.
+        numbers: write each box's label beside it, on images of 128 pixels or more.
         tint: share of the slot's colour in its mask, the rest is the image.
         stroke: width of the lines in pixels, by default a 300th of the image's shorter side.
 
@@ -49,11 +48,8 @@ def overlay(
             raise ShapeError(f"labels must be in 0..255, but are from {labels.min()} to {labels.max()}.")
         result = _tinted(result, labels.astype(np.uint8), tint, stroke)
     if boxes is not None:
-        numbers = check_shape(boxes, "N 4", "boxes")["N"]
-        texts = [str(number + 1) for number in range(numbers)] if texts is None else texts
-        if len(texts) != numbers:
-            raise ShapeError(f"texts must be one for each of the {numbers} boxes, but are {len(texts)}.")
-        result = _with_boxes(result, boxes, texts, stroke)
+        check_shape(boxes, "N 4", "boxes")
+        result = _with_boxes(result, boxes, numbers, stroke)
     return result
 
 
@@ -71,31 +67,25 @@ def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, st
     return image
 
 
-def _with_boxes(
-    image: NDArray[np.uint8], boxes: NDArray[np.floating], texts: Sequence[str], stroke: int
-) -> NDArray[np.uint8]:
+def _with_boxes(image: NDArray[np.uint8], boxes: NDArray[np.floating], numbers: bool, stroke: int) -> NDArray[np.uint8]:
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes) if np.any(box)]
+    rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes, start=1) if np.any(box)]
     for n, x1, y1, x2, y2 in rows:
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         if stroke > 1:  # a dark rim, so that the box is visible on its own colour
             draw.rectangle((x1 - 1, y1 - 1, corners[2] + 1, corners[3] + 1), outline=(0, 0, 0), width=stroke + 2)
-        draw.rectangle(corners, outline=slot_colour(n + 1), width=stroke)
-    if min(picture.size) >= _SMALLEST_WITH_TEXT:
+        draw.rectangle(corners, outline=slot_colour(n), width=stroke)
+    if numbers and min(picture.size) >= _SMALLEST_WITH_TEXT:
         for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
-            _write_tag(draw, texts[n], (x1, y1), slot_colour(n + 1), min(picture.size))
+            _write_number(draw, n, (x1, y1), min(picture.size))
     return np.asarray(picture)
 
 
-def _write_tag(
-    draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], ground: tuple[int, int, int], side: int
-) -> None:
+def _write_number(draw: ImageDraw.ImageDraw, number: int, corner: tuple[int, int], side: int) -> None:
     """Write on a filled ground above the box's top left corner, or inside the box at the image's upper edge."""
-    if not text:
-        return
-    size = min(max(side // 28, 11), 48)
-    font = bold_font(size)
+    size, ground = min(max(side // 28, 11), 48), slot_colour(number)
+    text, font = str(number), bold_font(size)
     left, top, right, bottom = (round(edge) for edge in draw.textbbox((0, 0), text, font=font))
     pad = max(2, size // 6)
     width, height = right - left + 2 * pad, bottom - top + 2 * pad

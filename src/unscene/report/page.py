@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -63,26 +64,22 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    everything = {"results": (), "title": title, "sections": sections, "written": written, **values}
-    factor, too_large = 1.0, True
-    while too_large:
-        sizes: list[int] = []
-        environment.filters["data_uri"] = lambda data, factor=factor, sizes=sizes: _embedded(data, factor, sizes)
-        text = environment.get_template(template).render(everything)
-        too_large = sum(sizes) > _FOR_PICTURES
-        factor *= 0.9 * sqrt(_FOR_PICTURES / sum(sizes)) if too_large else 1.0
+    shown = {"results": (), "title": title, "sections": sections, **values}
+    shown["written"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    factor, sizes = 1.0, [2 * _FOR_PICTURES]
+    while sum(sizes) > _FOR_PICTURES:
+        sizes = []
+        environment.filters["data_uri"] = partial(data_uri, factor=factor, sizes=sizes)
+        text = environment.get_template(template).render(shown)
+        factor *= 0.9 * sqrt(_FOR_PICTURES / max(1, sum(sizes)))
     write_text(path, text)
 
 
-def data_uri(data: bytes) -> str:
-    """A PNG or JPEG file as an address that contains it."""
-    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def data_uri(data: bytes, factor: float, sizes: list[int]) -> str:
+    """A PNG or JPEG file as an address that contains it.
 
-
-def _embedded(data: bytes, factor: float, sizes: list[int]) -> str:
-    """The address of a picture of `factor` times its width and height; `sizes` collects the bytes of all pictures."""
+    Its width and height are multiplied by `factor` if that is below 1. `sizes` collects the bytes of all pictures.
+    """
     if factor < 1:
         with Image.open(io.BytesIO(data)) as image:
             size = max(1, int(image.width * factor)), max(1, int(image.height * factor))
@@ -90,4 +87,5 @@ def _embedded(data: bytes, factor: float, sizes: list[int]) -> str:
             image.resize(size, Image.Resampling.LANCZOS).save(file, image.format)
         data = file.getvalue()
     sizes.append(len(data))
-    return data_uri(data)
+    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

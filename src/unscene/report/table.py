@@ -29,22 +29,17 @@ class Description:
     unit: str = ""  # behind the number
     better: Literal["higher", "lower", ""] = "higher"  # which direction is better; empty for a count
     headline: bool = False  # whether it is at the top of the page
-    short: tuple[str, str] = ("", "")  # the two lines above its column; if empty the label, split at its comma
+    short: Sequence[str] = ()  # the two lines above its column; if empty the label, split at its comma
     signed: bool = False  # whether a number above 0 has a plus sign
 
     @property
-    def heading(self) -> tuple[str, str]:
+    def heading(self) -> Sequence[str]:
         """The two lines above its column in a table."""
-        first, _, second = self.label.partition(", ")
-        return self.short if any(self.short) else (first, second)
+        return self.short or self.label.partition(", ")[::2]
 
 
-DESCRIPTIONS = {
-    name: Description(**{**fields, "short": tuple(fields.get("short", ("", "")))})
-    for name, fields in yaml.safe_load(
-        Path(__file__).with_name("metric_descriptions.yaml").read_text(encoding="utf-8")
-    ).items()
-}
+_YAML = Path(__file__).with_name("metric_descriptions.yaml").read_text(encoding="utf-8")
+DESCRIPTIONS = {name: Description(**fields) for name, fields in yaml.safe_load(_YAML).items()}
 
 
 def description_of(name: str) -> Description:
@@ -123,8 +118,7 @@ class Table:
         A line `paper` below a row holds the numbers of its paper. Columns that do not fit follow in a further block.
         """
         headings = [column.heading for column in self.described()]
-        rows = [["", *(f"{heading[0]} " for heading in headings)]]
-        rows += [[self.label, *(f"{heading[1]} " for heading in headings)]]
+        rows = [["", *(f"{first} " for first, _ in headings)], [self.label, *(f"{second} " for _, second in headings)]]
         for row, cells in zip(self.rows, self.cells(), strict=True):
             rows.append([row.name, *(cell.text + ("*" if cell.best else " ") for cell in cells)])
             if any(cell.paper for cell in cells):

@@ -39,12 +39,6 @@ _COLUMNS = (
     *("parameters", "training_steps", "training_minutes", "training_images_per_second", "images_per_second"),
     *("ari_fg", "map_50_95", "map_50", "map_75", "mask_iou", "reconstruction_mse"),
 )
-_FOOTNOTE = (
-    "★ the best of its column, to the digits shown; parameters, steps and minutes are not ranked, nor are speeds of "
-    "trainings on different machines. - does not apply, or is not known (weights without their run's folder). "
-    "Training: all of it, by the run's log; the scored weights may be of an earlier step. Decomposing: on the same "
-    "{images} images at once, the models in turns for {rounds} rounds, median."
-)
 _ROUNDS, _FEWEST_ROUNDS = 15, 3
 _SECONDS = 10.0  # for each model; then no further round begins
 
@@ -87,19 +81,24 @@ def compare(
         scored = [measure(model, source, **how) for model in models.values()]
         images = read_scenes(source, range(min(batch_size, len(source))), size).images
         seconds = interleaved_timings(list(models.values()), images)
-        results = [*map(_timed, models, scored, seconds, trainings.values(), [len(images)] * len(models))]
-        table = _table([*map(_row, models.values(), results, trainings.values())], trainings)
+        timings = [{"images": len(images), "seconds": rounds} for rounds in seconds]
+        results = [*map(_with_times, models, scored, timings, trainings.values())]
+        rows = tuple(map(_row, models.values(), results, trainings.values()))
+        reported = [name for row in rows for name in row.paper]
+        machines = {training.machine for training in trainings.values() if training}
+        same_machine = len(machines) == 1 and "" not in machines
         data = results[0].provenance["data"]
-        table = replace(
-            table,
+        table = Table(
+            "model",
+            tuple(dict.fromkeys([*_COLUMNS, *reported])),
+            rows,
+            unranked=frozenset() if same_machine else frozenset(["training_images_per_second"]),
             notes=_notes(models, description_of_data),
             intro=f"All scored on the same {scenes_in_words(data)}.",
         )
         picture, curves = draw_scenes(models, source, min(shown, len(source))), _draw_curves(trainings)
         title = f"{' and '.join(models) if len(models) < 3 else f'{len(models)} models'}: comparison"
-        footnote = _FOOTNOTE.format(images=len(images), rounds=len(seconds[0]))
-        words = {"heading": "Side by side", "footnote": footnote}
-        page = {"pictures": [("", picture)], "curves": curves, **words}
+        page = {"pictures": [("", picture)], "curves": curves, "images": len(images), "rounds": len(seconds[0])}
         write_side_by_side(folder, "compare", title, table, results, {"data": data}, **page)
         write_text(folder / "compare.csv", table.csv())
         write_bytes(folder / "scenes.png", picture.data)
@@ -140,44 +139,26 @@ def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[st
     return [f"{w} [{words[: i + 1].count(w)}]" if words.count(w) > 1 else w for i, w in enumerate(words)]
 
 
-def _timed(
-    name: str, result: ModelResult, seconds: list[float], training: TrainingRecord | None, images: int
-) -> ModelResult:
+def _with_times(name: str, result: ModelResult, timing: dict[str, Any], training: TrainingRecord | None) -> ModelResult:
     """An evaluation under its name in this comparison, with the time measured in turns and the training."""
-    known: dict[str, Any] = {"decomposing": {"images": images, "seconds": seconds}}
+    known = {"decomposing": timing}
     if training:
         minutes = round(training.minutes, 2)
         known["training"] = {"steps": training.steps, "minutes": minutes, "machine": training.machine}
-    metrics = result.metrics | {"ms_per_image": 1000 * median(seconds) / images}
+    metrics = result.metrics | {"ms_per_image": 1000 * median(timing["seconds"]) / timing["images"]}
     return replace(result, name=name, metrics=metrics, provenance=result.provenance | known)
 
 
 def _row(model: LoadedModel, result: ModelResult, training: TrainingRecord | None) -> Row:
     step = model.provenance.get("step")
-    speeds: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.model.parameters())}
-    for name in ("steps", "minutes", "images_per_second"):
-        speeds[f"training_{name}"] = getattr(training, name, None)
-    speeds["images_per_second"] = 1000 / (result.metrics["ms_per_image"] or 1)
+    trained = {f"training_{name}": getattr(training, name, None) for name in ("steps", "minutes", "images_per_second")}
+    parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    speeds = {"parameters": parameters, **trained, "images_per_second": 1000 / (result.metrics["ms_per_image"] or 1)}
     details = [model.name] if model.name != result.name else []
     details += [f"weights of step {step:,}"] if step is not None else []
-    return Row(
-        result.name,
-        {**speeds, **result.metrics},
-        result.reported,
-        facts={"recipe": model.name, "weights_step": step, "training_machine": getattr(training, "machine", None)},
-        details=(*details, result.verdict.partition(" (")[0].partition(":")[0]),
-    )
-
-
-def _table(rows: Sequence[Row], trainings: Mapping[str, TrainingRecord | None]) -> Table:
-    """The columns above, and any other score that a model's paper reports.
-
-    Training speeds are ranked only if all trainings ran on one machine.
-    """
-    machines = {training.machine for training in trainings.values() if training}
-    unranked = frozenset() if len(machines) == 1 and "" not in machines else frozenset(["training_images_per_second"])
-    reported = [name for row in rows for name in row.paper]
-    return Table("model", tuple(dict.fromkeys([*_COLUMNS, *reported])), tuple(rows), unranked)
+    details += [result.verdict.partition(" (")[0].partition(":")[0]]
+    facts = {"recipe": model.name, "weights_step": step, "training_machine": getattr(training, "machine", None)}
+    return Row(result.name, {**speeds, **result.metrics}, result.reported, facts=facts, details=tuple(details))
 
 
 def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | None:
@@ -186,10 +167,9 @@ def _draw_curves(trainings: Mapping[str, TrainingRecord | None]) -> Curves | Non
     if not validations:
         return None
     divisor, unit = time_unit(max(float(points[:, 0].max()) for points in validations.values()))
-    panel = {name: [points / [divisor, 1]] for name, points in validations.items()}
-    score = f"validation: {description_of('ari_fg').label}"
+    panels = {f"{unit} of training": {name: [points / [divisor, 1]] for name, points in validations.items()}}
     alt = f"Foreground ARI of the validations against the time of training, of {', '.join(validations)}."
-    return light_and_dark(partial(score_figure, {f"{unit} of training": panel}, score), alt)
+    return light_and_dark(partial(score_figure, panels, f"validation: {description_of('ari_fg').label}"), alt)
 
 
 def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
@@ -204,12 +184,11 @@ def _notes(models: Models, scored: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     for name, other in others:
         data = other.config["data"]
+        differing = [key for key in data if key not in _MAY_DIFFER and data[key] != reference.get(key)]
+        changed = ", ".join(f"{key} {data[key]} instead of {reference.get(key)}" for key in differing)
         if data["name"] != reference["name"]:
             notes.append(f"{name} was trained on {data['name']}, {first} on {reference['name']}.")
-            continue
-        differing = [key for key in data if key not in _MAY_DIFFER and data[key] != reference.get(key)]
-        if differing:
-            changed = ", ".join(f"{key} {data[key]} instead of {reference.get(key)}" for key in differing)
+        elif differing:
             notes.append(f"{name} was trained on other data than {first}: {changed}.")
     return tuple(notes)
 

@@ -95,10 +95,12 @@ def adopt(queue: Queue, folder: Path) -> Path:
     differing = f"no row has the model {recipe.model_name}."
     for row in queue.rows.values():
         expected = row.resolved(recipe.seed)
+        if expected.model_name != recipe.model_name:
+            continue
         try:
             is_same_run(expected, folder)
         except RunError as error:
-            differing = str(error) if expected.model_name == recipe.model_name else differing
+            differing = str(error)
             continue
         path = ledger.entry_path(queue.results, row, recipe.seed)
         _score(queue, path, row, run, _entry(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True})

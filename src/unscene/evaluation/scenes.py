@@ -90,13 +90,10 @@ def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | Non
     chosen = chosen_scenes(scores)
     scene = read_scenes(source, [index for _, index in chosen], loaded.size)
     decomposition = loaded.decompose(scene.images)
-    names = object_names(source)
     for row, (rank, index) in enumerate(chosen):
-        picture = Picture(
-            rows_png(scene_rows(scene, decomposition, row)),
-            f"Scene {index}: {_described(scene, decomposition, row)}",
-            locations=slot_locations(scene, decomposition, row, names),
-        )
+        figure = rows_png(scene_rows(scene, decomposition, row))
+        locations = slot_locations(scene, decomposition, row, object_names(source))
+        picture = Picture(figure, f"Scene {index}: {_described(scene, decomposition, row)}", locations=locations)
         yield ExampleScene(index, rank, scores[index], picture)
 
 
@@ -122,8 +119,8 @@ def slot_locations(
 
 def _described(scene: Scene, decomposition: Decomposition, row: int) -> str:
     """What the figure of a scene shows."""
-    background = 0 if decomposition.background is not None else -1
-    slots = sum(int(slot) != background for slot in decomposition.labels()[row].unique())
+    labels = decomposition.labels()[row].unique()
+    slots = len(labels) if decomposition.background is None else int((labels > 0).sum())
     true = "" if scene.labels is None else f" of {int((scene.labels[row].unique() > 0).sum())} true objects"
     boxes = "" if decomposition.box_valid is None else f", {int(decomposition.box_valid[row].sum())} boxes"
     slots_shown = f"segmentation into {slots} object slots{true}, and each slot's mask and component"

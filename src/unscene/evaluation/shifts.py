@@ -98,9 +98,8 @@ def evaluate_shifts(
         notes = tuple(f"{row.name}: {row.facts['note']}" for row in rows if row.facts["note"])
         intro = f"{scenes_in_words(results[0].provenance['data'])}; and as many of each shift."
         table = Table("shift", columns, tuple(rows), frozenset(columns), notes, intro)
-        title, facts = f"{loaded.name}: shifted test sets", {"name": loaded.name}
-        shown = {"heading": "Shift by shift", "footnote": "ARI change: less the ARI without a shift. - does not apply."}
-        write_side_by_side(folder, "shifts", title, table, results, facts, pictures=pictures, **shown)
+        title = f"{loaded.name}: shifted test sets"
+        write_side_by_side(folder, "shifts", title, table, results, {"name": loaded.name}, pictures=pictures)
     return table
 
 

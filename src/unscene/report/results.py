@@ -103,15 +103,11 @@ def _table(numbers: Sequence[tuple[ModelResult, dict[str, Any]]]) -> Table:
 
 def _provenance(results: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, list[str]]]:
     """By section and field one text for each model, empty where it has no such field."""
-    flat = [{section: dict(_flat(fields)) for section, fields in result.items()} for result in results]
-    sections = dict.fromkeys(section for result in flat for section in result)
+    sections = dict.fromkeys(section for result in results for section in result)
+    flat = {section: [dict(_flat(result.get(section, {}))) for result in results] for section in sections}
     return {
-        section: {
-            name: [other.get(section, {}).get(name, "") for other in flat]
-            for result in flat
-            for name in result.get(section, {})
-        }
-        for section in sections
+        section: {name: [other.get(name, "") for other in columns] for fields in columns for name in fields}
+        for section, columns in flat.items()
     }
 
 

@@ -16,19 +16,12 @@ Colour = tuple[int, int, int]
 
 # Readable without colour vision: Okabe and Ito, Color universal design, 2008 (without black), then five of Paul Tol's
 # "muted" scheme.
-SLOT_COLOURS: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (136, 34, 85),
-    (153, 153, 51),
-    (51, 34, 136),
-    (68, 170, 153),
-    (204, 102, 119),
+SLOT_COLOURS: tuple[Colour, ...] = tuple(
+    (code >> 16, code >> 8 & 255, code & 255)
+    for code in (
+        *(0xE69F00, 0x56B4E9, 0x009E73, 0xF0E442, 0x0072B2, 0xD55E00, 0xCC79A7),
+        *(0x882255, 0x999933, 0x332288, 0x44AA99, 0xCC6677),
+    )
 )
 _BRIGHT = 140  # of 255; above it black text is easier to read than white
 _PANEL, _LEFT, _TOP = 1.1, 1.0, 0.35  # inches: side of a panel, room for the names of the rows, room for the title

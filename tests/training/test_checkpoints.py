@@ -12,10 +12,10 @@ from torch import nn
 from unscene import files
 from unscene.errors import CheckpointError, RunError, TrainingError
 from unscene.runs.run_folder import RunFolder
+from unscene.runs.weights import read_checkpoint
 from unscene.training.checkpoints import (
     Progression,
     checkpoint_content,
-    read_best_score,
     set_random_state,
     write_checkpoint,
 )
@@ -89,9 +89,8 @@ def test_random_numbers_continue_after_the_checkpoint():
 
 
 def test_best_checkpoint_knows_its_score(run):
-    assert read_best_score(run) is None
     write_checkpoint(content(nn.Linear(2, 2), best_score=-0.25), run.best)
-    assert read_best_score(run) == -0.25
+    assert read_checkpoint(run.best)["best_score"] == -0.25
     run.best.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read as a checkpoint"):
-        read_best_score(run)
+        read_checkpoint(run.best)

@@ -20,10 +20,10 @@ from unscene.metrics.health import Health
 from unscene.models.rmonet.model import RMONet
 from unscene.runs import run_folder
 from unscene.runs.run_folder import RunFolder
-from unscene.runs.weights import read_weights
+from unscene.runs.weights import read_checkpoint, read_weights
 from unscene.scene import Losses
 from unscene.training import loop
-from unscene.training.checkpoints import read_best_score, write_checkpoint
+from unscene.training.checkpoints import write_checkpoint
 from unscene.training.loop import TrainingLoop
 from unscene.training.train import train
 
@@ -424,7 +424,7 @@ def test_validation_that_was_killed_is_repeated(
     for path in ("last", "best"):
         assert same(state(getattr(run, path)), state(getattr(unbroken, path)))
     assert torch.load(run.best, weights_only=True)["step"] == read_weights(run.weights)[2]["step"] == 4
-    assert read_best_score(run) == 0
+    assert read_checkpoint(run.best)["best_score"] == 0
     assert run.health.read_text() == unbroken.health.read_text()
     assert "pseudo boxes" in run.health.read_text()
     assert not torch.load(run.last, weights_only=True)["validation_due"]

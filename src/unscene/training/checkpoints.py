@@ -17,28 +17,18 @@ from torch import Tensor, nn
 
 from unscene.errors import TrainingError
 from unscene.files import write_bytes
-from unscene.runs.run_folder import RunFolder
-from unscene.runs.weights import read_checkpoint
 from unscene.training.step import NOT_FINITE_HINT
 
 
 @dataclass
 class Progression:
-    """How far a training has come.
+    """How far a training has come."""
 
-    Attributes:
-        step: steps taken.
-        first_step: the first step of this attempt; later than 0 after a restart.
-        restarts: one line for each restart.
-        validation_due: whether the validation of this step is not complete.
-        observed: means of `Losses.observed` over the last batch, by name.
-    """
-
-    step: int = 0
-    first_step: int = 0
-    restarts: list[str] = field(default_factory=list)
-    validation_due: bool = False
-    observed: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0  # steps taken
+    first_step: int = 0  # of this attempt; later than 0 after a restart
+    restarts: list[str] = field(default_factory=list)  # one line for each
+    validation_due: bool = False  # the validation of this step is not complete
+    observed: dict[str, Tensor] = field(default_factory=dict)  # means of `Losses.observed` over the last batch
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> Progression:
@@ -87,11 +77,6 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     file = io.BytesIO()
     torch.save(content, file)
     write_bytes(path, file.getbuffer())
-
-
-def read_best_score(run: RunFolder) -> float | None:
-    """Return the score that best.ckpt itself holds; None without a best.ckpt."""
-    return float(read_checkpoint(run.best)["best_score"]) if run.best.is_file() else None
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:

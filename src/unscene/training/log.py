@@ -34,8 +34,8 @@ class TrainingLog:
     def __init__(self, run: RunFolder, settings: TrainerSettings, writes: bool) -> None:
         self.run, self.settings, self.writes = run, settings, writes
         self.table = MetricsTable(run.metrics)
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0  # in the sums
+        self.sums: dict[str, Tensor] = {}  # over `steps`
+        self.steps = 0
         self.latest: dict[str, float] = {}  # the last value of each name
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,12 +55,12 @@ class TrainingLog:
             self.started -= self.table.last_seconds()
             with writing(self.run.tensorboard):
                 self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=step + 1 if step else None)
+        limit = f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None
         self.bar = tqdm(
             total=self.settings.max_steps,
             initial=step,
-            desc=f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None,
+            desc=limit,
             unit="step",
-            dynamic_ncols=True,
             disable=not self.writes,
             mininterval=1.0,
         )
@@ -76,20 +76,16 @@ class TrainingLog:
         self.steps += 1
         self.speed_steps += 1
         if step % self.settings.log_every == 0 or step >= self.settings.max_steps:
-            self._write_means(step, learning_rate)
+            sums = torch.stack(list(self._mean_sums().values())).tolist()
+            row = {f"train/{name}": value / self.steps for name, value in zip(self.sums, sums, strict=True)}
+            now = time.monotonic()
+            row["train/images_per_second"] = self.speed_steps * self.settings.batch_size / (now - self.speed_since)
+            self.write(step, row | {"train/learning_rate": learning_rate})
+            self.sums, self.steps = {}, 0
+            self.speed_since, self.speed_steps = now, 0
         shown = {label: f"{self.latest[name]:.4g}" for label, name in _ON_THE_BAR.items() if name in self.latest}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(step - self.bar.n)
-
-    def _write_means(self, step: int, learning_rate: float) -> None:
-        sums = torch.stack(list(self._mean_sums().values())).tolist()
-        row = {f"train/{name}": value / self.steps for name, value in zip(self.sums, sums, strict=True)}
-        now = time.monotonic()
-        row["train/images_per_second"] = self.speed_steps * self.settings.batch_size / (now - self.speed_since)
-        row["train/learning_rate"] = learning_rate
-        self.write(step, row)
-        self.sums, self.steps = {}, 0
-        self.speed_since, self.speed_steps = now, 0
 
     def _mean_sums(self) -> dict[str, Tensor]:
         if not self.sums:
@@ -134,10 +130,9 @@ class MetricsTable:
     def keep_until(self, step: int, repeat_validation: bool = False) -> None:
         """Drop the rows after a step, incomplete rows, and with `repeat_validation` that of the step's validation."""
         if self.path.is_file():
+            dropped = step if repeat_validation else step + 1  # from it on, rows of validations are
             rows = [row for row in self._rows() if int(row["step"]) <= step]
-            if repeat_validation:
-                rows = [row for row in rows if int(row["step"]) < step or not row.get("val/score")]
-            self._rewrite(rows)
+            self._rewrite([row for row in rows if int(row["step"]) < dropped or not row.get("val/score")])
 
     def last_seconds(self) -> float:
         """Training time of the last row; 0 without one."""
@@ -147,9 +142,8 @@ class MetricsTable:
         """Write one row; cells that it lacks stay empty. A RunError leaves the table as it was."""
         new = [name for name in row if name not in self.columns]
         if new or not self.path.is_file():
-            rows = self._rows()
             self.columns += new
-            self._rewrite([*rows, row])
+            self._rewrite([*self._rows(), row])
             return
         with writing(self.path):
             before = self.path.stat().st_size

@@ -25,14 +25,9 @@ from unscene.metrics.health import Health
 from unscene.runs.recipe import Recipe
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
+from unscene.runs.weights import read_checkpoint
 from unscene.scene import Scene
-from unscene.training.checkpoints import (
-    Progression,
-    checkpoint_content,
-    read_best_score,
-    set_random_state,
-    write_checkpoint,
-)
+from unscene.training.checkpoints import Progression, checkpoint_content, set_random_state, write_checkpoint
 from unscene.training.devices import loader_workers
 from unscene.training.log import TrainingLog
 from unscene.training.step import BatchLoss, autocast, build_optimizers, check_finite, clip_gradients, param_groups
@@ -80,7 +75,8 @@ class TrainingLoop:
         """Train until the last step, the time limit or a signal."""
         settings, progression = self.settings, self.progression
         batches = self._batches()
-        self.best_score = read_best_score(self.run)
+        best = read_checkpoint(self.run.best) if self.run.best.is_file() else {}  # it holds its own score
+        self.best_score: float | None = best.get("best_score")
         self.log.start(progression.step, progression.validation_due)
         self.time_limit = Timer(settings.max_minutes)
         self.validation_timer = Timer(settings.validate_minutes)
@@ -192,9 +188,8 @@ class TrainingLoop:
 
     def save(self, best: bool = False) -> None:
         """Write last.ckpt, or best.ckpt. Every process takes part, the first one writes."""
-        content = checkpoint_content(
-            self.progression, self.model, self.optimizers, self.log.state_dict(), self.best_score
-        )
+        log, best_score = self.log.state_dict(), self.best_score
+        content = checkpoint_content(self.progression, self.model, self.optimizers, log, best_score)
         if self.fabric.is_global_zero:
             write_checkpoint(content, self.run.best if best else self.run.last)
         if not best:
@@ -211,9 +206,8 @@ class TrainingLoop:
         """This process's images [B, 3, H, W] of every step from now on, on the device."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         settings, device = self.settings, self.fabric.device
-        sampler = StepSampler(
-            len(self.source), settings.batch_size, self.recipe.seed, self.progression.step, rank, world
-        )
+        start, seed = self.progression.step, self.recipe.seed
+        sampler = StepSampler(len(self.source), settings.batch_size, seed, start, rank, world)
         workers, pin_memory = loader_workers(settings), device.type == "cuda"
         for batch in training_batches(self.source, sampler, workers, settings.prefetch, pin_memory):
             if self.random_state is not None:  # not earlier: the loader takes a random number before its first batch

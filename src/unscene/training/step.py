@@ -15,11 +15,7 @@ from unscene.errors import RecipeError, TrainingError, did_you_mean
 from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings
 from unscene.scene import Losses
 
-OPTIMIZERS: dict[OptimizerName, type[Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-}
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
 NOT_FINITE_HINT = (
     "Resume the run, whose last checkpoint is from before it, with a lower --optimizer.learning_rate, with "
     "--optimizer.clip_norm 10, or with --trainer.precision float32."
@@ -49,9 +45,7 @@ class BatchLoss(nn.Module):
 
 
 def check_finite(mean_loss: Tensor, losses: dict[str, Tensor], step: int) -> None:
-    """Raise a TrainingError in all processes if the mean loss of one of them is not finite. The message names the terms
-    that are not; `losses` holds `loss` and its terms, [B] each.
-    """
+    """Raise a TrainingError in all processes if one's mean loss is not finite. `losses`: `loss` and its terms, [B]."""
     if torch.isfinite(mean_over_processes(mean_loss.detach())):
         return
     means = {name: float(mean_over_processes(term.detach().double().mean())) for name, term in losses.items()}
@@ -75,7 +69,7 @@ def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Opti
         groups.setdefault(own.get("name", settings.name), []).append(group)
     # Fused Adam rounds differently: with clipping, the plain one keeps the numbers of earlier runs.
     adam: dict[str, Any] = {"betas": settings.betas} | ({} if settings.clip_norm else {"fused": True})
-    return [OPTIMIZERS[name](own_groups, **({} if name == "rmsprop" else adam)) for name, own_groups in groups.items()]
+    return [OPTIMIZERS[name](own, **({} if name == "rmsprop" else adam)) for name, own in groups.items()]
 
 
 def parameters_by_prefix(model: nn.Module, prefixes: Iterable[str]) -> dict[str, list[nn.Parameter]]:

@@ -32,15 +32,12 @@ SAMPLES = 8  # images in a sample figure
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
-    """Train until `trainer.max_steps` or `trainer.max_minutes`.
+    """Train until `trainer.max_steps` or `trainer.max_minutes`; return the run, with the best validation's weights.
 
     Args:
         recipe: the settings.
         out: the run's folder, new or empty; with `resume` that of the run.
         resume: continue from its last checkpoint, or from the first step if it ended before there was one.
-
-    Returns:
-        The run's folder, with `weights.safetensors` of the best validation.
 
     Raises:
         RunError: the folder is in use, or cannot be written.

@@ -27,9 +27,7 @@ _METRIC_OF_SCORE = {"map_50": "box_ap", "located": "object_locations"}  # where 
 
 @contextmanager
 def evaluating(model: nn.Module, autocast: torch.autocast) -> Iterator[None]:
-    """Set a training model to evaluation, without gradients. On exit training mode and random numbers are restored, so
-    that the training does not depend on when a validation was due.
-    """
+    """Evaluate without gradients; then restore training mode and random numbers, as if no validation had been due."""
     device = next(model.parameters()).device
     model.eval()
     try:
@@ -42,11 +40,10 @@ def evaluating(model: nn.Module, autocast: torch.autocast) -> Iterator[None]:
 def validate(
     model: nn.Module, batches: Iterable[dict[str, Tensor]], keep_best_by: str, device: torch.device
 ) -> tuple[dict[str, float], Health]:
-    """Score a model on this process's share of the validation.
+    """Return scores by name (`val/ari_fg` ...) and the health, over the images of all processes, alike in all of them.
 
-    Returns:
-        Scores by name (`val/ari_fg` ...) and the health, over the images of all processes, the same in each of them.
-        `val/score` is the score `keep_best_by`, or minus the error of the reconstruction where that does not apply.
+    `batches` are this process's share. `val/score` is the score `keep_best_by`, or where that does not apply minus the
+    error of the reconstruction.
     """
     metric_name = _METRIC_OF_SCORE.get(keep_best_by, keep_best_by)
     metrics = [new_metric(name) for name in dict.fromkeys([*_DEFAULT_METRICS, metric_name])]
@@ -67,10 +64,9 @@ def validate(
 
 def _merge_over_processes(metrics: list[Metric], health: Health) -> tuple[list[Metric], Health]:
     """Merge what all processes counted, in the order of their ranks."""
-    world = rank_and_world()[1]
-    if world == 1:
+    gathered: list[Any] = [None] * rank_and_world()[1]
+    if len(gathered) == 1:
         return metrics, health
-    gathered: list[Any] = [None] * world
     torch.distributed.all_gather_object(gathered, (metrics, health))
     (metrics, health), *others = gathered
     for other_metrics, other_health in others:

@@ -18,7 +18,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 def test_every_error_has_one_root_and_shows_its_message_alone(kind):
     assert issubclass(kind, UnsceneError)
     assert str(kind("what was wrong")) == "what was wrong"
-    assert f"{kind.__name__} " in errors.__doc__ or kind is UnsceneError
+    assert kind.__doc__
     copied = pickle.loads(pickle.dumps(kind("from a worker")))  # as data loaders send them
     assert type(copied) is kind
     assert str(copied) == "from a worker"

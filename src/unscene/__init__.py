@@ -19,14 +19,9 @@ __version__ = "0.1.0"
 __all__ = ["Decomposition", "LoadedModel", "Losses", "Scene", "decompose", "evaluate", "load", "train"]
 
 _HOMES = {
-    "Decomposition": "unscene.scene",
-    "Losses": "unscene.scene",
-    "Scene": "unscene.scene",
-    "LoadedModel": "unscene.runs.loading",
-    "load": "unscene.runs.loading",
-    "decompose": "unscene.api",
-    "evaluate": "unscene.api",
-    "train": "unscene.api",
+    **dict.fromkeys(("Decomposition", "Losses", "Scene"), "unscene.scene"),
+    **dict.fromkeys(("LoadedModel", "load"), "unscene.runs.loading"),
+    **dict.fromkeys(("decompose", "evaluate", "train"), "unscene.api"),
 }
 
 

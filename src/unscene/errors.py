@@ -1,12 +1,4 @@
-"""What can go wrong, as one tree of exceptions, and the check of a tensor's shape.
-
-    UnsceneError
-    ├── ShapeError        an array has other axes than the function's docstring states
-    ├── RecipeError       a recipe or a setting does not exist, or has an impossible value
-    ├── DataError         a file, a folder or an image cannot be used
-    ├── CheckpointError   a run or a weights file is missing, damaged or of another model
-    ├── RunError          a run folder cannot be written, or would be overwritten
-    └── TrainingError     training cannot continue (a loss that is not finite)
+"""What can go wrong, as exceptions below `UnsceneError`, and the check of a tensor's shape.
 
 Every message says what was wrong, what was expected and what to do. The command line prints the message alone.
 """
@@ -47,27 +39,21 @@ class TrainingError(UnsceneError, RuntimeError):
 
 
 def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
-    """Check the axes of an array against a pattern and return the sizes by name.
+    """Check the axes of an array against a pattern and return the sizes by name: `{"B": 2, "K": 6, "H": 64, "W": 64}`.
 
     Args:
         array: anything with `.shape`.
-        axes: one word an axis, as in `"B K 1 H W"`; a number is the axis's size, a letter names it, and the same letter
-            twice is the same size.
+        axes: one word an axis, as in `"B K 1 H W"`: a number is the axis's size, equal letters are equal sizes.
         name: name of the array, for the message.
-
-    Returns:
-        The size of every lettered axis, for instance `{"B": 2, "K": 6, "H": 64, "W": 64}`.
 
     Raises:
         ShapeError: the number of axes or a size differs; the message shows expected and found.
     """
-    expected = axes.split()
-    found = tuple(int(size) for size in array.shape)
+    expected, found = axes.split(), tuple(map(int, array.shape))
     sizes: dict[str, int] = {}
     fits = len(expected) == len(found)
-    if fits:
-        for word, size in zip(expected, found, strict=True):
-            fits = fits and size == (int(word) if word.isdigit() else sizes.setdefault(word, size))
+    for word, size in zip(expected, found, strict=False):
+        fits = fits and size == (int(word) if word.isdigit() else sizes.setdefault(word, size))
     if not fits:
         raise ShapeError(f"{name} must have the axes [{', '.join(expected)}], but its shape is {list(found)}.")
     return sizes

@@ -39,22 +39,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        RunError: the disk is full, the folder cannot be written, or another process writes the same file.
-    """
+    """Write a file whole or not at all. RunError: it cannot be written, or another process writes it."""
     with writing(path), whole_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name; the file written there takes the place of `path` when the block ends without an error.
+    """Give a temporary name; the file written there replaces `path` when the block ends without an error.
 
     Raises:
         RunError: another process writes the same file.
-        OSError: as the system has it; see `writing`.
+        OSError: any failure of the system; see `writing`.
     """
     temporary = path.with_name(f".{path.name}.part")
     with lock(temporary, path):
@@ -83,16 +79,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def lock(path: Path, shown: Path | None = None) -> Iterator[None]:
-    """Lock a folder or a file against other processes. A missing file is created.
-
-    On a disk without locks this does nothing.
-
-    Args:
-        path: folder or file to lock.
-        shown: path that the message names instead of `path`.
+    """Lock a folder or a file, created if it is missing, against other processes. A disk without locks locks nothing.
 
     Raises:
-        RunError: another process has it; the message names that process.
+        RunError: another process has it; the message names that process, and `shown` instead of `path`.
     """
     if fcntl is None:
         yield
@@ -140,15 +130,11 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[
     """Yield a folder for results. They move to `out`, and replace earlier ones, when the block ends without an error.
 
     `out` is locked until then. After an error or Ctrl-C it is unchanged. If a process is killed while it moves results,
-    the next command replaces them.
-
-    Args:
-        out: the folder, created if it is missing.
-        names: names of all results. The first tells their kind (`RESULT_KINDS`) and moves last: if it exists, all do.
-        overwrite: replace earlier results of this kind.
+    the next command replaces them. The first of `names` tells the results' kind (`RESULT_KINDS`) and moves last: if it
+    exists, all do.
 
     Raises:
-        RunError: `out` is in use, cannot be written, or holds results of another kind or results to replace.
+        RunError: `out` is in use, cannot be written, or holds results of another kind or, without `overwrite`, any.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file. Name a folder for the results with --out.")

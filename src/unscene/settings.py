@@ -21,7 +21,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -52,12 +52,7 @@ _LONGEST_SHOWN = 80  # characters of a value in a message
 
 
 def registered_class(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """Return a class by its name; its module is imported now.
-
-    Args:
-        table: `{"monet": "unscene.models.monet.model:MONet"}`.
-        name: name of the class.
-        kind: what the table holds, for the message: `model`.
+    """Return a class by its name from a table `{"monet": "unscene.models.monet.model:MONet"}` of this `kind`.
 
     Raises:
         RecipeError: it is not in the table; the message names the nearest that is.
@@ -92,11 +87,9 @@ def distinct_names(known: Iterable[str]) -> AfterValidator:
     choices = list(known)
 
     def check(names: Sequence[str]) -> Sequence[str]:
-        unknown = next((name for name in names if name not in choices), None)
-        if unknown is not None:
-            raise RecipeError(
-                f"must be of {', '.join(choices)}, not {_shown(unknown)}.{did_you_mean(unknown, choices)}"
-            )
+        for name in names:
+            if name not in choices:
+                raise RecipeError(f"must be of {', '.join(choices)}, not {_shown(name)}.{did_you_mean(name, choices)}")
         if not names or len(set(names)) < len(names):
             raise RecipeError(f"must be one or more of {', '.join(choices)}, each once, not [{', '.join(names)}].")
         return names
@@ -115,8 +108,8 @@ def typed_settings(settings_class: Any, values: Any, section: str, where: str, n
         settings_class: a dataclass, of `settings_dataclass` or any other.
         values: by name; a missing one is the default. A `Word` is read by the type of its setting.
         section: section of the recipe; dotted names in messages begin with it.
-        where: what the values belong to, for the message: `recipe 'monet/clevr'`.
-        names_hint: what the message about an unknown name adds.
+        where: owner of the values, for the message: `recipe 'monet/clevr'`.
+        names_hint: addition to the message about an unknown name.
 
     Raises:
         RecipeError: an unknown name (with the nearest known one), or a value of another type or range.
@@ -140,10 +133,9 @@ def read_words(hint: Any, value: Any) -> Any:
     bare = _bare(hint)
     if isinstance(value, Word):
         return _word_value(hint, str(value))
-    if isinstance(value, dict) and _is_settings(bare):
-        return {key: read_words(_hints(bare).get(key, str), inner) for key, inner in value.items()}
-    if isinstance(value, dict) and typing.get_origin(bare) is dict:
-        return {key: read_words(typing.get_args(bare)[1], inner) for key, inner in value.items()}
+    if isinstance(value, dict) and (_is_settings(bare) or typing.get_origin(bare) is dict):
+        hints = _hints(bare) if _is_settings(bare) else dict.fromkeys(value, typing.get_args(bare)[1])
+        return {key: read_words(hints.get(key, str), inner) for key, inner in value.items()}
     return value
 
 
@@ -162,15 +154,14 @@ def _path_text(value: Any) -> str:
     raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
 
 
+_is_settings: Callable[[Any], bool] = dataclasses.is_dataclass
+
+
 @functools.cache
 def _adapter(settings_class: Any) -> TypeAdapter:
     if "__pydantic_config__" not in vars(settings_class):
         settings_class.__pydantic_config__ = _CONFIG  # reads a dataclass of the standard library as strictly
     return TypeAdapter(settings_class)
-
-
-def _is_settings(hint: Any) -> bool:
-    return dataclasses.is_dataclass(hint)
 
 
 @functools.cache

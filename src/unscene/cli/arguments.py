@@ -14,8 +14,7 @@ DESCRIPTION = "Unsupervised scene decomposition: from unlabelled images to a mas
 CONVERT_HELP = """\
 multi_dsprites  multi_dsprites_colored_on_grayscale.tfrecords, 64 px
 clevr           clevr_with_masks_train.tfrecords (10.5 GB), cropped and resized to 128 px; scenes of 3 to 6 objects, the
-                first 48,400 to train and the next 1,600 to test. After an interruption the same command resumes
-                after the last thousand finished scenes, which are in .FILE.h5.parts beside FILE.h5 until the end.
+                first 48,400 to train and the next 1,600 to test. After an interruption the same command resumes.
 FILE.h5 appears only when it is complete, and is never overwritten."""
 TRAIN_HELP = """\
 Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIPE --all` shows them:
@@ -27,19 +26,16 @@ Ctrl-C (or SIGTERM, SIGUSR1) stops after the step that runs and keeps a checkpoi
 EVALUATE_HELP = """\
 Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
-Writes DIR/metrics.json, with every number and where it comes from, and DIR/index.html.
   unscene evaluate runs/NAME --shift all --data.count 320 --out shifted/
-adds shifted scenes (more_objects, unseen_shape, unseen_colour, occlusion, crop): DIR/shifts.json and DIR/index.html."""
+Writes DIR/index.html and DIR/metrics.json, or with --shift DIR/shifts.json, with every number and its origin."""
 COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
-Prints one table, and writes it to DIR/compare.json and compare.csv; DIR/index.html adds the validation curves of the
-trainings and every model's decomposition of the first scenes (curves.png, scenes.png)."""
+Writes one table (compare.json, compare.csv, index.html), the trainings' curves, and the first scenes decomposed."""
 REPRODUCE_HELP = """\
 Tables: rmonet_table1, rmonet_table2, rmonet_fig17 to rmonet_fig20, elm_table1, elm_table2; or a YAML file of that form.
   unscene reproduce rmonet_table1 --rows monet,space --seeds 0,1,2 --minutes 90 --threads 1 --out results/
-Killed, interrupted or stopped by a full disk, the same command continues. Every training has one JSON file,
-RESULTS/TABLE/ROW/seed-N.json; RESULTS/summary.json holds the means over the seeds beside the paper's numbers."""
+The same command continues after an interruption. RESULTS/summary.json holds the means beside the paper's numbers."""
 DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map, boxes with scores, latents; and one objects.json in
 COCO format for all. --fit crop takes an image's middle square (all outside is background), pad the whole image with

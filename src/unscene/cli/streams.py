@@ -15,14 +15,11 @@ class LastingStream:
     """A text stream whose writing never fails.
 
     After the first failure (the reader of a pipe has left, the terminal is gone, the disk is full) all text is dropped.
-
-    Attributes:
-        lost: the first failure, unless the reader of a pipe has left.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.lost: OSError | None = None
+        self.lost: OSError | None = None  # the first failure, unless the reader of a pipe has left
 
     def write(self, text: str) -> int:
         """Write a text, with characters that the stream's encoding lacks escaped."""

@@ -29,15 +29,10 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def shared_noise(draw: Callable[..., Tensor], shape: Sequence[int], **options: Any) -> Tensor:
-    """Return this process's rows of the whole batch's noise.
+    """Return this process's rows of the whole batch's noise: `draw(shape, **options)`, for instance of `torch.randn`.
 
-    Every block that draws noise in training draws it here, with the same shape in all processes, so that their
-    generators stay in the same state.
-
-    Args:
-        draw: `torch.randn`, `torch.rand` or their like; it is called with a shape.
-        shape: [B, ...], B being the scenes of this process.
-        options: for `draw`, for instance `dtype` and `device`.
+    Every block that draws noise in training draws it here, with the same shape [B, ...] in all processes (B scenes in
+    each), so that their generators stay in the same state.
     """
     rank, world = rank_and_world()
     if world == 1:
@@ -52,8 +47,7 @@ def normal_like(tensor: Tensor) -> Tensor:
 
 def mean_over_processes(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes of the training; every process gets it."""
-    world = rank_and_world()[1]
-    if world == 1:
+    if (world := rank_and_world()[1]) == 1:
         return values
     total = values.clone()
     distributed.all_reduce(total)

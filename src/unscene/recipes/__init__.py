@@ -20,17 +20,11 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """The YAML of a recipe: of the package by its name, or of a file of one's own by its path.
-
-    Raises:
-        RecipeError: there is no such recipe.
-    """
+    """The YAML of a recipe: of the package by its name, or of a file of one's own by its path."""
     own = Path(name)
     if own.suffix in (".yaml", ".yml"):
         if not own.is_file():
-            raise RecipeError(
-                f"there is no recipe file {name}. Check the path; `unscene recipes` lists the package's own."
-            )
+            raise RecipeError(f"there is no recipe file {name}. Check its path; `unscene recipes` lists the package's.")
         try:
             return own.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -44,11 +38,7 @@ def recipe_text(name: str) -> str:
 
 
 def recipe_values(name: str) -> dict[str, Any]:
-    """The recipe as plain values, unchecked.
-
-    Raises:
-        RecipeError: no such recipe, or no YAML of settings.
-    """
+    """The recipe as plain values, unchecked. RecipeError: no such recipe, or no YAML of settings."""
     values = read_yaml(recipe_text(name), f"recipe '{name}'")
     if not isinstance(values, dict):
         raise RecipeError(f"recipe '{name}' holds no settings.")

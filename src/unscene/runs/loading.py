@@ -98,12 +98,10 @@ class LoadedModel:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
-    """Load a trained model. Nothing in the files is executed.
+    """Load a trained model onto a device. Nothing in the files is executed.
 
-    Args:
-        path: a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
-            weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`.
-        device: device of the model.
+    `path` is a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
+    weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`.
 
     Raises:
         CheckpointError: nothing there, damaged, or of another model than its recipe says.

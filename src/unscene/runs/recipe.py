@@ -25,23 +25,14 @@ Part = typing.Literal["data", "validation", "test"]
 
 @settings_dataclass
 class About:
-    """What a recipe is.
+    """What a recipe is."""
 
-    Attributes:
-        title: one line.
-        origin: `paper`, or `ours` if no paper has it.
-        source: where its numbers come from.
-        note: what a user should know before starting it.
-        reported: scores of the paper, by our metrics' names.
-        status: results measured here, or why there are none.
-    """
-
-    title: str = ""
-    origin: typing.Literal["paper", "ours"] = "ours"
-    source: str = ""
-    note: str = ""
-    reported: dict[str, float] = field(default_factory=dict)
-    status: str = "not trained here yet"
+    title: str = ""  # one line
+    origin: typing.Literal["paper", "ours"] = "ours"  # `ours` if no paper has it
+    source: str = ""  # of its numbers
+    note: str = ""  # what a user should know before starting it
+    reported: dict[str, float] = field(default_factory=dict)  # scores of the paper, by our metrics' names
+    status: str = "not trained here yet"  # results measured here, or why there are none
 
 
 @settings_dataclass
@@ -57,34 +48,22 @@ class _Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe.
+    """A checked recipe: the typed settings of its sections, see there."""
 
-    Attributes:
-        name: for instance `rmonet_unet/multi_dsprites`.
-        about: see `About`.
-        seed: seed of weights, order of the data, and every draw in training.
-        model_name, model: the registered model and its settings.
-        data_name, data: the registered source and its settings.
-        validation, test: settings that differ from `data` for validation and for evaluation, by name.
-        optimizer, schedule, trainer: see `unscene.runs.trainer_settings`.
-        parts: the typed settings of the data for each part.
-        values: the recipe as plain values, nothing left to a default: what `recipe.yaml` of a run holds.
-    """
-
-    name: str
+    name: str  # for instance `rmonet_unet/multi_dsprites`
     about: About
-    seed: int
+    seed: int  # of weights, order of the data, and every draw in training
     model_name: str
     model: Any
     data_name: str
     data: Any
-    validation: Values
-    test: Values
+    validation: Values  # settings that differ from `data` for validation, by name
+    test: Values  # and for evaluation
     optimizer: OptimizerSettings
     schedule: ScheduleSettings
     trainer: TrainerSettings
-    parts: Mapping[Part, Any]
-    values: Values
+    parts: Mapping[Part, Any]  # typed settings of the data for each part
+    values: Values  # the recipe as plain values, nothing left to a default: what `recipe.yaml` of a run holds
 
     def build_model(self, pretrained: bool = True) -> Any:
         """Return the model, with fresh weights.
@@ -129,12 +108,7 @@ SECTIONS = ("about", "seed", "model", "data", "validation", "test", "optimizer",
 
 
 def read_recipe(values: Values, name: str, changes: Values | None = None) -> Recipe:
-    """Check the values of a recipe and return it.
-
-    Args:
-        values: sections `model` and `data` with their `name`, and any others; missing settings have their defaults.
-        name: the recipe's name in messages.
-        changes: settings by dotted name that replace those of `values`: `{"model.num_slots": 7}`.
+    """Check the values of a recipe, with changes by dotted name (`{"model.num_slots": 7}`), and return it.
 
     Raises:
         RecipeError: a section, a setting or a value that cannot be; the message names the nearest that can.

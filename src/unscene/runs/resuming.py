@@ -9,16 +9,13 @@ from unscene.errors import RecipeError, RunError
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 
-# How long and how fast it trains, and where the same data is now.
-RESUMABLE = (
+RESUMABLE: tuple[str, ...] = (
     "trainer.",
     "schedule.",
     "optimizer.learning_rate",
     "optimizer.clip_norm",
-    "data.path",
-    "data.folder",
-    "data.skip_damaged",
-)
+)  # how long and how fast
+RESUMABLE += ("data.path", "data.folder", "data.skip_damaged")  # where the same data is now
 
 
 def recipe_to_resume(path: Path, changes: dict[str, Any]) -> Recipe:

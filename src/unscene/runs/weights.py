@@ -70,13 +70,9 @@ def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name
 def export_weights(run: RunFolder, path: Path | None = None, half: bool = False, **about: Any) -> Path:
     """Write the weights of best.ckpt, or of last.ckpt without one, as a safetensors file, and return its path.
 
-    Its metadata hold the recipe and the provenance of the weights.
-
-    Args:
-        run: the run.
-        path: path of the file; the run's `weights.safetensors` if None.
-        half: write matrices and kernels in float16; vectors (biases, normalisation) stay as they are.
-        about: more facts for the provenance, ready for JSON.
+    The file is `path`, or the run's `weights.safetensors`. Its metadata hold the recipe and the provenance of the
+    weights, with more facts `about` them, ready for JSON. With `half`, matrices and kernels are in float16; vectors
+    (biases, normalisation) stay as they are.
     """
     chosen = run.best if run.best.is_file() else run.last
     checkpoint = read_checkpoint(chosen)

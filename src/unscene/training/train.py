@@ -34,16 +34,13 @@ SAMPLES = 8  # images in a sample figure
 def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     """Train until `trainer.max_steps` or `trainer.max_minutes`; return the run, with the best validation's weights.
 
-    Args:
-        recipe: the settings.
-        out: the run's folder, new or empty; with `resume` that of the run.
-        resume: continue from its last checkpoint, or from the first step if it ended before there was one.
+    The run's folder `out` is new or empty. With `resume` it is that of a run, which continues from its last checkpoint,
+    or from the first step if it ended before there was one.
 
     Raises:
         RunError: the folder is in use, or cannot be written.
         TrainingError: the loss is not finite; the message names the term.
-        CheckpointError: there is nothing to resume, its checkpoint is damaged or of another model, or the ImageNet
-            weights that a new training begins with are not available.
+        CheckpointError: the checkpoint or the ImageNet weights to begin with are missing, damaged or of another model.
         DataError: the data cannot be used.
         RecipeError: a setting does not fit the machine, the model or the data.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after the current step; the run can be resumed.

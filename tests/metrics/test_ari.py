@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from unscene.errors import RecipeError, ShapeError, TrainingError
+from unscene.errors import ShapeError, TrainingError
 from unscene.metrics import new_metric
 from unscene.metrics.ari import adjusted_rand_index, ari, ari_fg, ari_fg_objects, deepmind_formula_is_nan
 from unscene.metrics.contingency import contingency_table
@@ -192,8 +192,3 @@ def test_unlabelled_images_have_none_in_order(hard_decomposition):
     metric.update(scene(torch.ones(2, 1, 2, dtype=torch.int64)), decomposition)
     assert metric.per_image() == [None, None, 1, 1]
     assert metric.compute()["ari_fg_images"] == 2
-
-
-def test_variants_do_not_merge():
-    with pytest.raises(RecipeError, match="cannot be merged"):
-        ari_fg().merge(ari())

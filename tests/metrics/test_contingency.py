@@ -20,16 +20,24 @@ def test_counts_by_hand():
     assert table.dtype == torch.int64
 
 
-def test_given_numbers_of_rows_and_columns():
-    table = contingency_table(torch.zeros(1, 1, 3, dtype=torch.int64), torch.ones(1, 1, 3, dtype=torch.int64), 2, 4)
-    assert table.tolist() == [[[0, 3, 0, 0], [0, 0, 0, 0]]]
+def test_a_given_number_of_columns():
+    table = contingency_table(torch.zeros(1, 1, 3, dtype=torch.int64), torch.ones(1, 1, 3, dtype=torch.int64), 4)
+    assert table.tolist() == [[[0, 3, 0, 0]]]
+
+
+def test_pixels_below_0_are_not_counted():
+    true = torch.tensor([[[-1, 0, 1, 1]], [[-1, -1, -1, 0]]])
+    table = contingency_table(true, torch.tensor([[[1, 1, 1, 0]], [[0, 1, 1, 1]]]))
+    assert table.tolist() == [[[0, 1], [1, 1]], [[0, 1], [0, 0]]]
+    assert contingency_table(true[1:, :, :3], true[1:, :, :3] + 1).tolist() == [[[0]]]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
 def test_agrees_with_scikit_learn_image_by_image(seed, batch, num_true, num_predicted):
     rng = np.random.default_rng(seed)
     true, predicted = rng.integers(0, num_true, (batch, 5, 4)), rng.integers(0, num_predicted, (batch, 5, 4))
-    table = contingency_table(torch.from_numpy(true), torch.from_numpy(predicted), num_true, num_predicted)
+    true[0, 0, 0] = num_true - 1  # all have the same rows
+    table = contingency_table(torch.from_numpy(true), torch.from_numpy(predicted), num_predicted)
     for image in range(batch):
         rows, columns = np.unique(true[image]), np.unique(predicted[image])
         expected = np.zeros((num_true, num_predicted))
@@ -60,10 +68,6 @@ def test_impossible_labels_are_errors():
     fine = torch.zeros(1, 2, 2, dtype=torch.int64)
     with pytest.raises(DataError, match=r"true_labels must be integers, but are torch\.float32"):
         contingency_table(fine.float(), fine)
-    with pytest.raises(DataError, match=r"predicted_labels must be 0 .* hold -1"):
-        contingency_table(fine, fine - 1)
-    with pytest.raises(DataError, match="must be under 2, but hold 2"):
-        contingency_table(fine, fine + 2, num_predicted=2)
     with pytest.raises(ShapeError, match="predicted_labels"):
         contingency_table(fine, torch.zeros(1, 2, 3, dtype=torch.int64))
 

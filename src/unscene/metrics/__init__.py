@@ -1,7 +1,6 @@
 """What a metric is, and the list of all metrics.
 
-A metric receives batch after batch (`update`) and returns its numbers (`compute`). Its state is lists that pickle, so
-several processes send their metrics to one another (`torch.distributed.all_gather_object`) and `merge` them in the
+A metric's state is lists that pickle, so several processes send their metrics to one another and `merge` them in the
 order of the ranks. Where the scene or the decomposition lacks a field that a metric needs, the metric is not applicable
 and returns None: never NaN, never -1.
 """
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Protocol, Self, TypeAlias
 
-from unscene.errors import RecipeError
 from unscene.scene import Decomposition, Scene
 from unscene.settings import registered_class
 
@@ -43,12 +41,11 @@ class Metric(Protocol):
 
 @dataclass
 class MeanOverImages:
-    """A metric whose numbers are means over images, of values that each depend on one image alone.
+    """A metric whose numbers are means over images; those of `totals` are sums instead.
 
     Attributes:
         measure: the values of a batch, None for an image that is not counted; or None if it is not applicable.
         names: names of the numbers; `per_image` returns the first one.
-        totals: the numbers that are sums over images instead.
     """
 
     measure: Callable[[Scene, Decomposition], ImageValues | None]
@@ -66,17 +63,13 @@ class MeanOverImages:
 
     def compute(self) -> dict[str, float | int | None]:
         means = {name: mean_of_counted(values) for name, values in self.values.items()}
-        totals = {
-            name: sum(value or 0 for value in self.values[name]) for name in self.totals if means[name] is not None
-        }
-        return means | totals
+        counted = [name for name in self.totals if means[name] is not None]
+        return means | {name: sum(value or 0 for value in self.values[name]) for name in counted}
 
     def per_image(self) -> list[float | None]:
         return list(self.values[self.names[0]])
 
     def merge(self, other: MeanOverImages) -> None:
-        if other.names != self.names:
-            raise RecipeError(f"{other.names[0]} cannot be merged with {self.names[0]}. Merge metrics of one kind.")
         for name, values in self.values.items():
             values += other.values[name]
 

@@ -1,7 +1,7 @@
 """The adjusted Rand index: how well the pixels of an object stay together in one slot, corrected for chance.
 
-Hubert and Arabie, Comparing partitions, 1985. The foreground variant of the field (MONet, IODINE, R-MONet) looks at the
-pixels of true objects alone, so what a model does to the background's pixels is of no matter to it.
+Hubert and Arabie, Comparing partitions, 1985. The foreground variant of the field (MONet, IODINE, R-MONet) counts the
+pixels of true objects alone.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ def adjusted_rand_index(table: Tensor) -> Tensor:
 def deepmind_formula_is_nan(table: Tensor) -> Tensor:
     """[B] whether (index - expected) / (maximum - expected), the field's formula for the same index, is 0 / 0.
 
-    This happens for one object in one slot, for objects of one pixel in slots of their own, and with no or one pixel.
-    DeepMind's `segmentation_metrics.py` handles the first case, but only if one slot also wins all of the background.
-    The table has [B, R, C] pixel counts.
+    The table has [B, R, C] pixel counts. It is 0 / 0 for one object in one slot, for objects of one pixel in slots of
+    their own, and with no or one pixel. DeepMind's `segmentation_metrics.py` handles a part of the first case.
     """
     true, predicted, pixels = table.sum(dim=2), table.sum(dim=1), table.sum(dim=(1, 2))
     true_pairs = (true * (true - 1)).sum(dim=1)
@@ -101,16 +100,11 @@ ari_fg = partial(MeanOverImages, _ari_of_objects, ("ari_fg", "ari_fg_images", "a
 """Mean adjusted Rand index over images, of the pixels of true objects alone.
 
 The predicted label is the argmax over all K slots, background included; an image without an object is not counted.
-    ari_fg_images: the number of counted images.
-    ari_fg_several: the mean over images of two objects or more: a lone object left to the background has an index of 1.
-    ari_fg_deepmind_nan: the number of images for which DeepMind's formula is NaN.
+`report/metric_descriptions.yaml` explains its four numbers.
 """
 
 ari_fg_objects = partial(MeanOverImages, _ari_of_object_slots, ("ari_fg_objects",))
-"""The same pixels, but only the objects' slots compete (ties to the first slot).
-
-A value far above `ari_fg` shows soft masks: objects are found, but lose their pixels to the background.
-"""
+"""The same pixels, but only the objects' slots compete (ties to the first slot)."""
 
 ari = partial(MeanOverImages, _ari_of_all_pixels, ("ari",))
 """All pixels, the background being one object, and all K slots."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +38,8 @@ class ImageBoxes(NamedTuple):
 class BoxAveragePrecision:
     """Average precision of the valid boxes against the boxes of the visible objects.
 
-    map_50_95, map_50, map_75: mean over the IoU thresholds .50, .55 .. .95; at .50; at .75.
-    ar_100: recall, mean over the same thresholds.
-
     Without any box found all are 0; without any true box, None. `per_image` is another measure, for one image has no
     useful precision: the mean IoU of its true boxes with the boxes matched to them (Hungarian), 0 for the unmatched.
-    Boxes of exactly equal score are ranked in the order of the images, as in COCO.
     """
 
     images: list[ImageBoxes | None] = field(default_factory=list, init=False)  # None: not applicable
@@ -58,7 +55,9 @@ class BoxAveragePrecision:
         batch = [
             ImageBoxes(truth[truth[:, 2:].min(axis=1) > 0], box[keep], score[keep]) for truth, box, score, keep in rows
         ]
-        _check_finite(batch)
+        broken = sum(not (np.isfinite(image.found).all() and np.isfinite(image.scores).all()) for image in batch)
+        if broken:
+            raise TrainingError(f"Valid boxes of {broken} of {len(batch)} images are not finite. {BROKEN_WEIGHTS}")
         self.images += batch
 
     def compute(self) -> dict[str, float | int | None]:
@@ -82,35 +81,30 @@ def coco_precision_and_recall(images: list[ImageBoxes]) -> tuple[float, float, f
 
     There must be at least one true box and one found box.
     """
-    truth = [
-        {"image_id": i, "bbox": box, "iscrowd": 0} for i, image in enumerate(images) for box in image.truth.tolist()
-    ]
-    found = [
-        {"image_id": i, "bbox": box, "score": score}
-        for i, image in enumerate(images)
-        for box, score in zip(image.found.tolist(), image.scores.tolist(), strict=True)
-    ]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        evaluation = COCOeval(_coco(truth, len(images)), _coco(found, len(images)), "bbox")
+        truth = _coco([(image.truth, np.zeros(len(image.truth))) for image in images])
+        found = _coco([(image.found, image.scores) for image in images])
+        evaluation = COCOeval(truth, found, "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"].squeeze((2, 3, 4))  # [10 thresholds, 101 recalls]
-    at = {
-        round(100 * threshold): row.mean() for threshold, row in zip(evaluation.params.iouThrs, precision, strict=True)
-    }
-    return float(precision.mean()), float(at[50]), float(at[75]), float(evaluation.eval["recall"].mean())
+    at_50, at_75 = precision[0].mean(), precision[5].mean()
+    return float(precision.mean()), float(at_50), float(at_75), float(evaluation.eval["recall"].mean())
 
 
-def _coco(annotations: list[dict[str, Any]], num_images: int) -> COCO:
-    """The annotations as a COCO data set of one class."""
-    for number, annotation in enumerate(annotations, start=1):  # COCOeval takes id 0 for "no match"
-        width, height = annotation["bbox"][2:]
-        annotation.update(id=number, category_id=1, area=width * height)
+def _coco(images: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> COCO:
+    """Boxes [N, 4] and scores [N] of each image as a COCO data set of one class."""
+    rows = [
+        {"image_id": image, "bbox": box, "score": score, "area": box[2] * box[3], "category_id": 1, "iscrowd": 0}
+        for image, arrays in enumerate(images)
+        for box, score in zip(*(array.tolist() for array in arrays), strict=True)
+    ]
+    annotations = [row | {"id": number} for number, row in enumerate(rows, start=1)]  # COCOeval takes 0 for "no match"
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": number} for number in range(num_images)],
+        "images": [{"id": number} for number, _ in enumerate(images)],
         "categories": [{"id": 1, "name": "object"}],
         "annotations": annotations,
     }
@@ -139,9 +133,3 @@ def _xywh(boxes: Tensor) -> NDArray[np.float64]:
     corners = _array(boxes)
     sides = corners[..., 2:] - corners[..., :2]
     return np.concatenate([corners[..., :2], np.maximum(sides, 0)], axis=-1)
-
-
-def _check_finite(batch: list[ImageBoxes]) -> None:
-    broken = sum(not (np.isfinite(image.found).all() and np.isfinite(image.scores).all()) for image in batch)
-    if broken:
-        raise TrainingError(f"Valid boxes of {broken} of {len(batch)} images are not finite. {BROKEN_WEIGHTS}")

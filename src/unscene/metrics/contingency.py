@@ -12,28 +12,31 @@ PIXELS_AT_ONCE = 2**18  # on a CPU: what stays in its cache
 BROKEN_WEIGHTS = "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
 
 
-def contingency_table(
-    true_labels: Tensor, predicted_labels: Tensor, num_true: int | None = None, num_predicted: int | None = None
-) -> Tensor:
+def contingency_table(true_labels: Tensor, predicted_labels: Tensor, num_predicted: int | None = None) -> Tensor:
     """Count, for each image, the pixels of every pair of a true and a predicted label.
 
     n_ij = |{pixels of true label i and predicted label j}|.
 
-    Both maps are [B, H, W] integers from 0; R and C are by default the largest label plus one. Returns [B, R, C] int64,
-    on the device of `predicted_labels`; the sum is H W for each image.
+    Both maps are [B, H, W] integers from 0; a pixel whose true label is below 0 is not counted. R and C are the largest
+    label plus one, if C is not given. Returns [B, R, C] int64, on the device of `predicted_labels`.
 
     Raises:
         ShapeError: the two are not label maps of the same size.
-        DataError: labels are fractions, are negative, or do not fit in R or C.
+        DataError: true labels are fractions.
     """
     size = check_shape(true_labels, "B H W", "true_labels")
     check_shape(predicted_labels, f"{size['B']} {size['H']} {size['W']}", "predicted_labels")
-    rows = _num_labels(true_labels, num_true, "true_labels")
-    columns = _num_labels(predicted_labels, num_predicted, "predicted_labels")
+    if true_labels.is_floating_point():
+        raise DataError(f"true_labels must be integers, but are {true_labels.dtype}. Convert them with .long().")
+    lowest, highest = true_labels.aminmax() if true_labels.numel() else (0, 0)
+    rows = max(int(highest) + 1, 1)
+    columns = num_predicted or (int(predicted_labels.max()) + 1 if predicted_labels.numel() else 1)
     true = true_labels.to(predicted_labels.device)
+    if int(lowest) < 0:
+        true = true.long().masked_fill(true < 0, rows)  # a row of their own, which is left out
     images = len(true) if true.device.type != "cpu" else max(1, PIXELS_AT_ONCE // max(1, size["H"] * size["W"]))
     parts = zip(true.split(images), predicted_labels.split(images), strict=True)
-    return torch.cat([_counted(*part, rows, columns) for part in parts])
+    return torch.cat([_counted(*part, rows + (int(lowest) < 0), columns) for part in parts])[:, :rows]
 
 
 def _counted(true: Tensor, predicted: Tensor, rows: int, columns: int) -> Tensor:
@@ -61,21 +64,5 @@ def check_masks(decomposition: Decomposition) -> None:
     largest = decomposition.log_masks.amax(dim=(1, 2, 3, 4))  # NaN if any is; ten times faster than isnan().any()
     broken = int(largest.isnan().sum())
     if broken:
-        images = len(decomposition.log_masks)
-        raise TrainingError(
-            f"The masks of {broken} of {images} images hold NaN instead of log shares. {BROKEN_WEIGHTS}"
-        )
-
-
-def _num_labels(labels: Tensor, limit: int | None, name: str) -> int:
-    """The number of labels from 0 to the largest, or the limit, if all labels fit in it."""
-    if labels.dtype.is_floating_point or labels.dtype.is_complex:
-        raise DataError(f"{name} must be integers, but are {labels.dtype}. Convert them with .long().")
-    lowest, highest = (int(label) for label in labels.aminmax()) if labels.numel() else (0, 0)
-    if lowest < 0:
-        raise DataError(
-            f"{name} must be 0 (background) or more, but hold {lowest}. Give such pixels a label of their own."
-        )
-    if limit is not None and labels.numel() and highest >= limit:
-        raise DataError(f"{name} must be under {limit}, but hold {highest}. Count {highest + 1} labels.")
-    return highest + 1 if limit is None else limit
+        images = f"{broken} of {len(decomposition.log_masks)} images"
+        raise TrainingError(f"The masks of {images} hold NaN instead of log shares. {BROKEN_WEIGHTS}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
-from torch import Tensor
 
 from unscene.errors import TrainingError
 from unscene.scene import Decomposition
@@ -23,43 +23,36 @@ class Health:
 
     def __init__(self) -> None:
         self.images = 0
-        self.sums: dict[str, float] = {}
+        self.sums: Counter[str] = Counter()
 
     def update(self, decomposition: Decomposition) -> None:
         """Add a batch."""
         masks = decomposition.masks().float()
         shares = masks.mean(dim=(2, 3, 4))  # [B, K]: of the image
         foreground = shares[:, decomposition.foreground]
+        if decomposition.background is None:
+            won = torch.ones(len(shares))
+        else:
+            won = (decomposition.labels() > 0).float().mean(dim=(1, 2))
         counted = {
             "largest_slot": (foreground.amax(1) / foreground.sum(1).clamp_min(1e-8)) if foreground.shape[1] else None,
             "slots_used": (foreground > 0.005).sum(1).float(),
             "foreground": foreground.sum(1),
-            "foreground_won": _pixels_won(decomposition),
+            "foreground_won": won,
             "background": None if decomposition.background is None else shares[:, decomposition.background],
             "decided": masks.amax(1).mean(dim=(1, 2, 3)),
             "boxes": None if decomposition.box_valid is None else decomposition.box_valid.sum(1).float(),
         }
         self.images += len(shares)
-        for name, values in counted.items():
-            if values is not None:
-                self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
+        self.sums.update({name: float(values.sum()) for name, values in counted.items() if values is not None})
 
     def merge(self, other: Health) -> None:
         """Add what another process counted."""
         self.images += other.images
-        for name, value in other.sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.sums.update(other.sums)  # adds
 
     def compute(self) -> dict[str, float]:
-        """Return means over the images, by name.
-
-        health/largest_slot: share of the foreground in the largest slot.
-        health/slots_used: number of slots with more than half a percent of the image.
-        health/foreground, health/background: their shares of the image.
-        health/foreground_won: share of the pixels that an object's slot wins.
-        health/decided: share of a pixel that its largest slot has.
-        health/boxes: number of valid boxes.
-        """
+        """Return means over the images, by name; `report/metric_descriptions.yaml` explains them."""
         if not self.images:
             raise TrainingError("there is no health without images: call update first.")
         return {f"health/{name}": value / self.images for name, value in self.sums.items()}
@@ -96,10 +89,3 @@ class Health:
             what = "foreground" if "background" in numbers else "image"
             finding = f"{DECOMPOSING}: several slots share the {what}"
         return f"{finding} ({shown})"
-
-
-def _pixels_won(decomposition: Decomposition) -> Tensor:
-    """[B] share of the pixels in which an object's slot is the largest."""
-    if decomposition.background is None:
-        return torch.ones(len(decomposition.log_masks))
-    return (decomposition.labels() > 0).float().mean(dim=(1, 2))

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 from unscene.errors import check_shape
 from unscene.metrics import mean_of_counted
@@ -21,13 +21,13 @@ TOLERANCE = 0.05  # of the frame
 def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
     """The middle of the box around each object of a label map [H, W], y and x in 0..1, by label."""
     height, width = labels.shape
-    centres = {}
-    for label in labels.unique().tolist():
-        if label > 0:
-            rows, columns = torch.nonzero(labels == label, as_tuple=True)
-            y, x = int(rows.min() + rows.max()) + 1, int(columns.min() + columns.max()) + 1
-            centres[int(label)] = (y / 2 / height, x / 2 / width)
-    return centres
+    present = labels.unique()
+    present = present[present > 0]
+    boxes = masks_to_boxes(labels == present.view(-1, 1, 1)).tolist()  # x1 y1 x2 y2, end inclusive
+    return {
+        int(label): ((y1 + y2 + 1) / 2 / height, (x1 + x2 + 1) / 2 / width)
+        for label, (x1, y1, x2, y2) in zip(present.tolist(), boxes, strict=True)
+    }
 
 
 def match_locations(
@@ -52,8 +52,6 @@ def match_locations(
 
 @dataclass(frozen=True)
 class LocatedObject:
-    """How often an object of one label was located."""
-
     label: int  # of the object, from 1
     images: int  # how many show it
     located: int  # how many of these have a location within the tolerance
@@ -65,8 +63,6 @@ class ObjectLocations:
     """Share of the true objects that have a location within 5 % of the frame from the middle of their box.
 
     Objects and slots are matched one to one, image by image. An object without a pixel does not count.
-        located: the mean over the objects of each image, then over images.
-        location_error: mean distance of the located ones, in shares of the frame.
     """
 
     objects: list[dict[int, float]] = field(default_factory=list, init=False)  # label -> distance, image by image
@@ -88,12 +84,9 @@ class ObjectLocations:
 
     def by_label(self) -> list[LocatedObject]:
         """The objects of each label, for data whose labels mean the same in every image."""
-        found: dict[int, list[float]] = {}
-        for image in self.objects:
-            for label, distance in image.items():
-                found.setdefault(label, []).append(distance)
         rows = []
-        for label, distances in sorted(found.items()):
+        for label in sorted({label for image in self.objects for label in image}):
+            distances = [image[label] for image in self.objects if label in image]
             near = [distance for distance in distances if np.isfinite(distance)]
             rows.append(LocatedObject(label, len(distances), len(near), median(near) if near else None))
         return rows

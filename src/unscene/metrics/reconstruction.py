@@ -24,10 +24,8 @@ def squared_error(images: Tensor, decomposition: Decomposition) -> Tensor:
     Raises:
         TrainingError: a reconstruction is not finite.
     """
-    exact = replace(
-        decomposition, log_masks=decomposition.log_masks.float(), components=decomposition.components.float()
-    )
-    mixed = exact.reconstruction()
+    masks, components = decomposition.log_masks.float(), decomposition.components.float()
+    mixed = replace(decomposition, log_masks=masks, components=components).reconstruction()
     check_shape(images, " ".join(str(size) for size in mixed.shape), "images")
     error = (mixed - images.to(mixed.device)).square().mean(dim=(1, 2, 3))
     broken = int((~error.isfinite()).sum())
@@ -38,15 +36,9 @@ def squared_error(images: Tensor, decomposition: Decomposition) -> Tensor:
 
 def _errors(scene: Scene, decomposition: Decomposition) -> ImageValues:
     errors = squared_error(scene.images, decomposition).tolist()
-    return {
-        "reconstruction_psnr": [-10 * log10(max(error, LEAST_ERROR)) for error in errors],
-        "reconstruction_mse": errors,
-    }
+    psnr = [-10 * log10(max(error, LEAST_ERROR)) for error in errors]
+    return {"reconstruction_psnr": psnr, "reconstruction_mse": errors}
 
 
 reconstruction = partial(MeanOverImages, _errors, ("reconstruction_psnr", "reconstruction_mse"))
-"""Error of the reconstruction, for each image and then the mean over images.
-
-reconstruction_psnr: -10 log10 of the mean squared error, in dB, for a peak of 1; at most 100 for an image.
-reconstruction_mse: mean squared error of a pixel and channel.
-"""
+"""Mean over images of the mean squared error of a pixel and channel, and of -10 log10 of it, in dB."""

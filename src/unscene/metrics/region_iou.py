@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -39,8 +40,6 @@ class MaskIoU:
 
     The background is not an object. If the model states its background slot, that slot cannot be matched. An object
     without a slot counts 0. Objects without a pixel and images without objects do not count.
-        mask_iou: the mean over the objects of each image, then over images.
-        mask_iou_objects: the mean over all objects, so that a crowded image weighs more.
     """
 
     objects: list[list[float]] = field(default_factory=list, init=False)  # the IoU of every object, image by image
@@ -78,13 +77,12 @@ def _polarity_of_images(scene: Scene, decomposition: Decomposition) -> ImageValu
     rest_inside, rest = inside[:, 1:].sum(dim=1), slots[:, 1:].sum(dim=1)  # the slots but the first, the background's
     iou_rest = rest_inside / (objects + rest - rest_inside).clamp_min(1)
     iou_first = inside[:, 0] / (objects + slots[:, 0] - inside[:, 0]).clamp_min(1)
-    foreground = [iou if pixels else None for iou, pixels in zip(iou_rest.tolist(), objects.tolist(), strict=True)]
+    better, counted = torch.maximum(iou_first, iou_rest).tolist(), objects.tolist()
     return {
-        "iou_polarity": [
-            None if rest is None else max(first, rest)
-            for first, rest in zip(iou_first.tolist(), foreground, strict=True)
+        "iou_polarity": [iou if pixels else None for iou, pixels in zip(better, counted, strict=True)],
+        "iou_foreground": [
+            iou if pixels and has_background else None for iou, pixels in zip(iou_rest.tolist(), counted, strict=True)
         ],
-        "iou_foreground": foreground if has_background else [None] * len(foreground),
     }
 
 
@@ -92,8 +90,7 @@ iou_polarity = partial(MeanOverImages, _polarity_of_images, ("iou_polarity", "io
 """IoU of the whole foreground, for the better choice of the foreground side of the model's partition.
 
 Per image the larger of IoU(P, T) and IoU(not P, T): T are the pixels of true objects, P those of the model's foreground
-slots (argmax), or those of the first of two slots if the model states no background. It is `sumScoreIoU` of ReDO (Chen
-et al., 2019) and of Liu et al. (2019) for the Flowers, averaged over images, not over batches of which the last is
-dropped. An image without an object's pixel is not counted; more than two slots without a background are not applicable.
-    iou_foreground: the same without the choice; not applicable to a model that states no background.
+slots (argmax), or of the first of two slots if the model states no background: `sumScoreIoU` of ReDO (Chen et al.,
+2019), but averaged over images. An image without an object's pixel is not counted; more than two slots without a
+background are not applicable. `iou_foreground` makes no choice; it needs a stated background.
 """

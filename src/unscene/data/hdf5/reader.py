@@ -40,8 +40,6 @@ class SceneStore:
     Attributes:
         attributes: attributes of the file, `settings` as a dictionary.
         image_size: (H, W).
-        num_objects: M, the rows of boxes; None when the file has neither boxes nor masks. With label maps alone it is
-            the largest label, which takes one pass over them.
 
     Raises:
         DataError: the file is missing, is not HDF5, was never completed, or an array in it is missing or of another
@@ -59,7 +57,6 @@ class SceneStore:
                 self.image_size = (int(height), int(width))
                 self._has_mask = "mask" in file
                 self._rows = {name: data[()] for name, data in file.items() if _is_factor(name, data, self._count)}
-                self.num_objects = _num_objects(file)
         except FileNotFoundError:
             raise DataError(f"{path} does not exist. Check the name, or write the file first.") from None
         except (OSError, RuntimeError, KeyError) as error:
@@ -76,7 +73,7 @@ class SceneStore:
 
         Returns:
             `image` [B, H, W, 3] uint8; if the file has masks, `labels` [B, H, W] uint8 and `boxes` [B, M, 4] float32
-            (computed from the masks if the file has none); the factors [B, ...].
+            (if the file has none, computed from the masks; M is the largest label of the batch); the factors [B, ...].
 
         Raises:
             DataError: the file is damaged there.
@@ -86,8 +83,8 @@ class SceneStore:
         if self._has_mask:
             sample["labels"] = self._as_labels(self._read("mask", indices))
         sample.update({name: rows[indices] for name, rows in self._rows.items()})
-        if self._has_mask and "boxes" not in sample and self.num_objects is not None:
-            sample["boxes"] = boxes_of_labels(sample["labels"], self.num_objects)
+        if self._has_mask and "boxes" not in sample:
+            sample["boxes"] = boxes_of_labels(sample["labels"], int(sample["labels"].max(initial=0)))
         return sample
 
     def close(self) -> None:
@@ -118,8 +115,7 @@ class SceneStore:
 
     def _as_labels(self, mask: NDArray) -> NDArray[np.uint8]:
         if mask.ndim == 5:
-            entries = _entry_axis(mask.shape, self.image_size)
-            return np.asarray(mask[..., 0].argmax(axis=entries), np.uint8)
+            return np.asarray(mask[..., 0].argmax(axis=_entry_axis(mask.shape, self.image_size)), np.uint8)
         labels = mask[..., 0] if mask.ndim == 4 else mask
         if labels.dtype != np.uint8 and labels.size and (labels.min() < 0 or labels.max() > 255):
             found = f"labels from {labels.min()} to {labels.max()}"
@@ -221,17 +217,6 @@ def _is_factor(name: str, dataset: Any, count: int) -> bool:
         return False
     small = dataset.nbytes <= count * _MAX_FACTOR_BYTES
     return small and dataset.shape[:1] == (count,) and dataset.dtype.kind in "biuf"
-
-
-def _num_objects(file: h5py.File) -> int | None:
-    if "boxes" in file:
-        return int(file["boxes"].shape[1])
-    if "mask" not in file:
-        return None
-    mask = file["mask"]
-    if mask.ndim == 5:
-        return int(mask.shape[_entry_axis(mask.shape, file["image"].shape[1:3])]) - 1
-    return max(int(mask[start : start + 256].max()) for start in range(0, len(mask), 256))
 
 
 def _read_attributes(file: h5py.File) -> dict[str, Any]:

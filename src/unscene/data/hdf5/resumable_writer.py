@@ -1,9 +1,8 @@
 """Writes scenes in parts that outlive Ctrl-C, a kill and a full disk, for sources that take long.
 
-An HDF5 file whose writer is killed cannot be trusted, so no such file is continued. Instead every thousand scenes are a
-small file of their own, complete or absent (`hdf5.writer`), in the folder `.NAME.parts` beside the new file NAME. A
-part records what the scenes were made from and how far the source had been read. The next writer of the same file
-continues after the last part; at the end all parts are joined, and the folder is removed.
+Every thousand scenes are a file of their own, complete or absent (`hdf5.writer`), in the folder `.NAME.parts` beside
+the new file NAME. A part records what the scenes were made from and how far the source had been read. The next writer
+of the same file continues after the last part; at the end all parts are joined, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ class SceneParts:
         self.path, self._folder, self._made_from = path, folder, dict(made_from)
         self.position: Position = dict(start)
         self._stores: list[SceneStore] = []
-        while (store := self._finished_part(fits)) is not None:
-            self._stores.append(store)
-            self.position = store.attributes["settings"]["position"]
-        for part in sorted(folder.glob("*.h5"))[len(self._stores) :]:
+        parts = sorted(folder.glob("*.h5"))
+        while parts and self._take(parts[0], fits):
+            del parts[0]
+        for part in parts:
             part.unlink()
             _log.warning("removed %s, a part of another conversion", part)
 
@@ -85,18 +84,20 @@ class SceneParts:
     def _next_part(self) -> Path:
         return self._folder / f"{len(self._stores):06d}.h5"
 
-    def _finished_part(self, fits: Callable[[Position], bool]) -> SceneStore | None:
-        """The next part; None if it is missing, damaged, made from something else, or of another version."""
+    def _take(self, part: Path, fits: Callable[[Position], bool]) -> bool:
+        """Take a part, unless it is not the next, damaged, made from something else, or of another version."""
         try:
-            store = SceneStore(self._next_part)
-        except DataError:
-            return None
-        settings = store.attributes.get("settings")
-        if not isinstance(settings, dict) or settings.get("made_from") != self._made_from:
-            return None
-        position: Any = settings.get("position")
-        known = isinstance(position, dict) and position.keys() == self.position.keys()
-        return store if known and fits(position) else None
+            store = SceneStore(part)
+            settings = store.attributes["settings"]
+            made_from, position = settings["made_from"], settings["position"]
+            same = part == self._next_part and made_from == self._made_from and position.keys() == self.position.keys()
+            if not (same and fits(position)):
+                return False
+        except (DataError, LookupError, TypeError, AttributeError):
+            return False
+        self._stores.append(store)
+        self.position = position
+        return True
 
 
 @contextmanager

@@ -9,7 +9,7 @@ entries: the background, then up to ten objects.
     mask       192 px to 128 px, the pixel with the nearest centre
     split      the first 48,400 scenes train, the next 1,600 test                     (R-MONet, Section 4)
 
-R-MONet resizes "as MONet", but MONet's code is not public; `docs/published_data.md` compares other resizes.
+R-MONet resizes "as MONet", but MONet's code is not public; `docs/notes/published_data.md` compares other resizes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def read_yaml(text: str, where: str) -> Any:
     """Return the text, numbers, true, false, null, lists and mappings of a YAML text.
 
     Raises:
-        RecipeError: not YAML, a key twice in one mapping, a value of another kind, or more values than settings can be.
+        RecipeError: no YAML, a key twice in one mapping, a value of another kind, or too many values.
     """
     try:
         if len(text) > _MOST_CHARACTERS:

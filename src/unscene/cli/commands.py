@@ -92,15 +92,8 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     loaded = [unscene.load(word) for word in arguments.models]
     models = dict(zip(unique_names(arguments.models, loaded), loaded, strict=True))
     source, described = test_source(loaded[0], arguments.data, changes)
-    table = compare(
-        models,
-        source,
-        arguments.out,
-        description_of_data=described,
-        batch_size=arguments.batch_size,
-        shown=arguments.scenes,
-        overwrite=arguments.overwrite,
-    )
+    how = {"batch_size": arguments.batch_size, "shown": arguments.scenes, "overwrite": arguments.overwrite}
+    table = compare(models, source, arguments.out, description_of_data=described, **how)
     print("\n".join([*table.lines(), f"\nOpen {arguments.out / 'index.html'}"]))
 
 

@@ -81,11 +81,7 @@ class LoadedModel:
         return decomposition
 
     def with_slots(self, num_slots: int) -> LoadedModel:
-        """Return the same weights in a model of `num_slots` slots.
-
-        Raises:
-            RecipeError: the model cannot have `num_slots` slots, or its weights fit only their own number.
-        """
+        """Return the same weights in a model of `num_slots` slots. RecipeError: it cannot have so many."""
         recipe = read_recipe(self.config, self.name, {"model.num_slots": num_slots})
         model = recipe.build_model(pretrained=False)
         try:

@@ -9,13 +9,9 @@ from unscene.errors import RecipeError, RunError
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 
-RESUMABLE: tuple[str, ...] = (
-    "trainer.",
-    "schedule.",
-    "optimizer.learning_rate",
-    "optimizer.clip_norm",
-)  # how long and how fast
-RESUMABLE += ("data.path", "data.folder", "data.skip_damaged")  # where the same data is now
+# How long and how fast it trains, and where the same data is now.
+RESUMABLE: tuple[str, ...] = ("trainer.", "schedule.", "optimizer.learning_rate", "optimizer.clip_norm")
+RESUMABLE += ("data.path", "data.folder", "data.skip_damaged")
 
 
 def recipe_to_resume(path: Path, changes: dict[str, Any]) -> Recipe:

@@ -81,7 +81,7 @@ class RunFolder:
                 f"{path} holds no recipe.yaml yet, so there is nothing to resume. Start the training with "
                 f"`unscene train RECIPE --out {path}`."
             )
-        what = "does not exist" if not path.exists() else "holds no recipe.yaml, so it is no run's folder"
+        what = "holds no recipe.yaml, so it is no run's folder" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}. Name the folder that `unscene train` wrote, for instance runs/NAME.")
 
     def _is_unused(self) -> bool:

@@ -50,21 +50,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
-    """Raise a CheckpointError with examples if names or shapes of weights are not the model's.
-
-    The message names the file of the weights, `path`, and the recipe of the model, `name`.
-    """
+    """Raise a CheckpointError if the weights in file `path` do not fit the model, which is of recipe `name`."""
     expected = model.state_dict()
     differing = {
         "missing": sorted(expected.keys() - weights.keys()),
         "not of this model": sorted(weights.keys() - expected.keys()),
         "of another shape": [key for key in expected if key in weights and expected[key].shape != weights[key].shape],
     }
-    examples = "; ".join(
-        f"{what}: {', '.join(keys[:2])}{' ...' if len(keys) > 2 else ''}" for what, keys in differing.items() if keys
-    )
+    examples = [f"{what}: {', '.join(keys[:2])}{' ...' * (len(keys) > 2)}" for what, keys in differing.items() if keys]
     if examples:
-        raise CheckpointError(f"{path} holds the weights of another model than recipe '{name}' describes ({examples}).")
+        raise CheckpointError(
+            f"{path} holds the weights of another model than recipe '{name}' describes ({'; '.join(examples)})."
+        )
 
 
 def export_weights(run: RunFolder, path: Path | None = None, half: bool = False, **about: Any) -> Path:

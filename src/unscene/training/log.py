@@ -56,9 +56,8 @@ class TrainingLog:
             with writing(self.run.tensorboard):
                 self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=step + 1 if step else None)
         limit = f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None
-        total: int = self.settings.max_steps
-        how: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": 1.0}
-        self.bar = tqdm(total=total, initial=step, desc=limit, disable=not self.writes, **how)
+        how: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": 1.0, "disable": not self.writes}
+        self.bar = tqdm(total=self.settings.max_steps, initial=step, desc=limit, **how)
 
     def log_step(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
         """Add the losses of a step, [B] each; write a row every `log_every` steps and after the last step.

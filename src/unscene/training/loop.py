@@ -144,10 +144,8 @@ class TrainingLoop:
             with evaluating(self.model, autocast(device, self.bfloat16)):
                 scores, health = validate(self.model, batches, settings.keep_best_by, device)
                 if self.fabric.is_global_zero:
-                    shown = self.model(self.sample_images.to(device))
-                    show_validation(
-                        self.run, progression.step, scores, health, progression.observed, self.sample_images, shown
-                    )
+                    images, shown = self.sample_images, self.model(self.sample_images.to(device))
+                    show_validation(self.run, progression.step, scores, health, progression.observed, images, shown)
             self.log.write(progression.step, scores | health.compute())
             progression.validation_due = False
             if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
@@ -171,10 +169,8 @@ class TrainingLoop:
         reason = health.collapse(settings.largest_slot, settings.foreground_won)
         if reason is None:
             return
-        message = (
-            f"step {progression.step:,}: collapsed after {taken:,} steps ({reason}); starts again from new weights, "
-            f"restart {attempt} of {settings.times}"
-        )
+        again = f"starts again from new weights, restart {attempt} of {settings.times}"
+        message = f"step {progression.step:,}: collapsed after {taken:,} steps ({reason}); {again}"
         progression.first_step = progression.step
         progression.restarts.append(message)
         with torch.random.fork_rng():

@@ -106,15 +106,14 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         is_peer_failure = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         if fabric.world_size == 1 or not is_peer_failure:
             raise
-        raise TrainingError(
-            f"another process of this training ended; its own message says why. {resume_hint(run)}"
-        ) from error
+        hint = f"its own message says why. {resume_hint(run)}"
+        raise TrainingError(f"another process of this training ended; {hint}") from error
     return interruption.asked
 
 
 class Interruption:
-    """A context in which the first Ctrl-C, SIGTERM or SIGUSR1 (a batch system's warning of its time limit) only sets
-    `asked`: the training should end after the current step. The second one raises KeyboardInterrupt.
+    """A context in which the first Ctrl-C, SIGTERM or SIGUSR1 (a batch system's warning of its time limit) sets `asked`,
+    to end after the current step. The second one raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:

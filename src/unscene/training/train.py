@@ -112,7 +112,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
 
 
 class Interruption:
-    """A context in which the first Ctrl-C, SIGTERM or SIGUSR1 (a batch system's warning of its time limit) sets `asked`,
+    """A context in which the first Ctrl-C, SIGTERM or SIGUSR1 (a batch system's warning of its limit) sets `asked`,
     to end after the current step. The second one raises KeyboardInterrupt.
     """
 

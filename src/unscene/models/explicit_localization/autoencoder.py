@@ -63,8 +63,9 @@ class ConvolutionalAutoencoder(nn.Module):
         units = channels[-1] * (size // 2**levels) ** 2
         levels_down = zip((4, *channels), channels, strict=False)
         self.down = nn.ModuleList(nn.Conv2d(*c_in_out, 3, stride=2, padding=1) for c_in_out in levels_down)
-        to_code = nn.Linear(settings.hidden, 2 * settings.latent_dim)
-        self.to_code = nn.Sequential(nn.Flatten(), *mlp(units, settings.hidden), to_code)
+        self.to_code = nn.Sequential(
+            nn.Flatten(), *mlp(units, settings.hidden), nn.Linear(settings.hidden, 2 * settings.latent_dim)
+        )
         self.from_code = nn.Sequential(*mlp(settings.latent_dim, settings.hidden, units))
         levels_up = zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
         self.up = nn.ModuleList(nn.Conv2d(c_in * (2 if settings.skips else 1), c_out, 3) for c_in, c_out in levels_up)

@@ -33,8 +33,7 @@ _CLEAR = re.compile(
 )
 _LITTER = re.compile(r"(^|/)(\..*\.part|\.unscene-[^/]*|\..*\.parts|unscene-report-.*)(/|$)")
 _OUTPUTS = ("out", "out.h5", "run")
-_PARTS = ("images", "annotations", "metrics", "health", "models", "rows")  # of JSON files; the others hold dates
-_VARYING = ("date", "command", "ms_per_image", "images_per_second", "seconds")
+_VARYING = re.compile(r"info|provenance|.*(date|command|ms_per_image|per_second|seconds)")  # keys of JSON
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Judge:
         ran = run_words(words, folder, ("count", 0))
         if ran.status != 0:
             raise RuntimeError(f"the sound command `unscene {' '.join(words)}` fails: {ran.status} {ran.err[-2000:]}")
-        found = answer(folder, ran)
+        found = answer(case, folder, ran)
         shutil.rmtree(folder)
         return found, ran.operations
 
@@ -120,9 +119,9 @@ class Judge:
     def _judge_result(self, case: Case, ran: Ran, folder: Path) -> Verdict:
         sound = self.answers[case.sound_key]
         if ran.status != 0:
-            return _judge_refusal(case, ran, case.fault is not None and answer(folder, ran) == sound)
+            return _judge_refusal(case, ran, case.fault is not None and answer(case, folder, ran) == sound)
         try:
-            given = answer(folder, ran)
+            given = answer(case, folder, ran)
             why = case.expect(folder, ran) if callable(case.expect) else ""
         except Exception as error:
             return "wrong", f"status 0, and results that cannot be read: {error!r}"
@@ -146,7 +145,7 @@ class Judge:
                 white.alpha_composite(image.convert("RGBA"))
             white.convert("RGB").save(room / photo, "PNG")
             ran = run_words(case.words, room)
-            return answer(room, ran) if ran.status == 0 else None
+            return answer(case, room, ran) if ran.status == 0 else None
         except (OSError, SyntaxError, ValueError):
             return None
         finally:
@@ -221,15 +220,15 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
-def answer(folder: Path, ran: Ran) -> Answer:
+def answer(case: Case, folder: Path, ran: Ran) -> Answer:
     """What a command's results say, by file, without dates and times; what it printed, if it wrote no results."""
     found: Answer = {}
-    paths = sorted(path for name in _OUTPUTS for path in (folder / name, *(folder / name).rglob("*")))
+    outputs = _OUTPUTS if case.words[0] == "train" else _OUTPUTS[:2]  # a run that is read is no output
+    paths = sorted(path for name in outputs for path in (folder / name, *(folder / name).rglob("*")))
     for path in filter(Path.is_file, paths):
         name = str(path.relative_to(folder))
         if path.suffix == ".json" and path.name != "environment.json":
-            values = json.loads(path.read_text())
-            found[name] = json.dumps(_steady({key: values[key] for key in _PARTS if key in values}))
+            found[name] = json.dumps(_steady(json.loads(path.read_text())))
         elif path.name.endswith((".overlay.png", ".masks.png")):
             found[name] = _digest(np.array(Image.open(path)))
         elif path.name == "weights.safetensors":
@@ -242,7 +241,7 @@ def answer(folder: Path, ran: Ran) -> Answer:
 
 def _steady(values: Any) -> Any:
     if isinstance(values, dict):
-        return {key: _steady(value) for key, value in values.items() if not key.endswith(_VARYING)}
+        return {key: _steady(value) for key, value in values.items() if not _VARYING.fullmatch(key)}
     return [_steady(value) for value in values] if isinstance(values, list) else values
 
 

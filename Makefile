@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
 
-.PHONY: demo test test-all campaign check venv lock clean
+.PHONY: demo test test-all campaign check venv docs docs-serve lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +15,7 @@ help:
 	@echo "make campaign  damaged inputs and kills of every kind, in about 20 minutes on two cores"
 	@echo "make check   ruff and mypy"
 	@echo "make venv    build $(VENV) from the hashed lock, nothing else"
+	@echo "make docs    build the documentation in site/; make docs-serve shows it at http://127.0.0.1:8000"
 	@echo "make lock    write the lock anew (needs uv)"
 
 venv: $(READY)
@@ -45,8 +48,20 @@ check: venv
 demo: venv
 	$(BIN)/python -m unscene demo --out demo
 
+$(DOCS_READY): requirements/docs.txt
+	@rm -f $(DOCS_READY)
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $(DOCS_READY)
+
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+docs-serve: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+
 lock:
 	requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) site demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,5 +13,10 @@ sed -i -e 's/^torch==/torch===/' requirements/lock.txt.part
 uv pip compile requirements/build.in --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links \
     --custom-compile-command requirements/lock.sh --output-file requirements/build.txt.part
+# The documentation is built in an environment of its own.
+uv pip compile requirements/docs.in --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links \
+    --custom-compile-command requirements/lock.sh --output-file requirements/docs.txt.part
 mv requirements/lock.txt.part requirements/lock.txt
 mv requirements/build.txt.part requirements/build.txt
+mv requirements/docs.txt.part requirements/docs.txt

@@ -9,6 +9,8 @@ Some rows of it:   <!-- results: rmonet_table1 monet,monet_clevr -->
 The models:        <!-- results: models -->             every model: paper, recipe, ARI on Multi-dSprites
 Shipped weights:   <!-- results: weights -->            their model cards' scores
 One number:        <!-- result: elm_table1/multi_dsprites/ari_fg -->0.780 ± 0.010<!-- end -->
+
+docs/images/results.svg shows the foreground ARI of every row beside the paper's.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from unscene.report.table import MISSING, Table, description_of, shown
 from unscene.runs.loading import shipped_weights
 
 ROOT = Path(__file__).resolve().parents[1]
+FIGURE = ROOT / "docs" / "images" / "results.svg"
 TABLE = re.compile(r"(<!-- results: (\S+)(?: (\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- result: (\w+)/(\w+)/(\w+) -->).*?(<!-- end -->)", re.DOTALL)
 CARD_SCORE = re.compile(r"^\| (\w+) \| ([\d.]+) \|$", re.MULTILINE)
@@ -36,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    texts = {path: path.read_text(encoding="utf-8") for path in markdown_files()}
-    differing = {path: written(text) for path, text in texts.items() if written(text) != text}
+    files = {path: written(path.read_text(encoding="utf-8")) for path in markdown_files()} | {FIGURE: figure()}
+    differing = {path: text for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text}
     for path, text in differing.items():
         print(f"{path.relative_to(ROOT)} {'differs from the ledger' if check else 'rewritten'}")
         if not check:
@@ -133,6 +136,43 @@ def weights_table(results: Path, name: str, rows: str | None) -> str:
         cells = [shown(metric, float(scores[metric])) if metric in scores else MISSING for metric in metrics]
         lines.append([f"`{weights}`", *cells])
     return markdown(lines)
+
+
+def figure(results: Path = ROOT / "results") -> str:
+    """An SVG picture of the foreground ARI: ours with its standard deviation, and the paper's, a line for each row."""
+    left, right, top, line = 300, 700, 30, 24  # pixels: where 0 and 1 are, the first row, and between two rows
+    rows = [
+        (row.title, row.data, row.paper["ari_fg"], mean_metrics(scored_entries(results, row)).get("ari_fg"))
+        for table in ("rmonet_table1", "elm_table1")
+        for row in find_table(table).rows.values()
+        if "ari_fg" in row.paper
+    ]
+
+    def x(score: float) -> float:
+        return round(left + (right - left) * score, 1)
+
+    bottom = top + line * len(rows)
+    parts = []
+    for score in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+        parts.append(f'<path d="M{x(score)} {top - 6}V{bottom}" stroke="#808080" stroke-opacity=".4"/>')
+        parts.append(f'<text x="{x(score)}" y="{bottom + 16}" text-anchor="middle">{score:g}</text>')
+    for number, (title, data, paper, ours) in enumerate(rows):
+        y = top + line * number + 8
+        name = "explicit localization" if title == "the letter" else title
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{name}, {data}</text>')
+        parts.append(f'<circle cx="{x(paper)}" cy="{y}" r="5.5" fill="none" stroke="#e07b00" stroke-width="2"/>')
+        if ours and ours["mean"] is not None:
+            sd = ours["sd"] or 0.0
+            ends = f"M{x(ours['mean'] - sd)} {y}H{x(ours['mean'] + sd)}"
+            parts.append(f'<path d="{ends}" stroke="#4c78d8" stroke-width="3"/>')
+            parts.append(f'<circle cx="{x(ours["mean"])}" cy="{y}" r="5" fill="#4c78d8"/>')
+    parts.append('<circle cx="306" cy="10" r="5" fill="#4c78d8"/><text x="316" y="14">here</text>')
+    parts.append('<circle cx="376" cy="10" r="5.5" fill="none" stroke="#e07b00" stroke-width="2"/>')
+    parts.append('<text x="386" y="14">paper</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {bottom + 24}" width="720" height="{bottom + 24}" '
+        f'font-family="sans-serif" font-size="12" fill="#808080">{"".join(parts)}</svg>\n'
+    )
 
 
 TABLES = {"models": models_table, "weights": weights_table}

@@ -11,9 +11,11 @@ import io
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -122,7 +124,13 @@ def run(snippet: Snippet, names: dict[str, Any], folder: Path) -> None:
         return
     for words in commands(snippet.text):
         assert words[0] == "unscene", f"line {snippet.line}: mark what is no command of unscene as not run"
-        assert main(small(words[1:], folder)) == 0, f"line {snippet.line}: {shlex.join(words)}"
+        words, file = (words[:-2], words[-1]) if ">" in words else (words, "")
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert main(small(words[1:], folder)) == 0, f"line {snippet.line}: {shlex.join(words)}"
+        if file:
+            Path(file).write_text(output.getvalue())
+        else:
+            print(output.getvalue(), end="")
 
 
 def without_counts(text: str) -> str:
@@ -134,13 +142,14 @@ def without_counts(text: str) -> str:
     "page",
     [pytest.param(page, id=page.name, marks=[] if page.name in FAST else pytest.mark.slow) for page in PAGES],
 )
-def test_a_page_runs_from_top_to_bottom(page, reader):
-    names: dict[str, Any] = {}
+def test_a_page_runs_from_top_to_bottom(page, reader, monkeypatch):
+    module = ModuleType("snippets_of_a_page")  # a registry may name a class of it
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     printed = ""
     for snippet in snippets(page.read_text(encoding="utf-8")):
         if snippet.kind in ("bash", "python"):
             with contextlib.redirect_stdout(io.StringIO()) as output:
-                run(snippet, names, reader)
+                run(snippet, vars(module), reader)
             printed = without_counts(output.getvalue())
         elif snippet.kind == "text" and printed:
             missing = [line for line in without_counts(snippet.text).splitlines() if line.strip() not in printed]

@@ -20,6 +20,17 @@ def test_marked_numbers_equal_the_ledger(path):
     assert tool.written(text) == text, f"{path.name} differs from results/: run python tools/write_results.py"
 
 
+def test_figure_equals_the_ledger():
+    assert tool.FIGURE.read_text(encoding="utf-8") == tool.figure(), "run python tools/write_results.py"
+
+
+def test_figure_has_a_paper_for_each_row_and_ours_where_there_is_a_training(results):
+    drawn = tool.figure(results)
+    assert drawn.count('r="5.5"') == 14  # 13 rows and the legend
+    assert drawn.count('r="5" ') == 2  # the ledger's one row and the legend
+    assert 'cx="600.0"' in drawn  # (0.7 + 0.8) / 2, three quarters of the way from 300 to 700
+
+
 def test_summary_equals_the_entries():
     from unscene.evaluation.ledger import summary
     from unscene.evaluation.paper_tables import paper_tables

@@ -83,7 +83,7 @@ def alone(words, tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="module")
 def together(words, tmp_path_factory) -> RunFolder:
     """The page's torchrun line, with that recipe."""
-    (line,) = [line.strip() for line in PAGE.splitlines() if line.startswith("    torchrun ")]
+    (line,) = [line.strip() for line in PAGE.splitlines() if line.startswith("torchrun ")]
     run = RunFolder(tmp_path_factory.mktemp("together") / "run")
     command = shlex.split(line)
     assert command[0] == "torchrun"
@@ -161,7 +161,7 @@ exit $worst
 def job(tmp_path, tiny_arguments, monkeypatch) -> subprocess.Popen:
     """The page's batch script, started in a job of two tasks, with stand-ins for what SLURM has. Detection is off, so
     that DDP has parameters to look for."""
-    (script,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+    (script,) = re.findall(r"```bash\n(#!.*?)```", PAGE, flags=re.DOTALL)
     settings = [*tiny_arguments, *UNDETECTED, "--trainer.max_steps=100000", "--trainer.log_every=1"]
     script = script.replace("rmonet_unet/multi_dsprites", shlex.join(settings))
     script = script.replace("runs/cluster", str(tmp_path / "run"))

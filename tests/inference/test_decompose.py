@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from unscene.data.image_resize import FitKind
@@ -60,6 +61,7 @@ def test_masks_overlays_and_arrays_have_the_images_own_size(small, photos, tmp_p
         assert arrays["boxes"][0] == pytest.approx([24, 16, 96, 64], abs=6)  # its soft border is another colour
         assert arrays["scores"].tolist() == pytest.approx([0.95, 0.6])
         assert arrays["latents"].shape == (2, 3)
+        assert arrays["model_boxes"][0] == pytest.approx(arrays["boxes"][0], abs=3)
 
 
 def test_objects_json_is_a_coco_file_of_the_same_masks(small, photos, tmp_path):
@@ -117,6 +119,19 @@ def test_however_an_image_is_fitted_boxes_return_to_its_pixels(small, tmp_path, 
     assert (found[36:60, 52:76] == found[48, 64]).all()
     assert (found[:, :40] == 0).all()
     assert (found[:, 88:] == 0).all()
+
+
+def test_every_mask_lies_in_its_box_and_small_objects_are_left_out(small, photos, tmp_path):
+    decompose_paths(small, [photos], tmp_path / "all", progress=False)
+    areas = []
+    for annotation in json.loads((tmp_path / "all" / "objects.json").read_text())["annotations"]:
+        assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
+        assert len(annotation["model_bbox"]) == 4
+        areas.append(annotation["area"])
+    decompose_paths(small, [photos], tmp_path / "large", min_area=min(areas) + 1, progress=False)
+    found = json.loads((tmp_path / "large" / "objects.json").read_text())
+    assert sorted(annotation["area"] for annotation in found["annotations"]) == sorted(areas)[1:]
+    assert found["info"]["min_area"] == min(areas) + 1
 
 
 def test_without_boxes_they_are_of_the_masks(make_loaded, make_model, photos, tmp_path):

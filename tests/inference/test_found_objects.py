@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from skimage.measure import regionprops
 
 from unscene.data.image_resize import fit_image
+from unscene.inference import found_objects as module
 from unscene.inference.found_objects import FoundObjects, coco_annotations, coco_json, found_objects
 from unscene.scene import Decomposition
 
@@ -58,14 +59,39 @@ def test_with_the_background_first_labels_skip_it():
     assert (found.labels[:, :4] == 0).all()
 
 
-def test_valid_boxes_are_the_models_scaled_and_others_are_of_the_pixels():
+def test_boxes_are_of_the_pixels_and_the_models_own_are_scaled_beside_them():
     boxes = torch.tensor([[[0.5, 1, 3, 8], [0, 0, 0, 0]]])
     scores, valid = torch.tensor([[0.6, 0.2]]), torch.tensor([[True, False]])
     with_model_boxes = found_objects(halves(boxes=boxes, box_scores=scores, box_valid=valid), 0, fit(16, 32))
-    assert with_model_boxes.boxes.tolist() == [[2, 2, 12, 16]]
+    assert with_model_boxes.boxes.tolist() == [[0, 0, 8, 16]]
+    assert with_model_boxes.model_boxes.tolist() == [[2, 2, 12, 16]]
     assert with_model_boxes.scores.tolist() == pytest.approx([0.6])
     invalid = found_objects(halves(boxes=boxes, box_scores=scores, box_valid=~valid), 0, fit(16, 32))
-    assert invalid.boxes.tolist() == [[0, 0, 8, 16]]
+    assert (invalid.boxes.tolist(), invalid.model_boxes.tolist()) == ([[0, 0, 8, 16]], [[0, 0, 0, 0]])
+    assert invalid.scores[0] > 0.9
+    assert "model_bbox" not in coco_annotations(invalid, 1)[0]
+    assert coco_annotations(with_model_boxes, 1)[0]["model_bbox"] == [2, 2, 10, 14]
+    assert found_objects(halves(), 0, fit(16, 32)).model_boxes is None
+
+
+def test_objects_under_the_least_area_become_background():
+    assert found_objects(halves(), 0, fit(16, 16), min_area=16 * 4).slots.tolist() == [1]
+    found = found_objects(halves(), 0, fit(16, 16), min_area=16 * 4 + 1)
+    assert (found.slots.tolist(), found.labels.max(), found.boxes.shape) == ([], 0, (0, 4))
+    several = found_objects(halves(background=None), 0, fit(16, 16), min_area=100)
+    assert (several.slots.tolist(), np.unique(several.labels).tolist()) == ([3], [0, 3])
+
+
+@pytest.mark.parametrize("kind", ["stretch", "pad", "crop"])
+def test_stripes_of_a_large_image_join_without_a_seam(kind, monkeypatch):
+    log_masks = torch.randn(1, 4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).log_softmax(dim=1)
+    decomposition = Decomposition(log_masks, torch.zeros(1, 4, 3, SIZE, SIZE), -1)
+    at_once = found_objects(decomposition, 0, fit(93, 61, kind))
+    monkeypatch.setattr(module, "_PIXELS_AT_ONCE", 61 * 7)
+    in_stripes = found_objects(decomposition, 0, fit(93, 61, kind))
+    assert (at_once.labels != in_stripes.labels).mean() < 1e-3  # where two slots are equal but for rounding
+    assert in_stripes.areas.sum() == (in_stripes.labels > 0).sum()
+    assert in_stripes.scores == pytest.approx(at_once.scores, abs=1e-3)
 
 
 def test_latents_belong_to_their_slots():
@@ -119,10 +145,10 @@ def loaded(dataset, tmp_path):
         return COCO(str(path))
 
 
-def objects(labels, boxes, scores, latents=None, locations=None) -> FoundObjects:
+def objects(labels, boxes, scores, model_boxes=None, latents=None, locations=None) -> FoundObjects:
     """The objects of a label map."""
     slots = np.unique(labels[labels > 0])
-    rows = {"latents": latents, "locations": locations}
+    rows = {"model_boxes": model_boxes, "latents": latents, "locations": locations}
     return FoundObjects(
         labels=labels.astype(np.uint8),
         slots=slots.astype(np.int64),

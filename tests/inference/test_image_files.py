@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from unscene.errors import DataError
-from unscene.inference.image_files import named_images
+from unscene.inference.image_files import named_images, result_stems
 
 
 @pytest.fixture
@@ -46,6 +48,16 @@ def test_equal_names_in_two_folders_keep_their_folders(folder):
 def test_equal_stems_keep_their_suffixes(folder):
     root = folder("1.png", "1.jpg", "2.png")
     assert sorted(stems(root)) == ["1.jpg", "1.png", "2"]
+
+
+def test_name_with_suffix_that_is_the_stem_of_another_image_stays_unique(folder):
+    root = folder("cat.jpg", "cat.png", "cat.jpg.png", "dog.png")
+    assert sorted(stems(root)) == ["cat.jpg", "cat.jpg.png", "cat.png", "dog"]
+
+
+@given(st.lists(st.text("aA.p", min_size=1, max_size=6).filter(lambda name: name.strip(".")), unique=True))
+def test_no_two_images_share_the_name_of_a_result(names):
+    assert len(set(result_stems([PurePosixPath(name) for name in names]))) == len(names)
 
 
 def test_names_that_differ_in_case_alone_keep_their_suffixes(folder):

@@ -152,6 +152,7 @@ def _add_decompose(commands: Any) -> None:
     add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
     add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
     add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
+    add("--min-area", type=int, default=1, metavar="PIXELS", help="least size of an object in its image (default 1)")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _results(add)
 

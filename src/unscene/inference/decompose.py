@@ -4,8 +4,8 @@ For every image `NAME`, in the folders of the images:
 
     NAME.overlay.png   the image with masks, boxes and numbers
     NAME.masks.png     label map: a palette image, 0 is the background, 1.. the slots
-    NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4], `scores` [N], `latents` [N, D], `image_size` (H, W);
-                       `locations` [N, 2], y and x in 0..1, if the model has them
+    NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4] of the masks, `scores` [N], `image_size` (H, W); if the
+                       model has them `model_boxes` [N, 4], `latents` [N, D], `locations` [N, 2], y and x in 0..1
 
 and for all together `objects.json` (COCO) and `index.html` (a contact sheet).
 """
@@ -61,6 +61,7 @@ def decompose_paths(
     skip_damaged: bool = False,
     overwrite: bool = False,
     fit: FitKind | None = None,
+    min_area: int = 1,
     progress: bool = True,
 ) -> DecomposedImages:
     """Decompose image files and folders of images.
@@ -76,6 +77,7 @@ def decompose_paths(
         overwrite: replace earlier results; other files stay in any case.
         fit: how an image becomes the model's square, as in `fit_image`; by default as in the training,
             `LoadedModel.fit`. Pixels outside of a crop are background.
+        min_area: least number of an object's pixels in the image; smaller ones are background.
         progress: show a bar on stderr.
 
     Raises:
@@ -95,7 +97,7 @@ def decompose_paths(
                 scene = Scene.from_batch({"image": np.stack([square for _, _, square, _ in batch])})
                 decomposition = loaded.decompose(scene.images)
                 for index, (name, pixels, _, geometry) in enumerate(batch):
-                    found = found_objects(decomposition, index, geometry)
+                    found = found_objects(decomposition, index, geometry, min_area)
                     picture = write_image_results(pixels, found, name, unfinished)
                     sizes.append((name.file_name, geometry.height, geometry.width))
                     annotations += coco_annotations(found, image_id=len(sizes))
@@ -110,6 +112,7 @@ def decompose_paths(
             "version": machine["unscene"],
             "images_folder": str(common),
             "fit": fit,
+            "min_area": min_area,
             "model": loaded.name,
             "weights": dict(loaded.provenance),
         }

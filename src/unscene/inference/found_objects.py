@@ -15,66 +15,79 @@ from unscene.data.samples import boxes_of_labels
 from unscene.errors import ShapeError
 from unscene.scene import Decomposition
 
+_PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """The N objects of one image: the foreground slots that win at least one pixel."""
+    """The N objects of one image: the foreground slots that win enough pixels."""
 
     labels: NDArray[np.uint8]  # [H, W], 0 is the background, `n` the foreground slot `n`, counted from 1
     slots: NDArray[np.int64]  # [N] labels of the objects
     areas: NDArray[np.int64]  # [N] pixels of the objects
-    boxes: NDArray[np.float32]  # [N, 4] `x1 y1 x2 y2` in the image's pixels, end exclusive
-    scores: NDArray[np.float32]  # [N] in 0..1
+    boxes: NDArray[np.float32]  # [N, 4] `x1 y1 x2 y2` around the objects' pixels, end exclusive
+    scores: NDArray[np.float32]  # [N] in 0..1: of the model's box, or without one the mean share of the pixels
+    model_boxes: NDArray[np.float32] | None  # [N, 4] as the model states them, zero rows for none; None without boxes
     latents: NDArray[np.float32] | None  # [N, D]; None if the model has none
     locations: NDArray[np.float32] | None  # [N, 2] y and x in 0..1 of the image, as the model states them, or None
 
 
-def found_objects(decomposition: Decomposition, index: int, geometry: ResizeGeometry) -> FoundObjects:
+def found_objects(
+    decomposition: Decomposition, index: int, geometry: ResizeGeometry, min_area: int = 1
+) -> FoundObjects:
     """Return the objects of image `index` of a decomposition, whose model saw the image resized by `geometry`.
 
-    The masks are enlarged first and then compete for each pixel, so that borders are smooth. If the model gives a slot
-    no valid box, its box is the one around its pixels, and its score is their mean share. Pixels outside of a crop,
-    which the model did not see, are background.
+    The masks are enlarged first and then compete for each pixel, so that borders are smooth. Objects of fewer than
+    `min_area` pixels become background, as do pixels outside of a crop, which the model did not see.
     """
-    labels, shares = _labels_and_shares(decomposition, index, geometry)
     foreground = np.array(decomposition.foreground, np.int64)
-    count = len(foreground) + 1
-    areas = np.bincount(labels.ravel(), minlength=count)[1:]
-    share_sums = np.bincount(labels.ravel(), weights=shares.ravel(), minlength=count)[1:]
-    scores = (share_sums / areas.clip(1)).clip(0, 1).astype(np.float32)
-    boxes = boxes_of_labels(labels[None], len(foreground))[0]
+    labels = np.empty((geometry.height, geometry.width), np.uint8)
+    areas, share_sums = np.zeros((2, len(foreground) + 1))
+    rows = max(1, _PIXELS_AT_ONCE // geometry.width)
+    for top in range(0, geometry.height, rows):
+        stripe, shares = _labels_and_shares(decomposition, index, geometry, (top, min(top + rows, geometry.height)))
+        labels[top : top + rows] = stripe
+        areas += np.bincount(stripe.ravel(), minlength=len(areas))
+        share_sums += np.bincount(stripe.ravel(), weights=shares.ravel(), minlength=len(areas))
+    small = (areas > 0) & (areas < min_area)
+    if small[1:].any():
+        labels = np.where(small, 0, np.arange(len(small))).astype(np.uint8)[labels]
+    kept = np.flatnonzero((areas > 0) & ~small)
+    slots = kept[kept > 0]
+    scores = (share_sums[slots] / areas[slots]).clip(0, 1).astype(np.float32)
     model_boxes, model_scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
+    stated = None
     if model_boxes is not None and model_scores is not None and valid is not None:
-        restored = geometry.restore_boxes(model_boxes[index].float().numpy())
-        used = valid[index].bool().numpy() & restored.any(axis=1)
-        boxes[used] = restored[used]
-        scores[used] = model_scores[index].float().numpy()[used]
-    rows = np.flatnonzero(areas)
+        stated = geometry.restore_boxes(model_boxes[index].float().numpy())[slots - 1]
+        stated[~valid[index].bool().numpy()[slots - 1]] = 0
+        scores = np.where(stated.any(axis=1), model_scores[index].float().numpy()[slots - 1], scores)
     latents, locations = decomposition.latents, decomposition.locations
     return FoundObjects(
         labels=labels,
-        slots=rows + 1,
-        areas=areas[rows].astype(np.int64),
-        boxes=boxes[rows],
-        scores=scores[rows],
-        latents=None if latents is None else latents[index].float().numpy()[foreground[rows]],
-        locations=None if locations is None else geometry.restore_locations(locations[index].float().numpy())[rows],
+        slots=slots,
+        areas=areas[slots].astype(np.int64),
+        boxes=boxes_of_labels(labels[None], len(foreground))[0][slots - 1],
+        scores=scores,
+        model_boxes=stated,
+        latents=None if latents is None else latents[index].float().numpy()[foreground[slots - 1]],
+        locations=None
+        if locations is None
+        else geometry.restore_locations(locations[index].float().numpy())[slots - 1],
     )
 
 
 def _labels_and_shares(
-    decomposition: Decomposition, index: int, geometry: ResizeGeometry
+    decomposition: Decomposition, index: int, geometry: ResizeGeometry, rows: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The label that wins each pixel [H, W], and its share; one slot at a time, so memory does not grow with K."""
-    labels = np.zeros((geometry.height, geometry.width), np.uint8)
-    shares = np.zeros((geometry.height, geometry.width), np.float32)
+    """The label that wins each pixel of some rows, and its share; one slot at a time, for memory's sake."""
+    labels = np.zeros((rows[1] - rows[0], geometry.width), np.uint8)
+    shares = np.zeros(labels.shape, np.float32)
     foreground = decomposition.foreground
     for slot in range(decomposition.num_slots):
         label = foreground.index(slot) + 1 if slot in foreground else 0
         mask = decomposition.log_masks[index, slot].float().exp().numpy()  # [1, size, size]
-        restored = geometry.restore(mask, fill=float(label == 0))[0]
+        restored = geometry.restore(mask, fill=float(label == 0), rows=rows)[0]
         wins = restored > shares  # if shares are equal, the first slot wins, as in argmax
         labels[wins] = label
         np.maximum(shares, restored, out=shares)
@@ -84,29 +97,36 @@ def _labels_and_shares(
 def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]:
     """Return the objects of one image as COCO annotations, without the `id` that `coco_json` gives.
 
-    Besides COCO's fields an annotation has `score`, `slot` and, if the model has them, `latent` and `location`
-    (y and x in 0..1 of the image, from its top left).
+    `bbox` is the mask's. Besides COCO's fields an annotation has `score`, `slot` and, if the model has them,
+    `model_bbox`, `latent` and `location` (y and x in 0..1 of the image, from its top left).
     """
     annotations = []
     for row, slot in enumerate(found.slots.tolist()):
         runs = coco_mask.encode(np.asfortranarray(found.labels == slot, dtype=np.uint8))
-        x1, y1, x2, y2 = (round(side, 2) for side in found.boxes[row].tolist())
         annotation: dict[str, Any] = {
             "image_id": image_id,
             "category_id": CATEGORY["id"],
             "segmentation": {"size": list(found.labels.shape), "counts": runs["counts"].decode("ascii")},
             "area": int(found.areas[row]),
-            "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
+            "bbox": _bbox(found.boxes[row]),
             "iscrowd": 0,
             "score": round(float(found.scores[row]), 5),
             "slot": slot,
         }
+        if found.model_boxes is not None and found.model_boxes[row].any():
+            annotation["model_bbox"] = _bbox(found.model_boxes[row])
         if found.latents is not None:
             annotation["latent"] = [round(number, 5) for number in found.latents[row].tolist()]
         if found.locations is not None:
             annotation["location"] = [round(number, 4) for number in found.locations[row].tolist()]
         annotations.append(annotation)
     return annotations
+
+
+def _bbox(box: NDArray[np.float32]) -> list[float]:
+    """COCO's x, y, width, height; the sides are rounded before their difference."""
+    x1, y1, x2, y2 = (round(side, 2) for side in box.tolist())
+    return [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
 
 
 def coco_json(

@@ -64,10 +64,22 @@ def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
             str(name).encode("utf-8")
         except UnicodeEncodeError:
             raise DataError(f"the name {str(name)!r} is not UTF-8, which a result file needs. Rename it.") from None
-    # some file systems treat A.png and a.png as one file
-    taken = Counter(str(name.with_suffix("")).casefold() for name in names)
-    stems = [str(name if taken[str(name.with_suffix("")).casefold()] > 1 else name.with_suffix("")) for name in names]
+    stems = result_stems(names)
     return common, [NamedImage(*parts) for parts in zip(files, map(str, names), stems, strict=True)]
+
+
+def result_stems(names: Sequence[PurePosixPath]) -> list[str]:
+    """For each image the beginning of its results' names: its name without suffix, or with it where that is not unique.
+
+    Names that differ in case alone count as equal, since some file systems treat `A.png` and `a.png` as one file.
+    """
+    stems = [str(name.with_suffix("")) for name in names]
+    while True:  # a name with its suffix may be the short name of another image: cat.jpg, cat.png, cat.jpg.png
+        taken = Counter(stem.casefold() for stem in stems)
+        longer = [str(n) if taken[s.casefold()] > 1 else s for s, n in zip(stems, names, strict=True)]
+        if longer == stems:
+            return stems
+        stems = longer
 
 
 def _images_of(path: Path) -> list[Path]:
@@ -98,7 +110,8 @@ def write_image_results(
     label_map.putpalette(label_map_palette())
     arrays = {key: getattr(found, key) for key in ("slots", "areas", "boxes", "scores")}
     arrays["image_size"] = np.array(pixels.shape[:2])
-    arrays |= {key: getattr(found, key) for key in ("latents", "locations") if getattr(found, key) is not None}
+    optional = {key: getattr(found, key) for key in ("model_boxes", "latents", "locations")}
+    arrays |= {key: values for key, values in optional.items() if values is not None}
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(f"{target}.overlay.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ PAPERS = {f"models.{name}" for name in ("rmonet", "monet", "iodine", "space", "r
 RUNS = PARTS | {"models", "data", "metrics", "runs", "recipes"}
 MAY_IMPORT = {
     "errors": set(),
-    "scene": {"errors"},
+    "views": set(),
+    "scene": {"errors", "views"},
     "files": {"errors"},
     "plain_yaml": {"errors"},
     "settings": {"errors", "plain_yaml"},
@@ -31,7 +33,7 @@ MAY_IMPORT = {
     "models.common": FIRST,
     **dict.fromkeys(PAPERS, PARTS),
     "models.monet": PARTS | {"models.rmonet"},  # the R-MONet paper's MONet with R-MONet's backbone and heads
-    "models": FIRST,  # the registry, which imports a model when it is asked for
+    "models": FIRST | PAPERS,  # the registry, which imports a model when it is asked for
     "data": FIRST,
     "metrics": FIRST,
     "runs": RUNS,
@@ -43,7 +45,7 @@ MAY_IMPORT = {
     "api": RUNS | {"report", "training", "inference", "evaluation"},
     "cli": RUNS | {"report", "training", "inference", "evaluation", "api", "unscene"},
     "__main__": {"cli"},
-    "unscene": RUNS | {"api"},  # the package's own __init__: what a user imports from it
+    "unscene": RUNS | {"api", "report", "inference", "views"},  # the package's own __init__: what users import from it
 }
 
 
@@ -56,7 +58,7 @@ def room(parts: Sequence[str]) -> str:
 
 
 def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
-    """The rooms that a module imports anywhere, inside functions and `if TYPE_CHECKING` as well."""
+    """The rooms that a module imports anywhere, in functions and `if TYPE_CHECKING` too, or names as "module:name"."""
     package = ["unscene", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
@@ -66,6 +68,8 @@ def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "unscene" else [module]
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"unscene(\.\w+)+(:\w+)?", str(node.value)):
+            names = [str(node.value).partition(":")[0]]
         for name in names:
             top, *parts = name.split(".")
             if top == "unscene":

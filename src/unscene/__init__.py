@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from unscene.views import VIEWS
+
 if TYPE_CHECKING:
     from unscene.api import decompose, evaluate, train
     from unscene.runs.loading import LoadedModel, load
@@ -23,6 +25,11 @@ _HOMES = {
     **dict.fromkeys(("LoadedModel", "load"), "unscene.runs.loading"),
     **dict.fromkeys(("decompose", "evaluate", "train"), "unscene.api"),
 }
+VIEWS.update(
+    picture="unscene.report.figures:decomposition_picture",
+    coco="unscene.inference.found_objects:decomposition_coco",
+    detections="unscene.inference.found_objects:decomposition_detections",
+)
 
 
 def __getattr__(name: str) -> Any:

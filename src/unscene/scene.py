@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
+from unscene.views import view
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,6 @@ class Decomposition:
     def plot(self, images: Tensor | None = None, count: int = 8) -> Any:
         """Return a picture of the first images, a column for each: segmentation with boxes, and reconstruction.
 
-        This module imports nothing of the rooms above it: it names theirs as text, here and below.
-
         Args:
             images: [B, 3, H, W] in [0, 1], the images that were decomposed; with them they are the first row.
             count: how many images, at most.
@@ -158,7 +156,7 @@ class Decomposition:
         Returns:
             A `PIL.Image.Image`; a notebook shows it, and `save(path)` writes it.
         """
-        return import_module("unscene.report.figures").decomposition_picture(self, images, count)
+        return view("picture")(self, images, count)
 
     def _repr_png_(self) -> bytes:
         """The picture of `plot()`, which a notebook shows for a Decomposition."""
@@ -170,7 +168,7 @@ class Decomposition:
         Args:
             file_names: name of each image's file; by default `1`, `2` ..., as the `image_id`.
         """
-        return dict(import_module("unscene.inference.found_objects").decomposition_coco(self, file_names))
+        return dict(view("coco")(self, file_names))
 
     def to_supervision(self) -> list[Any]:
         """Return one `supervision.Detections` for each image; `data["slot"]` holds the slots' labels.
@@ -178,7 +176,7 @@ class Decomposition:
         Raises:
             ImportError: supervision is not installed: `pip install unscene[supervision]`.
         """
-        return list(import_module("unscene.inference.found_objects").decomposition_detections(self))
+        return list(view("detections")(self))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""

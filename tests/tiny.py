@@ -167,7 +167,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "iodine": {
         "paper": tiny_iodine(decoder_padding="valid", colour="linear", iterations=3, sigma=0.3),
         "checkpointing": tiny_iodine(checkpointing=True),
-        "by channel": tiny_iodine(mixture_over="channel", likelihood_inputs="log", latent_weight=0.5),
+        "by channel": tiny_iodine(mixture_over="channel", latent_weight=0.5, coordinates="cosine", decoder_kernel=5),
         "compact": tiny_iodine(pooling="flatten", decoder_stride=4),
     },
     "monet": {

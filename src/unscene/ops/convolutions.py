@@ -44,10 +44,10 @@ class SmallMapConv2d(nn.Module):
 
 
 def convolve_tiled(latents: Tensor, coordinates: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the unpadded 3x3 convolution of cat([the latent at every pixel, coordinates]): [S, C', H, W].
+    """Return the unpadded convolution of cat([the latent at every pixel, coordinates]): [S, C', H, W].
 
     The tiled latent is the same at every pixel, so the fast body is sum(kernel) z + kernel * coordinates. Latents are
-    [S, D], coordinates [1, C, H + 2, W + 2], the weight [C', D + C, 3, 3], the bias [C'] or None.
+    [S, D], coordinates [1, C, H + k - 1, W + k - 1], the weight [C', D + C, k, k], the bias [C'] or None.
     """
     if use_plain():
         tiled = latents[:, :, None, None].expand(-1, -1, *coordinates.shape[2:])

@@ -11,10 +11,11 @@ from unscene.models.common.spatial_broadcast_decoder import SpatialBroadcastDeco
 
 
 def tile_then_convolve(decoder: SpatialBroadcastDecoder, latents: Tensor, size: int, padding: str) -> Tensor:
-    """The decoder as Watters et al. draw it: the latent at every place, coordinates beside it, then convolutions."""
+    """The decoder as Watters et al. draw it: the latent at every pixel, coordinates beside it, then convolutions."""
     stride, layers = decoder.stride, 1 + len(decoder.hidden)
     activation = F.elu if decoder.activation == "elu" else F.relu
-    grid = size // stride + 2 * (layers if padding == "valid" else 1)
+    border = decoder.first.kernel_size[0] // 2
+    grid = size // stride + 2 * border * (layers if padding == "valid" else 1)
     line = torch.tensor([-1 + 2 * cell / (grid - 1) for cell in range(grid)], dtype=latents.dtype)
     rows, columns = line[:, None].expand(grid, grid), line[None].expand(grid, grid)
     decoded = []
@@ -22,13 +23,15 @@ def tile_then_convolve(decoder: SpatialBroadcastDecoder, latents: Tensor, size: 
         features = torch.cat([latent[:, None, None].expand(-1, grid, grid), rows[None], columns[None]])[None]
         features = activation(F.conv2d(features, decoder.first.weight, decoder.first.bias))
         for layer in decoder.hidden:
-            features = activation(F.conv2d(features, layer.weight, layer.bias, padding=0 if padding == "valid" else 1))
+            features = activation(
+                F.conv2d(features, layer.weight, layer.bias, padding=0 if padding == "valid" else border)
+            )
         decoded.append(shuffled(F.conv2d(features, decoder.last.weight, decoder.last.bias)[0], stride))
     return torch.stack(decoded)
 
 
 def shuffled(blocks: Tensor, stride: int) -> Tensor:
-    """[C * stride**2, h, w] -> [C, h * stride, w * stride]: channel (c, i, j) of a place is its pixel (i, j)."""
+    """[C * stride**2, h, w] -> [C, h * stride, w * stride]: channel (c, i, j) of a cell is its pixel (i, j)."""
     channels, height, width = len(blocks) // stride**2, *blocks.shape[1:]
     image = blocks.new_zeros(channels, height * stride, width * stride)
     for c in range(channels):
@@ -41,10 +44,10 @@ def shuffled(blocks: Tensor, stride: int) -> Tensor:
 @pytest.mark.parametrize("activation", ["relu", "elu"])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-@pytest.mark.parametrize("layers", [1, 2, 4])
-def test_fast_first_layer_equals_the_tiled_convolution(padding, stride, layers, activation):
+@pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (2, 3), (4, 3), (3, 5)])
+def test_fast_first_layer_equals_the_tiled_convolution(padding, stride, layers, kernel, activation):
     torch.manual_seed(0)
-    decoder = SpatialBroadcastDecoder(5, 4, 6, layers, 16, padding, stride, activation).double()
+    decoder = SpatialBroadcastDecoder(5, 4, 6, layers, 16, padding, stride, activation, kernel).double()
     decoder.first.bias.data.normal_()
     latents = torch.randn(3, 5, dtype=torch.float64)
     decoded = decoder(latents)
@@ -74,7 +77,7 @@ def test_the_coordinates_are_no_weights():
     assert "coordinates" not in SpatialBroadcastDecoder(2, 4, size=8).state_dict()
 
 
-@pytest.mark.parametrize("wrong", [{"stride": 3}, {"stride": 0}, {"stride": -2}, {"layers": 0}])
+@pytest.mark.parametrize("wrong", [{"stride": 3}, {"stride": 0}, {"stride": -2}, {"layers": 0}, {"kernel": 4}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(RecipeError, match="16 pixels"):
         SpatialBroadcastDecoder(4, 4, size=16, **wrong)

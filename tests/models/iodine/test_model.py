@@ -111,10 +111,9 @@ def test_each_step_samples_noise_once_for_the_batch(scenes):
 # Inputs of the refinement network
 
 
-@pytest.mark.parametrize("likelihood_inputs", ["plain", "log"])
 @pytest.mark.parametrize("over", ["pixel", "channel"])
-def test_refinement_inputs_are_those_of_the_papers_list(over, likelihood_inputs, scenes, monkeypatch):
-    model = tiny(mixture_over=over, likelihood_inputs=likelihood_inputs, latent_weight=0.5).double()
+def test_refinement_inputs_are_those_of_the_papers_list(over, scenes, monkeypatch):
+    model = tiny(mixture_over=over, latent_weight=0.5).double()
     images = scenes(2, size=24).double()
     samples, inputs = record_samples(model, monkeypatch), record_inputs(model, monkeypatch)
     model.loss(images)
@@ -122,8 +121,7 @@ def test_refinement_inputs_are_those_of_the_papers_list(over, likelihood_inputs,
     likelihoods, means, masks = pixel_likelihoods(images, sample, over)
     loss = -likelihoods["p"].log().sum()
     grad_means, grad_masks = torch.autograd.grad(loss, [means, masks])
-    transform = torch.log if likelihood_inputs == "log" else torch.clone
-    expected_shared = [images, standard(transform(likelihoods["p"])[:, None])[:, 0], coordinates(2)]
+    expected_shared = [images, standard(likelihoods["p"][:, None])[:, 0], coordinates(2)]
     expected_own = [
         means,
         masks,
@@ -131,7 +129,7 @@ def test_refinement_inputs_are_those_of_the_papers_list(over, likelihood_inputs,
         likelihoods["N"] / likelihoods["N"].sum(dim=1, keepdim=True),  # mask posterior
         standard(grad_means),
         standard(grad_masks),
-        standard(transform(likelihoods["without"])),
+        standard(likelihoods["without"]),
     ]
     assert_close(shared, torch.cat(expected_shared, dim=1), rtol=0, atol=1e-4)
     assert_close(own, torch.cat(expected_own, dim=2), rtol=0, atol=1e-4)
@@ -166,6 +164,19 @@ def coordinates(batch: int) -> Tensor:
     """[B, 2, 24, 24] y and x from -1 to 1."""
     line = torch.arange(24, dtype=torch.float64) / 11.5 - 1
     return torch.stack([line[:, None].expand(24, 24), line.expand(24, 24)]).expand(batch, -1, -1, -1)
+
+
+def test_cosine_coordinates_are_the_authors_basis(scenes, monkeypatch):
+    """The product of cos(pi f y) and cos(pi g x) at a corner, the centre and the opposite corner."""
+    model = tiny(coordinates="cosine", size=25)
+    inputs = record_inputs(model, monkeypatch)
+    model.loss(scenes(1, size=25))
+    maps = inputs[0][0][0, 4:]  # after the image and the likelihood
+    frequencies = [(f, g) for f in range(3) for g in range(3)][1:]
+    assert len(maps) == 8
+    for row, column in [(0, 0), (12, 12), (24, 24), (24, 0), (6, 20)]:
+        expected = [np.cos(np.pi * f * row / 24) * np.cos(np.pi * g * column / 24) for f, g in frequencies]
+        assert maps[:, row, column].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_mask_posterior_is_1_for_the_only_slot_that_fits(scenes):

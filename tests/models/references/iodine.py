@@ -23,7 +23,6 @@ class IodineNumbers:
         sigma: of all components.
         beta: weight of the divergence in the loss whose gradients the refinement reads.
         over: one mixture for a `pixel`, or one for each `channel`.
-        read: likelihoods (`plain`) or their logarithms (`log`).
         linear: colours without a sigmoid.
         padded: the decoder's convolutions after the first are padded.
     """
@@ -31,7 +30,6 @@ class IodineNumbers:
     sigma: float
     beta: float
     over: str = "pixel"
-    read: str = "plain"
     linear: bool = False
     padded: bool = True
 
@@ -124,10 +122,7 @@ def maps(
     without = mixture(
         [sample.masks[other] / rest for other in others], [sample.densities[other] for other in others], numbers.over
     )
-    likelihoods = [sample.likelihood, without]
-    if numbers.read == "log":
-        likelihoods = [torch.log(likelihood) for likelihood in likelihoods]
-    pixelwise, leave_one_out = (normed(likelihood.detach()) for likelihood in likelihoods)
+    pixelwise, leave_one_out = (normed(likelihood.detach()) for likelihood in (sample.likelihood, without))
     explained = [density.prod(dim=0) for density in sample.densities]  # p(x | mu_k)
     return torch.cat(
         [

@@ -19,20 +19,21 @@ Activation = Literal["relu", "elu"]
 class SpatialBroadcastDecoder(nn.Module):
     """Decode [S, D] latents to [S, out_channels, size, size].
 
-    The latent is tiled over a grid of coordinates in -1..1. Then come `layers` 3x3 convolutions, each with an
-    activation, and one 1x1 convolution to the output.
+    The latent is tiled over a grid of coordinates in -1..1. Then come `layers` convolutions, each with an activation,
+    and one 1x1 convolution to the output.
 
     Args:
         latent_dim: D.
         out_channels: 4 in the component VAE: colour and mask logit.
         channels: channels of the hidden layers.
-        layers: number of 3x3 convolutions.
+        layers: number of convolutions.
         size: height and width of the output.
-        padding: `valid` (the paper's): the grid is size + 2 * layers wide and no convolution is padded. `same`: all but
-            the first are padded, a fifth less work; the zeros reach the outermost `layers - 1` pixels.
+        padding: `valid` (the paper's): the grid has `layers` more 3x3 borders than the output and no convolution is
+            padded. `same`: all but the first are padded, a fifth less work; the zeros reach `layers - 1` borders.
         stride: the grid is size / stride wide and the last layer writes stride x stride pixels for each cell (a pixel
             shuffle). 1 is the paper's; 2 is ours, a quarter of the work.
         activation: `relu` (MONet's) or `elu` (IODINE's).
+        kernel: side of the kernels, odd.
     """
 
     def __init__(
@@ -45,20 +46,22 @@ class SpatialBroadcastDecoder(nn.Module):
         padding: Padding = "valid",
         stride: int = 1,
         activation: Activation = "relu",
+        kernel: int = 3,
     ) -> None:
         super().__init__()
-        if min(layers, stride) < 1 or size % stride:
+        if min(layers, stride) < 1 or size % stride or kernel % 2 == 0:
             raise RecipeError(
-                f"a decoder of {layers} layers cannot write {size} pixels at stride {stride}: "
-                "choose a size that is a multiple of the stride, a stride of 1 or more, and at least one layer."
+                f"a decoder of {layers} layers with kernels of {kernel} cannot write {size} pixels at stride {stride}: "
+                "choose a size that is a multiple of the stride, a stride and layers of 1 or more, and an odd kernel."
             )
         self.stride = stride
         self.activation = activation
-        shrink = 2 * (layers if padding == "valid" else 1)
-        self.register_buffer("coordinates", coordinate_grid(size // stride + shrink), persistent=False)
-        self.first = nn.Conv2d(latent_dim + 2, channels, 3)
-        pad = 0 if padding == "valid" else 1
-        self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=pad) for _ in range(layers - 1))
+        border = kernel // 2
+        margin = 2 * border * (layers if padding == "valid" else 1)
+        self.register_buffer("coordinates", coordinate_grid(size // stride + margin), persistent=False)
+        self.first = nn.Conv2d(latent_dim + 2, channels, kernel)
+        pad = 0 if padding == "valid" else border
+        self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, kernel, padding=pad) for _ in range(layers - 1))
         self.last = nn.Conv2d(channels, out_channels * stride**2, 1)
         self.latent_dim = latent_dim
         kaiming_init_(self.first, *self.hidden)

@@ -27,13 +27,13 @@ from unscene.models.iodine.refinement_network import (
     RefinementNetwork,
     RefinementSettings,
     State,
-    leave_one_out_log_likelihood,
+    pixel_likelihoods,
 )
 from unscene.ops.dispatch import at_least_float32
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 
-SHARED_INPUTS = 6  # image, pixelwise likelihood, coordinates
+SHARED_INPUTS = 4  # image and pixelwise likelihood; the coordinates come on top
 SLOT_INPUTS = 11  # means, mask, its logit, mask posterior, gradients of means and of mask, leave-one-out likelihood
 _SMALLEST_MASK = 1e-12  # bounds the gradient of a mask, which divides by it
 
@@ -49,12 +49,14 @@ class IODINESettings:
         latent_dim: D.
         sigma: standard deviation of every component's Gaussian, for images in 0..1.
         mixture_over: the likelihood has one mixture for a `pixel` or one for each `channel`.
-        likelihood_inputs: form of the pixelwise and leave-one-out likelihoods that the refinement network reads:
-            `plain` (the paper's) or `log` (the authors' program reads the logarithm of the first).
-        latent_weight: beta, weight of the divergence from the prior; the paper's is 1.
+        coordinates: maps of the pixels' positions that the refinement network reads: `linear` (the paper's), y and x;
+            `cosine` (the authors' program on Multi-dSprites), cos(pi f y) cos(pi g x) for f and g of 0, 1 and 2.
+        latent_weight: beta, weight of the divergence from the prior; the paper's is 1. The divergence does not shrink
+            with the image: with half the side, 0.25 keeps its share of the loss.
         latent_warmup: steps over which beta rises linearly from 0; 0 (the paper's): no warm-up.
         decoder_channels: channels of the spatial broadcast decoder.
-        decoder_layers: number of its 3x3 convolutions.
+        decoder_layers: number of its convolutions.
+        decoder_kernel: side of their kernels, odd; 5 in the authors' program on Multi-dSprites.
         decoder_padding: `same` (the authors' program's) or `valid`, see `SpatialBroadcastDecoder`.
         decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
         colour: `sigmoid` keeps the components in 0..1, `linear` (the paper's) leaves them free.
@@ -69,11 +71,12 @@ class IODINESettings:
     latent_dim: PositiveInt = 16
     sigma: PositiveFloat = 0.1
     mixture_over: MixtureOver = "pixel"
-    likelihood_inputs: Literal["plain", "log"] = "plain"
+    coordinates: Literal["linear", "cosine"] = "linear"
     latent_weight: NonNegativeFloat = 1.0
     latent_warmup: NonNegativeInt = 0
     decoder_channels: PositiveInt = 32
     decoder_layers: PositiveInt = 5
+    decoder_kernel: PositiveInt = 3
     decoder_padding: Padding = "same"
     decoder_stride: PositiveInt = 1
     colour: Literal["sigmoid", "linear"] = "sigmoid"
@@ -114,14 +117,17 @@ class IODINE(nn.Module):
             padding=settings.decoder_padding,
             stride=settings.decoder_stride,
             activation="elu",
+            kernel=settings.decoder_kernel,
         )
+        coordinates = coordinate_grid(settings.size) if settings.coordinates == "linear" else cosine_grid(settings.size)
+        shared_inputs = SHARED_INPUTS + coordinates.shape[1]
         self.refinement = RefinementNetwork(
-            settings.refinement, SHARED_INPUTS, SLOT_INPUTS, settings.latent_dim, settings.size
+            settings.refinement, shared_inputs, SLOT_INPUTS, settings.latent_dim, settings.size
         )
         shape = (settings.iterations, settings.num_slots, settings.latent_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), device="cpu")
         self.register_buffer("noise", noise, persistent=False)
-        self.register_buffer("coordinates", coordinate_grid(settings.size), persistent=False)
+        self.register_buffer("coordinates", coordinates, persistent=False)
 
     noise: Tensor
     coordinates: Tensor
@@ -192,7 +198,7 @@ class IODINE(nn.Module):
             )
         grad_masks = grad_log_masks / sample.log_masks.detach().exp().clamp_min(_SMALLEST_MASK)
         shared, own = self._refinement_inputs(images, sample, grad_components, grad_masks)
-        update, state = self.refinement(shared, own, posterior, _layer_norm(grad_posterior), state)
+        update, state = self.refinement(shared, own, posterior, _layer_norm(grad_posterior, 2), state)
         return sample, posterior + update, state
 
     def _sample(self, images: Tensor, posterior: Tensor, noise: Tensor | None = None) -> Sample:
@@ -219,30 +225,26 @@ class IODINE(nn.Module):
     def _refinement_inputs(
         self, images: Tensor, sample: Sample, grad_components: Tensor, grad_masks: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the refinement network reads: [B, 6, H, W], the same for all slots, and [B, K, 11, H, W].
+        """What the refinement network reads: [B, 4, H, W] and coordinates for all slots, and [B, K, 11, H, W].
 
         Gradients and likelihoods are constants and layer-normalised. The loss is differentiated through the rest.
         """
-        settings = self.settings
-        squared = (images.unsqueeze(1) - sample.components).square()
-        log_densities = -0.5 / settings.sigma**2 * squared - math.log(settings.sigma * math.sqrt(2 * math.pi))
-        pixel_log_densities = log_densities.sum(dim=2, keepdim=True)  # log N_k of a pixel, [B, K, 1, H, W]
-        with torch.no_grad():
-            mixed = pixel_log_densities if settings.mixture_over == "pixel" else log_densities
-            log_likelihood = (mixed + sample.log_masks).logsumexp(dim=1).sum(dim=1, keepdim=True)  # [B, 1, H, W]
-            leave_one_out = leave_one_out_log_likelihood(mixed, sample.log_masks)
-            if settings.likelihood_inputs == "plain":
-                log_likelihood, leave_one_out = log_likelihood.exp(), leave_one_out.exp()
+        settings, masks = self.settings, sample.log_masks.exp()
+        exponents = -0.5 / settings.sigma**2 * (images.unsqueeze(1) - sample.components).square()
+        pixel_exponents = exponents.sum(dim=2, keepdim=True)  # log N_k of a pixel, without its constant
+        mixed = pixel_exponents if settings.mixture_over == "pixel" else exponents
+        densities = mixed.detach().exp() * (settings.sigma * math.sqrt(2 * math.pi)) ** (-3 / mixed.shape[2])
+        likelihood, leave_one_out = pixel_likelihoods(densities, masks.detach())
         coordinates = self.coordinates.to(images).expand(len(images), -1, -1, -1)
-        shared = [images, _layer_norm(log_likelihood.unsqueeze(1)).squeeze(1), coordinates]
+        shared = [images, _layer_norm(likelihood), coordinates]
         own = [
             sample.components,
-            sample.log_masks.exp(),
+            masks,
             sample.mask_logits,
-            pixel_log_densities.softmax(dim=1),  # mask posterior p(m_k | x, mu), for equal prior masks
-            _layer_norm(grad_components),
-            _layer_norm(grad_masks),
-            _layer_norm(leave_one_out),
+            pixel_exponents.softmax(dim=1),  # mask posterior p(m_k | x, mu), for equal prior masks
+            _layer_norm(grad_components, 2),
+            _layer_norm(grad_masks, 2),
+            _layer_norm(leave_one_out, 2),
         ]
         # concatenated in the channels-last layout that the convolutions read
         return torch.cat(shared, dim=1), torch.cat([maps.movedim(2, -1) for maps in own], dim=-1).movedim(-1, 2)
@@ -251,9 +253,15 @@ class IODINE(nn.Module):
         return Decomposition(mask_logits.log_softmax(dim=1), components, background=None, latents=mean)
 
 
-def _layer_norm(values: Tensor) -> Tensor:
-    """Values [B, K, ...] normalised over each slot, without an affine part: the next layer has one."""
-    return F.layer_norm(values, values.shape[2:])
+def cosine_grid(size: int) -> Tensor:
+    """[1, 8, size, size] cos(pi f y) cos(pi g x), with y and x in 0..1, for f and g of 0, 1, 2 but not both 0."""
+    waves = torch.outer(torch.arange(3.0), torch.linspace(0, math.pi, size)).cos()
+    return (waves[:, None, :, None] * waves[None, :, None, :]).flatten(0, 1)[None, 1:]
+
+
+def _layer_norm(values: Tensor, axis: int = 1) -> Tensor:
+    """Values normalised over the axes from `axis` on, without an affine part: the next layer has one."""
+    return F.layer_norm(values, values.shape[axis:])
 
 
 @contextmanager

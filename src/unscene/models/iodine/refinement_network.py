@@ -1,8 +1,7 @@
-"""The refinement network f_phi of IODINE (Greff et al., 2019), and the leave-one-out likelihood that it reads."""
+"""The refinement network f_phi of IODINE (Greff et al., 2019), and the likelihoods that it reads."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -109,26 +108,16 @@ class RefinementNetwork(nn.Module):
         return F.elu_(from_slots + from_images.unsqueeze(1)).flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def leave_one_out_log_likelihood(log_densities: Tensor, log_masks: Tensor) -> Tensor:
-    """log p(x | z_j, j != k) for every slot k: the mixture of the other slots, their masks scaled to sum to 1.
+@torch.no_grad()
+def pixel_likelihoods(densities: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """p(x | z) of every pixel, [B, 1, H, W], and p(x | z_j, j != k) without each slot k, [B, K, 1, H, W].
 
-    log sum_{j != k} m_j N_j - log sum_{j != k} m_j   (IODINE, appendix, inputs of the refinement network)
-
-    log_densities: [B, K, C, H, W], log N_k; C is 1 where a slot explains a pixel's channels together. log_masks:
-    [B, K, 1, H, W]. Returns [B, K, 1, H, W] in nats, summed over C.
+    sum_j m_j N_j and sum_{j != k} m_j N_j / sum_{j != k} m_j, of densities N [B, K, C, H, W] and masks [B, K, 1, H, W];
+    the product over C, which is 1 where a slot explains a pixel's channels together. 0 where the others have no share.
     """
-    likelihood = leave_one_out_logsumexp(log_densities + log_masks)
-    return (likelihood - leave_one_out_logsumexp(log_masks)).sum(dim=2, keepdim=True)
-
-
-def leave_one_out_logsumexp(values: Tensor) -> Tensor:
-    """log sum_{j != k} exp(v_j) for every k, in O(K), of values [B, K, ...] with K >= 2; the same shape.
-
-    Subtracting exp(v_k) from the total sum loses all digits if v_k dominates the sum. Only the largest value can: its
-    result is a second sum without it. Every other value is at most half of the sum.
-    """
-    largest = values.max(dim=1, keepdim=True).indices  # several times as fast as argmax along this axis
-    total = values.logsumexp(dim=1, keepdim=True)
-    share = (values - total).exp().scatter(1, largest, 0.0)  # at most 1/2
-    without_largest = values.scatter(1, largest, -math.inf).logsumexp(dim=1, keepdim=True)
-    return torch.scatter(total + torch.log1p(-share), 1, largest, without_largest)
+    joint = masks * densities
+    others = 1 - torch.eye(masks.shape[1], dtype=joint.dtype, device=joint.device)  # sums, exact; a difference is not
+    with torch.autocast(joint.device.type, enabled=False):
+        joint_others, mask_others = ((others @ maps.flatten(2)).view_as(maps) for maps in (joint, masks))
+    leave_one_out = joint_others / mask_others.clamp_min(torch.finfo(masks.dtype).tiny)
+    return joint.sum(dim=1).prod(dim=1, keepdim=True), leave_one_out.prod(dim=2, keepdim=True)

@@ -141,13 +141,14 @@ def random_groups(groups: int, boxes: int, seed: int, whole: bool):
 
 
 def kept_by(way: str, *inputs) -> torch.Tensor:
-    """`batched_nms` as on a CPU, or without reading a value."""
+    """`batched_nms` as on a CPU, without reading a value, or by its definition."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNSCENE_PLAIN", str(int(way == "plain")))
         patch.setattr(boxes_module, "host_may_read", lambda _: way == "read")
         return batched_nms(*inputs)
 
 
-WAYS = pytest.mark.parametrize("way", ["read", "unread"])
+WAYS = pytest.mark.parametrize("way", ["read", "unread", "plain"])
 
 
 @WAYS
@@ -194,9 +195,10 @@ def test_an_overlap_of_exactly_the_threshold_is_allowed(way):
     assert kept_by(way, boxes, scores, valid, 0.49).tolist() == [[True, False]]
 
 
-def test_first_of_equal_scores_is_kept():
+@WAYS
+def test_first_of_equal_scores_is_kept(way):
     boxes = torch.tensor([[0.0, 0, 4, 4]]).expand(1, 3, 4)
-    keep = batched_nms(boxes, torch.full((1, 3), 0.5), torch.tensor([[False, True, True]]), 0.5)
+    keep = kept_by(way, boxes, torch.full((1, 3), 0.5), torch.tensor([[False, True, True]]), 0.5)
     assert keep.tolist() == [[False, True, False]]
 
 

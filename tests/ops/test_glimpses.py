@@ -148,8 +148,10 @@ def test_nan_box_gives_a_nan_image(monkeypatch):
         assert not image[[0, 2]].isnan().any()
 
 
+@pytest.mark.parametrize("plain", ["0", "1"])
 @pytest.mark.parametrize("seed", range(4))
-def test_borders_equal_pasted_squares_without_their_inside(seed):
+def test_borders_equal_pasted_squares_without_their_inside(seed, plain, monkeypatch):
+    monkeypatch.setenv("UNSCENE_PLAIN", plain)
     boxes = boxes_about(2, 4, 9, 12, seed).requires_grad_()
     weight = torch.rand(2, 4, generator=torch.Generator().manual_seed(seed)).double()
     border = torch.ones(6, 6).double()

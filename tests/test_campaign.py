@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaign import process
-from tests.campaign.cases import faults, mutations
+from tests.campaign.cases import WRITERS, faults, mutations
 from tests.campaign.judge import Case, Judge
 from unscene.cli import main as cli
 from unscene.errors import DataError
@@ -85,5 +85,5 @@ def test_there_are_enough_cases_and_a_seed_gives_the_same_ones():
     assert names == [(case.kind, case.name, case.words) for case in mutations(3)]
     assert len(names) >= 1500
     assert min(Counter(kind for kind, _, _ in names).values()) >= 30
-    killed = faults(0, [["open out"] * 12] * 9)
-    assert Counter(case.kind for case in killed)["kills"] == 108
+    killed = faults(0, [["open out"] * 12] * len(WRITERS))
+    assert Counter(case.kind for case in killed)["kills"] == 12 * len(WRITERS)

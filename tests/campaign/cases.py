@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tests.campaign import pictures, stores, texts
-from tests.campaign.inputs import EVALUATE, EVERY_STEP, FEW, MODEL, RESUME
+from tests.campaign.inputs import EVALUATE, EVERY_STEP, FEW, MODEL, REPRODUCE, RESUME
 from tests.campaign.judge import Case
 
 # Every command that writes, small, and what it reads.
@@ -21,6 +21,7 @@ WRITERS = [
         (EVALUATE, (MODEL, "store.h5")),
         (("evaluate", MODEL, "--out", "out", "--shift", "crop", *FEW), (MODEL,)),
         (("compare", MODEL, MODEL, "--out", "out", *FEW), (MODEL,)),
+        (REPRODUCE, ("table.yaml", "recipe.yaml")),
         (("generate", "multi_dsprites", "--count=2", "--out", "out.h5"), ()),
         (("convert", "multi_dsprites", "scenes.tfrecords", "--out", "out.h5"), ("scenes.tfrecords",)),
         (("convert", "clevr", "clevr.tfrecords", "--out", "out.h5"), ("clevr.tfrecords",)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import yaml
 from PIL import Image
 
 from tests.tiny import RECIPE
@@ -33,6 +34,7 @@ MODEL = "model.safetensors"
 FEW = ("--data.count=2", "--data.size=32")
 EVALUATE = ("evaluate", MODEL, "--data", "store.h5", "--out", "out")
 RESUME = ("train", "--resume", "run", "--trainer.max_steps=3")
+REPRODUCE = ("reproduce", "table.yaml", "--out", "out", "--runs", "out/runs")
 EVERY_STEP = ("--trainer.validate_minutes=0.00001", "--trainer.checkpoint_minutes=0.00001")
 
 
@@ -71,6 +73,14 @@ def write_inputs() -> None:
     _write_coco(Path("coco"))
     small = {name: value for name, value in RECIPE.items() if not name.endswith(".count")} | {"trainer.max_steps": 1}
     Path("images.yaml").write_text(load_recipe("rmonet_unet/images", small | {"data.folder": "photos"}).text())
+    row = {
+        "title": "A",
+        "data": "sprites",
+        "recipe": "recipe.yaml",
+        "changes": {"trainer.max_steps": 1, "test.count": 2},
+    }
+    table = {"title": "T", "metrics": ["ari_fg"], "rows": {"a": row, "b": {"like": "t/a", "paper": {"ari_fg": 0.5}}}}
+    Path("table.yaml").write_text(yaml.safe_dump({"t": table}))
     part = {"count": 2, "first": 0}
     changes = {f"{section}.{name}": value for section in ("validation", "test") for name, value in part.items()}
     changes |= {"data.folder": "coco", "model.backbone.pretrained": False}

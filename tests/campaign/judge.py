@@ -33,7 +33,9 @@ _CLEAR = re.compile(
 )
 _LITTER = re.compile(r"(^|/)(\..*\.part|\.unscene-[^/]*|\..*\.parts|unscene-report-.*)(/|$)")
 _OUTPUTS = ("out", "out.h5", "run")
-_VARYING = re.compile(r"info|provenance|.*(date|command|ms_per_image|per_second|seconds)")  # keys of JSON
+_VARYING = re.compile(
+    r"info|provenance|commits|.*(date|command|ms_per_image|per_second|seconds|minutes|curve)"
+)  # keys of JSON
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def _judge_files(case: Case, ran: Ran, before: dict[str, str], after: dict[str, 
     if changed:
         return "wrong", f"changed its inputs: {changed[:4]}"
     new = after.keys() - before.keys()
-    litter = [name for name in new if _LITTER.search(name) or name.split("/")[0] not in _OUTPUTS]
+    named = case.sound is not None and ran.status == 0  # a changed command line names outputs of its own
+    litter = [name for name in new if _LITTER.search(name) or not (named or name.split("/")[0] in _OUTPUTS)]
     if ran.status and not case.fault and not (trains and {"out/metrics.csv", "run/metrics.csv"} & after.keys()):
         litter += new
     return ("litter", f"status {ran.status}, {sorted(litter)[:4]}; {last_lines(ran.err)}") if litter else None

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tests.campaign.damage import WAYS, rewritten
-from tests.campaign.inputs import EVALUATE, MODEL
+from tests.campaign.inputs import EVALUATE, MODEL, REPRODUCE
 from tests.campaign.judge import Case, Ran
 
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def _same(a: str, b: str) -> bool:
 
 
 def recipe_yaml(rng: random.Random, number: int) -> Case:
-    """A recipe with one value, key, line, byte or its whole text changed."""
+    """A recipe, or a file of tables, with one value, key, line, byte or its whole text changed."""
     kind, which = number % 6, number // 6
 
     def change(data: bytes) -> bytes:
@@ -108,6 +108,10 @@ def recipe_yaml(rng: random.Random, number: int) -> Case:
         return "".join(lines).encode()
 
     inputs, changed = ("recipe.yaml",), rewritten("recipe.yaml", change)
+    if number % 10 == 5:
+        return Case(
+            "recipes", f"table {number}", REPRODUCE, ("table.yaml", *inputs), rewritten("table.yaml", change), "any"
+        )
     if number % 10:
         return Case("recipes", f"{number}", ("recipes", "recipe.yaml", "--all"), inputs, changed, printed_as_written)
     words = ("train", "recipe.yaml", "--out", "out", "--trainer.max_steps=1")

@@ -30,22 +30,22 @@ def build(name: str, settings: Any, seed: int = 0) -> Any:
     return model_class(name)(settings)
 
 
-def check_decomposition(answer: Decomposition, batch: int, slots: int) -> None:
-    assert answer.log_masks.shape == (batch, slots, 1, SIZE, SIZE)
-    assert answer.components.shape == (batch, slots, 3, SIZE, SIZE)
-    assert_close(answer.masks().sum(dim=1), torch.ones(batch, 1, SIZE, SIZE), rtol=0, atol=1e-5)
-    assert answer.labels().max() < slots
-    for field in dataclasses.fields(answer):
-        value = getattr(answer, field.name)
+def check_decomposition(output: Decomposition, batch: int, slots: int) -> None:
+    assert output.log_masks.shape == (batch, slots, 1, SIZE, SIZE)
+    assert output.components.shape == (batch, slots, 3, SIZE, SIZE)
+    assert_close(output.masks().sum(dim=1), torch.ones(batch, 1, SIZE, SIZE), rtol=0, atol=1e-5)
+    assert output.labels().max() < slots
+    for field in dataclasses.fields(output):
+        value = getattr(output, field.name)
         if isinstance(value, torch.Tensor):
             assert value.dtype in (torch.float32, torch.bool), field.name
             assert torch.isfinite(value).all(), field.name
-    if answer.boxes is not None:
-        assert answer.boxes.shape == (batch, len(answer.foreground), 4)
-        assert answer.boxes.min() >= 0
-        assert answer.boxes.max() <= SIZE
-        assert not answer.boxes[~answer.box_valid].any()
-        sides = answer.boxes[answer.box_valid][:, 2:] - answer.boxes[answer.box_valid][:, :2]
+    if output.boxes is not None:
+        assert output.boxes.shape == (batch, len(output.foreground), 4)
+        assert output.boxes.min() >= 0
+        assert output.boxes.max() <= SIZE
+        assert not output.boxes[~output.box_valid].any()
+        sides = output.boxes[output.box_valid][:, 2:] - output.boxes[output.box_valid][:, :2]
         assert (sides > 0).all()
 
 
@@ -121,12 +121,12 @@ def test_gradients_reach_every_parameter(name, settings, scenes):
 def test_bfloat16_agrees_with_float32(name, settings, scenes):
     """Wherever rounding did not decide for another box: among near equals it may, and then all else follows."""
     model, images = build(name, settings).eval(), scenes(8)
-    answers = []
+    outputs = []
     for half in (False, True):
         torch.manual_seed(1)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            answers.append(model.loss(images, 10))
-    (full_losses, full), (half_losses, half) = answers
+            outputs.append(model.loss(images, 10))
+    (full_losses, full), (half_losses, half) = outputs
     check_losses(half_losses, 8)
     check_decomposition(half, 8, settings.num_slots)
     same = torch.ones(8, dtype=torch.bool)
@@ -146,20 +146,20 @@ def test_bfloat16_agrees_with_float32(name, settings, scenes):
 def test_the_same_seed_gives_the_same_bits(name, settings, scenes):
     def one_step() -> tuple[Losses, Decomposition, list[torch.Tensor]]:
         model = build(name, settings, seed=3)
-        losses, answer = model.loss(scenes(2), 10)
+        losses, output = model.loss(scenes(2), 10)
         losses.total.mean().backward()
-        return losses, answer, [parameter.grad for parameter in model.parameters()]
+        return losses, output, [parameter.grad for parameter in model.parameters()]
 
-    (losses, answer, gradients), (same_losses, same_answer, same_gradients) = one_step(), one_step()
+    (losses, output, gradients), (same_losses, same_output, same_gradients) = one_step(), one_step()
     assert all(torch.equal(losses.terms[term], same_losses.terms[term]) for term in losses.terms)
-    assert torch.equal(answer.log_masks, same_answer.log_masks)
-    assert torch.equal(answer.components, same_answer.components)
+    assert torch.equal(output.log_masks, same_output.log_masks)
+    assert torch.equal(output.components, same_output.components)
     assert all(torch.equal(one, other) for one, other in zip(gradients, same_gradients, strict=True))
 
 
 @EVERY_MODEL
 def test_decomposing_uses_no_random_number(name, settings, scenes):
-    """In use, every latent is its posterior's mean: twice the same answer, and no random number is spent."""
+    """In use, every latent is its posterior's mean: twice the same output, and no random number is spent."""
     model = build(name, settings).eval()
     with torch.no_grad():
         torch.manual_seed(1)
@@ -193,9 +193,9 @@ def test_saved_weights_give_the_same_decomposition(name, settings, scenes):
     other = build(name, settings, seed=9)
     other.load_state_dict(torch.load(file, weights_only=True))
     with torch.no_grad():
-        answer, loaded = model.eval()(scenes(2)), other.eval()(scenes(2))
-    assert torch.equal(answer.log_masks, loaded.log_masks)
-    assert torch.equal(answer.components, loaded.components)
+        output, loaded = model.eval()(scenes(2)), other.eval()(scenes(2))
+    assert torch.equal(output.log_masks, loaded.log_masks)
+    assert torch.equal(output.components, loaded.components)
 
 
 def evaluation_gap(model: Any, images: torch.Tensor) -> tuple[float, float, Decomposition]:

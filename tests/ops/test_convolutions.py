@@ -32,10 +32,10 @@ def test_small_maps_are_convolved_and_so_are_their_gradients(size, stride, layou
     expected = plain(features)
     weights = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad((expected * weights).sum(), (features, plain.weight))
-    answer = ours(features)
-    assert_close(answer, expected)
+    output = ours(features)
+    assert_close(output, expected)
     for mine, theirs in zip(
-        torch.autograd.grad((answer * weights).sum(), (features, ours.weight)), expected_gradients, strict=True
+        torch.autograd.grad((output * weights).sum(), (features, ours.weight)), expected_gradients, strict=True
     ):
         assert_close(mine, theirs)
 

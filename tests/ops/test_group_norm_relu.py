@@ -22,12 +22,12 @@ def some(channels=12, groups=3, batch=5, size=(6, 4), spread=2.0, about=0.0):
 
 
 def exactly(layer, features):
-    """In float64: the answer before the ReLU."""
+    """In float64: the output before the ReLU."""
     return F.group_norm(features.double(), layer.num_groups, layer.weight.double(), layer.bias.double(), layer.eps)
 
 
-def gradients(answer, layer, features, weights):
-    return torch.autograd.grad((answer * weights.to(answer.dtype)).sum(), [features, layer.weight, layer.bias])
+def gradients(output, layer, features, weights):
+    return torch.autograd.grad((output * weights.to(output.dtype)).sum(), [features, layer.weight, layer.bias])
 
 
 @pytest.mark.parametrize(("spread", "about"), [(2.0, 0.0), (1e-2, 0.5), (1.0, 30.0)], ids=["usual", "faint", "far"])
@@ -63,25 +63,25 @@ def test_a_map_of_one_value_and_a_map_with_nan():
         flat = layer(torch.full_like(features, 3.0))
         assert_close(flat.float(), layer.bias.relu().view(1, -1, 1, 1).expand_as(flat), rtol=2**-8, atol=1e-6)
         features[1, 0, 0, 0] = torch.nan
-        answer = layer(features)
-        assert answer[1, :4].isnan().all()  # its group, as PyTorch has it
-        assert not answer[0].isnan().any()
-        assert not answer[1, 4:].isnan().any()
+        output = layer(features)
+        assert output[1, :4].isnan().all()  # its group, as PyTorch has it
+        assert not output[0].isnan().any()
+        assert not output[1, 4:].isnan().any()
 
 
 def test_the_number_of_threads_changes_no_bit():
     layer, features = some()
     threads = torch.get_num_threads()
-    answers = []
+    outputs = []
     try:
         for count in (1, 2, 7):
             torch.set_num_threads(count)
-            answer = layer(features)
-            answers.append([answer, *torch.autograd.grad(answer.sum(), [features, layer.weight, layer.bias])])
+            output = layer(features)
+            outputs.append([output, *torch.autograd.grad(output.sum(), [features, layer.weight, layer.bias])])
     finally:
         torch.set_num_threads(threads)
-    for others in answers[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(answers[0], others, strict=True))
+    for others in outputs[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(outputs[0], others, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -112,8 +112,8 @@ def test_numba_is_not_needed():
         "features = torch.ones(1, 4, 2, 2).bfloat16().contiguous(memory_format=torch.channels_last)\n"
         "print(tuple(GroupNormReLU(2, 4)(features).shape))"
     )
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "(1, 4, 2, 2)"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "(1, 4, 2, 2)"
 
 
 def test_plain_body_is_pytorchs_group_norm(monkeypatch):

@@ -120,8 +120,8 @@ def test_loss_and_decomposition_stay_on_the_gpu(name, monkeypatch):
         with NoHostReads():
             losses, trained = model.loss(images, 3)
             with torch.no_grad():
-                answer = model.eval()(images)
-    found = [*losses.terms.values(), *vars(trained).values(), *vars(answer).values()]
+                output = model.eval()(images)
+    found = [*losses.terms.values(), *vars(trained).values(), *vars(output).values()]
     assert {tensor.device.type for tensor in found if isinstance(tensor, Tensor)} == {"cuda"}
     assert {term.dtype for term in losses.terms.values()} == {torch.float32}
 

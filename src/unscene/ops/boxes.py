@@ -110,7 +110,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: flo
 
 @lru_cache
 def _largest_not_above(threshold: float, dtype: torch.dtype) -> float:
-    """The threshold in the boxes' precision, rounded down: `iou > t` then answers as it would in float64."""
+    """The threshold in the boxes' precision, rounded down: `iou > t` then decides as in float64."""
     if dtype == torch.float64:
         return threshold
     rounded = np.float32(threshold)

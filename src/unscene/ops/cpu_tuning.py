@@ -1,4 +1,4 @@
-"""What makes PyTorch quicker on a CPU without changing a number, for the whole process."""
+"""Settings of the process that make PyTorch faster on a CPU."""
 
 from __future__ import annotations
 

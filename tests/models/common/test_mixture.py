@@ -29,7 +29,7 @@ def scene(seed: int, batch: int = 2, slots: int = 3, size: int = 3) -> tuple[tor
 
 def equation_2(images, components, masks, scales, over: str) -> list[float]:
     """log sum_k m_k N(x; X_k, sigma_k^2) with SciPy, one pixel (and one channel) after another."""
-    answers = []
+    outputs = []
     for image, parts, shares in zip(images, components, masks, strict=True):
         total = 0.0
         for y, x in np.ndindex(image.shape[1:]):
@@ -39,8 +39,8 @@ def equation_2(images, components, masks, scales, over: str) -> list[float]:
                 total += math.log(sum(share[k] * density[k].prod() for k in range(len(share))))
             else:
                 total += sum(math.log(sum(share[k] * density[k, c] for k in range(len(share)))) for c in range(3))
-        answers.append(total)
-    return answers
+        outputs.append(total)
+    return outputs
 
 
 @pytest.mark.parametrize("over", ["pixel", "channel"])

@@ -82,14 +82,14 @@ def test_the_loss_is_equation_3(changes, over):
     model = tiny(mixture_over=over, latent_weight=0.4, mask_weight=0.6, **changes)
     images = torch.rand(3, 3, 32, 32)
     torch.manual_seed(5)
-    losses, answer = model.loss(images)
+    losses, output = model.loss(images)
     torch.manual_seed(5)
     with torch.no_grad():
         log_masks = model.infer_masks(images)
         mean, log_variance = model.vae.encode(images, log_masks)
         latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         components, mask_logits = model.vae.decode(latents)
-    assert_close(answer.components, components)
+    assert_close(output.components, components)
     density = norm.pdf(
         images[:, None].double().numpy(),
         components.double().numpy(),
@@ -116,11 +116,11 @@ def test_a_batch_is_overfitted(changes):
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     errors = []
     for step in range(60):
-        losses, answer = model.loss(images, step)
+        losses, output = model.loss(images, step)
         optimizer.zero_grad()
         losses.total.mean().backward()
         optimizer.step()
-        errors.append(float((answer.reconstruction().detach() - images).square().mean()))
+        errors.append(float((output.reconstruction().detach() - images).square().mean()))
     assert errors[-1] < errors[0] / 4
 
 

@@ -38,12 +38,12 @@ def lstm_cell(read: Tensor, state: tuple[Tensor, Tensor], name: str, weights: We
 
 
 def tiled(latent: Tensor, height: int, width: int) -> Tensor:
-    """A latent at every place of a grid, above the place's y and x in -1..1. [D] -> [D + 2, height, width]."""
+    """A latent at every cell of a grid, above the cell's y and x in -1..1. [D] -> [D + 2, height, width]."""
     rows = []
     for row in range(height):
-        places = []
+        cells = []
         for column in range(width):
             y_x = latent.new_tensor([-1 + 2 * row / (height - 1), -1 + 2 * column / (width - 1)])
-            places.append(torch.cat([latent, y_x]))
-        rows.append(torch.stack(places, dim=1))
+            cells.append(torch.cat([latent, y_x]))
+        rows.append(torch.stack(cells, dim=1))
     return torch.stack(rows, dim=1)

@@ -98,7 +98,7 @@ def resized(features: Tensor, factor: float) -> Tensor:
 
 
 def encode(image: Tensor, log_mask: Tensor, weights: Weights, vae: str = "vae") -> Normal:
-    """B.1: q(z | x, m) from image and log mask, the second half of the answer being read as the log variance."""
+    """B.1: q(z | x, m) from image and log mask, the second half of the output is the log variance."""
     features, layer = torch.cat([image, log_mask[None]]), 0
     while f"{vae}.encoder.{layer}.weight" in weights:  # up to the flattening, which has none
         features = F.relu(convolve(features, f"{vae}.encoder.{layer}", weights, stride=2, padding=1))
@@ -115,5 +115,5 @@ def decode(latent: Tensor, size: torch.Size, weights: Weights, vae: str = "vae")
     features = tiled(latent, height, width)
     for name in [f"{vae}.decoder.first", *hidden]:
         features = F.relu(convolve(features, name, weights))
-    answer = convolve(features, f"{vae}.decoder.last", weights)
-    return torch.sigmoid(answer[:3]), answer[3]  # the sigmoid is ours, and other public code's: images are in 0..1
+    output = convolve(features, f"{vae}.decoder.last", weights)
+    return torch.sigmoid(output[:3]), output[3]  # the sigmoid is ours, and other public code's: images are in 0..1

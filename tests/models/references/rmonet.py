@@ -123,12 +123,12 @@ def rpn(
 def proposals(
     anchors: list[list[Box]], logits: list[Tensor], deltas: list[Tensor], size: tuple[int, int], numbers: RMonetNumbers
 ) -> list[Box]:
-    """The boxes of the K-1 slots, at most: the surest of a level, its NMS, the surest of all, their NMS, top K-1."""
+    """The boxes of at most K-1 slots: the best of each level, its NMS, the best of all levels, their NMS, top K-1."""
     kept: list[tuple[float, Box]] = []
     for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
-        surest = level_logits.argsort(descending=True)[: numbers.pre_nms].tolist()
+        best = level_logits.argsort(descending=True)[: numbers.pre_nms].tolist()
         found = []
-        for index in surest:
+        for index in best:
             score = 1 / (1 + math.exp(-level_logits[index].item()))
             box = moved(level_anchors[index], level_deltas[index].tolist(), size)
             if score > numbers.score_threshold and min(box[2] - box[0], box[3] - box[1]) >= 1e-3:
@@ -203,7 +203,7 @@ def unet_head(conv: list[Tensor], pyramid: list[Tensor], box: Box, weights: Weig
 
 
 def pseudo_boxes(masks: list[NDArray[np.float64]], numbers: RMonetNumbers) -> list[Box]:
-    """Section 3.4 and appendix B: boxes of what lies above the Multi-Otsu thresholds of every foreground mask."""
+    """Section 3.4 and appendix B: boxes of the components above the Multi-Otsu thresholds of every foreground mask."""
     scored = []
     for mask in masks:
         mask = np.where(mask < 0.001, 0.0, mask)  # "the values under 0.001 is set to 0"

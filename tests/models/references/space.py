@@ -49,7 +49,7 @@ class SpaceNumbers:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell's object as it lies on the image, and the divergences of its latents.
+    """One cell's object, pasted on the image, and the divergences of its latents.
 
     Attributes:
         image: [3, H, W], its colour times its alpha.
@@ -76,12 +76,12 @@ def space_terms(image: Tensor, noise: dict[str, Tensor], weights: Weights, numbe
         weights: of the model.
         numbers: see there.
     """
-    answers = cell_answers(image, weights)
+    outputs = cell_outputs(image, weights)
     cells = []
     for index in range(numbers.grid**2):
         row, column = divmod(index, numbers.grid)
         own = {name: values[index] for name, values in noise.items() if name not in ("masks", "components")}
-        cells.append(infer_cell(image, answers[:, row, column], (column, row), own, weights, numbers))
+        cells.append(infer_cell(image, outputs[:, row, column], (column, row), own, weights, numbers))
     terms = {name: sum(cell.divergences[name] for cell in cells) for name in cells[0].divergences}
     won = torch.softmax(torch.stack([cell.importance for cell in cells]), dim=0)  # a cell's weight at every pixel
     foreground = sum(weight * cell.image for weight, cell in zip(won, cells, strict=True))
@@ -104,15 +104,15 @@ def space_terms(image: Tensor, noise: dict[str, Tensor], weights: Weights, numbe
 
 def infer_cell(
     image: Tensor,
-    answer: Tensor,
+    output: Tensor,
     location: tuple[int, int],
     noise: dict[str, Tensor],
     weights: Weights,
     numbers: SpaceNumbers,
 ) -> Cell:
     """The object of the cell (column, row): sampled from its posteriors, decoded and pasted at its location."""
-    logit = 8.8 * torch.tanh(answer[0])
-    depth, scale, shift = gaussian(answer[1:3]), gaussian(answer[3:7]), gaussian(answer[7:11])
+    logit = 8.8 * torch.tanh(output[0])
+    depth, scale, shift = gaussian(output[1:3]), gaussian(output[3:7]), gaussian(output[7:11])
     logistic = torch.log(noise["presence"]) - torch.log(1 - noise["presence"])
     presence = torch.sigmoid((logit + logistic) / numbers.temperature)
     share = torch.sigmoid(sample(scale, noise["scale"]))  # of the image's width and height
@@ -196,7 +196,7 @@ def background(
     return masks, components, mask_kl, component_kl
 
 
-def cell_answers(image: Tensor, weights: Weights) -> Tensor:
+def cell_outputs(image: Tensor, weights: Weights) -> Tensor:
     """[11, G, G]: of each cell one presence logit, then mean and deviation of depth (1), scale (2) and shift (2)."""
     features = normed(image, "foreground.encoder", weights)
     joined = torch.cat([features, normed(features, "foreground.lateral", weights)])
@@ -204,7 +204,7 @@ def cell_answers(image: Tensor, weights: Weights) -> Tensor:
 
 
 def vector_of(image: Tensor, name: str, weights: Weights) -> Tensor:
-    """An encoder: convolutions, a layer, a linear answer."""
+    """An encoder: convolutions, a layer, a linear output."""
     features = normed(image, f"{name}.convolutions", weights)
     hidden = F.celu(dense(features.flatten(), f"{name}.to_vector.1", weights))
     return dense(group_normed(hidden, f"{name}.to_vector.3", weights), f"{name}.to_vector.4", weights)
@@ -247,7 +247,7 @@ def group_normed(features: Tensor, name: str, weights: Weights) -> Tensor:
 
 
 def warped(image: Tensor, scale: Tensor, location: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A spatial transformer: an answer of a size reads the image at scale * (x, y) + place, both in -1..1."""
+    """A spatial transformer: an output of a size reads the image at scale * (x, y) + shift, both in -1..1."""
     zero = torch.zeros((), dtype=image.dtype)
     rows = [torch.stack([scale[0], zero, location[0]]), torch.stack([zero, scale[1], location[1]])]
     grid = F.affine_grid(torch.stack(rows)[None], [1, 1, *size], align_corners=False)
@@ -264,9 +264,9 @@ def border_of(numbers: SpaceNumbers) -> Tensor:
     return border
 
 
-def gaussian(answer: Tensor) -> Normal:
+def gaussian(output: Tensor) -> Normal:
     """Mean, and a standard deviation by softplus, at least 1e-4."""
-    mean, deviation = answer.chunk(2)
+    mean, deviation = output.chunk(2)
     return Normal(mean, F.softplus(deviation) + 1e-4)
 
 

@@ -61,7 +61,7 @@ def test_the_loss_is_equation_3(kind, over, scenes):
     weights = LossWeights(latent=0.4, mask=0.6, objectness=2.0, regression=3.0)
     model, images = tiny(head=head_of(kind), mixture_over=over, weights=weights), scenes(3)
     torch.manual_seed(5)
-    losses, answer = model.loss(images, 10)
+    losses, output = model.loss(images, 10)
 
     attention = model.infer_masks(images, model.settings)
     log_masks, proposals, predicted = attention.log_masks, attention.boxes, attention.anchors
@@ -88,9 +88,9 @@ def test_the_loss_is_equation_3(kind, over, scenes):
         "reconstruction": 1.0, "latent_kl": 0.4, "mask_kl": 0.6, "objectness": 2.0, "regression": 3.0,
     }  # fmt: skip
     assert losses.observed["pseudo_boxes"].tolist() == valid.sum(dim=1).tolist()
-    assert torch.equal(answer.boxes, proposals.boxes)
-    assert torch.equal(answer.latents, mean)
-    assert answer.background == -1
+    assert torch.equal(output.boxes, proposals.boxes)
+    assert torch.equal(output.latents, mean)
+    assert output.background == -1
 
 
 @pytest.mark.parametrize("distance", [0.3, 1.0])
@@ -159,21 +159,21 @@ def test_without_a_sure_box_everything_is_background(scenes):
     losses.total.sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
     with torch.no_grad():
-        answer = model.eval()(images)
-    assert not answer.box_valid.any()
-    assert not answer.labels().any()
-    assert_close(answer.masks()[:, -1], torch.ones(2, 1, 64, 64))
-    assert_close(answer.reconstruction(), answer.components[:, -1])
+        output = model.eval()(images)
+    assert not output.box_valid.any()
+    assert not output.labels().any()
+    assert_close(output.masks()[:, -1], torch.ones(2, 1, 64, 64))
+    assert_close(output.reconstruction(), output.components[:, -1])
 
 
 def test_an_empty_slot_takes_nothing_though_others_have_boxes(scenes):
     proposals = ProposalSettings(score_threshold=0.0, final_nms_threshold=0.0)  # no two boxes may touch
     model, images = tiny(num_slots=20, proposals=proposals), scenes(2)
     with torch.no_grad():
-        answer = model.eval()(images)
-    assert answer.box_valid.any(dim=1).all()
-    assert not answer.box_valid.all()
-    assert answer.masks()[:, :-1][~answer.box_valid].max() < 1e-15
+        output = model.eval()(images)
+    assert output.box_valid.any(dim=1).all()
+    assert not output.box_valid.all()
+    assert output.masks()[:, :-1][~output.box_valid].max() < 1e-15
 
 
 @pytest.mark.parametrize(
@@ -186,19 +186,19 @@ def test_images_are_normalised_for_the_backbone_alone(scenes, normalise, mean, s
     with torch.no_grad():
         expected = plain.infer_masks(seen, plain.settings).log_masks
         assert_close(normalising.infer_masks(images, normalising.settings).log_masks, expected)
-        answer = normalising(images)
-        assert_close(answer.latents, plain.vae.encode(images, expected)[0])
+        output = normalising(images)
+        assert_close(output.latents, plain.vae.encode(images, expected)[0])
 
 
 @pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
 def test_without_detection_masks_are_made_in_parallel(kind, scenes):
     """The paper's ablation (Fig. 20): no boxes, no pseudo boxes, K-1 maps of the whole image."""
     model, images = tiny(detection=False, head=head_of(kind)), scenes(2)
-    losses, answer = model.loss(images, 10)
+    losses, output = model.loss(images, 10)
     losses.total.sum().backward()
     assert losses.terms.keys() == losses.weights.keys() == {"reconstruction", "latent_kl", "mask_kl"}
     assert losses.observed == {}
-    assert answer.boxes is answer.box_scores is answer.box_valid is None
+    assert output.boxes is output.box_scores is output.box_valid is None
     assert not any(name.startswith("proposals") for name, _ in model.named_parameters())
     assert all(parameter.grad.any() for parameter in (*model.head.parameters(), *model.vae.parameters()))
     with torch.no_grad():
@@ -215,11 +215,11 @@ def test_without_detection_masks_are_made_in_parallel(kind, scenes):
 @pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
 def test_images_of_96_pixels(kind, scenes):
     model = tiny(size=96, head=head_of(kind))
-    losses, answer = model.loss(scenes(2, size=96), 10)
+    losses, output = model.loss(scenes(2, size=96), 10)
     losses.total.sum().backward()
     assert torch.isfinite(losses.total).all()
-    assert answer.components.shape == (2, 4, 3, 96, 96)
-    assert answer.boxes.max() <= 96
+    assert output.components.shape == (2, 4, 3, 96, 96)
+    assert output.boxes.max() <= 96
 
 
 # warm-up
@@ -319,17 +319,17 @@ def test_without_detection_num_slots_may_exceed_the_proposals():
 
 @pytest.mark.slow
 def test_a_few_scenes_are_learnt_by_heart(scenes):
-    """Four scenes from dark to bright, so that the mean scene is no answer and the latents must tell them apart."""
+    """Four scenes from dark to bright, so that the mean scene is no solution and the latents must tell them apart."""
     model = tiny()
     images = (scenes(4) * torch.tensor([0.0, 0.7, 1.4, 2.2]).view(4, 1, 1, 1)).clamp(0, 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     errors, nats = [], []
     for step in range(60):
-        losses, answer = model.loss(images, step)
+        losses, output = model.loss(images, step)
         optimizer.zero_grad()
         losses.total.mean().backward()
         optimizer.step()
-        errors.append((answer.reconstruction() - images).square().mean().item())
+        errors.append((output.reconstruction() - images).square().mean().item())
         nats.append(losses.terms["reconstruction"].mean().item())
     mean_scene_error = (images - images.mean(dim=0)).square().mean().item()
     assert errors[0] > mean_scene_error
@@ -352,21 +352,21 @@ def test_skipping_empty_slots_changes_no_mask_and_no_used_component(scenes):
     images, changes = scenes(4), {"num_slots": 12, "proposals": ProposalSettings(score_threshold=0.0, top_n_before=6)}
     full, less = tiny(**changes).eval(), tiny(**changes, **LESS).eval()
     with torch.no_grad():
-        expected, answer = full(images), less(images)
-    valid = answer.box_valid
+        expected, output = full(images), less(images)
+    valid = output.box_valid
     assert 0 < valid.sum() < valid.numel()
     assert torch.equal(valid, expected.box_valid)
-    assert_close(answer.log_masks, expected.log_masks, rtol=1e-4, atol=1e-4)
+    assert_close(output.log_masks, expected.log_masks, rtol=1e-4, atol=1e-4)
     used = torch.nn.functional.pad(valid, (0, 1), value=True)
-    assert_close(answer.components[used], expected.components[used], rtol=1e-4, atol=1e-5)
-    assert not answer.components[~used].any()
+    assert_close(output.components[used], expected.components[used], rtol=1e-4, atol=1e-5)
+    assert not output.components[~used].any()
 
 
 def test_skipped_slots_have_no_loss(scenes):
     model = tiny(num_slots=12, proposals=ProposalSettings(score_threshold=0.0, top_n_before=6), **LESS)
-    losses, answer = model.loss(scenes(4))
-    used = torch.nn.functional.pad(answer.box_valid, (0, 1), value=True)
-    assert not answer.latents[~used].any()
+    losses, output = model.loss(scenes(4))
+    used = torch.nn.functional.pad(output.box_valid, (0, 1), value=True)
+    assert not output.latents[~used].any()
     attention = model.eval().infer_masks(scenes(4), model.settings)
     mean, log_variance = model.vae.encode(scenes(4), attention.log_masks, attention.used, attention.regions)
     per_slot = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=2)
@@ -378,16 +378,16 @@ def test_masks_and_components_are_zero_outside_their_region(scenes):
     model, images = with_regions(**LESS).eval(), scenes(3)
     with torch.no_grad():
         attention = model.infer_masks(images, model.settings)
-        answer = model(images)
+        output = model(images)
     regions = attention.regions
     assert torch.equal(regions[:, -1], torch.tensor([0.0, 0, 64, 64]).expand(3, 4))
     for image, slot in torch.nonzero(attention.used[:, :-1]).tolist():
         x1, y1, x2, y2 = regions[image, slot].int().tolist()
         outside = torch.ones(64, 64, dtype=torch.bool)
         outside[y1:y2, x1:x2] = False
-        assert answer.log_masks[image, slot, 0][outside].max() <= -40
-        assert not answer.components[image, slot][:, outside].any()
-        assert answer.components[image, slot][:, ~outside].min() > 0
+        assert output.log_masks[image, slot, 0][outside].max() <= -40
+        assert not output.components[image, slot][:, outside].any()
+        assert output.components[image, slot][:, ~outside].min() > 0
 
 
 def test_gradients_reach_every_parameter_through_regions(scenes):
@@ -410,8 +410,8 @@ def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
     settings = ProposalSettings(score_threshold=0.999)
     vae = dataclasses.replace(TINY.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
     model = tiny(head=head_of(kind), vae=vae, proposals=settings, num_slots=9, **LESS)
-    losses, answer = model.loss(scenes(4))
-    assert not answer.box_valid.any()
+    losses, output = model.loss(scenes(4))
+    assert not output.box_valid.any()
     losses.total.mean().backward()
     assert torch.isfinite(losses.total).all()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.head.parameters())

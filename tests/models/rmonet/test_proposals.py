@@ -32,7 +32,7 @@ def rpn_of(**changes) -> RegionProposals:
     torch.manual_seed(0)
     rpn = RegionProposals(ProposalSettings(**changes), channels=8)
     for parameter in rpn.parameters():
-        parameter.data.normal_(0, 0.2)  # answers that differ: a fresh head says nearly the same everywhere
+        parameter.data.normal_(0, 0.2)  # a new head has nearly the same output everywhere
     return rpn
 
 
@@ -116,7 +116,7 @@ def test_proposals_are_torchvisions_then_a_final_nms_and_the_best(seed, threshol
         assert not proposals.scores[image, len(best) :].any()
 
 
-def answers(objectness: list[float], anchors: list[list[float]], levels: tuple[int, ...]) -> AnchorPredictions:
+def outputs(objectness: list[float], anchors: list[list[float]], levels: tuple[int, ...]) -> AnchorPredictions:
     """An image in which every anchor is its own box."""
     return AnchorPredictions(torch.tensor([objectness]), torch.zeros(1, len(anchors), 4), torch.tensor(anchors), levels)
 
@@ -124,7 +124,7 @@ def answers(objectness: list[float], anchors: list[list[float]], levels: tuple[i
 def test_proposals_by_hand():
     """Best first. Of two overlapping boxes of one or of two levels the weaker is dropped; so are boxes of low score."""
     anchors = [[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 50, 60], [0, 1, 10, 11], [40, 0, 90, 10]]
-    predicted = answers([2.0, 1.0, 3.0, 0.5, -1.0], anchors, (2, 3))
+    predicted = outputs([2.0, 1.0, 3.0, 0.5, -1.0], anchors, (2, 3))
     proposals = rpn_of().propose(predicted, SIZE, 4)
     assert proposals.boxes[0].tolist() == [[30, 30, 50, 60], [0, 0, 10, 10], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert proposals.scores[0].tolist() == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(-2)), 0, 0])
@@ -134,19 +134,19 @@ def test_proposals_by_hand():
 
 
 def test_no_sure_anchor_gives_no_valid_box():
-    proposals = rpn_of().propose(answers([-1.0, -2.0], [[0.0, 0, 9, 9], [30, 30, 50, 50]], (1, 1)), SIZE, 3)
+    proposals = rpn_of().propose(outputs([-1.0, -2.0], [[0.0, 0, 9, 9], [30, 30, 50, 50]], (1, 1)), SIZE, 3)
     assert not proposals.valid.any()
     assert proposals.boxes.tolist() == [[[0.0] * 4] * 3]
 
 
 def test_a_box_wholly_outside_of_the_image_is_dropped():
-    proposals = rpn_of().propose(answers([5.0, 1.0], [[70.0, 0, 90, 9], [0, 0, 9, 9]], (1, 1)), SIZE, 2)
+    proposals = rpn_of().propose(outputs([5.0, 1.0], [[70.0, 0, 90, 9], [0, 0, 9, 9]], (1, 1)), SIZE, 2)
     assert proposals.boxes[0].tolist() == [[0, 0, 9, 9], [0, 0, 0, 0]]
 
 
 def test_top_n_before_and_after_count_boxes_of_a_level_and_of_an_image():
     anchors = [[10.0 * n, 0, 10.0 * n + 8, 8] for n in range(6)]
-    predicted = answers([6.0, 5, 4, 3, 2, 1], anchors, (4, 2))
+    predicted = outputs([6.0, 5, 4, 3, 2, 1], anchors, (4, 2))
     per_level = rpn_of(top_n_before=1).propose(predicted, SIZE, 6)
     assert per_level.boxes[0, per_level.valid[0], 0].tolist() == [0, 40]
     per_image = rpn_of(top_n_after=3).propose(predicted, SIZE, 6)
@@ -160,7 +160,7 @@ def test_no_gradient_flows_through_proposals():
 
 
 def test_padding_of_short_levels_is_no_box():
-    predicted = answers([2.0, 1.0, 0.0], [[0.0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], (1, 2))
+    predicted = outputs([2.0, 1.0, 0.0], [[0.0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], (1, 2))
     rpn = rpn_of(level_nms_threshold=1.0, final_nms_threshold=1.0)
     proposals = rpn.propose(predicted, SIZE, 5, score_threshold=-1.0)
     assert proposals.boxes[0, proposals.valid[0], 0].tolist() == [0, 20, 40]
@@ -179,7 +179,7 @@ def test_rows_that_fill_short_levels_do_not_change_the_order_of_equal_scores(see
     order = torch.cat([rank + sum(levels[:n]) for n, rank in enumerate(ranks)])
     first = torch.where(logits[order] > 0, 1.0, -1.0).topk(20)
     expected = order[first.indices][first.values.topk(5).indices]
-    proposals = rpn_of().propose(answers(logits.tolist(), anchors.tolist(), levels), SIZE, 5)
+    proposals = rpn_of().propose(outputs(logits.tolist(), anchors.tolist(), levels), SIZE, 5)
     assert torch.equal(proposals.boxes[0], anchors[expected])
 
 

@@ -91,16 +91,16 @@ def test_a_backbone_without_channels_is_refused(wrong):
         BackboneSettings(**wrong)
 
 
-def download_of(monkeypatch: pytest.MonkeyPatch, answer: dict | Exception) -> list[str]:
-    """Let torch.hub answer without a network; return the list in which the asked addresses appear."""
+def download_of(monkeypatch: pytest.MonkeyPatch, output: dict | Exception) -> list[str]:
+    """Replace torch.hub's download by `output`; return the list of the addresses that it is called with."""
     asked = []
 
     def load_state_dict_from_url(url, **options):
         asked.append(url)
         assert options["check_hash"]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(output, Exception):
+            raise output
+        return output
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load_state_dict_from_url)
     return asked

@@ -47,15 +47,15 @@ def shown(maps: Tensor, box: Tensor, stride: int, expand: float = 0.3) -> Tensor
     """One image's maps [C, h, w], plus in the box, minus on its ring, nothing elsewhere: cell after cell."""
     side = box[2:] - box[:2]
     start, end = (box[:2] - expand * side).tolist(), (box[2:] + expand * side).tolist()
-    answer = torch.zeros_like(maps)
+    output = torch.zeros_like(maps)
     for row, column in np.ndindex(*maps.shape[1:]):
         left, top = column * stride, row * stride
         right, bottom = left + stride, top + stride
         if box[0] < right and box[2] > left and box[1] < bottom and box[3] > top:
-            answer[:, row, column] = maps[:, row, column]
+            output[:, row, column] = maps[:, row, column]
         elif start[0] < right and end[0] > left and start[1] < bottom and end[1] > top and side.min() > 0:
-            answer[:, row, column] = -maps[:, row, column]
-    return answer
+            output[:, row, column] = -maps[:, row, column]
+    return output
 
 
 def doubled(maps: Tensor) -> Tensor:
@@ -172,13 +172,13 @@ def ternary_by_cell(box: np.ndarray, size: tuple[int, int], stride: int, expand:
     """S4Net's definition: 1 in the region, -1 in the enlarged region around it, 0 in the rest, cell after cell."""
     side = box[2:] - box[:2]
     enlarged = np.concatenate([box[:2] - expand * side, box[2:] + expand * side])
-    answer = np.zeros(size)
+    output = np.zeros(size)
     for row, column in np.ndindex(size):
         if touches(box, row, column, stride):
-            answer[row, column] = 1
+            output[row, column] = 1
         elif side.min() > 0 and touches(enlarged, row, column, stride):
-            answer[row, column] = -1
-    return answer
+            output[row, column] = -1
+    return output
 
 
 @st.composite

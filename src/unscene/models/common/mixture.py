@@ -85,7 +85,10 @@ class _LogGaussianMixture(Function):
         difference = images.unsqueeze(1) - components  # [B, K, C, H, W]
         log_constant = -torch.log(scales) - 0.5 * math.log(2 * math.pi)
         if by_pixel:
-            squared = _sum_of_squares(difference)  # [B, K, 1, H, W]
+            first, *others = difference.split(1, dim=2)  # summed without a copy of the input
+            squared = first.square()  # [B, K, 1, H, W]
+            for channel in others:
+                squared.addcmul_(channel, channel)
             log_constant = difference.shape[2] * log_constant
         else:
             squared = difference.square()
@@ -128,12 +131,3 @@ class _CategoricalKL(Function):
         grad = grad.view(-1, 1, 1, 1, 1)
         grad_logits = log_decoded.exp().mul_(masks.sum(dim=1, keepdim=True)).sub_(masks).mul_(grad)
         return (terms + masks).mul_(grad), grad_logits
-
-
-def _sum_of_squares(difference: Tensor) -> Tensor:
-    """[B, K, C, H, W] -> [B, K, 1, H, W], with no copy of the whole."""
-    first, *others = difference.split(1, dim=2)
-    total: Tensor = first.square()
-    for channel in others:
-        total.addcmul_(channel, channel)
-    return total

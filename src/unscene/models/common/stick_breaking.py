@@ -1,4 +1,4 @@
-"""Stick-breaking: from the attention's raw answers to masks that share every pixel."""
+"""Stick-breaking: from the attention's logits to masks that share every pixel."""
 
 from __future__ import annotations
 

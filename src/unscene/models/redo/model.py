@@ -101,11 +101,12 @@ class ReDO(nn.Module):
         drawings = self._draw(masks, codes)  # [B, K, 3, H, W]
         redrawn = (masks * drawings + (1 - masks) * real.unsqueeze(1)).view(-1, 3, size, size)  # one region in each
         constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        scores = at_least_float32(functional_call(self.discriminator, constants, (redrawn,)))
+        scores = functional_call(self.discriminator, constants, (redrawn,))
         decoded_codes = self._read((masks * drawings).sum(dim=1))
-        real_score, redrawn_scores = self._judge(real), self._judge(redrawn.detach()).view(batch, slots)
+        all_scores = (scores, self.discriminator(real), self.discriminator(redrawn.detach()))
+        scores, real_score, redrawn_scores = (at_least_float32(score).view(batch, -1) for score in all_scores)
         terms = {
-            "redrawing": -scores.view(batch, slots).mean(dim=1),
+            "redrawing": -scores.mean(dim=1),
             "code_reconstruction": (codes - decoded_codes).square().mean(dim=(1, 2)),
             "discriminator": F.relu(1 - real_score).squeeze(1) + F.relu(1 + redrawn_scores).mean(dim=1),
         }
@@ -126,10 +127,6 @@ class ReDO(nn.Module):
         """[B, K, D] the codes of an image in -1..1."""
         codes: Tensor = self.codes(images)
         return at_least_float32(codes.unflatten(1, (self.settings.num_slots, -1)))
-
-    def _judge(self, images: Tensor) -> Tensor:
-        """[N, 1] the discriminator's score of images [N, 3, H, W] in -1..1."""
-        return at_least_float32(self.discriminator(images))
 
     def _decomposition(self, log_masks: Tensor, drawings: Tensor, codes: Tensor) -> Decomposition:
         return Decomposition(log_masks=log_masks, components=(drawings + 1) / 2, background=None, latents=codes)

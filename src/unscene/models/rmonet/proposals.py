@@ -1,5 +1,5 @@
 """The region proposal network (Ren et al., 2015): `propose()` gives each image its boxes, `loss()` compares the anchors
-with pseudo boxes. Anchors and head are torchvision's; everything after them runs on the whole batch at once."""
+with pseudo boxes. Anchors and head are torchvision's; the rest computes all images of a batch together."""
 
 from __future__ import annotations
 

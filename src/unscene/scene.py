@@ -24,7 +24,7 @@ class Scene:
 
     Attributes:
         images: [B, 3, H, W] float32 in [0, 1].
-        labels: [B, H, W] integer label map, 0 is the background, or None for unlabelled images.
+        labels: [B, H, W] integer label map, 0 is the background, -1 a pixel that no score counts; None if unlabelled.
         boxes: [B, M, 4] float32 boxes of the visible part of each object, padded with zero rows; row `m` belongs to
             label `m + 1`, a wholly hidden object has a zero row. None for unlabelled images.
 

@@ -1,9 +1,10 @@
 """The data sources by name. Adding one: its file, its test, and a line here.
 
 A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image` uint8 [B, H, W, 3] and, where the truth
-is known, `labels` uint8 [B, H, W] (0 is the background) and `boxes` float32 [B, M, 4]. If its labels mean the same
-object in every image, it has `object_names`: the name of label `n` is `object_names[n - 1]`. A class whose scenes can
-differ from those of training has `shifts`: by a shift's name the settings that it changes.
+is known, `labels` [B, H, W] (0 is the background; uint8, or int16 with -1 for a pixel that does not count) and `boxes`
+float32 [B, M, 4]. If its labels mean the same object in every image, it has `object_names`: the name of label `n` is
+`object_names[n - 1]`. A class whose scenes can differ from those of training has `shifts`: by a shift's name the
+settings that it changes.
 """
 
 from __future__ import annotations

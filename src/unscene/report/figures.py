@@ -56,7 +56,7 @@ def scene_rows(scene: Scene, decomposition: Decomposition, index: int = 0) -> li
         "segmentation": _panel(image, found),
     }
     if scene.labels is not None:
-        truth = scene.labels[index].numpy()
+        truth = scene.labels[index].clamp_min(0).numpy()
         panels["truth"] = _panel(image, matched_labels(truth, found, int(truth.max()) + 1)[truth])
     return [Row(list(panels.values()), titles=tuple(panels)), *_slot_rows(decomposition, index)]
 
@@ -69,7 +69,7 @@ def comparison_rows(scene: Scene, found: Mapping[str, Decomposition]) -> list[Ro
     Without truth, slots have their own colours. A ShapeError: the decompositions are not of the same images.
     """
     rows = [Row([_panel(image_bytes(image)) for image in scene.images], ("images",))]
-    truth = None if scene.labels is None else [labels.numpy() for labels in scene.labels]
+    truth = None if scene.labels is None else [labels.numpy() for labels in scene.labels.clamp_min(0)]
     if truth is not None:
         rows.append(Row([_segments(labels) for labels in truth], ("true segmentation",)))
     for name, decomposition in found.items():

@@ -6,7 +6,10 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import h5py
@@ -17,6 +20,7 @@ from unscene.data.hdf5.reader import SceneFile, SceneFileSettings, SceneStore
 from unscene.data.hdf5.writer import write_scenes
 from unscene.data.multi_dsprites import VERSION, MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, ShapeError
+from unscene.scene import Scene
 
 COUNT = 30
 SETTINGS = MultiDSpritesSettings(count=COUNT, size=32)
@@ -72,6 +76,7 @@ class TestRoundTrip:
         attributes = SceneStore(written).attributes
         assert attributes.pop("unscene_version")
         assert attributes.pop("complete") is True
+        assert set(attributes.pop("arrays")) == {"mask" if name == "labels" else name for name in SCENES}
         settings = attributes.pop("settings")
         assert MultiDSpritesSettings(**{**settings, "shapes": tuple(settings["shapes"])}) == SETTINGS
         assert attributes == {"source": "multi_dsprites", "seed": 0, "generator_version": VERSION}
@@ -85,6 +90,7 @@ class TestRoundTrip:
             for name, values in (("image", SCENES["image"]), ("mask", SCENES["labels"])):  # the field's name in a file
                 assert file[name].chunks == (1, *values.shape[1:])
                 assert (file[name].compression, file[name].compression_opts) == ("gzip", 3)
+            assert all(dataset.fletcher32 for dataset in file.values())
 
     @pytest.mark.parametrize("index", [-1, COUNT])
     def test_an_index_outside_is_refused(self, written, index):
@@ -200,7 +206,7 @@ class TestDamage:
 
     def test_another_kind_of_file(self, path):
         path.write_text("not HDF5" * 100)
-        with pytest.raises(DataError, match=r"cannot be read as HDF5 .* generate it again"):
+        with pytest.raises(DataError, match=r"is no HDF5 file.* generate it again"):
             SceneStore(path)
 
     def test_a_file_cut_short(self, written):
@@ -223,7 +229,7 @@ class TestDamage:
     def test_a_file_removed_while_it_is_used(self, written):
         store = SceneStore(written)
         written.unlink()
-        with pytest.raises(DataError, match="was removed"):
+        with pytest.raises(DataError, match="does not exist"):
             store.batch([0])
 
     def test_a_file_that_was_never_completed(self, path):
@@ -236,7 +242,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("arrays", "message"),
         [
-            ({"images": IMAGES}, "no data set 'image', only: images"),
+            ({"images": IMAGES}, "no data set 'image', only: 'images'"),
             ({}, "no data set 'image', only: nothing"),
             ({"image": IMAGES.astype(np.float32)}, r"'image' must be \[N, H, W, 3\] uint8, .* \[3, 4, 5, 3\] float32"),
             ({"image": IMAGES.transpose(0, 3, 1, 2)}, r"\[3, 3, 4, 5\] uint8. Convert the images .* channels last"),
@@ -267,6 +273,198 @@ class TestDamage:
             store.batch([0])
 
 
+class TestCauses:
+    """An error that is no damage is named as what it is."""
+
+    def test_a_folder(self, tmp_path):
+        with pytest.raises(DataError, match=r"is a folder\. Name an HDF5 file"):
+            SceneStore(tmp_path)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+    def test_a_pipe_is_not_waited_for(self, path):
+        os.mkfifo(path)
+        with pytest.raises(DataError, match="is no regular file"):
+            SceneStore(path)
+
+    def test_a_file_that_another_program_writes(self, written):
+        writer = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print(flush=True); sys.stdin.read()"
+        command = [sys.executable, "-c", writer, written]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            with pytest.raises(DataError, match=r"is open for writing in another program\. Wait"):
+                SceneStore(written)
+            process.stdin.close()
+
+    def test_too_many_open_files(self, written):
+        resource = pytest.importorskip("resource")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with ExitStack() as stack, pytest.raises(DataError, match=r"too many files are open\. Raise the limit"):
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+            with suppress(OSError):
+                while True:
+                    stack.enter_context(Path(os.devnull).open())
+            SceneStore(written)
+
+    def test_a_missing_filter_is_named_with_its_package(self, path):
+        foreign(path, image=IMAGES)
+        with h5py.File(path, "a") as file:
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_chunk((3, 4, 5))
+            properties.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)
+            space = h5py.h5s.create_simple((3, 4, 5))
+            h5py.h5d.create(file.id, b"mask", h5py.h5t.STD_U8LE, space, dcpl=properties)
+        with pytest.raises(DataError, match=r"'mask' is compressed with .* \(number 32001\).* package hdf5plugin"):
+            SceneStore(path)
+
+    def test_a_file_cut_at_its_start_and_one_from_before_its_end(self, written):
+        content = written.read_bytes()
+        written.write_bytes(content[:-100])
+        with pytest.raises(DataError, match=r"is cut short\. Download"):
+            SceneStore(written)
+
+
+class TestOtherFiles:
+    """What comes from a file stays in it."""
+
+    @pytest.mark.parametrize("link", [h5py.ExternalLink("other.h5", "/image"), h5py.SoftLink("/image")])
+    @pytest.mark.parametrize("name", ["mask", "size", "unrelated"])
+    def test_links_are_refused(self, path, link, name):
+        foreign(path.with_name("other.h5"), image=IMAGES)
+        with h5py.File(foreign(path, image=IMAGES), "a") as file:
+            file[name] = link
+        with pytest.raises(DataError, match=f"'{name}' is a link to '/image' of"):
+            SceneStore(path)
+
+    def test_external_storage_is_refused(self, path):
+        secret = path.with_name("secret")
+        secret.write_bytes(bytes(IMAGES.size))
+        with h5py.File(path, "w") as file:
+            file.create_dataset("image", IMAGES.shape, np.uint8, external=[(str(secret), 0, IMAGES.size)])
+        with pytest.raises(DataError, match="the values of 'image' are in other files"):
+            SceneStore(path)
+
+    def test_virtual_data_sets_are_refused(self, path):
+        other = foreign(path.with_name("other.h5"), image=IMAGES)
+        layout = h5py.VirtualLayout(IMAGES.shape, np.uint8)
+        layout[:] = h5py.VirtualSource(other, "image", IMAGES.shape)
+        with h5py.File(path, "w") as file:
+            file.create_virtual_dataset("image", layout)
+        with pytest.raises(DataError, match="the values of 'image' are in other files"):
+            SceneStore(path)
+
+
+class TestBounds:
+    """A small file that announces much is refused before anything is allocated."""
+
+    @pytest.mark.parametrize("chunks", [None, (1, 8, 8, 3)])
+    def test_images_that_were_never_written(self, path, chunks):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("image", (10**6, 8, 8, 3), np.uint8, chunks=chunks, maxshape=chunks and (None, 8, 8, 3))
+        with pytest.raises(DataError, match=r"'image' of shape \[1000000, 8, 8, 3\] was not written to its end"):
+            SceneStore(path)
+
+    def test_factors_that_were_written_in_part(self, path):
+        with h5py.File(foreign(path, image=SCENES["image"]), "a") as file:
+            file.create_dataset("x", (COUNT,), np.float32, chunks=(1,))[:7] = 1
+        with pytest.raises(DataError, match=r"'x' of shape \[30\] .* 7 of 30 chunks"):
+            SceneStore(path)
+
+    @pytest.mark.parametrize("chunks", [None, (1, 1, 1, 3), (1, 2**14, 2**14, 3)])
+    def test_a_sample_of_too_many_bytes(self, path, chunks):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("image", (1, 2**14, 2**14, 3), np.uint8, chunks=chunks)
+        with pytest.raises(DataError, match="take 768 MiB at once, but the limit is 256"):
+            SceneStore(path)
+
+
+class TestChecks:
+    def test_every_flipped_bit_of_a_new_file_is_found_or_changes_nothing(self, tmp_path):
+        path = tmp_path / "scenes.h5"
+        scenes = {name: values[:3] for name, values in MultiDSprites(SETTINGS).batch(range(3)).items()}
+        write_scenes(path, [scenes], None, ATTRIBUTES, progress=False)
+        whole, random = path.read_bytes(), np.random.default_rng(0)
+        found = 0
+        for position in random.integers(0, len(whole), 300).tolist():
+            changed = bytearray(whole)
+            changed[position] ^= 1 << int(random.integers(8))
+            path.write_bytes(changed)
+            try:
+                sample = SceneStore(path).batch(range(3))
+            except DataError:
+                found += 1
+            else:
+                assert sample.keys() == scenes.keys()
+                assert all(np.array_equal(sample[name], values) for name, values in scenes.items())
+        assert found > 100
+
+    def test_an_array_that_vanished_is_missed(self, written):
+        with h5py.File(written, "a") as file:
+            del file["shape"]
+        with pytest.raises(DataError, match=r"has lost \['shape'\]: it is damaged"):
+            SceneStore(written)
+
+    def test_files_without_checksums_are_read_and_told(self, path, written, caplog):
+        SceneStore(written)
+        assert not caplog.text
+        SceneStore(foreign(path.with_name("other.h5"), image=IMAGES, size=np.arange(3), palette=np.zeros((9, 3))))
+        assert "other.h5 has no checksums" in caplog.text
+        assert "passes over ['palette']" in caplog.text
+
+
+class TestContradictions:
+    @pytest.fixture
+    def masks(self) -> np.ndarray:
+        masks = np.zeros((2, 8, 10), np.uint8)
+        masks[:, 1:4, 2:9] = 1
+        masks[1, 5:7, 1:3] = 2
+        return masks
+
+    EXACT = np.array([[[2, 1, 9, 4], [0] * 4], [[2, 1, 9, 4], [1, 5, 3, 7]]], np.float32)
+
+    @pytest.mark.parametrize(
+        ("boxes", "words"),
+        [
+            (EXACT, ""),
+            (EXACT + 0.25, ""),  # rounded otherwise
+            (np.concatenate([EXACT[..., :2], EXACT[..., 2:] - EXACT[..., :2]], axis=2), "look like x y width height"),
+            (EXACT - np.array([0, 0, 1, 1], np.float32) * (EXACT[..., 2:3] > 0), "Their ends look inclusive"),
+            (EXACT[..., [1, 0, 3, 2]], "contradict 'mask'"),
+            (EXACT / 10, "contradict 'mask'"),
+            (EXACT[:, :1], "contradict 'mask'"),
+            (EXACT * np.nan, "contradict 'mask'"),
+        ],
+    )
+    def test_boxes_are_those_of_the_masks(self, path, masks, boxes, words, caplog):
+        images = np.zeros((2, 8, 10, 3), np.uint8)
+        store = SceneStore(foreign(path, image=images, mask=masks, boxes=boxes.astype(np.float32)))
+        assert np.array_equal(store.batch([0, 1, 0])["boxes"], self.EXACT[[0, 1, 0]])
+        store.batch([1])
+        assert caplog.text.count("contradict") == bool(words)
+        assert words in caplog.text
+
+    def test_boxes_alone_must_be_ordered(self, path):
+        boxes = np.array([[[2, 1, 9, 4]], [[8, 1, 2, 4]]], np.float32)
+        with pytest.raises(DataError, match=r"x1 y1 x2 y2, but sample 1 has \[8.0, 1.0, 2.0, 4.0\]"):
+            SceneStore(foreign(path, image=np.zeros((2, 8, 10, 3), np.uint8), boxes=boxes))
+
+    def test_a_label_can_be_ignored(self, path, masks, caplog):
+        masks[0, 0] = 255
+        foreign(path, image=np.zeros((2, 8, 10, 3), np.uint8), mask=masks)
+        assert SceneStore(path).batch([0])["boxes"].shape == (1, 255, 4)
+        assert "counts label 255 as an object" in caplog.text
+        source = SceneFile(SceneFileSettings(str(path), size=0, ignore_label=255))
+        sample = source.batch([0, 1])
+        assert np.array_equal(sample["labels"], np.where(masks == 255, -1, masks.astype(int)))
+        assert np.array_equal(sample["boxes"], self.EXACT)
+        assert Scene.from_batch(sample).labels.min() == -1
+
+    def test_an_object_without_a_name_has_its_number(self, path):
+        with h5py.File(foreign(path, image=IMAGES), "a") as file:
+            file.attrs["object_names"] = '["ball"]'
+        assert SceneFile(SceneFileSettings(str(path), size=0)).object_names[:2] == ("ball", "object 2")
+
+
 @pytest.fixture
 def ten_scenes(tmp_path: Path) -> str:
     image = np.zeros((10, 4, 4, 3), np.uint8) + np.arange(10, dtype=np.uint8)[:, None, None, None]
@@ -290,6 +488,6 @@ def test_scenes_are_counted_from_the_first(ten_scenes, first, count, numbers):
 def test_too_few_scenes_and_another_size_are_refused(ten_scenes):
     with pytest.raises(DataError, match=r"scenes\.h5 has 10 scenes, too few for first 8 and count 3"):
         SceneFile(SceneFileSettings(ten_scenes, first=8, count=3, size=4))
-    with pytest.raises(DataError, match=r"images of 4 x 4 pixels, but the recipe's size is 64: set --data\.size 4"):
+    with pytest.raises(DataError, match=r"images of 4 x 4 pixels, but the recipe's size is 64: resize them"):
         SceneFile(SceneFileSettings(ten_scenes))
     assert len(SceneFile(SceneFileSettings(ten_scenes, size=0))) == 10

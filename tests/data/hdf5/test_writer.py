@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from unscene.files import whole_file
 COUNT = 30
 SCENES = {
     "image": np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), np.uint8),
-    "boxes": np.random.default_rng(1).uniform(0, 8, (COUNT, 2, 4)).astype(np.float32),
+    "boxes": np.sort(np.random.default_rng(1).uniform(0, 8, (COUNT, 2, 4)).astype(np.float32)),
 }
 
 
@@ -49,6 +50,14 @@ def path(tmp_path: Path) -> Path:
 def test_without_a_count_the_end_of_the_batches_tells(path):
     assert write_scenes(path, batches(), None, {}, progress=False) == COUNT
     assert_whole(path)
+
+
+def test_the_file_is_synced_before_it_has_its_name(path, monkeypatch):
+    monkeypatch.delenv("UNSCENE_SYNC", raising=False)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append((os.fstat(handle).st_ino, path.exists())))
+    write_scenes(path, batches(), COUNT, {}, progress=False)
+    assert synced == [(path.stat().st_ino, False), (path.parent.stat().st_ino, True)]
 
 
 def test_a_thread_may_write(path):

@@ -6,64 +6,81 @@
     boxes     [N, M, 4]     float32 `x1 y1 x2 y2`, end exclusive; row `m` belongs to label `m + 1`
     factors   [N, ...]      one small data set each (`shape`, `scale`, ...)
 
-Attributes of the file: `source`, `seed`, `generator_version`, `settings` (JSON), `unscene_version`, `complete`, and
-`object_names` (JSON) where labels mean the same object in every image.
+Attributes of the file: `source`, `seed`, `generator_version`, `settings` (JSON), `unscene_version`, `complete`,
+`arrays` (JSON: the names of all data sets), and `object_names` (JSON) where labels mean the same object in every image.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
+from unscene.data.hdf5.opening import check_readable, local_dataset, open_file, reading
 from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
 from unscene.errors import DataError
 from unscene.settings import NonEmptyText, settings_dataclass
 
 _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors
+_log = logging.getLogger(__name__)
 
 
 class SceneStore:
     """Scenes of an HDF5 file, read when they are needed.
 
     The constructor checks the file. Every process that reads it opens it again, so a store can be pickled and used in
-    forked or spawned DataLoader workers.
+    forked or spawned DataLoader workers. The log says what the file leaves open: arrays that are no part of a scene,
+    missing checksums, boxes that contradict the masks.
 
     Attributes:
-        attributes: attributes of the file, `settings` as a dictionary.
+        attributes: attributes of the file that are no arrays, `settings` as a dictionary.
         image_size: (H, W).
+        ignore_label: label of the pixels that do not count; None for none.
 
     Raises:
-        DataError: the file is missing, is not HDF5, was never completed, or an array in it is missing or of another
-            shape or type.
+        DataError: the file cannot be opened, was never completed, reaches out to other files, or an array in it is
+            missing, incomplete or of another shape or type.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: str | Path, ignore_label: int | None = None) -> None:
+        self.path, self.ignore_label = Path(path).absolute(), ignore_label
         self._open: tuple[int, h5py.File] | None = None  # process id and handle: a handle must not cross a fork
-        try:
-            with h5py.File(self.path, "r") as file:
-                _check_datasets(file, self.path)
-                self.attributes = _read_attributes(file)
-                self._count, height, width = file["image"].shape[:3]
-                self.image_size = (int(height), int(width))
-                self._has_mask = "mask" in file
-                self._rows = {name: data[()] for name, data in file.items() if _is_factor(name, data, self._count)}
-        except FileNotFoundError:
-            raise DataError(f"{path} does not exist. Check the name, or write the file first.") from None
-        except (OSError, RuntimeError, KeyError) as error:
-            raise DataError(f"{path} cannot be read as HDF5 ({error}). Download or generate it again.") from error
+        self._warned: set[str] = set()
+        with open_file(self.path) as file:
+            self.attributes = _read_attributes(file)
+            if not self.attributes.get("complete", True):
+                raise DataError(f"{self.path} was never completed. Generate or convert it again.")
+            listed = self.attributes.get("arrays")
+            lost = set(listed) - set(file) if isinstance(listed, list) else set()
+            if lost:
+                raise DataError(f"{self.path} has lost {sorted(lost)}: it is damaged. Generate or convert it again.")
+            datasets = {name: local_dataset(file, name) for name in file}
+            used = _datasets_of_scenes(datasets, self.path)
+            for dataset in used.values():
+                check_readable(dataset)
+            self._count, height, width = map(int, used["image"].shape[:3])
+            self.image_size = (height, width)
+            self._has_mask = "mask" in used
+            self._rows = {name: data[()] for name, data in used.items() if name not in ("image", "mask")}
+            has_checksums = all(dataset.fletcher32 for dataset in used.values())
+        if "boxes" in used and not self._has_mask:
+            _check_boxes(self._rows["boxes"], self.path)
+        if len(used) < len(datasets):
+            self._warn(f"passes over {sorted(set(datasets) - set(used))}: no small numbers with a row for each sample.")
+        if not has_checksums:
+            self._warn("has no checksums (older or of another program): changed values in it cannot be noticed.")
 
     def __len__(self) -> int:
-        return int(self._count)
+        return self._count
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
@@ -72,19 +89,29 @@ class SceneStore:
         """Read samples.
 
         Returns:
-            `image` [B, H, W, 3] uint8; if the file has masks, `labels` [B, H, W] uint8 and `boxes` [B, M, 4] float32
-            (if the file has none, computed from the masks; M is the largest label of the batch); the factors [B, ...].
+            `image` [B, H, W, 3] uint8; if the file has masks, `labels` [B, H, W] uint8 (int16 with an `ignore_label`,
+            whose pixels are -1) and `boxes` [B, M, 4] float32 of the labels; the factors [B, ...].
 
         Raises:
             DataError: the file is damaged there.
         """
         indices = checked_indices(indices, len(self))
         sample = {"image": self._read("image", indices)}
-        if self._has_mask:
-            sample["labels"] = self._as_labels(self._read("mask", indices))
         sample.update({name: rows[indices] for name, rows in self._rows.items()})
-        if self._has_mask and "boxes" not in sample:
-            sample["boxes"] = boxes_of_labels(sample["labels"], int(sample["labels"].max(initial=0)))
+        if self._has_mask:
+            labels = self._as_labels(self._read("mask", indices))
+            objects = (
+                labels if self.ignore_label is None else np.where(labels == self.ignore_label, np.uint8(0), labels)
+            )
+            stored = sample.get("boxes", np.zeros((len(labels), 0, 4), np.float32))
+            highest = int(objects.max(initial=0))
+            sample["boxes"] = boxes_of_labels(objects, max(highest, stored.shape[1]))
+            if "boxes" in self._rows:
+                self._compare_boxes(stored, sample["boxes"], indices)
+            if highest == 255 and not (labels == 254).any():
+                self._warn("counts label 255 as an object. If its pixels do not count: --data.ignore_label 255.")
+            ignored = labels == self.ignore_label
+            sample["labels"] = labels if self.ignore_label is None else np.where(ignored, np.int16(-1), labels)
         return sample
 
     def close(self) -> None:
@@ -101,16 +128,12 @@ class SceneStore:
         return self._open[1]
 
     def _read(self, name: str, indices: NDArray[np.int64]) -> NDArray:
-        sample = ""
-        try:
+        with reading(self.path):
             dataset = self._file()[name]
             values = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
-            for row, index in enumerate(indices.tolist()):
-                sample = f" of sample {index:,}"
+        for row, index in enumerate(indices.tolist()):
+            with reading(self.path, f": '{name}' of sample {index:,}"):
                 values[row] = dataset[index]
-        except (OSError, RuntimeError, KeyError) as error:
-            hint = "The file is damaged or was removed: download or generate it again."
-            raise DataError(f"{self.path}: '{name}'{sample} cannot be read ({error}). {hint}") from error
         return values
 
     def _as_labels(self, mask: NDArray) -> NDArray[np.uint8]:
@@ -122,6 +145,28 @@ class SceneStore:
             raise DataError(f"{self.path}: 'mask' has {found}; expected 0 (background) to 255.")
         return labels.astype(np.uint8, copy=False)
 
+    def _compare_boxes(self, stored: NDArray, boxes: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
+        """Log the first stored box that is not the one around its mask."""
+        padded = np.pad(stored, ((0, 0), (0, boxes.shape[1] - stored.shape[1]), (0, 0)))
+        wrong = np.argwhere(~(np.abs(padded - boxes) <= 0.5).all(axis=2))
+        if len(wrong):
+            scene, row = wrong[0]
+            found, expected = padded[scene, row], boxes[scene, row]
+            forms = {
+                " Their ends look inclusive.": expected - [0, 0, 1, 1],
+                " They look like x y width height.": [*expected[:2], *(expected[2:] - expected[:2])],
+            }
+            looks = next((words for words, form in forms.items() if np.allclose(found, form, atol=0.5)), "")
+            self._warn(
+                f"has 'boxes' that contradict 'mask'; they are computed from 'mask'.{looks} Object {row + 1} of "
+                f"sample {indices[scene]} has {found.tolist()}, and its mask x1 y1 x2 y2 {expected.tolist()}."
+            )
+
+    def _warn(self, text: str) -> None:
+        if text[:20] not in self._warned:  # once for the store
+            self._warned.add(text[:20])
+            _log.warning("%s %s", self.path, text)
+
 
 @settings_dataclass
 class SceneFileSettings:
@@ -132,12 +177,14 @@ class SceneFileSettings:
         first: index of the first scene; below 0 it counts from the end.
         count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
         size: height and width that the images must have; 0 allows any.
+        ignore_label: label of pixels that do not count in any score, for instance 255.
     """
 
     path: NonEmptyText
     first: int = 0
     count: int = 0
     size: NonNegativeInt = 64
+    ignore_label: Annotated[int, Field(ge=1, le=255)] | None = None
 
 
 class SceneFile:
@@ -151,19 +198,21 @@ class SceneFile:
 
     def __init__(self, settings: SceneFileSettings) -> None:
         self.settings = settings
-        self.store = SceneStore(settings.path)
+        self.store = SceneStore(settings.path, settings.ignore_label)
         stored = len(self.store)
         self._range = resolve_range(settings.first, settings.count, stored, f"{settings.path} has {stored:,} scenes")
         if settings.size and self.store.image_size != (settings.size, settings.size):
             height, width = self.store.image_size
             sizes = f"images of {height} x {width} pixels, but the recipe's size is {settings.size}"
-            raise DataError(f"{settings.path} has {sizes}: set --data.size {height}, or write the file in that size.")
+            raise DataError(f"{settings.path} has {sizes}: resize them, or take a recipe of their size (--data.size).")
 
     @property
     def object_names(self) -> tuple[str, ...]:
-        """The names of labels 1, 2 ..., where the file has them."""
+        """The names of labels 1, 2 ... 255, where the file has names."""
         names = self.store.attributes.get("object_names", ())
-        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+        if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return ()
+        return (*names, *(f"object {label}" for label in range(len(names) + 1, 256)))
 
     def __len__(self) -> int:
         return len(self._range)
@@ -173,23 +222,34 @@ class SceneFile:
         return self.store.batch(checked_indices(indices, len(self)) + self._range.start)
 
 
-def _check_datasets(file: h5py.File, path: Path) -> None:
-    if not file.attrs.get("complete", True):
-        raise DataError(f"{path} was never completed. Generate or convert it again.")
-    if not isinstance(file.get("image"), h5py.Dataset):
-        found = ", ".join(file) or "nothing"
+def _datasets_of_scenes(datasets: Mapping[str, h5py.Dataset | None], path: Path) -> dict[str, h5py.Dataset]:
+    """The image, and the mask, boxes and factors that are there, of the right shapes and types."""
+    image, mask, boxes = (datasets.get(name) for name in ("image", "mask", "boxes"))
+    if image is None:
+        found = ", ".join(map(repr, datasets)) or "nothing"
         raise DataError(f"{path} has no data set 'image', only: {found}. Expected 'image' [N, H, W, 3] uint8.")
     for name in ("mask", "boxes"):
-        if name in file and not isinstance(file[name], h5py.Dataset):
+        if name in datasets and datasets[name] is None:
             raise DataError(f"{path}: '{name}' must be one data set, but is a group. Store it as one array.")
-    image, mask, boxes = file["image"], file.get("mask"), file.get("boxes")
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[3] != 3 or 0 in image.shape:
         _refuse(path, image, "[N, H, W, 3] uint8", "Convert the images to 0..255, channels last.")
     N, H, W, _ = image.shape
     if mask is not None and not (mask.dtype.kind in "iu" and _holds_labels(mask.shape, (N, H, W))):
         _refuse(path, mask, f"[{N}, {H}, {W}] uint8", "Store a label map: 0 for the background, 1.. for the objects.")
-    if boxes is not None and (boxes.dtype != np.float32 or boxes.ndim != 3 or boxes.shape[::2] != (N, 4)):
-        _refuse(path, boxes, f"[{N}, M, 4] float32", "Remove it to have the boxes computed from the masks.")
+    if boxes is not None and not (
+        boxes.dtype == np.float32 and boxes.ndim == 3 and boxes.shape[::2] == (N, 4) and boxes.shape[1] <= 255
+    ):
+        _refuse(path, boxes, f"[{N}, M, 4] float32, M up to 255", "Remove it to have boxes computed from masks.")
+    given = {name: data for name, data in datasets.items() if data is not None}
+    return {name: data for name, data in given.items() if name in ("image", "mask") or _is_factor(name, data, N)}
+
+
+def _check_boxes(boxes: NDArray[np.float32], path: Path) -> None:
+    """Boxes without masks: `x1 y1 x2 y2` with x1 <= x2 and y1 <= y2."""
+    wrong = np.argwhere(~(boxes[..., :2] <= boxes[..., 2:]).all(axis=2))
+    if len(wrong):
+        box = boxes[tuple(wrong[0])].tolist()
+        raise DataError(f"{path}: 'boxes' must be x1 y1 x2 y2, but sample {wrong[0][0]} has {box}. Convert them.")
 
 
 def _holds_labels(shape: tuple[int, ...], images: tuple[int, int, int]) -> bool:
@@ -211,18 +271,19 @@ def _refuse(path: Path, dataset: h5py.Dataset, expected: str, hint: str) -> None
     raise DataError(f"{path}: '{dataset.name.lstrip('/')}' must be {expected}, but is {found}. {hint}")
 
 
-def _is_factor(name: str, dataset: Any, count: int) -> bool:
+def _is_factor(name: str, dataset: h5py.Dataset, count: int) -> bool:
     """Boxes and factors: the data sets with one small numeric row a sample."""
-    if not isinstance(dataset, h5py.Dataset) or name in ("image", "mask", "labels"):
+    if name == "labels" or not dataset.shape or dataset.shape[0] != count:
         return False
-    small = dataset.nbytes <= count * _MAX_FACTOR_BYTES
-    return small and dataset.shape[:1] == (count,) and dataset.dtype.kind in "biuf"
+    return bool(dataset.dtype.kind in "biuf" and dataset.nbytes <= count * _MAX_FACTOR_BYTES)
 
 
 def _read_attributes(file: h5py.File) -> dict[str, Any]:
-    attributes = {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
-    for name in ("settings", "object_names"):
+    names = [name for name in file.attrs if file.attrs.get_id(name).shape == ()]
+    attributes = {name: file.attrs[name] for name in names}
+    attributes = {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
+    for name in ("settings", "object_names", "arrays"):
         if isinstance(attributes.get(name), str):
-            with suppress(json.JSONDecodeError):  # those of other programs stay as they are
+            with suppress(ValueError, RecursionError):  # those of other programs stay as they are
                 attributes[name] = json.loads(attributes[name])
     return attributes

@@ -36,8 +36,8 @@ def write_scenes(
 
     `batches` all have the same arrays [B, ...], `image` among them; `labels` is stored as `mask`, the name that
     published files have for it. `count` is the number of all samples, for the bar and messages; None if it is unknown.
-    `attributes` are read after the last batch; a mapping or list (`settings`) is stored as JSON. `unscene_version` and
-    `complete` are added.
+    `attributes` are read after the last batch; a mapping or list (`settings`) is stored as JSON. `unscene_version`,
+    `arrays` (all names) and `complete` are added. Every chunk has a checksum.
 
     Raises:
         DataError: the file already exists or cannot be written, the disk is full, or there is no sample. Whatever stops
@@ -67,7 +67,8 @@ def write_scenes(
                 if not written:
                     raise DataError("the source has no scene that could be written.")
                 with _interrupt_waits():
-                    for key, value in {**attributes, "unscene_version": version("unscene"), "complete": True}.items():
+                    ours = {"unscene_version": version("unscene"), "arrays": list(file), "complete": True}
+                    for key, value in {**attributes, **ours}.items():
                         file.attrs[key] = json.dumps(value) if isinstance(value, Mapping | list) else value
             with explained(path, partial, written, count):
                 target.raise_kept()
@@ -156,6 +157,7 @@ def _append(file: h5py.File, batch: Mapping[str, NDArray], start: int) -> None:
                 chunks=(rows, *values.shape[1:]),
                 compression="gzip",
                 compression_opts=_GZIP_LEVEL,
+                fletcher32=True,
             )
         file[name].resize(start + len(values), axis=0)
         file[name][start:] = values

@@ -1,0 +1,114 @@
+"""Opens HDF5 files of any origin: an error names its cause, and no value outside of the file is read."""
+
+from __future__ import annotations
+
+import errno
+import math
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+
+import h5py
+
+from unscene.errors import DataError, UnsceneError
+
+_MAX_BYTES = 2**28  # of a sample or a chunk, the least that is read at once
+_CAUSES: dict[int | str | None, str] = {  # by the system's number, or by HDF5's words
+    errno.ENOENT: "does not exist. Check the name, or write the file first",
+    errno.EACCES: "must not be read by you. Change its permissions",
+    errno.EMFILE: "cannot be opened: too many files are open. Raise the limit (ulimit -n), or lower the workers",
+    errno.ENFILE: "cannot be opened: too many files are open on this machine. Close other programs",
+    errno.EAGAIN: "is open for writing in another program. Wait until that program has closed it",
+    errno.ENOMEM: "needs more memory than there is. Close other programs",
+    errno.EIO: "cannot be read from its disk. Copy the file to another disk, or check the disk",
+    "already open for": "is open for writing in another program, or its writer was killed. Wait, or write it again",
+    "file signature not found": "is no HDF5 file. Check the name, or download or generate it again",
+    "truncated file": "is cut short. Download or generate it again",
+}
+
+
+@contextmanager
+def reading(path: Path, what: str = "") -> Iterator[None]:
+    """Turn an error of HDF5 or the system into a DataError that names its cause; `what` is the part that is read."""
+    try:
+        yield
+    except UnsceneError:
+        raise
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        text = " ".join(str(error).split())[:300]
+        number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+        words = (cause for key, cause in _CAUSES.items() if isinstance(key, str) and key in text)
+        cause = _CAUSES.get(number) or next(
+            words, f"cannot be read ({text}). It is damaged: download or generate it again"
+        )
+        raise DataError(f"{path}{what} {cause}.") from error
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading.
+
+    Raises:
+        DataError: the file is missing, is no regular or no HDF5 file, cannot be opened, or is damaged.
+    """
+    with reading(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}. Name an HDF5 file.")
+        with h5py.File(path, "r") as file:
+            yield file
+
+
+def local_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """A data set of the file itself; None for a group.
+
+    Raises:
+        DataError: it is a link, or its values are in other files.
+        KeyError: it is damaged.
+    """
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        target = getattr(link, "filename", "the same file")
+        raise DataError(f"{file.filename}: {name!r} is a link to {link.path!r} of {target!r}. Store the array itself.")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        return None
+    if dataset.external or dataset.is_virtual:
+        raise DataError(f"{file.filename}: the values of {name!r} are in other files. Store them in the file itself.")
+    return dataset
+
+
+def check_readable(dataset: h5py.Dataset) -> None:
+    """Check, without reading a value, that all of a data set was written and can be read.
+
+    Raises:
+        DataError: a filter is missing, a sample is too large, or a part was never written.
+    """
+    where = f"{dataset.file.filename}: {dataset.name.lstrip('/')!r}"
+    properties = dataset.id.get_create_plist()
+    for number in range(properties.get_nfilters()):
+        code, _, _, label = properties.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            with suppress(ImportError):
+                import_module("hdf5plugin")  # registers its filters
+        if not h5py.h5z.filter_avail(code):
+            name = f"{label.decode(errors='replace')!r} (number {code})"
+            raise DataError(
+                f"{where} is compressed with the HDF5 filter {name}, which is not installed. Install the Python "
+                "package hdf5plugin, or write the file with gzip."
+            )
+    at_once = max(math.prod(dataset.shape[1:]), math.prod(dataset.chunks or ())) * dataset.dtype.itemsize
+    if at_once > _MAX_BYTES:
+        size = f"{at_once / 2**20:,.0f} MiB at once, but the limit is {_MAX_BYTES / 2**20:,.0f}"
+        raise DataError(f"{where} has samples or chunks that take {size}. Write smaller images, and one in a chunk.")
+    if dataset.chunks:
+        expected = math.prod(math.ceil(size / chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        written = dataset.id.get_num_chunks()
+    else:
+        expected, written = dataset.nbytes, dataset.id.get_storage_size()
+    if written < expected:
+        raise DataError(
+            f"{where} of shape {list(dataset.shape)} was not written to its end: the file holds {written:,} of "
+            f"{expected:,} {'chunks' if dataset.chunks else 'bytes'}. Write the file again."
+        )

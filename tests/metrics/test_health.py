@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import pvariance
+
 import pytest
 import torch
 
@@ -33,9 +35,9 @@ def hard(labels: torch.Tensor) -> torch.Tensor:
     return torch.stack([(labels == slot).float() for slot in range(K)])
 
 
-def verdict(made_up: Decomposition) -> str:
+def verdict(made_up: Decomposition, images: torch.Tensor | None = None) -> str:
     health = Health()
-    health.update(made_up)
+    health.update(IMAGES if images is None else images, made_up)
     return health.verdict()
 
 
@@ -47,6 +49,14 @@ def map_of(*objects: tuple[int, slice, slice]) -> torch.Tensor:
 
 
 THREE = map_of((0, slice(0, 3), slice(0, 3)), (1, slice(0, 3), slice(5, 8)), (2, slice(5, 8), slice(0, 3)))
+
+
+def coloured(labels: torch.Tensor) -> torch.Tensor:
+    """Images [B, 3, SIZE, SIZE] in which every label has a grey of its own."""
+    return (labels / K).expand(B, 3, -1, -1)
+
+
+IMAGES = coloured(THREE)
 
 
 def test_three_objects_in_three_slots_are_well():
@@ -78,6 +88,28 @@ def test_undecided():
     ).startswith("undecided")
 
 
+@pytest.mark.parametrize("background", [-1, None])
+def test_masks_that_lie_on_nothing(background):
+    labels = map_of((0, slice(0, 2), slice(0, 4)), (1, slice(3, 5), slice(0, 4)), (2, slice(3, 6), slice(5, 8)))
+    noise = torch.rand(B, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    beside = "masks beside the objects: turned by 180 degrees, they fit the image as well"
+    assert verdict(decomposition(hard(labels), background), noise).startswith(beside)
+    assert verdict(decomposition(hard(labels), background), coloured(labels)).startswith("decomposing")
+
+
+def test_colours_explained_by_hand():
+    """Half of the image is 0, half 1; the variance is 1/4, and a slot of three quarters has the mean 1/3 or 2/3."""
+    image = torch.zeros(1, 3, 4, 4)
+    image[..., 2:] = 1
+    masks = torch.zeros(1, 2, 1, 4, 4)
+    masks[:, 0, ..., :3], masks[:, 1, ..., 3:] = 1, 1
+    health = Health()
+    health.update(image, Decomposition(masks.log(), torch.zeros(1, 2, 3, 4, 4)))
+    between = (3 / 4 * (1 / 3 - 1 / 2) ** 2 + 1 / 4 * (1 - 1 / 2) ** 2) / (1 / 4)
+    assert health.compute()["health/explained"] == pytest.approx(between)
+    assert health.compute()["health/explained_turned"] == pytest.approx(between)
+
+
 def test_masks_that_are_no_numbers():
     assert verdict(decomposition(torch.full((K, SIZE, SIZE), float("nan")))).startswith("not finite")
 
@@ -103,8 +135,12 @@ def test_one_slot_alone(background):
 
 
 def test_numbers_by_hand():
+    # turned, slot 0 lies on the background, slots 1 and 2 on each other's objects, and the background's on all else
+    pixels = [9 * [0.0] + 28 * [0.75], 9 * [0.75], 9 * [0.5], 9 * [0.25]]
+    variances = [pvariance(grey) * len(grey) for grey in pixels]
+    turned = 1 - sum(variances) / (64 * pvariance([grey for greys in pixels for grey in greys]))
     health = Health()
-    health.update(decomposition(hard(THREE), valid=torch.tensor([[True, True, False], [True, False, False]])))
+    health.update(IMAGES, decomposition(hard(THREE), valid=torch.tensor([[True, True, False], [True, False, False]])))
     assert health.compute() == pytest.approx(
         {
             "health/largest_slot": 1 / 3,  # three objects of 9 pixels
@@ -113,6 +149,8 @@ def test_numbers_by_hand():
             "health/foreground_won": 27 / 64,
             "health/background": 37 / 64,
             "health/decided": 1,
+            "health/explained": 1,
+            "health/explained_turned": turned,
             "health/boxes": 1.5,
         }
     )
@@ -120,16 +158,16 @@ def test_numbers_by_hand():
 
 def test_without_boxes_none_are_counted():
     health = Health()
-    health.update(decomposition(hard(THREE)))
+    health.update(IMAGES, decomposition(hard(THREE)))
     assert "health/boxes" not in health.compute()
 
 
 def test_merged_processes_count_as_one():
     whole, first, second = Health(), Health(), Health()
     for health in (whole, first):
-        health.update(decomposition(hard(THREE)))
+        health.update(IMAGES, decomposition(hard(THREE)))
     for health in (whole, second):
-        health.update(decomposition(hard(map_of())))
+        health.update(IMAGES, decomposition(hard(map_of())))
     first.merge(second)
     assert first.compute() == whole.compute()
     empty = Health()

@@ -18,7 +18,7 @@ EVERY_STEP = {"trainer.validate_minutes": 1e-9, "trainer.max_steps": 4}
 def health_of(shares: list[float], background: int | None) -> Health:
     masks = torch.tensor(shares).view(1, -1, 1, 1, 1).expand(1, -1, 1, 4, 4)
     health = Health()
-    health.update(Decomposition(masks.log(), torch.zeros(1, len(shares), 3, 4, 4), background))
+    health.update(torch.rand(1, 3, 4, 4), Decomposition(masks.log(), torch.zeros(1, len(shares), 3, 4, 4), background))
     return health
 
 

@@ -148,7 +148,7 @@ def measure(
             seconds.append((len(scene), perf_counter() - began))
             for metric in metrics.values():
                 metric.update(scene, decomposition)
-            health.update(decomposition)
+            health.update(scene.images, decomposition)
             bar.update(len(scene))
     values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
     ranked_by, scores = scores_to_rank_by(metrics)

@@ -54,7 +54,7 @@ def validate(
         decomposition = model(scene.images)
         for metric in metrics:
             metric.update(scene, decomposition)
-        health.update(decomposition)
+        health.update(scene.images, decomposition)
     metrics, health = _merge_over_processes(metrics, health)
     computed = [item for metric in metrics for item in metric.compute().items()]
     scores = {name: value for name, value in computed if isinstance(value, float)}  # counts are no curves

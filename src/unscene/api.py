@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from unscene.data.image_folder import read_image
+from unscene.data.image_file import read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.evaluation.evaluate import evaluate as write_evaluation
 from unscene.evaluation.evaluate import measure

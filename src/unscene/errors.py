@@ -6,6 +6,7 @@ Every message says what was wrong, what was expected and what to do. The command
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,6 +58,32 @@ def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
     if not fits:
         raise ShapeError(f"{name} must have the axes [{', '.join(expected)}], but its shape is {list(found)}.")
     return sizes
+
+
+_REASONS = (  # of the system to refuse a file that is no damage: numbers, what was wrong, what to do
+    ((errno.ENOENT, errno.ENOTDIR), "does not exist", "Check its name."),
+    ((errno.EISDIR,), "is a folder", "Name a file in it."),
+    ((errno.EACCES, errno.EPERM), "may not be read", "Change its permissions, or ask its owner."),
+    ((errno.EMFILE, errno.ENFILE), "cannot be opened, too many files are open", "Close some, or raise `ulimit -n`."),
+    (
+        (errno.EAGAIN, errno.EBUSY, errno.EDEADLK, errno.ETXTBSY),
+        "is locked: another program has it open",
+        "Close that.",
+    ),
+    ((errno.ELOOP,), "is a link that leads to itself", "Link it to the file."),
+    ((errno.ENAMETOOLONG,), "has a longer name than the system allows", "Rename it."),
+    ((errno.ENXIO, errno.ENODEV), "is not a regular file", "Name a file that holds the data."),
+    ((errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "cannot be read from its disk", "Check the disk or the connection."),
+    ((errno.ENOMEM,), "does not fit into the memory", "Close other programs, or use a larger machine."),
+)
+
+
+def refusal(error: OSError) -> str | None:
+    """Why the system refused a file, and what to do, to follow its name in a message; None if it may be damage."""
+    for numbers, what, hint in _REASONS:
+        if error.errno in numbers:
+            return f"{what}. {hint}"
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from unscene.data.image_folder import ImageFolder, ImageFolderSettings, read_image
+from unscene.data.image_file import read_image
+from unscene.data.image_folder import ImageFolder, ImageFolderSettings
 from unscene.data.image_resize import fit_image
 from unscene.errors import DataError, RecipeError
 
@@ -168,7 +169,7 @@ class TestImagesThatCannotBeRead:
         assert str(path) in str(error) if error else shape[2] == 3
 
     def test_missing_folder_and_text(self, tmp_path):
-        with pytest.raises(DataError, match=r"There is no image .*nothing\.png"):
+        with pytest.raises(DataError, match=r"nothing\.png does not exist\. Check"):
             read_image(tmp_path / "nothing.png")
         with pytest.raises(DataError, match="is a folder"):
             read_image(tmp_path)
@@ -285,7 +286,7 @@ class TestImageFolder:
             ImageFolder(ImageFolderSettings(str(tmp_path)))
         for name in ("a.txt", "b.txt", "README", "c.h5"):
             (tmp_path / name).write_text("")
-        with pytest.raises(DataError, match=r"expected \.bmp, .*but 2 \.txt, 1 "):
+        with pytest.raises(DataError, match=r"expected \.png, .*but 2 \.txt, 1 "):
             ImageFolder(ImageFolderSettings(str(tmp_path)))
         with pytest.raises(DataError, match=rf"a\.txt is a file\. Give the folder it is in: {tmp_path}"):
             ImageFolder(ImageFolderSettings(str(tmp_path / "a.txt")))

@@ -153,6 +153,7 @@ def _add_decompose(commands: Any) -> None:
     add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
     add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
     add("--min-area", type=int, default=1, metavar="PIXELS", help="least size of an object in its image (default 1)")
+    add("--frames", choices=("first", "all"), default="first", help="of stacks and animations (default: first)")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _results(add)
 

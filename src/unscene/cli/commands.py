@@ -116,7 +116,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     import unscene
     from unscene.inference.decompose import decompose_paths
 
-    how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit", "min_area")}
+    how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit", "min_area", "frames")}
     result = decompose_paths(unscene.load(arguments.model), arguments.paths, arguments.out, **how)
     for path in result.skipped:
         print(f"left out, damaged: {path}", file=sys.stderr)

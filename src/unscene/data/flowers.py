@@ -18,7 +18,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from unscene.data.image_folder import read_image
+from unscene.data.image_file import read_image
 from unscene.data.image_resize import FitKind
 from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
 from unscene.errors import DataError

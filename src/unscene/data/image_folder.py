@@ -7,21 +7,18 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import PositiveInt
 
+from unscene.data.image_file import count_frames, read_image, readable, warn_once
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.samples import checked_indices
-from unscene.errors import DataError
+from unscene.errors import DataError, refusal
 from unscene.settings import NonEmptyText, settings_dataclass
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-_WHITE = (255, 255, 255, 255)
 _CACHE_BYTES = 2**29
 _SHOWN = 5  # names in a message
 
@@ -37,12 +34,14 @@ class ImageFolderSettings:
         size: side of the square in pixels.
         skip_damaged: leave out the images that cannot be read. For that, every image is read once at the start.
         fit: as in `fit_image`.
+        frames: of a stack of pages or an animation, read the `first`, or `all` as images of their own.
     """
 
     folder: NonEmptyText
     size: PositiveInt = 64
     skip_damaged: bool = False
     fit: FitKind = "crop"
+    frames: Literal["first", "all"] = "first"
 
 
 class ImageFolder:
@@ -52,6 +51,7 @@ class ImageFolder:
 
     Attributes:
         paths: paths of the images, sorted by their names below the folder; image `i` of a batch is `paths[i]`.
+        frames: which frame of its file each image is, from 0; None for the first, if only that is read.
         skipped: the images that cannot be read, with `skip_damaged`; the log names them.
 
     Raises:
@@ -62,11 +62,14 @@ class ImageFolder:
 
     def __init__(self, settings: ImageFolderSettings) -> None:
         self.settings = settings
-        self.paths = _find_images(Path(settings.folder).expanduser())
+        images = _find_images(Path(settings.folder).expanduser())
+        if settings.frames == "all":
+            images = [(path, frame) for path, _ in images for frame in frame_numbers(path)]
         self.skipped: list[Path] = []
-        self._cache: dict[Path, NDArray[np.uint8]] = {}
+        self._cache: dict[tuple[Path, int | None], NDArray[np.uint8]] = {}
         if settings.skip_damaged:
-            self._leave_out_damaged()
+            images = self._sound(images)
+        self.paths, self.frames = [path for path, _ in images], [frame for _, frame in images]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,104 +87,63 @@ class ImageFolder:
         images = np.empty((len(indices), self.settings.size, self.settings.size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
             try:
-                images[row] = self._square(self.paths[index])
+                images[row] = self._square(self.paths[index], self.frames[index])
             except DataError as error:
                 raise DataError(f"{error} Pass --data.skip-damaged to leave such images out.") from error
         return {"image": images}
 
-    def _square(self, path: Path) -> NDArray[np.uint8]:
-        square = self._cache.get(path)
+    def _square(self, path: Path, frame: int | None) -> NDArray[np.uint8]:
+        square = self._cache.get((path, frame))
         if square is None:
-            square, _ = fit_image(read_image(path), self.settings.size, self.settings.fit)
+            square, _ = fit_image(read_image(path, frame), self.settings.size, self.settings.fit)
             if (len(self._cache) + 1) * square.nbytes <= _CACHE_BYTES:
-                self._cache[path] = square
+                self._cache[path, frame] = square
         return square
 
-    def _leave_out_damaged(self) -> None:
-        errors = {}
-        for path in self.paths:
+    def _sound(self, images: list[tuple[Path, int | None]]) -> list[tuple[Path, int | None]]:
+        """The images that can be read; the others are `skipped`."""
+        sound, errors = [], []
+        for path, frame in images:
             try:
-                self._square(path)
+                self._square(path, frame)
+                sound.append((path, frame))
             except DataError as error:
-                errors[path] = error
-        found, self.skipped = len(self.paths), list(errors)
-        if len(errors) == found:
-            raise DataError(
-                f"none of the {found} images of {self.settings.folder} can be read: {errors[self.paths[0]]}"
-            )
+                errors.append(error)
+                self.skipped.append(path)
+        if not sound:
+            raise DataError(f"none of the {len(images)} images of {self.settings.folder} can be read: {errors[0]}")
         if errors:
-            self.paths = [path for path in self.paths if path not in errors]
             more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
             names = ", ".join(map(str, self.skipped[:_SHOWN]))
-            _log.warning("%d of %d images left out, they cannot be read: %s%s", len(errors), found, names, more)
+            _log.warning("%d of %d images left out, they cannot be read: %s%s", len(errors), len(images), names, more)
+        return sound
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image at its full resolution, upright as its EXIF orientation says, as [H, W, 3] uint8.
-
-    The file's content decides the format. Grey, palette, CMYK and all other modes become RGB. Transparent pixels are
-    blended with white. Of an animation the first frame is read. Greys of more than 8 bits are scaled, not cut: 16 bits
-    by 1/257; floats in [0, 1] by 255; any other range from its least value to its greatest.
-
-    Raises:
-        DataError: the file is missing, damaged, cut short, no image, or has more than twice
-            `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a "decompression bomb").
-    """
+def frame_numbers(path: Path) -> Sequence[int | None]:
+    """The frames of an image file, from 0; None if it has no other than the first."""
     try:
-        # Opened here: given the name, Pillow 13 maps some TIFFs into memory and then mixes up the rows of turned ones.
-        with Path(path).open("rb") as file, Image.open(file) as image:
-            return _as_rgb(ImageOps.exif_transpose(image))
-    except DataError as error:
-        raise DataError(f"{path} {error}") from None
-    except FileNotFoundError:
-        raise DataError(f"There is no image {path}. Check its name.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder. Name an image in it.") from None
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise DataError(f"{path} has more than {most:,} pixels. Reduce it with another program first.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is damaged or no image that Pillow knows. Save it again as PNG or JPEG.") from None
-    except Exception as error:  # the decoders raise SyntaxError, struct.error, IndexError ... for damaged files
-        raise DataError(f"{path} is damaged ({error}). Copy or save it again.") from error
+        count = count_frames(path)
+    except DataError:  # reading the image says why
+        count = 1
+    return range(count) if count > 1 else [None]
 
 
-def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return np.repeat(_as_bytes(np.asarray(image))[..., None], 3, axis=2)
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        on_white = Image.new("RGBA", image.size, _WHITE)
-        on_white.alpha_composite(image.convert("RGBA"))
-        image = on_white
-    return np.array(image.convert("RGB"))
-
-
-def _as_bytes(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """[H, W] 16-bit, 32-bit or floating-point greys to 0..255, as `read_image` says."""
-    values = grey.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError("has pixels that are no numbers (NaN or infinite). Replace them first.")
-    low, high = values.min(), values.max()
-    if grey.dtype.kind in "iu" and low >= 0 and high <= 65535:
-        low, high = 0, 65535
-    elif grey.dtype.kind == "f" and low >= 0 and high <= 1:
-        low, high = 0, 1
-    scaled: NDArray[np.float64] = (values - low) * (255 / ((high - low) or 1))  # one single value becomes 0
-    return scaled.round().astype(np.uint8)
-
-
-def _find_images(folder: Path) -> list[Path]:
+def _find_images(folder: Path) -> list[tuple[Path, int | None]]:
     if not folder.exists():
         raise DataError(f"There is no folder {folder}. Check its name.")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Give the folder it is in: {folder.parent}.")
     files = sorted(_files_below(folder), key=lambda path: path.relative_to(folder).as_posix())
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    images = [path for path in files if path.suffix.lower() in readable()[1]]
+    kinds = Counter(path.suffix or "without suffix" for path in files if path.suffix.lower() not in readable()[1])
+    others = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(_SHOWN))
     if not images:
-        kinds = Counter(path.suffix or "without suffix" for path in files).most_common(_SHOWN)
-        found = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file at all"
-        raise DataError(f"{folder} has no image (expected {', '.join(SUFFIXES)}), but {found}. Give another folder.")
-    return images
+        expected = "expected .png, .jpg, .tif or another suffix of Pillow's"
+        raise DataError(f"{folder} has no image ({expected}), but {others or 'no file at all'}. Give another folder.")
+    if others:
+        message = f"{kinds.total()} files of {folder} are not read, since their suffixes are not those of images"
+        warn_once("suffixes", folder, f"{message}: {others}.")
+    return [(path, None) for path in images]
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -198,4 +160,4 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _raise_unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be searched ({error.strerror}). Check its permissions.")
+    raise DataError(f"{error.filename} cannot be searched: it {refusal(error) or error}") from error

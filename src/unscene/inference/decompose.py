@@ -16,13 +16,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unscene.data.image_folder import read_image
+from unscene.data.image_file import read_image
 from unscene.data.image_resize import FitKind, ResizeGeometry, fit_image
 from unscene.errors import DataError
 from unscene.files import output_folder, write_text
@@ -62,6 +62,7 @@ def decompose_paths(
     overwrite: bool = False,
     fit: FitKind | None = None,
     min_area: int = 1,
+    frames: Literal["first", "all"] = "first",
     progress: bool = True,
 ) -> DecomposedImages:
     """Decompose image files and folders of images.
@@ -78,16 +79,18 @@ def decompose_paths(
         fit: how an image becomes the model's square, as in `fit_image`; by default as in the training,
             `LoadedModel.fit`. Pixels outside of a crop are background.
         min_area: least number of an object's pixels in the image; smaller ones are background.
+        frames: of a stack of pages or an animation, decompose the first frame, or all.
         progress: show a bar on stderr.
 
     Raises:
         DataError: no image, a damaged one, or none that can be read.
         RunError: earlier results are in the folder, or it cannot be written.
     """
-    common, named = named_images(paths)
+    common, named = named_images(paths, frames)
     fit = fit or loaded.fit
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]
     sizes: list[tuple[str, int, int]] = []  # (file name, H, W)
+    frames_of: list[int | None] = []
     annotations: list[dict[str, Any]] = []
     skipped: list[Path] = []
     pictures: list[Picture] = []
@@ -100,6 +103,7 @@ def decompose_paths(
                     found = found_objects(decomposition, index, geometry, min_area)
                     picture = write_image_results(pixels, found, name, unfinished)
                     sizes.append((name.file_name, geometry.height, geometry.width))
+                    frames_of.append(name.frame)
                     annotations += coco_annotations(found, image_id=len(sizes))
                     if len(pictures) < _ON_THE_SHEET:
                         pictures.append(thumbnail(picture, name, found))
@@ -116,8 +120,10 @@ def decompose_paths(
             "model": loaded.name,
             "weights": dict(loaded.provenance),
         }
-        objects = json.dumps(coco_json(sizes, annotations, info), ensure_ascii=False, default=str)
-        write_text(unfinished / "objects.json", objects)
+        objects = coco_json(sizes, annotations, info)
+        for image, frame in zip(objects["images"], frames_of, strict=True):
+            image.update({} if frame is None else {"frame": frame + 1})
+        write_text(unfinished / "objects.json", json.dumps(objects, ensure_ascii=False, default=str))
         summary = DecomposedImages(out, len(sizes), len(annotations), tuple(skipped), tuple(pictures))
         text = f"Objects: {summary.objects:,}, found by {loaded.name}. objects.json holds them all."
         if len(pictures) < summary.images:
@@ -138,7 +144,7 @@ def _batches(
     held = 0
     for name in images:
         try:
-            pixels = read_image(name.path)
+            pixels = read_image(name.path, name.frame)
         except DataError as error:
             if not skip_damaged:
                 raise DataError(f"{error} Pass --skip-damaged to leave such images out.") from error

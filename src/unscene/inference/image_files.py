@@ -7,14 +7,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unscene.data.image_folder import ImageFolder, ImageFolderSettings
+from unscene.data.image_folder import ImageFolder, ImageFolderSettings, frame_numbers
 from unscene.errors import DataError
 from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects
@@ -27,14 +27,19 @@ _THUMBNAIL = 320  # pixels of the longer side
 
 
 class NamedImage(NamedTuple):
-    """An image file, its name below the inputs' common folder, and the beginning of its results' names."""
+    """An image, the name of its file below the inputs' common folder, and the beginning of its results' names."""
 
     path: Path
     file_name: str
     stem: str
+    frame: int | None = None  # of the file, from 0; None for the first, if only that is read
+
+    @property
+    def title(self) -> str:
+        return self.file_name if self.frame is None else f"{self.file_name}, frame {self.frame + 1}"
 
 
-def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
+def named_images(paths: Sequence[Path], frames: Literal["first", "all"] = "first") -> tuple[Path, list[NamedImage]]:
     """Find the images of files and folders, folders with everything below them, every image once.
 
     In folders, names that begin with a dot and results of an earlier run (`*.overlay.png`, `*.masks.png`) are ignored.
@@ -42,30 +47,34 @@ def named_images(paths: Sequence[Path]) -> tuple[Path, list[NamedImage]]:
     Returns:
         The folder that all have in common, and the images in their order. Results are named like the image, without
         its suffix, in the same folders below the common one: `a/1.jpg` and `b/1.jpg` give `a/1` and `b/1`. Where this
-        would give two images one name (`1.jpg` and `1.png`), the suffix stays.
+        would give two images one name (`1.jpg` and `1.png`), the suffix stays. Frame 2 of a file gives `1.frame2`.
 
     Raises:
         DataError: a path does not exist, a folder holds no image, a name is not UTF-8, or `paths` is empty.
     """
     if not paths:
         raise DataError("no image was named. Give image files or folders.")
-    files: dict[Path, None] = {}
+    images: dict[tuple[Path, int | None], None] = {}
     roots = []
     for path in map(_absolute, paths):
         roots.append(path if path.is_dir() else path.parent)
-        files.update(dict.fromkeys(_images_of(path)))
+        images.update(dict.fromkeys(_images_of(path, frames)))
     try:
         common = Path(os.path.commonpath(roots))
     except ValueError as error:  # Windows
         raise DataError("the images are on different drives. Decompose those of each drive by themselves.") from error
-    names = [PurePosixPath(file.relative_to(common).as_posix()) for file in files]
+    names = [PurePosixPath(path.relative_to(common).as_posix()) for path, _ in images]
     for name in names:
         try:
             str(name).encode("utf-8")
         except UnicodeEncodeError:
             raise DataError(f"the name {str(name)!r} is not UTF-8, which a result file needs. Rename it.") from None
-    stems = result_stems(names)
-    return common, [NamedImage(*parts) for parts in zip(files, map(str, names), stems, strict=True)]
+    ends = ["" if frame is None else f".frame{frame + 1}" for _, frame in images]
+    stems = result_stems([name.with_stem(name.stem + end) for name, end in zip(names, ends, strict=True)])
+    return common, [
+        NamedImage(path, str(name), stem, frame)
+        for (path, frame), name, stem in zip(images, names, stems, strict=True)
+    ]
 
 
 def result_stems(names: Sequence[PurePosixPath]) -> list[str]:
@@ -82,16 +91,18 @@ def result_stems(names: Sequence[PurePosixPath]) -> list[str]:
         stems = longer
 
 
-def _images_of(path: Path) -> list[Path]:
+def _images_of(path: Path, frames: Literal["first", "all"]) -> list[tuple[Path, int | None]]:
     if not path.exists():
         raise DataError(f"There is no image or folder {path}. Check its name.")
     if not path.is_dir():
-        return [path]
+        return [(path, frame) for frame in (frame_numbers(path) if frames == "all" else (None,))]
     results = SUFFIXES[:2]
-    images = [file for file in ImageFolder(ImageFolderSettings(str(path))).paths if not file.name.endswith(results)]
+    folder = ImageFolder(ImageFolderSettings(str(path), frames=frames))
+    found = zip(map(_absolute, folder.paths), folder.frames, strict=True)
+    images = [(file, frame) for file, frame in found if not file.name.endswith(results)]
     if not images:
         raise DataError(f"{path} holds only results of unscene ({', '.join(results)}). Name the folder of the images.")
-    return [_absolute(file) for file in images]
+    return images
 
 
 def _absolute(path: Path) -> Path:
@@ -137,8 +148,8 @@ def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects)
     count = f"{len(found.slots)} object{'' if len(found.slots) == 1 else 's'}"
     return Picture(
         file.getvalue(),
-        alt=f"{name.file_name} with the masks and boxes of {count}.",
-        caption=f"{name.file_name}: {count}",
+        alt=f"{name.title} with the masks and boxes of {count}.",
+        caption=f"{name.title}: {count}",
         link=quote(f"{name.stem}.overlay.png"),
         locations=tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows),
     )

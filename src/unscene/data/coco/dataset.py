@@ -10,6 +10,7 @@ object-centric models on COCO do). Crowd regions (`iscrowd`) are background, wit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from pycocotools import mask as coco_mask
 from pydantic import PositiveInt
 
 from unscene.data.coco.instances import ImageInstances, missing, pack_instances, read_coco
-from unscene.data.image_folder import read_image
+from unscene.data.image_file import is_turned, read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
 from unscene.errors import DataError
@@ -43,6 +44,7 @@ class CocoSettings:
         overlaps: pixels of several instances are `left_out` of the label map, or have the smallest one's label
             (`smaller_in_front`); the boxes are always those of the latter.
         skip_damaged: leave out the instances whose polygons or run lengths cannot be read.
+        outside: read images of the file's absolute names and of names with `..` too, outside of the folder of images.
     """
 
     folder: NonEmptyText = "data/coco"
@@ -55,6 +57,7 @@ class CocoSettings:
     labels: bool = True
     overlaps: Literal["left_out", "smaller_in_front"] = "left_out"
     skip_damaged: bool = False
+    outside: bool = False
 
 
 class Coco:
@@ -85,13 +88,19 @@ class Coco:
             )
         chosen = resolve_range(settings.first, settings.count, len(images), f"{file} lists {len(images):,} images")
         images = [images[index] for index in chosen]
-        self.paths = np.array([str(folder / image["file_name"]) for image in images])
-        absent = [path for path in self.paths.tolist() if not Path(path).is_file()]
+        names = [os.path.normpath(image["file_name"]) for image in images]
+        outside = [name for name in names if name.startswith("..") or Path(name).is_absolute()]
+        if outside and not settings.outside:
+            message = f"{file} names files outside of {folder}, for instance {outside[0][:300]!r}"
+            raise DataError(f"{message}. If you trust it, pass --data.outside true; else correct the names.")
+        paths = [str(folder / name) for name in names]
+        absent = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 - of any length
         if absent:
             raise DataError(
-                f"{len(absent):,} of {len(images):,} images that {file} names are not in {folder}, for instance "
-                f"{Path(absent[0]).name}. Unpack the images there again, or name their folder with --data.images."
+                f"{len(absent):,} of {len(images):,} images that {file} names do not exist, for instance "
+                f"{absent[0][:300]!r}. Unpack the images there, or name their folder with --data.images."
             )
+        self.paths = np.array(paths)
         self.instances = pack_instances(images, annotations, file, settings.skip_damaged) if settings.labels else None
 
     def __len__(self) -> int:
@@ -125,12 +134,14 @@ class Coco:
     def _labelled(self, path: str, instances: ImageInstances) -> tuple[NDArray[np.uint8], ...]:
         """An image, its label map, and the one in which the smaller instance is in front; all fitted."""
         pixels = read_image(path)
-        if pixels.shape[:2] != (instances.height, instances.width):
+        height, width = pixels.shape[:2]
+        if (height, width) != (instances.height, instances.width):
+            message = f"{path} has {width} x {height} pixels"
             expected = f"its annotations are for {instances.width} x {instances.height}"
-            raise DataError(
-                f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but {expected}. Unpack images and "
-                "annotations of one release."
-            )
+            if (width, height) == (instances.height, instances.width) and is_turned(path):
+                hint = "Annotate the upright image, or remove the orientation from its file."
+                raise DataError(f"{message}, turned by its EXIF orientation, but {expected}, as it is stored. {hint}")
+            raise DataError(f"{message}, but {expected}. Unpack images and annotations of one release.")
         image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
         in_front, covered = label_map(instances)
         labels = in_front if self.settings.overlaps == "smaller_in_front" else np.where(covered > 1, 0, in_front)

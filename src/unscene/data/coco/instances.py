@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from unscene.errors import DataError
+from unscene.errors import DataError, refusal
 
 _MAX_INSTANCES = 255  # labels of a uint8 map
 _MAX_NUMBER = 2**31 - 1  # largest number of a file; a larger one is damage and would overflow
+_MAX_SIDE, _MAX_OUTLINE = 2**16, 10**7  # pixels of an image's side, and of a polygon; more would fill the memory
 _HINT = "Download it again, or pass --data.skip-damaged to leave such instances out."
 
 _log = logging.getLogger(__name__)
@@ -56,15 +57,26 @@ def read_coco(file: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str
         for annotation in content.get("annotations", []):
             annotations[annotation["image_id"]].append(annotation)
         unnamed = [image["id"] for image in images if not isinstance(image.get("file_name"), str)]
+        ids = {image["id"] for image in images}
+        strangers = [image for image in annotations if image not in ids]
     except FileNotFoundError:
         raise DataError(missing(file)) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{file} {refusal(error) or f'cannot be read ({error}). Check its disk.'}") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error}). Download it again.") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not in COCO's layout ({error!r}). Give one of COCO's instances_*.json.") from error
-    if unnamed or not images:
+    if unnamed or not images or len(ids) < len(images):
         what = f"image {unnamed[0]} has no 'file_name'" if unnamed else "'images' is missing or empty"
+        what = "two images have one 'id'" if len(ids) < len(images) else what
         raise DataError(f"{file} is not in COCO's layout: {what}. Give one of COCO's instances_*.json.")
+    if strangers:
+        lost = sum(len(annotations[image]) for image in strangers)
+        message = f"{file}: {lost:,} annotations are of images that it does not list, for instance {strangers[0]!r}"
+        if len(strangers) == len(annotations) or {str(image) for image in strangers} & {str(image) for image in ids}:
+            raise DataError(f"{message}. Its images have ids like {images[0]['id']!r}: make 'image_id' the same.")
+        _log.warning("%s. They are left out.", message)
     return images, annotations
 
 
@@ -80,14 +92,17 @@ def pack_instances(
     images: Sequence[dict[str, Any]], annotations: dict[Any, list[dict[str, Any]]], file: Path, skip_damaged: bool
 ) -> PackedInstances:
     """Check and pack the instances of images; with `skip_damaged`, damaged ones are left out, and the log warns."""
-    packed, skipped = [], 0
+    packed, skipped, empty = [], 0, 0
     for image in images:
-        height, width = _whole(image.get("height"), 1), _whole(image.get("width"), 1)
+        height, width = (_whole(image.get(side), 1, _MAX_SIDE) for side in ("height", "width"))
         if height is None or width is None:
-            raise DataError(f"{file}: image {image['id']} has no 'height' and 'width' in pixels. Download it again.")
+            sides = f"'height' and 'width' in pixels, up to {_MAX_SIDE:,}"
+            raise DataError(f"{file}: image {image['id']} has no {sides}. Download it again.")
         found: list[tuple[bytes, int]] = []
         for annotation in annotations[image["id"]]:
             try:
+                if annotation.get("iscrowd") not in (1, 0, None):
+                    raise DataError(f"has {annotation['iscrowd']!r} as 'iscrowd', expected 0 or 1.")
                 if not annotation.get("iscrowd"):
                     found.append(_instance(annotation, height, width))
             except DataError as error:
@@ -99,9 +114,14 @@ def pack_instances(
             raise DataError(f"{file}: image {image['id']} has {over}. Leave it out.")
         runs, categories = zip(*found, strict=True) if found else ((), ())
         packed.append(ImageInstances(height, width, runs, categories))
-    if skipped:
-        total = skipped + sum(len(image.runs) for image in packed)
-        _log.warning("%d of %d instances of %s left out, they are damaged", skipped, total, file)
+        empty += sum(int(coco_mask.area({"size": [height, width], "counts": counts})) < 2 for counts in runs)
+    total = sum(len(image.runs) for image in packed)
+    if empty and empty == total:
+        message = f"{file}: no instance covers more than one pixel"
+        raise DataError(f"{message}. COCO's coordinates are pixels, not shares of the image: convert them.")
+    for number, what in ((skipped, "left out, they are damaged"), (empty, "cover no pixel, or one")):
+        if number:
+            _log.warning("%d of %d instances of %s %s", number, total + skipped, file, what)
     return PackedInstances(packed)
 
 
@@ -116,11 +136,14 @@ def _instance(annotation: dict[str, Any], height: int, width: int) -> tuple[byte
         raise DataError("has no 'segmentation': captions and panoptic files have none; instances_*.json does.")
     furthest = 2 * max(height, width)  # COCO's polygons leave the image a little; far outside is damage
     for polygon in given:
-        numbers = polygon if isinstance(polygon, list) else []
+        numbers: list[Any] = polygon if isinstance(polygon, list) else [None]
         near = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= furthest for x in numbers)
-        if len(numbers) < 6 or len(numbers) % 2 or not near:
+        if len(numbers) % 2 or not near or np.abs(np.diff(np.reshape(numbers, (-1, 2)), axis=0)).sum() > _MAX_OUTLINE:
             raise DataError("has a polygon that is not x1, y1, x2, y2 ... of three or more points within its image.")
-    return bytes(coco_mask.merge(coco_mask.frPyObjects(given, height, width))["counts"]), category
+    areas = [polygon for polygon in given if len(polygon) >= 6]  # two points beside a polygon have no area
+    if not areas:
+        raise DataError("has no polygon of three or more points.")
+    return bytes(coco_mask.merge(coco_mask.frPyObjects(areas, height, width))["counts"]), category
 
 
 def _compressed(given: dict[str, Any], height: int, width: int) -> bytes:
@@ -131,7 +154,7 @@ def _compressed(given: dict[str, Any], height: int, width: int) -> bytes:
     lengths = [_whole(length) for length in given_lengths] if isinstance(given_lengths, list) else [None]
     if None in lengths or sum(filter(None, lengths)) != height * width:
         raise DataError(f"has run lengths that do not add up to the {height * width} pixels of its image.")
-    return bytes(coco_mask.frPyObjects({"size": size, "counts": lengths}, height, width)["counts"])
+    return bytes(coco_mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)["counts"])
 
 
 def _decompressed(counts: str) -> list[int]:
@@ -153,7 +176,7 @@ def _decompressed(counts: str) -> list[int]:
     return lengths
 
 
-def _whole(value: Any, least: int = 0) -> int | None:
+def _whole(value: Any, least: int = 0, most: int = _MAX_NUMBER) -> int | None:
     """A whole number of the file, which may be written as 64.0; None if it is anything else."""
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return int(value) if is_whole and not isinstance(value, bool) and least <= value <= _MAX_NUMBER else None
+    return int(value) if is_whole and not isinstance(value, bool) and least <= value <= most else None

@@ -1,0 +1,229 @@
+"""One image file as RGB, in any format and mode that Pillow reads. What its pixels do not need cannot stop the reading.
+
+Pillow refuses a file for a wrong checksum of a comment or a short colour profile. Such a PNG or JPEG is read again from
+the parts that hold its pixels. Its orientation counts if it can be read.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import stat
+import warnings
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from unscene.errors import DataError, refusal
+
+Result = TypeVar("Result")
+
+# EPS starts another program (Ghostscript); Pillow has no decoder of its own for the others
+_NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
+_STRIPE = 2**24  # pixels that are converted at once, so that memory holds a large image only twice
+_PNG_PIXELS, _PNG_FRAMES = (b"IHDR", b"PLTE", b"tRNS", b"IDAT"), (b"acTL", b"fcTL", b"fdAT")
+_PNG_END, _JPEG_END = b"\0\0\0\0IEND\xaeB`\x82", b"\xff\xd9"
+
+_log = logging.getLogger(__name__)
+_warned: set[tuple[str, Path]] = set()
+
+
+@cache
+def readable() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The formats that are read, by Pillow's names, and the suffixes of their files."""
+    suffixes = Image.registered_extensions()  # loads all formats
+    formats = tuple(kind for kind in Image.ID if kind in Image.OPEN and kind not in _NOT_READ)
+    kinds = (*formats, "MPO")  # a JPEG of several pictures, which the JPEG format reads
+    return formats, tuple(sorted(suffix for suffix, kind in suffixes.items() if kind in kinds))
+
+
+def read_image(path: str | Path, frame: int | None = None) -> NDArray[np.uint8]:
+    """Read an image at its full resolution, upright as its EXIF orientation says, as [H, W, 3] uint8.
+
+    The file's content decides the format. Grey, palette, CMYK and all other modes become RGB. Transparent pixels are
+    blended with white. `frame` is a page of a stack or a frame of an animation, from 0; by default it is the first, and
+    the log warns if there are more. Greys of more than 8 bits are scaled, not cut: floats in [0, 1] by 255; whole
+    numbers by the least of 8, 10, 12, 14 and 16 bits that holds them, with a warning for less than 16; any other range
+    from its least value to its greatest.
+
+    Raises:
+        DataError: the file is missing, may not be read, damaged, cut short, no image, or has more than twice
+            `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a "decompression bomb").
+    """
+    return _use(Path(path), lambda image: _upright(image, frame, Path(path)))
+
+
+def count_frames(path: str | Path) -> int:
+    """The number of pages or frames of an image; see `read_image` for errors."""
+    return _use(Path(path), lambda image: getattr(image, "n_frames", 1))
+
+
+def is_turned(path: str | Path) -> bool:
+    """Whether an image's EXIF orientation exchanges its height and width."""
+    return _use(Path(path), lambda image: _orientation(image) in (5, 6, 7, 8))
+
+
+def warn_once(kind: str, folder: Path, message: str) -> None:
+    """Warn in the log of one kind of image, once for a folder."""
+    if (kind, folder) not in _warned:
+        _warned.add((kind, folder))
+        _log.warning("%s Further ones in its folder are not named.", message)
+
+
+def _use(path: Path, use: Callable[[Image.Image], Result]) -> Result:
+    """The result of a function of an opened image."""
+    try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise DataError("is not a regular file but a pipe, a socket or a device. Name an image file.")
+        # Opened here: given the name, Pillow 13 maps some TIFFs into memory and then mixes up the rows of turned ones.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            try:
+                return _attempt(file, use)
+            except (DataError, MemoryError, Image.DecompressionBombError):
+                raise
+            except Exception as error:  # decoders raise SyntaxError, struct.error ...; for damaged metadata too
+                return _use_pixels_alone(file, use, error)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(f"{path} has more than {most:,} pixels. Reduce it with another program first.") from None
+    except MemoryError:
+        raise DataError(f"{path} does not fit into the memory. Reduce it with another program first.") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is damaged or no image that Pillow knows. Save it again as PNG or JPEG.") from None
+    except OSError as error:
+        reason = refusal(error) or f"is damaged ({error}). Copy or save it again."
+        raise DataError(f"{path} {reason}") from error
+    except Exception as error:
+        raise DataError(f"{path} is damaged ({error}). Copy or save it again.") from error
+
+
+def _attempt(file: IO[bytes], use: Callable[[Image.Image], Result]) -> Result:
+    with Image.open(file, formats=readable()[0]) as image:
+        return use(image)
+
+
+def _use_pixels_alone(file: IO[bytes], use: Callable[[Image.Image], Result], error: Exception) -> Result:
+    """The same of the parts of a PNG or JPEG that hold its pixels; the first error if these are damaged too."""
+    file.seek(0)
+    content = file.read()
+    for with_more in (True, False):
+        parts = _png_pixels(content, with_more) or _jpeg_pixels(content, with_more)
+        with suppress(Exception):
+            results = [_attempt(io.BytesIO(part), use) for part in parts]
+            if results and np.all(np.asarray(results[0]) == np.asarray(results[-1])):
+                return results[0]
+    raise error
+
+
+def _png_pixels(content: bytes, with_more: bool) -> list[bytes]:
+    """The chunks of a PNG that its pixels need, and an end; `with_more` EXIF and frames; empty if it is no PNG."""
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return []
+    kept, start = [content[:8]], 8
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        kind = content[start + 4 : start + 8]
+        if kind in _PNG_PIXELS or (kind in _PNG_FRAMES and with_more):
+            kept.append(content[start:end])
+        elif kind == b"eXIf" and with_more:
+            checksum = zlib.crc32(content[start + 4 : end - 4])
+            kept.append(content[start : end - 4] + checksum.to_bytes(4))
+        start = end
+    return [b"".join([*kept, _PNG_END])]
+
+
+def _jpeg_pixels(content: bytes, with_more: bool) -> list[bytes]:
+    """A JPEG without its APP and COM segments (`with_more`: but with EXIF), with two endings; empty if it is none.
+
+    The end marker may be missing. If data are missing too, the decoder takes the bytes of the second ending for them,
+    and the pixels of the two differ.
+    """
+    if not content.startswith(b"\xff\xd8"):
+        return []
+    kept, start = [content[:2]], 2
+    while content[start : start + 1] == b"\xff" and content[start + 1 : start + 2] != b"\xda":  # the first scan
+        marker, end = content[start + 1], start + 2 + int.from_bytes(content[start + 2 : start + 4])
+        segment = content[start:end]
+        is_colour = marker == 0xEE and len(segment) >= 16  # Adobe's: YCCK or CMYK
+        is_exif = marker == 0xE1 and segment[4:10] == b"Exif\0\0" and with_more
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or is_colour or is_exif:
+            kept.append(segment)
+        start = max(end, start + 2)
+    pixels = (b"".join(kept) + content[start:]).rstrip(b"\xff")
+    return [pixels + _JPEG_END, pixels + random.Random(0).randbytes(4096).replace(b"\xff", b"\xfe") + _JPEG_END]
+
+
+def _upright(image: Image.Image, frame: int | None, path: Path) -> NDArray[np.uint8]:
+    image.seek(frame or 0)
+    is_deep = any("16" in str(tile) for tile in getattr(image, "tile", ()))  # bits a channel, of which Pillow keeps 8
+    image.load()
+    orientation, pixels = _orientation(image), _as_rgb(image, path)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    brightest = int(pixels.max(initial=0))
+    if brightest < 64 if is_deep else 0 < brightest < 16:
+        message = f"{path} has no value above {brightest} of 255, it is nearly black."
+        warn_once("dark", path.parent, f"{message} If its values fill fewer bits than its format has, scale them.")
+    with suppress(Exception):  # what follows the first frame is not needed
+        if frame is None and getattr(image, "is_animated", False):
+            message = f"{path} has {getattr(image, 'n_frames', 2)} pages or frames, of which only the first is read"
+            warn_once("frames", path.parent, f"{message}. To read all, set frames to all.")
+    return np.ascontiguousarray(pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    with suppress(Exception):
+        return int(image.getexif().get(0x0112, 1))
+    return 1  # metadata that cannot be read has none
+
+
+def _as_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """[H, W, 3], converted in stripes, so that memory holds a large image only twice."""
+    is_grey = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    greys = np.asarray(image) if is_grey else None
+    low, high = (0.0, 0.0) if greys is None else _grey_range(greys, path)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIPE // image.width)
+    for top in range(0, image.height, rows):
+        if greys is not None:
+            values = greys[top : top + rows].astype(np.float64)
+            values = (values - low) * (255 / ((high - low) or 1))  # one single value becomes 0
+            pixels[top : top + rows] = values.round()[..., None]
+            continue
+        stripe = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if stripe.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in stripe.info:
+            on_white = Image.new("RGBA", stripe.size, (255, 255, 255, 255))
+            on_white.alpha_composite(stripe.convert("RGBA"))
+            stripe = on_white
+        pixels[top : top + rows] = np.asarray(stripe if stripe.mode == "RGB" else stripe.convert("RGB"))
+    return pixels
+
+
+def _grey_range(greys: NDArray[np.generic], path: Path) -> tuple[float, float]:
+    """The values that become 0 and 255, as `read_image` says."""
+    if not np.isfinite(greys).all():
+        raise DataError("has pixels that are no numbers (NaN or infinite). Replace them first.")
+    low, high = float(greys.min()), float(greys.max())
+    if greys.dtype.kind == "f":
+        return (0, 1) if low >= 0 and high <= 1 else (low, high)
+    if low < 0 or high >= 2**16:
+        return low, high
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+    if 0 < high < 2**14:
+        message = f"{path} has no grey above {high:,.0f} of 65,535: it is read as {bits} bits"
+        warn_once("bits", path.parent, f"{message}. If it is a dark picture of 16 bits, scale it first.")
+    return 0, 2**bits - 1

@@ -72,8 +72,7 @@ def named_images(paths: Sequence[Path], frames: Literal["first", "all"] = "first
     ends = ["" if frame is None else f".frame{frame + 1}" for _, frame in images]
     stems = result_stems([name.with_stem(name.stem + end) for name, end in zip(names, ends, strict=True)])
     return common, [
-        NamedImage(path, str(name), stem, frame)
-        for (path, frame), name, stem in zip(images, names, stems, strict=True)
+        NamedImage(path, str(name), stem, frame) for (path, frame), name, stem in zip(images, names, stems, strict=True)
     ]
 
 

@@ -58,8 +58,10 @@ def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, st
     colours = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
     found = labels > 0
     part = round(16 * tint)  # in sixteenths, so that a photograph is mixed in whole numbers
-    mixed = image[found] * np.uint16(16 - part) + colours[labels[found]] * np.uint16(part)
-    image[found] = mixed // 16
+    for rows in _stripes(image):
+        pixels, inside = image[rows], found[rows]
+        mixed = pixels[inside] * np.uint16(16 - part) + colours[labels[rows][inside]] * np.uint16(part)
+        pixels[inside] = mixed // 16
     window = 2 * stroke + 1
     near = ndimage.maximum_filter(labels, window), ndimage.minimum_filter(labels, window)
     border = found & (near[0] != near[1])
@@ -79,7 +81,16 @@ def _with_boxes(image: NDArray[np.uint8], boxes: NDArray[np.floating], numbers: 
     if numbers and min(picture.size) >= _SMALLEST_WITH_TEXT:
         for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
             _write_number(draw, n, (x1, y1), min(picture.size))
-    return np.asarray(picture)
+    for rows in _stripes(image):
+        image[rows] = np.asarray(picture.crop((0, rows.start, picture.width, rows.stop)))
+    return image
+
+
+def _stripes(image: NDArray[np.uint8]) -> list[slice]:
+    """Rows of an image in parts of 4 million pixels, so that temporary arrays stay small."""
+    height, width = image.shape[:2]
+    step = max(1, 2**22 // max(width, 1))
+    return [slice(top, min(top + step, height)) for top in range(0, height, step)]
 
 
 def _write_number(draw: ImageDraw.ImageDraw, number: int, corner: tuple[int, int], side: int) -> None:

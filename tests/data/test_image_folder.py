@@ -1,17 +1,17 @@
+"""image_folder: which files are images, in which order, and what is left out."""
+
+from __future__ import annotations
+
 import logging
 import os
 import pickle
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from unscene.data.image_file import read_image
 from unscene.data.image_folder import ImageFolder, ImageFolderSettings
 from unscene.data.image_resize import fit_image
 from unscene.errors import DataError, RecipeError
@@ -19,169 +19,10 @@ from unscene.errors import DataError, RecipeError
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def saved(path: Path, image: Image.Image, **options) -> Path:
-    image.save(path, **options)
-    return path
-
-
 def photo(height: int = 30, width: int = 40) -> np.ndarray:
     """[H, W, 3] uint8, smooth and different at every pixel."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) % 7 + 60], axis=2).astype(np.uint8)
-
-
-class TestReadImage:
-    @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "ppm"])
-    def test_lossless_formats(self, tmp_path, suffix):
-        image = read_image(saved(tmp_path / f"photo.{suffix}", Image.fromarray(photo())))
-        assert image.dtype == np.uint8
-        assert_array_equal(image, photo())
-
-    @pytest.mark.parametrize("suffix", ["jpg", "webp"])
-    def test_lossy_formats(self, tmp_path, suffix):
-        image = read_image(saved(tmp_path / f"photo.{suffix}", Image.fromarray(photo()), quality=95))
-        assert image.shape == (30, 40, 3)
-        assert np.abs(image.astype(int) - photo()).mean() < 4
-
-    def test_the_content_says_the_format_not_the_name(self, tmp_path):
-        assert_array_equal(read_image(saved(tmp_path / "photo.jpg", Image.fromarray(photo()), format="PNG")), photo())
-
-    def test_grey(self, tmp_path):
-        image = read_image(saved(tmp_path / "grey.png", Image.fromarray(np.uint8([[0, 7, 255]]))))
-        assert image.tolist() == [[[0, 0, 0], [7, 7, 7], [255, 255, 255]]]
-
-    def test_one_bit(self, tmp_path):
-        image = Image.fromarray(np.uint8([[0, 255, 0]])).convert("1")
-        assert read_image(saved(tmp_path / "bits.png", image)).tolist() == [[[0] * 3, [255] * 3, [0] * 3]]
-
-    def test_transparent_pixels_are_laid_on_white(self, tmp_path):
-        pixels = np.uint8([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]])
-        image = read_image(saved(tmp_path / "alpha.png", Image.fromarray(pixels)))
-        assert image.tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]  # 255 * (1 - 51 / 255) = 204
-
-    def test_grey_with_alpha(self, tmp_path):
-        image = Image.merge("LA", [Image.fromarray(np.uint8([[100, 100]])), Image.fromarray(np.uint8([[255, 0]]))])
-        assert read_image(saved(tmp_path / "alpha.png", image)).tolist() == [[[100] * 3, [255] * 3]]
-
-    def test_palette(self, tmp_path):
-        image = Image.fromarray(np.uint8([[0, 1, 2]])).convert("P")
-        image.putpalette([*RED, *GREEN, *BLUE])
-        assert read_image(saved(tmp_path / "opaque.png", image)).tolist() == [[[*RED], [*GREEN], [*BLUE]]]
-        path = saved(tmp_path / "transparent.png", image, transparency=1)
-        assert read_image(path).tolist() == [[[*RED], [*WHITE], [*BLUE]]]
-
-    def test_one_colour_may_be_transparent(self, tmp_path):
-        path = saved(tmp_path / "key.png", Image.fromarray(np.uint8([[RED, BLUE]])), transparency=BLUE)
-        assert read_image(path).tolist() == [[[*RED], [*WHITE]]]
-
-    def test_cmyk(self, tmp_path):
-        image = Image.fromarray(np.uint8([[[0, 255, 255, 0], [0, 0, 0, 255], [0, 0, 0, 0]]]), "CMYK")
-        assert read_image(saved(tmp_path / "print.tif", image)).tolist() == [[[*RED], [0, 0, 0], [*WHITE]]]
-
-    @pytest.mark.parametrize("suffix", ["png", "tif"])
-    def test_sixteen_bit_grey_is_scaled_not_cut(self, tmp_path, suffix):
-        values = np.uint16([[0, 128, 129, 257, 32896, 65535]])
-        image = read_image(saved(tmp_path / f"deep.{suffix}", Image.fromarray(values)))
-        assert image[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
-        assert (image == image[..., :1]).all()
-
-    def test_thirty_two_bit_grey(self, tmp_path):
-        small = read_image(saved(tmp_path / "small.tif", Image.fromarray(np.int32([[0, 257, 65535]]))))
-        assert small[0, :, 0].tolist() == [0, 1, 255]
-        large = read_image(saved(tmp_path / "large.tif", Image.fromarray(np.int32([[-100, 0, 100_100]]))))
-        assert large[0, :, 0].tolist() == [0, 0, 255]
-
-    @pytest.mark.parametrize(
-        ("values", "expected"),
-        [
-            ([0.0, 0.5, 1.0], [0, 128, 255]),
-            ([0.25, 0.25, 0.25], [64, 64, 64]),
-            ([-2, 0, 2], [0, 128, 255]),
-            ([9, 9, 9], [0] * 3),
-        ],
-    )
-    def test_floats(self, tmp_path, values, expected):
-        image = read_image(saved(tmp_path / "float.tif", Image.fromarray(np.float32([values]))))
-        assert image[0, :, 1].tolist() == expected
-
-    def test_floats_that_are_no_numbers(self, tmp_path):
-        path = saved(tmp_path / "float.tif", Image.fromarray(np.float32([[0, np.nan]])))
-        with pytest.raises(DataError, match=r"float\.tif has pixels that are no numbers"):
-            read_image(path)
-
-    def test_of_an_animation_the_first_frame(self, tmp_path):
-        frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN)]
-        path = saved(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
-        assert (read_image(path) == RED).all()
-
-    # EXIF: where the stored image's first row and first column are to be seen
-    @pytest.mark.parametrize(
-        ("orientation", "upright"),
-        [
-            (1, ["abc", "def"]),  # top, left
-            (2, ["cba", "fed"]),  # top, right
-            (3, ["fed", "cba"]),  # bottom, right
-            (4, ["def", "abc"]),  # bottom, left
-            (5, ["ad", "be", "cf"]),  # left, top
-            (6, ["da", "eb", "fc"]),  # right, top
-            (7, ["fc", "eb", "da"]),  # right, bottom
-            (8, ["cf", "be", "ad"]),  # left, bottom
-        ],
-    )
-    @pytest.mark.parametrize("kind", ["png", "tif", "deep.png"])
-    def test_exif_orientation(self, tmp_path, orientation, upright, kind):
-        stored = np.array([[ord(letter) for letter in row] for row in ("abc", "def")])
-        pixels = (stored * 257).astype(np.uint16) if kind == "deep.png" else stored.astype(np.uint8)
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        image = read_image(saved(tmp_path / f"turned.{kind}", Image.fromarray(pixels), exif=exif))
-        assert ["".join(chr(value) for value in row) for row in image[..., 0]] == upright
-
-    def test_one_pixel(self, tmp_path):
-        assert read_image(saved(tmp_path / "dot.png", Image.new("RGB", (1, 1), GREEN))).tolist() == [[[*GREEN]]]
-
-
-class TestImagesThatCannotBeRead:
-    @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "webp", "ppm"])
-    @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
-    def test_cut_short(self, tmp_path, suffix, share):
-        noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)
-        path = saved(tmp_path / f"photo.{suffix}", Image.fromarray(noise))
-        content = path.read_bytes()
-        path.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(DataError, match=rf"photo\.{suffix} is damaged"):
-            read_image(path)
-
-    @settings(max_examples=40, deadline=None)
-    @given(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]), st.data())
-    def test_any_damage_is_an_image_or_a_data_error(self, tmp_path_factory, kind, data):
-        path = saved(tmp_path_factory.mktemp("damaged") / "photo", Image.fromarray(photo()), format=kind)
-        content = bytearray(path.read_bytes())
-        for _ in range(3):
-            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-        path.write_bytes(content)
-        with warnings.catch_warnings(action="ignore"):
-            error = None
-            try:
-                shape = read_image(path).shape
-            except DataError as caught:
-                error = caught
-        assert str(path) in str(error) if error else shape[2] == 3
-
-    def test_missing_folder_and_text(self, tmp_path):
-        with pytest.raises(DataError, match=r"nothing\.png does not exist\. Check"):
-            read_image(tmp_path / "nothing.png")
-        with pytest.raises(DataError, match="is a folder"):
-            read_image(tmp_path)
-        (tmp_path / "note.png").write_text("not an image")
-        with pytest.raises(DataError, match=r"note\.png is damaged or no image"):
-            read_image(tmp_path / "note.png")
-
-    def test_a_decompression_bomb(self, tmp_path, monkeypatch):
-        path = saved(tmp_path / "bomb.png", Image.fromarray(photo()))
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-        with pytest.raises(DataError, match=r"bomb\.png has more than 1,000 pixels"):
-            read_image(path)
 
 
 def folder_of(tmp_path: Path, **images: Image.Image) -> Path:
@@ -217,6 +58,37 @@ class TestImageFolder:
         assert set(batch) == {"image"}
         assert (batch["image"].shape, batch["image"].dtype) == ((3, 8, 8, 3), np.uint8)
         assert batch["image"][:, 3, 5].tolist() == [[*WHITE], [*RED], [*RED]]
+
+    def test_every_suffix_of_pillow_is_read_and_the_others_are_counted(self, tmp_path, caplog):
+        names = ("a.jfif", "b.jpe", "c.pgm", "d.pnm", "e.apng", "f.TGA", "g.webp")
+        kinds = ("JPEG", "JPEG", "PPM", "PPM", "PNG", "TGA", "WEBP")
+        for name, kind in zip(names, kinds, strict=True):
+            Image.new("L" if name == "c.pgm" else "RGB", (4, 4)).save(tmp_path / name, kind)
+        for name in ("photo.heic", "photo.nef", "notes.txt", "more.txt", "figure.eps"):
+            (tmp_path / name).write_bytes(b"")
+        images = ImageFolder(ImageFolderSettings(str(tmp_path), size=4))
+        assert [path.name for path in images.paths] == [*names]
+        assert images.batch(range(7))["image"].shape == (7, 4, 4, 3)
+        assert "5 files of" in caplog.text
+        assert "2 .txt" in caplog.text
+        assert "1 .heic" in caplog.text
+
+    def test_all_frames_are_images_of_their_own(self, tmp_path):
+        frames = [Image.new("RGB", (6, 4), colour) for colour in (RED, GREEN, BLUE)]
+        folder = folder_of(tmp_path, a_png=plain(WHITE))
+        frames[0].save(folder / "b.tif", save_all=True, append_images=frames[1:])
+        (folder / "c.png").write_bytes(b"damaged")
+        images = ImageFolder(ImageFolderSettings(str(folder), size=4, frames="all", skip_damaged=True))
+        assert [(path.name, frame) for path, frame in zip(images.paths, images.frames, strict=True)] == [
+            ("a.png", None),
+            ("b.tif", 0),
+            ("b.tif", 1),
+            ("b.tif", 2),
+        ]
+        assert images.batch([3, 0, 1])["image"][:, 0, 0].tolist() == [[*BLUE], [*WHITE], [*RED]]
+        first = ImageFolder(ImageFolderSettings(str(folder), size=4, skip_damaged=True))
+        assert first.batch([1])["image"][0, 0, 0].tolist() == [*RED]
+        assert len(first) == 2
 
     def test_follows_links_once(self, tmp_path):
         folder = folder_of(tmp_path, a__one_png=plain(RED))

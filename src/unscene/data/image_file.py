@@ -20,7 +20,7 @@ from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from unscene.errors import DataError, refusal
 
@@ -78,7 +78,7 @@ def warn_once(kind: str, folder: Path, message: str) -> None:
         _log.warning("%s Further ones in its folder are not named.", message)
 
 
-def _use(path: Path, use: Callable[[Image.Image], Result]) -> Result:
+def _use(path: Path, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
     """The result of a function of an opened image."""
     try:
         if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
@@ -107,12 +107,12 @@ def _use(path: Path, use: Callable[[Image.Image], Result]) -> Result:
         raise DataError(f"{path} is damaged ({error}). Copy or save it again.") from error
 
 
-def _attempt(file: IO[bytes], use: Callable[[Image.Image], Result]) -> Result:
+def _attempt(file: IO[bytes], use: Callable[[ImageFile.ImageFile], Result]) -> Result:
     with Image.open(file, formats=readable()[0]) as image:
         return use(image)
 
 
-def _use_pixels_alone(file: IO[bytes], use: Callable[[Image.Image], Result], error: Exception) -> Result:
+def _use_pixels_alone(file: IO[bytes], use: Callable[[ImageFile.ImageFile], Result], error: Exception) -> Result:
     """The same of the parts of a PNG or JPEG that hold its pixels; the first error if these are damaged too."""
     file.seek(0)
     content = file.read()
@@ -163,9 +163,9 @@ def _jpeg_pixels(content: bytes, with_more: bool) -> list[bytes]:
     return [pixels + _JPEG_END, pixels + random.Random(0).randbytes(4096).replace(b"\xff", b"\xfe") + _JPEG_END]
 
 
-def _upright(image: Image.Image, frame: int | None, path: Path) -> NDArray[np.uint8]:
+def _upright(image: ImageFile.ImageFile, frame: int | None, path: Path) -> NDArray[np.uint8]:
     image.seek(frame or 0)
-    is_deep = any("16" in str(tile) for tile in getattr(image, "tile", ()))  # bits a channel, of which Pillow keeps 8
+    is_deep = ";16" in str([tile[3] for tile in image.tile]) and ";16" not in image.mode  # Pillow keeps 8 of 16 bits
     image.load()
     orientation, pixels = _orientation(image), _as_rgb(image, path)
     if orientation in (5, 6, 7, 8):

@@ -58,9 +58,9 @@ def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, st
     colours = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
     found = labels > 0
     part = round(16 * tint)  # in sixteenths, so that a photograph is mixed in whole numbers
-    for rows in _stripes(image):
-        pixels, inside = image[rows], found[rows]
-        mixed = pixels[inside] * np.uint16(16 - part) + colours[labels[rows][inside]] * np.uint16(part)
+    for stripe in _stripes(image):
+        pixels, inside = image[stripe], found[stripe]
+        mixed = pixels[inside] * np.uint16(16 - part) + colours[labels[stripe][inside]] * np.uint16(part)
         pixels[inside] = mixed // 16
     window = 2 * stroke + 1
     near = ndimage.maximum_filter(labels, window), ndimage.minimum_filter(labels, window)
@@ -81,8 +81,8 @@ def _with_boxes(image: NDArray[np.uint8], boxes: NDArray[np.floating], numbers: 
     if numbers and min(picture.size) >= _SMALLEST_WITH_TEXT:
         for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
             _write_number(draw, n, (x1, y1), min(picture.size))
-    for rows in _stripes(image):
-        image[rows] = np.asarray(picture.crop((0, rows.start, picture.width, rows.stop)))
+    for stripe in _stripes(image):
+        image[stripe] = np.asarray(picture.crop((0, stripe.start, picture.width, stripe.stop)))
     return image
 
 

@@ -177,7 +177,96 @@ def test_workers_and_a_pickled_copy_read_the_same(coco_root):
         assert_array_equal(batch["boxes"].numpy(), expected["boxes"])
 
 
+def test_whole_numbers_may_be_written_as_floats(coco_root):
+    expected = source(coco_root).batch(range(4))
+
+    def floats(content):
+        for image in content["images"]:
+            image.update(height=float(image["height"]), width=float(image["width"]))
+        for annotation in content["annotations"]:
+            annotation.update(category_id=float(annotation["category_id"]), iscrowd=float(annotation["iscrowd"]))
+
+    rewritten(coco_root, floats)
+    for name, values in source(coco_root).batch(range(4)).items():
+        assert_array_equal(values, expected[name])
+
+
+@pytest.mark.parametrize("piece", [[20, 10, 20, 15], [20, 10], []])
+def test_a_piece_without_area_beside_a_polygon_is_dropped(coco_root, piece):
+    expected = source(coco_root).batch([0])
+    rewritten(coco_root, lambda content: content["annotations"][0]["segmentation"].insert(0, piece))
+    for name, values in source(coco_root).batch([0]).items():
+        assert_array_equal(values, expected[name])
+
+
 # What is wrong
+
+
+@pytest.mark.parametrize(("change", "shown"), [(str, "'7'"), (lambda number: number + 900, "907")])
+def test_annotations_of_no_listed_image_are_refused(coco_root, change, shown):
+    def other(content):
+        for annotation in content["annotations"]:
+            annotation["image_id"] = change(annotation["image_id"])
+
+    rewritten(coco_root, other)
+    with pytest.raises(DataError, match=rf"7 annotations are of images that it does not list, for instance {shown}\."):
+        source(coco_root)
+
+
+def test_some_annotations_of_no_listed_image_are_counted(coco_root, caplog):
+    rewritten(coco_root, lambda content: content["annotations"][0].update(image_id=999))
+    assert source(coco_root).batch([0])["category"].tolist() == [[3, 90]]
+    assert "1 annotations are of images that it does not list, for instance 999. They are left out." in caplog.text
+
+
+def test_coordinates_as_shares_of_the_image_are_refused_and_empty_masks_counted(coco_root, caplog):
+    def shares(content):
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = [[0.1, 0.1, 0.6, 0.1, 0.6, 0.7]]
+
+    path = coco_root / FILE
+    before = path.read_text()
+    rewritten(coco_root, lambda content: content["annotations"][0].update(segmentation=[[100, 50, 110, 50, 110, 60]]))
+    source(coco_root)
+    assert "1 of 5 instances of" in caplog.text
+    path.write_text(before)
+    rewritten(coco_root, shares)
+    with pytest.raises(DataError, match=r"no instance covers more than one pixel.*shares of the image"):
+        source(coco_root)
+
+
+@pytest.mark.parametrize("name", ["../train2017/{}", "{root}/train2017/{}", "a/../../train2017/{}"])
+def test_names_outside_of_the_folder_need_permission(coco_root, name):
+    name = name.format("000000000001.jpg", root=coco_root)
+    rewritten(coco_root, lambda content: content["images"][0].update(file_name=name, width=60, height=40))
+    with pytest.raises(DataError, match=r"names files outside of .*val2017, .*--data\.outside true"):
+        source(coco_root)
+    images = source(coco_root, outside=True)
+    assert images.batch([3])["image"].shape == (1, 20, 20, 3)
+
+
+def test_a_name_with_the_folder_in_it_shows_the_path_that_was_tried(coco_root):
+    rewritten(coco_root, lambda content: content["images"][0].update(file_name="val2017/000000000030.jpg"))
+    with pytest.raises(DataError, match=r"1 of 4 images .* do not exist, .*val2017/val2017/000000000030\.jpg"):
+        source(coco_root)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.jpg", "\udc80.jpg", "\x1b[31m.jpg"])
+def test_a_name_that_no_file_has(coco_root, name):
+    rewritten(coco_root, lambda content: content["images"][0].update(file_name=name))
+    with pytest.raises(DataError, match="1 of 4 images") as caught:
+        source(coco_root)
+    assert len(str(caught.value)) < 1000
+    str(caught.value).encode()
+    assert "\x1b" not in str(caught.value)
+
+
+def test_annotations_of_the_image_as_it_is_stored(coco_root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(coco_root / "val2017" / "000000000030.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"has 40 x 60 pixels, turned by its EXIF orientation, but .* for 60 x 40"):
+        source(coco_root).batch([3])
 
 
 def test_missing_files_are_named_with_a_hint(coco_root):
@@ -205,6 +294,10 @@ def test_missing_files_are_named_with_a_hint(coco_root):
         ('{"images": [1]}', r"is not in COCO's layout"),
         ('{"images": [', r"cannot be read as JSON"),
         (b"\xff\xfe", r"cannot be read as JSON"),
+        ("[" * 100_000, r"cannot be read as JSON"),
+        ('{"images": [{"id": ' + "7" * 5000 + "}]}", r"cannot be read as JSON"),
+        ('{"images": [{"id": [1], "file_name": "a"}]}', r"is not in COCO's layout"),
+        ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}', r"two images have one 'id'"),
     ],
 )
 def test_a_file_that_is_not_in_cocos_layout(coco_root, content, message):
@@ -231,6 +324,7 @@ def test_a_file_that_is_not_in_cocos_layout(coco_root, content, message):
         ({"size": [40, 60], "counts": "`b2"}, r"do not add up"),
         ({"size": [40, 60], "counts": "é"}, r"do not add up"),
         ({"size": [40, 60]}, r"do not add up"),
+        ([[0, 0, 60, 40] * 200_000], r"polygon that is not x1, y1"),
     ],
 )
 def test_a_damaged_instance_is_named_or_left_out(coco_root, caplog, segmentation, message):
@@ -250,6 +344,8 @@ def test_a_damaged_instance_is_named_or_left_out(coco_root, caplog, segmentation
         ("images", {"height": 39}, r"000000000030\.jpg has 60 x 40 pixels, but its annotations are for 60 x 39"),
         ("images", {"height": None}, r"image 30 has no 'height' and 'width'"),
         ("images", {"width": 2**70}, r"image 30 has no 'height' and 'width'"),
+        ("images", {"width": 2**31 - 1}, r"image 30 has no 'height' and 'width' in pixels, up to 65,536"),
+        ("annotations", {"iscrowd": "0"}, r"annotation 50\d has '0' as 'iscrowd', expected 0 or 1"),
         ("annotations", {"category_id": "dog"}, r"annotation 506 has 'dog' as 'category_id'"),
         ("annotations", {"category_id": 2**70}, r"annotation 506 has 1180591620717411303424 as 'category_id'"),
     ],

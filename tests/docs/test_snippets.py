@@ -1,7 +1,8 @@
-"""Every command and Python snippet of README.md and the guide runs, in the order of its page, with small settings.
+"""Every command and Python snippet of README.md, the guide and the pages on data runs, with small settings.
 
-A block after a comment `<!-- not run by the tests: REASON -->` is left out, and so is a command that names a FILE or
-FOLDER that the reader must have. A block of `text` right after a block that runs holds lines that it must print.
+A page runs from top to bottom. A block after a comment `<!-- not run by the tests: REASON -->` is left out, and so is a
+command that names a FILE or FOLDER that the reader must have. A block of `text` right after a block that runs holds
+lines that it must print.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import io
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,21 +21,15 @@ from typing import Any
 import pytest
 import yaml
 
-import unscene
-from tests.tiny import RECIPE
+from tests.docs.conftest import SMALL_TRAINING, small_settings
 from unscene.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
-FAST = {"README.md"}
+SLOW = [page for part in ("guide", "data") for page in sorted((ROOT / "docs" / part).glob("*.md"))]
+PAGES = ["README.md", *(pytest.param(str(page.relative_to(ROOT)), marks=pytest.mark.slow) for page in SLOW)]
 PART = re.compile(r"^(?P<skip><!-- not run by the tests: .*? -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
-INLINE = re.compile(r"`(unscene [^`]+)`")
+INLINE = re.compile(r"`(unscene \w+ [^`]+)`")  # `unscene train` alone names the command
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b|\.\.\.")  # FILE, NAME, `unscene ...`
-
-TRAINER = {name: value for name, value in RECIPE.items() if name.startswith("trainer.")}
-SMALL_TRAINING = TRAINER | {"trainer.max_steps": 2, "trainer.batch_size": 2, "trainer.max_minutes": 1}
-SMALL_MODEL = {name: value for name, value in RECIPE.items() if name.startswith("model.")}
-SMALL_SCENES = {"validation.count": 2}
 
 
 @dataclass(frozen=True)
@@ -60,14 +54,6 @@ def commands(text: str) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         if words and not PLACEHOLDER.search(line.partition("#")[0]):
             yield words
-
-
-def small_settings(recipe: str) -> dict[str, Any]:
-    """What makes the training of a recipe short."""
-    settings = SMALL_TRAINING.copy()
-    if not recipe.endswith("/images"):
-        settings |= SMALL_SCENES
-    return settings | (SMALL_MODEL if recipe.startswith("rmonet_unet/") else {})
 
 
 def small(words: list[str], folder: Path) -> list[str]:
@@ -100,24 +86,6 @@ def small_table(name: str, folder: Path) -> Path:
     return file
 
 
-@pytest.fixture
-def reader(tmp_path, monkeypatch) -> Path:
-    """A reader's folder: the example images, and functions that train and score with small settings."""
-    shutil.copytree(ROOT / "docs" / "images" / "scenes", tmp_path / "docs" / "images" / "scenes")
-    monkeypatch.chdir(tmp_path)
-    train, evaluate = unscene.train, unscene.evaluate
-
-    def train_small(recipe: str, settings: dict[str, Any] | None = None, **more: Any) -> Any:
-        return train(recipe, (settings or {}) | small_settings(str(recipe)), **more)
-
-    def evaluate_small(model: Any, settings: dict[str, Any] | None = None, **more: Any) -> Any:
-        return evaluate(model, (settings or {}) | ({} if "data" in more else {"data.count": 2}), **more)
-
-    monkeypatch.setattr(unscene, "train", train_small, raising=False)
-    monkeypatch.setattr(unscene, "evaluate", evaluate_small, raising=False)
-    return tmp_path
-
-
 def run(snippet: Snippet, names: dict[str, Any], folder: Path) -> None:
     if snippet.kind == "python":
         exec(compile(snippet.text, f"line {snippet.line}", "exec"), names)
@@ -138,15 +106,12 @@ def without_counts(text: str) -> str:
     return re.sub(r"\d+ objects", "N objects", text)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, id=page.name, marks=[] if page.name in FAST else pytest.mark.slow) for page in PAGES],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_from_top_to_bottom(page, reader, monkeypatch):
     module = ModuleType("snippets_of_a_page")  # a registry may name a class of it
     monkeypatch.setitem(sys.modules, module.__name__, module)
     printed = ""
-    for snippet in snippets(page.read_text(encoding="utf-8")):
+    for snippet in snippets((ROOT / page).read_text(encoding="utf-8")):
         if snippet.kind in ("bash", "python"):
             with contextlib.redirect_stdout(io.StringIO()) as output:
                 run(snippet, vars(module), reader)
@@ -159,12 +124,13 @@ def test_a_page_runs_from_top_to_bottom(page, reader, monkeypatch):
 
 def test_what_a_reader_must_have_is_not_run():
     page = (
-        "`unscene recipes` `unscene ...`\n<!-- not run by the tests: it downloads -->\n```bash\nrm x\n```\n"
+        "`unscene recipes --all` `unscene train` `unscene evaluate ...`\n"
+        "<!-- not run by the tests: it downloads -->\n```bash\nrm x\n```\n"
         "```bash\nunscene train a \\\n  --out b  # first\nunscene convert clevr FILE.h5\n```\n```text\nseen\n```\n"
     )
     found = list(snippets(page))
     assert [(snippet.kind, snippet.line) for snippet in found] == [("bash", 1), ("bash", 1), ("bash", 6), ("text", 11)]
     assert [words for snippet in found[:3] for words in commands(snippet.text)] == [
-        ["unscene", "recipes"],
+        ["unscene", "recipes", "--all"],
         ["unscene", "train", "a", "--out", "b"],
     ]

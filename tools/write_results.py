@@ -107,7 +107,8 @@ def heading(metric: str) -> str:
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """Rows of cells, the headings first, as a table in Markdown."""
     rows = [f"|{'|'.join(line)}|" for line in lines]
-    return "\n".join([rows[0], "|---" + "|--:" * (len(lines[0]) - 1) + "|", *rows[1:]])
+    numbers = [all(re.match(r"-|\d", cell) for cell in column) for column in zip(*lines[1:], strict=True)]
+    return "\n".join([rows[0], f"|{'|'.join('--:' if right else '---' for right in numbers)}|", *rows[1:]])
 
 
 def models_table(results: Path, name: str, rows: str | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import unscene
 from unscene.cli.commands import COMMANDS
 from unscene.recipes import recipe_names
 
@@ -87,3 +88,10 @@ def test_commands_and_recipes_exist(page):
     models = {name.partition("/")[0] for name in recipe_names()}
     named = re.findall(r"`(\w+/\w+)`", text)
     assert {name for name in named if name.partition("/")[0] in models} <= set(recipe_names())
+
+
+def test_citation_and_changelog_name_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == unscene.__version__
+    assert f"## {unscene.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert all({"title", "authors", "year"} <= set(paper) for paper in citation["references"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import ComponentVAESettings
-from unscene.models.common.warmup import WarmupSettings
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
 from unscene.models.explicit_localization.location_mask import LocationSettings
 from unscene.models.explicit_localization.model import ExplicitLocalizationSettings

@@ -14,6 +14,7 @@ from unscene.models.rmonet.settings import BackboneSettings
 from unscene.ops.convolutions import (
     FEW_PIXELS,
     SmallMapConv2d,
+    SubpixelConv2d,
     convolve_doubled,
     convolve_doubled_and_skip,
     convolve_tiled,
@@ -161,3 +162,21 @@ def test_doubled_bodies_agree(monkeypatch):
         result = convolve_doubled_and_skip(*inputs)
         results.append((result, *torch.autograd.grad((result * weights).sum(), inputs)))
     assert_close(*results)
+
+
+def values_and_gradients(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    weights = torch.linspace(-1, 1, y.numel()).view(y.shape)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), [x, *layer.parameters()])]
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_subpixel_conv_is_a_convolution_and_a_pixel_shuffle(factor, monkeypatch):
+    torch.manual_seed(0)
+    layer, maps = SubpixelConv2d(5, 3, factor), torch.randn(2, 5, 3, 4)
+    fast = values_and_gradients(layer, maps)
+    assert fast[0].shape == (2, 3, 3 * factor, 4 * factor)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    assert_close(fast, values_and_gradients(layer, maps), rtol=1e-4, atol=1e-5)
+    assert_close(fast[0], F.pixel_shuffle(F.conv2d(maps, layer.weight, layer.bias), factor), rtol=1e-4, atol=1e-5)

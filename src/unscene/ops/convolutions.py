@@ -1,4 +1,4 @@
-"""3x3 convolutions that do less work than their definition: of small maps, of tiled vectors, of doubled maps.
+"""Convolutions that do less work than their definition: of small maps, of tiled vectors, of doubled maps, sub-pixel.
 
 The plain body of each is its definition. The fast one gives the same numbers, except for the order of adding. Axes that
 do not fit together are a ShapeError.
@@ -41,6 +41,28 @@ class SmallMapConv2d(nn.Module):
         shifted = [padded[:, y:, x:][:, rows, columns] for y in range(3) for x in range(3)]
         neighbourhoods = torch.cat(shifted, dim=3)  # [B, H', W', 9 C]
         return F.linear(neighbourhoods, self.weight.permute(0, 2, 3, 1).flatten(1)).permute(0, 3, 1, 2)
+
+
+class SubpixelConv2d(nn.Conv2d):
+    """pixel_shuffle(conv1x1(x), factor) (Shi et al., 2016): each pixel becomes factor x factor pixels.
+
+    On a CPU it is one matrix product and one copy, and the result is channels last.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+        super().__init__(in_channels, out_channels * factor**2, 1)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[S, C, H, W] -> [S, C', factor H, factor W]."""
+        if x.device.type != "cpu" or use_plain():
+            return F.pixel_shuffle(super().forward(x), self.factor)
+        f, (size, _, height, width) = self.factor, x.shape
+        weight = self.weight.view(-1, f * f, self.in_channels).transpose(0, 1).flatten(0, 1)  # [f f C', C]
+        assert self.bias is not None
+        bias = self.bias.view(-1, f * f).t().flatten()
+        y = F.linear(x.permute(0, 2, 3, 1), weight, bias).view(size, height, width, f, -1)  # [S, H, W, f, f C']
+        return y.transpose(2, 3).reshape(size, f * height, f * width, -1).permute(0, 3, 1, 2)
 
 
 def convolve_tiled(latents: Tensor, coordinates: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -13,8 +13,8 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError
+from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import ComponentVAESettings
-from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
 from unscene.models.rmonet.settings import BackboneSettings, HeadSettings

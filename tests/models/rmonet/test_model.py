@@ -13,9 +13,9 @@ from torch.testing import assert_close
 
 from tests.tiny import tiny_rmonet
 from unscene.errors import RecipeError
+from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.mixture import mixture_log_likelihood
 from unscene.models.common.stick_breaking import stick_breaking
-from unscene.models.common.warmup import WarmupSettings
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
 from unscene.models.rmonet.segmentation_heads import alpha_logits

@@ -15,7 +15,7 @@ from unscene.models.space.networks import (
     normed_conv,
     strided_convs,
 )
-from unscene.ops.subpixel_conv import SubpixelConv2d
+from unscene.ops.convolutions import SubpixelConv2d
 
 
 def normalised(maps: Tensor, groups: int, layer: nn.Module) -> Tensor:

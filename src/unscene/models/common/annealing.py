@@ -1,8 +1,10 @@
-"""A number that moves on a line during training: a pure function of the step, so that a resumed run needs no state."""
+"""Values that change during training: pure functions of the step, so that a resumed run needs no state."""
 
 from __future__ import annotations
 
-from pydantic import NonNegativeInt
+import math
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from unscene.errors import RecipeError
 from unscene.settings import settings_dataclass
@@ -41,3 +43,36 @@ class Annealed:
     def values(self) -> tuple[float, float]:
         """The smallest and the largest value."""
         return min(self.start, self.end), max(self.start, self.end)
+
+
+@settings_dataclass
+class WarmupSettings:
+    """Values at the first step, from which the model moves to its settings' values in `steps`. Ours, not the papers'.
+
+    Before the VAE has learnt colours, no component fits an object better than the background, so masks fade and boxes
+    vanish. A wide foreground Gaussian explains the pixels that the background does not explain. It narrows while the
+    VAE learns colours.
+
+    Attributes:
+        steps: length; 0: no warm-up.
+        sigma_foreground: value at step 0; it changes geometrically.
+        latent_weight: beta at step 0; it changes linearly.
+        mask_weight: gamma at step 0; it changes linearly.
+        score_threshold: threshold of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
+    """
+
+    steps: NonNegativeInt = 0
+    sigma_foreground: PositiveFloat = 0.3
+    latent_weight: NonNegativeFloat = 0.0
+    mask_weight: NonNegativeFloat = 0.0
+    score_threshold: NonNegativeFloat = 0.0
+
+    def linear(self, step: int, start: float, end: float) -> float:
+        """Return a value at a step: linear from `start` to `end` over the warm-up, then `end`."""
+        return end if step >= self.steps else start + (end - start) * (step / self.steps)
+
+    def sigma(self, step: int, end: float) -> float:
+        """Return the foreground's standard deviation at a step of the warm-up, `end` after it."""
+        if step >= self.steps:
+            return end
+        return math.exp(self.linear(step, math.log(self.sigma_foreground), math.log(end)))

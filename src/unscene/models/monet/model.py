@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
+from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import (
     LOWEST_LOG_MASK,
     ComponentVAE,
@@ -25,7 +26,6 @@ from unscene.models.common.component_vae import (
 )
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
-from unscene.models.common.warmup import WarmupSettings
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
 from unscene.models.rmonet.settings import BackboneSettings, HeadSettings
 from unscene.ops.dispatch import at_least_float32

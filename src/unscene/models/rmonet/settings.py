@@ -11,9 +11,9 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 from unscene.errors import RecipeError
+from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import ComponentVAESettings
 from unscene.models.common.mixture import MixtureOver
-from unscene.models.common.warmup import WarmupSettings
 from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unscene.ops.subpixel_conv import SubpixelConv2d
+from unscene.ops.convolutions import SubpixelConv2d
 
 
 def normed_conv(c_in: int, c_out: int, kernel: int, stride: int = 1, norm: bool = True) -> nn.Sequential:

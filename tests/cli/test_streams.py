@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from unscene.cli.streams import PrintableFormatter
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
 
 WORK = """
+import logging
 import os
 import signal
 import sys
@@ -81,3 +85,8 @@ def test_a_list_that_could_not_be_written_is_an_error(tmp_path):
     status, printed = run("UNSCENE recipes >/dev/full", tmp_path)
     assert status == 1
     assert printed == "standard output cannot be written (No space left on device).\n"
+
+
+def test_logged_file_names_cannot_change_the_terminal():
+    record = logging.LogRecord("unscene", logging.WARNING, "", 0, "%s is damaged", ("\x1b[31mred.h5",), None)
+    assert PrintableFormatter().format(record) == "warning: \\x1b[31mred.h5 is damaged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import shlex
@@ -16,7 +17,7 @@ from typing import Any
 from unscene import __version__
 from unscene.cli.arguments import parse, split_settings
 from unscene.cli.commands import COMMANDS
-from unscene.cli.streams import lasting_streams, printable
+from unscene.cli.streams import PrintableFormatter, lasting_streams, printable
 from unscene.errors import RecipeError, UnsceneError
 
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     printing, not the work.
     """
     set_process_up()
+    if logging.lastResort:  # writes the log to stderr
+        logging.lastResort.setFormatter(PrintableFormatter())
     words = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_streams() as streams:
         rest, settings = split_settings(words)

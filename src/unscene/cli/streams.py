@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -81,3 +82,10 @@ def printable(text: str) -> str:
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+class PrintableFormatter(logging.Formatter):
+    """Logged text for the terminal, see `printable`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"warning: {printable(super().format(record))}"

@@ -1,4 +1,4 @@
-"""Opens HDF5 files of any origin: an error names its cause, and no value outside of the file is read."""
+"""Opens HDF5 files of any origin: an error names its cause, and no other file is read."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def local_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
         KeyError: it is damaged.
     """
     link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
+    if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
         target = getattr(link, "filename", "the same file")
         raise DataError(f"{file.filename}: {name!r} is a link to {link.path!r} of {target!r}. Store the array itself.")
     dataset = file[name]

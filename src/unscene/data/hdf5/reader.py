@@ -31,6 +31,7 @@ from unscene.errors import DataError
 from unscene.settings import NonEmptyText, settings_dataclass
 
 _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors
+_COMPARED = 16  # samples whose boxes are compared with their masks at once, others when they are read
 _log = logging.getLogger(__name__)
 
 
@@ -75,9 +76,14 @@ class SceneStore:
         if "boxes" in used and not self._has_mask:
             _check_boxes(self._rows["boxes"], self.path)
         if len(used) < len(datasets):
-            self._warn(f"passes over {sorted(set(datasets) - set(used))}: no small numbers with a row for each sample.")
+            self._warn(
+                f"has {sorted(set(datasets) - set(used))}, which is not read: only image, mask, boxes and factors are."
+            )
         if not has_checksums:
             self._warn("has no checksums (older or of another program): changed values in it cannot be noticed.")
+        with suppress(DataError):  # a damaged sample is named when it is asked for
+            self.batch(range(min(self._count, _COMPARED)))
+        self.close()
 
     def __len__(self) -> int:
         return self._count

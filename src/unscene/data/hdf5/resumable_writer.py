@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -31,73 +32,65 @@ _log = logging.getLogger(__name__)
 Position = dict[str, int]  # how far a source has been read, in its own terms
 
 
+@dataclass
 class SceneParts:
-    """The parts of an unfinished file; arguments as those of `scene_parts`.
+    """The parts of an unfinished file, see `scene_parts`.
 
     Attributes:
         path: path of the file.
-        position: position of the source at the end of the last part; `start` without one.
+        folder: of the parts.
+        made_from: what decides the scenes.
+        position: position of the source at the end of the last part, or its start.
+        stores: the finished parts.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        folder: Path,
-        made_from: Mapping[str, Any],
-        start: Mapping[str, int],
-        fits: Callable[[Position], bool],
-    ) -> None:
-        self.path, self._folder, self._made_from = path, folder, dict(made_from)
-        self.position: Position = dict(start)
-        self._stores: list[SceneStore] = []
-        parts = sorted(folder.glob("*.h5"))
-        while parts and self._take(parts[0], fits):
-            del parts[0]
-        for part in parts:
-            part.unlink()
-            _log.warning("removed %s, a part of another conversion", part)
+    path: Path
+    folder: Path
+    made_from: dict[str, Any]
+    position: Position
+    stores: list[SceneStore] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of scenes in all parts."""
-        return sum(map(len, self._stores))
+        return sum(map(len, self.stores))
 
     def add(self, batches: Iterable[Mapping[str, NDArray]]) -> None:
         """Write the batches of a source after `self.position`, which it updates, part after part."""
         rest = iter(batches)
         for first in rest:
             part, batches_of_part = self._next_part, chain([first], islice(rest, _BATCHES_A_PART - 1))
-            settings = {"made_from": self._made_from, "position": self.position}  # read when the part is full
+            settings = {"made_from": self.made_from, "position": self.position}  # read when the part is full
             write_scenes(part, batches_of_part, None, {"settings": settings}, progress=False)
-            self._stores.append(SceneStore(part))
+            self.stores.append(SceneStore(part))
 
     def join(self, attributes: Mapping[str, Any], progress: bool = True) -> int:
         """Write the scenes of all parts to the new file; arguments, result and errors as those of `write_scenes`."""
         return write_scenes(self.path, self._batches(), len(self), attributes, progress)
 
     def _batches(self) -> Iterator[dict[str, NDArray]]:
-        for store in self._stores:
+        for store in self.stores:
             for start in range(0, len(store), _JOINED_AT_ONCE):
                 yield store.batch(np.arange(start, min(start + _JOINED_AT_ONCE, len(store))))
             store.close()
 
     @property
     def _next_part(self) -> Path:
-        return self._folder / f"{len(self._stores):06d}.h5"
+        return self.folder / f"{len(self.stores):06d}.h5"
 
-    def _take(self, part: Path, fits: Callable[[Position], bool]) -> bool:
-        """Take a part, unless it is not the next, damaged, made from something else, or of another version."""
-        try:
-            store = SceneStore(part)
-            settings = store.attributes["settings"]
-            made_from, position = settings["made_from"], settings["position"]
-            same = part == self._next_part and made_from == self._made_from and position.keys() == self.position.keys()
-            if not (same and fits(position)):
-                return False
-        except (DataError, LookupError, TypeError, AttributeError):
-            return False
-        self._stores.append(store)
-        self.position = position
-        return True
+    def resume(self, fits: Callable[[Position], bool]) -> None:
+        """Take the parts of an earlier writer; remove damaged ones, those of something else, and what does not fit."""
+        for part in sorted(self.folder.glob("*.h5")):
+            with suppress(DataError, LookupError, TypeError, AttributeError):
+                store = SceneStore(part)
+                settings = store.attributes["settings"]
+                made_from, position = settings["made_from"], settings["position"]
+                same = made_from == self.made_from and position.keys() == self.position.keys()
+                if same and part == self._next_part and fits(position):
+                    self.stores.append(store)
+                    self.position = position
+                    continue
+            part.unlink()
+            _log.warning("removed %s, a part of another conversion", part)
 
 
 @contextmanager
@@ -126,7 +119,8 @@ def scene_parts(
             folder.mkdir(parents=True, exist_ok=True)
         try:
             with lock(folder, path):
-                parts = SceneParts(path, folder, made_from, start, fits)
+                parts = SceneParts(path, folder, dict(made_from), dict(start))
+                parts.resume(fits)
                 yield parts
         except BaseException as error:
             if not parts:

@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_command(trained, tmp_path):
             assert ours[name] == theirs[name] == value, name
 
 
-def test_files_give_what_their_pixels_give(trained, tmp_path):
+def test_files_and_their_pixels_give_the_same_decomposition(trained, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f"{number}.png")

@@ -110,7 +110,7 @@ def holder():
 
 @pytest.mark.skipif(files.fcntl is None, reason="needs file locks")
 @pytest.mark.parametrize("kind", ["lock", "file", "output"])
-def test_a_second_process_is_refused_and_told_who_holds_it_and_a_dead_one_is_no_obstacle(tmp_path, holder, kind):
+def test_lock_names_the_process_that_has_it_and_ends_with_that_process(tmp_path, holder, kind):
     path = tmp_path / "place"
     if kind == "lock":
         path.mkdir()
@@ -128,7 +128,7 @@ def test_a_second_process_is_refused_and_told_who_holds_it_and_a_dead_one_is_no_
 
 
 @pytest.mark.skipif(files.fcntl is None, reason="needs file locks")
-def test_litter_is_what_no_living_process_holds(tmp_path):
+def test_only_temporary_files_of_ended_processes_are_removed(tmp_path):
     (tmp_path / ".old.txt.part").write_text("half")
     (tmp_path / "mine.part").write_text("not ours")
     with whole_file(tmp_path / "new.txt") as temporary:
@@ -140,7 +140,7 @@ def test_litter_is_what_no_living_process_holds(tmp_path):
 # Folders of results
 
 
-def test_folders_made_for_results_that_failed_go_again(tmp_path):
+def test_new_folders_of_failed_results_are_removed(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "mine" / "deep" / "out", NAMES, False) as folder:
         (folder / "half.json").write_text("{")
@@ -148,7 +148,7 @@ def test_folders_made_for_results_that_failed_go_again(tmp_path):
     assert names(tmp_path) == ["mine"]
 
 
-def test_what_came_meanwhile_stays(tmp_path):
+def test_files_of_others_in_a_new_folder_are_kept(tmp_path):
     with pytest.raises(KeyboardInterrupt), removed_if_empty(tmp_path / "deep" / "out"):
         (tmp_path / "deep" / "out").mkdir(parents=True)
         (tmp_path / "deep" / "another.txt").write_text("of somebody else")
@@ -174,7 +174,7 @@ def test_results_appear_at_the_end_and_replace_only_when_asked(tmp_path):
     assert (out / "compare.json").read_text() == "2"
 
 
-def test_results_whose_writer_was_killed_while_they_appeared_are_replaced_by_the_same_command(tmp_path, monkeypatch):
+def test_same_command_replaces_half_moved_results_of_a_killed_process(tmp_path, monkeypatch):
     def killed(self: Path, target: Path) -> Path:
         raise SystemExit(9)  # stands for a kill: nothing below cleans up
 
@@ -192,7 +192,7 @@ def test_results_whose_writer_was_killed_while_they_appeared_are_replaced_by_the
     assert names(tmp_path) == ["compare.json"]
 
 
-def test_a_folder_of_results_that_cannot_be_made_is_an_error_of_one_line(tmp_path):
+def test_folder_that_cannot_be_created_is_a_run_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"), output_folder(tmp_path / "file" / "out", NAMES, False):
         raise AssertionError("entered")
@@ -207,7 +207,7 @@ def test_an_error_of_the_work_is_not_taken_for_one_of_the_folder(tmp_path):
 
 @pytest.mark.parametrize("there", files.RESULT_KINDS)
 @pytest.mark.parametrize("own", files.RESULT_KINDS)
-def test_results_of_another_kind_stay_by_themselves_whether_or_not_they_may_be_replaced(tmp_path, there, own):
+def test_results_of_another_kind_are_never_replaced(tmp_path, there, own):
     (tmp_path / there).touch()
     for overwrite in (False, True):
         if there == own and overwrite:

@@ -212,5 +212,5 @@ def test_a_word_that_cannot_be_meant(name, word, message):
         read(**{name: Word(word)})
 
 
-def test_what_is_no_word_stays():
+def test_values_other_than_words_are_unchanged():
     assert read_words(Outer, {"number": "3", "path": "a"}) == {"number": "3", "path": "a"}

@@ -1,4 +1,4 @@
-"""Whole files: written beside their place, synced, then renamed; by one process at a time; over nothing unasked.
+"""Atomic writes: a file is written under a temporary name, synced and renamed; locks; what may be overwritten.
 
 Every writer uses these. A temporary file is `.NAME.part`, and the folder of unfinished results `.unscene-unfinished`.
 Their process locks them, and the system frees a lock however its process ends. So the next command tells what a dead
@@ -93,7 +93,7 @@ def lock(path: Path, shown: Path | None = None) -> Iterator[None]:
             if not _locked(handle):
                 raise RunError(
                     f"{shown or path} is in use by {_holder(handle)}. Wait until it ends, stop it (Ctrl-C ends a "
-                    "training with a checkpoint), or name another place with --out."
+                    "training with a checkpoint), or name another folder with --out."
                 )
             if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:  # not replaced before it was locked
                 yield

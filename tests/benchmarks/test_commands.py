@@ -68,7 +68,7 @@ def test_share_of_the_location_masks(tmp_path, capsys):
         written(localization, TINY, tmp_path)
 
 
-def test_what_is_timed_is_a_step_that_looks_for_objects():
+def test_timed_step_computes_every_slot():
     recipe = recipe_to_measure("explicit_localization/multi_dsprites_cpu", ["model.network.channels=[4, 4]"])
     step = RecipeStep(recipe, 2)
     assert step.busiest_step == recipe.model.background_steps > 0

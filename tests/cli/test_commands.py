@@ -70,7 +70,7 @@ def test_a_second_command_is_refused_before_its_work(command, used_folder, image
 
 @pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 2])
-def test_the_same_command_completes_what_a_killed_one_left(renames, image, tmp_path, capsys):
+def test_the_same_command_completes_results_of_a_killed_one(renames, image, tmp_path, capsys):
     words = ["decompose", MODEL, str(image), "--out", str(tmp_path / "out")]
     killed = subprocess.run([sys.executable, "-c", KILLED, str(renames), *words], check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL

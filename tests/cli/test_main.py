@@ -284,7 +284,7 @@ def test_runs_get_names_of_their_own(tmp_path, monkeypatch, capsys, tiny_argumen
     assert f"unscene evaluate {Path('runs/mine-2')} --out {Path('runs/mine-2/report')}" in out
 
 
-def test_a_resumed_run_keeps_what_it_is(trained, capsys):
+def test_a_resumed_run_refuses_another_model_data_or_seed(trained, capsys):
     for word in ("--model.num_slots=3", "--data.size=64", "--seed=3", "--out=x", "--optimizer.name=adamw"):
         assert main(["train", "--resume", str(trained.path), word]) == 1
         assert f"RecipeError: {word.partition('=')[0]}: a resumed run stays in its folder" in last_line(capsys)
@@ -296,7 +296,7 @@ def test_a_run_is_not_trained_into_twice(trained, tiny_arguments, capsys):
     assert f"unscene train --resume {trained.path}" in line
 
 
-def test_the_same_command_starts_a_run_and_goes_on_with_it(tmp_path, tiny_arguments, capsys):
+def test_the_same_command_starts_a_run_and_resumes_it(tmp_path, tiny_arguments, capsys):
     run = tmp_path / "run"
     words = ["train", *tiny_arguments, "--out", str(run), "--or-resume"]
     for steps in (1, 2, 2):
@@ -457,7 +457,7 @@ def test_decompose_handles_a_damaged_image(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("recipe", ["monet/small_sprites", "space/small_sprites"])
-def test_one_image_at_once_and_one_object_go_all_the_way(tmp_path, capsys, monkeypatch, tiny_arguments, recipe):
+def test_batches_of_one_image_train_score_and_decompose(tmp_path, capsys, monkeypatch, tiny_arguments, recipe):
     monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda file: None)  # which takes seconds
     run, few = (
         tmp_path / "run",
@@ -495,7 +495,7 @@ def test_broken_weights_end_with_one_line(trained, tmp_path, capsys, command):
 
 
 @pytest.mark.parametrize(("users", "then"), [(None, "1"), ("0", "0")])
-def test_what_is_set_for_the_process_is_what_the_user_has_not_set(users, then, monkeypatch):
+def test_huge_pages_are_the_users_choice(users, then, monkeypatch):
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", str(users))
     if users is None:
         del os.environ["THP_MEM_ALLOC_ENABLE"]

@@ -63,7 +63,7 @@ def run(command: str, folder: Path, **environment: str) -> tuple[int, str]:
         "WORK >/dev/full 2>/dev/full",
     ],
 )
-def test_the_work_is_done_whatever_becomes_of_what_it_prints(tmp_path, redirected):
+def test_work_is_completed_when_its_output_cannot_be_printed(tmp_path, redirected):
     status, printed = run(redirected, tmp_path)
     assert status == 0
     assert (tmp_path / "result").read_text() == "done"

@@ -91,7 +91,7 @@ def test_noise_like_half_of_a_tensor_is_that_of_randn_like():
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_several_draw_together_what_one_draws(as_process, world):
+def test_processes_together_draw_the_numbers_of_one_process(as_process, world):
     torch.manual_seed(7)
     whole, then = torch.randn(2 * world, 5), torch.rand(1)
     for rank in range(world):
@@ -101,7 +101,7 @@ def test_several_draw_together_what_one_draws(as_process, world):
         assert torch.equal(torch.rand(1), then)  # all generators go on alike
 
 
-def test_latents_and_anchors_of_a_share_are_those_of_the_whole_batch(as_process):
+def test_latents_and_anchors_of_a_part_equal_those_of_the_full_batch(as_process):
     mean, log_variance = torch.randn(4, 3, 5), torch.randn(4, 3, 5)
     labels = torch.randint(-1, 2, (4, 50))
 

@@ -56,7 +56,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_are_as_one_with_the_whole_batch(found, name):
+def test_two_processes_equal_one_with_the_full_batch(found, name):
     case = given(name)
     tolerance = dict.fromkeys(("rtol", "atol"), 2e-2 if case["steps"][0][0].dtype == torch.bfloat16 else 2e-5)
     layer = nn.BatchNorm2d(CHANNELS, **case["settings"])
@@ -81,7 +81,7 @@ def test_two_processes_are_as_one_with_the_whole_batch(found, name):
         assert_close(result[name]["evaluated"], evaluated, **tolerance)
 
 
-def test_alone_it_is_batch_norm_bit_for_bit():
+def test_one_process_equals_batch_norm_bit_for_bit():
     plain, images = nn.BatchNorm2d(CHANNELS), torch.randn(4, CHANNELS, 6, 6)
     same = SynchronisedBatchNorm2d.from_layer(nn.BatchNorm2d(CHANNELS))
     assert torch.equal(same(images), plain(images))

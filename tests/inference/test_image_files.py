@@ -78,7 +78,7 @@ def test_earlier_results_are_no_images(folder):
         named_images([root])
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no image or folder .*nowhere\.png"):
         named_images([tmp_path / "nowhere.png"])
     with pytest.raises(DataError, match="has no image"):

@@ -34,7 +34,7 @@ def test_middles_of_boxes_by_hand():
     assert label_centres(torch.zeros(4, 4)) == {}
 
 
-def test_what_is_within_five_percent_is_located():
+def test_locations_within_five_percent_count_as_located():
     locations = torch.tensor([[[0.324, 0.232], [0.0, 0.0], [0.9, 0.66]]])  # .04, unused, .06 away
     metric = ObjectLocations()
     metric.update(scene_of(two_objects()), answer(two_objects(), locations))

@@ -68,7 +68,7 @@ def test_it_trains_from_the_imagenet_weights_and_is_resumed_and_scored_without(w
     capsys.readouterr()
 
 
-def test_offline_it_says_what_to_fetch_and_leaves_nothing(words, coco_root, capsys, monkeypatch):
+def test_error_without_a_connection_names_the_download_and_leaves_no_file(words, coco_root, capsys, monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     assert main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()

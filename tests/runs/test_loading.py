@@ -154,7 +154,7 @@ def test_a_run_without_its_weights_file_loads_the_best_checkpoint(trained, tmp_p
         unscene.load(run.path)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_missing_weights_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere does not exist\. Name a run's folder"):
         unscene.load(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"a\.ckpt does not exist"):

@@ -71,7 +71,7 @@ def test_the_bound_of_a_known_background(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["explicit_localization_montezuma", "explicit_localization_multi_dsprites"])
-def test_the_spaces_that_come_along_hold_settings_of_the_recipe(name):
+def test_shipped_search_spaces_hold_settings_of_the_recipe(name):
     import yaml
 
     from unscene.recipes import load_recipe

@@ -1,4 +1,4 @@
-"""Adjusted mutual information: what slots tell of objects, corrected for chance (Vinh, Epps & Bailey, 2010)."""
+"""Adjusted mutual information of slots and objects, corrected for chance (Vinh, Epps & Bailey, 2010)."""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ def _scores(table: Tensor) -> list[float | None]:
     return [score if count else None for score, count in zip(index, counted, strict=True)]
 
 
-_COUNTS = ("ari_fg_images", "ari_fg_deepmind_nan")
+_NAMES = ("ari_fg", "ari_fg_images", "ari_fg_several", "ari_fg_deepmind_nan")
 
-ari_fg = partial(MeanOverImages, _ari_of_objects, ("ari_fg", "ari_fg_images", "ari_fg_several", _COUNTS[1]), _COUNTS)
+ari_fg = partial(MeanOverImages, _ari_of_objects, _NAMES, totals=("ari_fg_images", "ari_fg_deepmind_nan"))
 """Mean adjusted Rand index over images, of the pixels of true objects alone.
 
 The predicted label is the argmax over all K slots, background included; an image without an object is not counted.

@@ -33,11 +33,10 @@ def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
 def match_locations(
     centres: NDArray[np.float64], locations: NDArray[np.float64], tolerance: float = TOLERANCE
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Match objects [M, 2] with locations [N, 2] one to one. First maximise the number of pairs
-    within the tolerance, then minimise the distance.
+    """Match objects [M, 2] with locations [N, 2] one to one: as many pairs as possible within the tolerance, then the
+    nearest. A row of zeros is a slot that is not used.
 
-    A row of zeros is a slot that is not used. Returns [M] the index of each object's location, -1 for none, and [M] its
-    distance, infinite for none.
+    Returns [M] the index of each object's location, -1 for none, and [M] its distance, infinite for none.
     """
     distances = np.linalg.norm(centres[:, None] - locations[None], axis=2)
     distances[:, ~locations.any(axis=1)] = np.inf

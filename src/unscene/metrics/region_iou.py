@@ -91,6 +91,6 @@ iou_polarity = partial(MeanOverImages, _polarity_of_images, ("iou_polarity", "io
 
 Per image the larger of IoU(P, T) and IoU(not P, T): T are the pixels of true objects, P those of the model's foreground
 slots (argmax), or of the first of two slots if the model states no background: `sumScoreIoU` of ReDO (Chen et al.,
-2019), but averaged over images. An image without an object's pixel is not counted; more than two slots without a
-background are not applicable. `iou_foreground` makes no choice; it needs a stated background.
+2019), which Liu et al. (2019) use for the Flowers, but averaged over images. An image without an object's pixel is not
+counted; more than two slots without a background are not applicable. `iou_foreground` needs a stated one.
 """

@@ -77,7 +77,7 @@ def test_all_lamps_together_light_the_floor_by_hand(lamps):
     assert found == pytest.approx(by_hand, rel=0.01)
 
 
-def test_a_ball_between_takes_the_light_and_one_beside_does_not():
+def test_a_ball_between_blocks_the_light_and_one_beside_does_not():
     chance = chances(1)[0]
     for x, shines in [(0.0, False), (0.6, True)]:
         scene = LitScene(ball(x, 0, 2, 0.5), one_lamp(0.001))

@@ -84,7 +84,7 @@ def test_distances_by_hand(kind, rotation, origin, direction, distance):
     assert met[1] == (0 if distance < math.inf else -1)
 
 
-def test_the_nearest_of_two_is_met_and_either_may_be_in_the_way():
+def test_a_ray_meets_the_nearer_of_two_solids_and_either_casts_a_shadow():
     two = np.concatenate([solid(SPHERE), solid(CUBE, centre=(-3, 0, 1))])
     assert first_hit(two, (-9.0, 0.0, 1.0), ALONG_X) == (5.0, 1)
     assert occluded(two, (-9.0, 0.0, 1.0), ALONG_X, 5.1)

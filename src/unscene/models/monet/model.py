@@ -130,7 +130,7 @@ class MONet(nn.Module):
         return Decomposition(log_masks, components, self.background, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
-        """MONet's Eq. 3 for images [B, 3, size, size]: its three terms, each [B], and the decomposition they are of."""
+        """MONet's Eq. 3 for images [B, 3, size, size]: its three terms, each [B], and the decomposition."""
         settings = self.settings.at(step)
         log_masks = self.infer_masks(images)  # q(c | x)
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)

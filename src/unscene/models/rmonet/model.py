@@ -94,7 +94,7 @@ class RMONet(nn.Module):
         return Attention(stick_breaking(alpha, gate), used, regions, boxes, anchors)  # Eq. 4-7
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
-        """Section 3.5, Eq. 3: its five terms, each [B] in nats, and the decomposition that they are of.
+        """Section 3.5, Eq. 3: its five terms, each [B] in nats, and the decomposition that they score.
 
         -log sum_k m_k p(x | z_k) + beta KL(q(z_k | x, m_k) || p(z_k)) + gamma KL(q(m | x) || p(m | z_k))
         + delta sum_i L_cls(p_i, p^_i) + lambda / N_reg sum_i p^_i L_reg(t_i, t^_i)

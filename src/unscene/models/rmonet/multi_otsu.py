@@ -1,9 +1,9 @@
-"""Multi-Otsu thresholding of many images at once: the bounds of the classes that lie farthest apart.
+"""Multi-Otsu thresholding of many images at once: bounds with the largest variance between classes.
 
 scikit-image's answer depends on its version, so the version is a setting. With S_c = sum of i p_i and P_c = sum of p_i
 over the bins i of class c, all three choose the bounds with the largest sum over c of S_c^2 / P_c, and differ in this:
 
-- `textbook` (Liao, Chen and Chung 2001): nothing left out.
+- `textbook` (Liao, Chen and Chung 2001): exactly this.
 - `skimage016` (scikit-image 0.16.2, which R-MONet used): p_0 = 0, and the highest bound is not tried. With 3
   classes and 5 bins the answer is the centres of bins 1 and 2, 30 % and 50 % of the way from the least to the greatest
   value, unless bin 1 or 2 is empty: then (0, 2) if bin 1 alone is, else (0, 1).

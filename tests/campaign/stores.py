@@ -157,8 +157,8 @@ STORE_CHANGES: list[Callable[[h5py.File, random.Random], object]] = [
     _put("boxes", lambda file: file["boxes"][()][..., [0, 1, 0, 1]]),
     _put("boxes", lambda file: file["boxes"][()] - np.float32([0, 0, 1, 1])),
     _put("boxes", lambda file: file["boxes"][()] / np.float32(32)),
-    _put("boxes", lambda file: file["boxes"][:, :1]),
-    _put("boxes", lambda file: file["boxes"][:, ::-1]),
+    _put("boxes", lambda file: file["boxes"][()][:, :1]),
+    _put("boxes", lambda file: file["boxes"][()][:, ::-1]),
     _put("boxes", lambda file: np.zeros((4, 10**6, 4), np.float32)),
     _put("boxes", lambda file: np.array([b"x"] * 4)),
 ]

@@ -192,6 +192,15 @@ def test_same_command_replaces_half_moved_results_of_a_killed_process(tmp_path, 
     assert names(tmp_path) == ["compare.json"]
 
 
+def test_refusal_removes_litter_of_a_killed_writer(tmp_path):
+    (tmp_path / "compare.json").write_text("complete")
+    (tmp_path / ".unscene-unfinished").mkdir()
+    (tmp_path / ".compare.csv.part").touch()
+    with pytest.raises(RunError, match="would be overwritten"), output_folder(tmp_path, NAMES, False):
+        raise AssertionError("entered")
+    assert names(tmp_path) == ["compare.json"]
+
+
 def test_folder_that_cannot_be_created_is_a_run_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"), output_folder(tmp_path / "file" / "out", NAMES, False):

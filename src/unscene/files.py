@@ -150,6 +150,8 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[
             stack.enter_context(removed_if_empty(out))
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(out))
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that has ended
+            remove_litter(out)
             there = [name for name in names if (out / name).exists()]
             if there and not overwrite and not publishing.exists():
                 more = f" and {len(there) - 1} more" if len(there) > 1 else ""
@@ -157,8 +159,6 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[
                     f"{out / there[0]}{more} would be overwritten. Name another folder with --out, or replace the "
                     "results with --overwrite."
                 )
-            shutil.rmtree(unfinished, ignore_errors=True)
-            remove_litter(out)
             unfinished.mkdir()
         try:
             yield unfinished

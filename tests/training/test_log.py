@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unscene.errors import RunError
 from unscene.runs.run_folder import RunFolder
@@ -32,6 +33,29 @@ def test_checkpoint_keeps_the_sums_of_all_processes(tmp_path, monkeypatch):
 
 def test_sums_are_empty_before_the_first_step(tmp_path):
     assert TrainingLog(RunFolder(tmp_path), TrainerSettings(), writes=True).state_dict() == {"sums": {}, "steps": 0}
+
+
+def test_resumed_events_replace_those_after_the_checkpoint(tmp_path):
+    for step, loss in ((0, 2.0), (2, 1.0)):
+        events = log.EventFile(tmp_path, step)
+        for further in (1, 2, 3):
+            events.add(step + further, {"loss": loss})
+        events.file.close()
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    assert [(scalar.step, scalar.value) for scalar in read.Scalars("loss")] == [
+        *((1, 2.0), (2, 2.0)),
+        *((3, 1.0), (4, 1.0), (5, 1.0)),
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_events_that_cannot_be_written_are_an_error_of_one_line(tmp_path):
+    training_log = TrainingLog(RunFolder(tmp_path), TrainerSettings(), writes=True)
+    training_log.start(0, repeat_validation=False)
+    training_log.events.file = Path("/dev/full").open("wb")  # noqa: SIM115
+    with pytest.raises(RunError, match=r"tensorboard: the disk is full"):
+        training_log.write(1, {"loss": 2.0})
 
 
 def rows(path: Path) -> list[dict[str, str]]:

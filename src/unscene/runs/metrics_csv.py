@@ -57,7 +57,10 @@ def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, or without a line
         raise DataError(f"{metrics_csv} cannot be read as a table ({error}). Name a run's metrics.csv.") from error
     if names[:2] != ["step", "seconds"]:
-        raise DataError(f"{metrics_csv} must begin with the columns step, seconds, but has: {', '.join(names)}.")
+        found = ", ".join(names)[:100]
+        raise DataError(
+            f"{metrics_csv} must begin with the columns step, seconds, but has: {found}. Restore or remove it."
+        )
     try:
         cells = np.array([[cell or "nan" for cell in row] for row in rows], np.float64).reshape(len(rows), len(names))
         if not np.isfinite(cells[:, :2]).all():

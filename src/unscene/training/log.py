@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from unscene.distributed.processes import mean_over_processes
@@ -54,7 +57,7 @@ class TrainingLog:
             self.table.keep_until(step, repeat_validation)
             self.started -= self.table.last_seconds()
             with writing(self.run.tensorboard):
-                self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=step + 1 if step else None)
+                self.events = EventFile(self.run.tensorboard, step)
         limit = f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None
         how: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": 1.0, "disable": not self.writes}
         self.bar = tqdm(total=self.settings.max_steps, initial=step, desc=limit, **how)
@@ -94,8 +97,7 @@ class TrainingLog:
             rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
             self.table.append({"step": step, "seconds": seconds, **rounded})
             with writing(self.run.tensorboard):
-                for name, value in values.items():
-                    self.writer.add_scalar(name, value, step)
+                self.events.add(step, values)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -108,7 +110,30 @@ class TrainingLog:
         """Close TensorBoard's file and the bar."""
         self.bar.close()
         if self.writes:
-            self.writer.close()
+            self.events.file.close()
+
+
+class EventFile:
+    """A new file of TensorBoard's in a folder. Its events replace earlier files' events after `step`.
+
+    TensorBoard's own writer has a thread, so that its errors come late and outside of any `try`.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(exist_ok=True)
+        self.file = (folder / f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}").open("wb")
+        self._write(file_version="brain.Event:2")
+        if step:
+            self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Add the values of a step by name."""
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=Summary(value=scalars))
+
+    def _write(self, **fields: Any) -> None:
+        RecordWriter(self.file).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self.file.flush()
 
 
 class MetricsTable:

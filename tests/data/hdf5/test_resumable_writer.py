@@ -166,6 +166,16 @@ def test_an_existing_file_stays(path):
     assert [file.name for file in path.parent.iterdir()] == ["scenes.h5"]
 
 
+def test_parts_of_a_complete_file_are_removed(path):
+    """A kill after the file got its name, and before its parts were removed."""
+    with pytest.raises(RuntimeError):
+        write(path, 16, RuntimeError)
+    path.write_text("complete")
+    with pytest.raises(DataError, match="already there"):
+        write(path)
+    assert [file.name for file in path.parent.iterdir()] == ["scenes.h5"]
+
+
 def test_two_writers_of_one_file_are_refused(path):
     pytest.importorskip("fcntl")
     with scene_parts(path, MADE_FROM, START) as parts:

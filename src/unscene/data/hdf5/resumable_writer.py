@@ -111,8 +111,11 @@ def scene_parts(
         DataError: the file already exists, or its folder cannot be written.
     """
     path = Path(path)
-    refuse_existing(path)
     folder = path.with_name(f".{path.name}.parts")
+    if path.exists() and folder.is_dir():  # the writer was killed after the last part was joined
+        with lock(folder, path):
+            shutil.rmtree(folder)
+    refuse_existing(path)
     parts = None
     with removed_if_empty(path.parent):
         with explained(path, path):

@@ -82,7 +82,7 @@ class SceneStore:
         if not has_checksums:
             self._warn("has no checksums (older or of another program): changed values in it cannot be noticed.")
         with suppress(DataError):  # a damaged sample is named when it is asked for
-            self.batch(range(min(self._count, _COMPARED)))
+            self.batch(range(min(self._count, _COMPARED if self._has_mask else 0)))
         self.close()
 
     def __len__(self) -> int:
@@ -105,10 +105,10 @@ class SceneStore:
         sample = {"image": self._read("image", indices)}
         sample.update({name: rows[indices] for name, rows in self._rows.items()})
         if self._has_mask:
-            labels = self._as_labels(self._read("mask", indices))
-            objects = (
-                labels if self.ignore_label is None else np.where(labels == self.ignore_label, np.uint8(0), labels)
-            )
+            labels = objects = self._as_labels(self._read("mask", indices))
+            if self.ignore_label is not None:
+                ignored = labels == self.ignore_label
+                objects, labels = np.where(ignored, np.uint8(0), labels), np.where(ignored, np.int16(-1), labels)
             stored = sample.get("boxes", np.zeros((len(labels), 0, 4), np.float32))
             highest = int(objects.max(initial=0))
             sample["boxes"] = boxes_of_labels(objects, max(highest, stored.shape[1]))
@@ -116,8 +116,7 @@ class SceneStore:
                 self._compare_boxes(stored, sample["boxes"], indices)
             if highest == 255 and not (labels == 254).any():
                 self._warn("counts label 255 as an object. If its pixels do not count: --data.ignore_label 255.")
-            ignored = labels == self.ignore_label
-            sample["labels"] = labels if self.ignore_label is None else np.where(ignored, np.int16(-1), labels)
+            sample["labels"] = labels
         return sample
 
     def close(self) -> None:

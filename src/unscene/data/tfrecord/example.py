@@ -25,10 +25,6 @@ _FIXED_SIZE = {1: 8, 5: 4}
 _ONE_BYTE_ENTRY = np.dtype([("tag and length", "<u2"), ("value", "u1")])
 
 
-class _MalformedError(Exception):
-    """A protobuf message is not well formed."""
-
-
 def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
     """Parse a `tf.train.Example`; `where` names its record in messages.
 
@@ -48,7 +44,7 @@ def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
                 inside = f" in feature '{name}'"
                 features[name] = _feature(_merged(list(_values(entry, 2))))
                 inside = ""
-    except (_MalformedError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(
             f"{where} holds no well-formed tf.train.Example: {error}{inside}. Its checksum is right, so it was written "
             "so: check which file this is, or pass --skip-damaged to leave such records out."
@@ -72,7 +68,7 @@ def _feature(message: memoryview) -> Feature:
     numbers = _merged(list(_values(content, 1)))  # packed, or a field each
     if kind == 2:
         if len(numbers) % 4:
-            raise _MalformedError(f"a list of floats has {len(numbers)} bytes, no multiple of 4")
+            raise ValueError(f"a list of floats has {len(numbers)} bytes, no multiple of 4")
         return np.frombuffer(numbers, "<f4").astype(np.float32)
     integers, at = [], 0
     while at < len(numbers):
@@ -103,9 +99,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         elif wire in _FIXED_SIZE:
             size = _FIXED_SIZE[wire]
         else:
-            raise _MalformedError(f"wire type {wire} at byte {at - 1:,} of a message of {end:,}")
+            raise ValueError(f"wire type {wire} at byte {at - 1:,} of a message of {end:,}")
         if number == 0 or at + size > end:
-            raise _MalformedError(f"field {number} reaches to byte {at + size:,} of a message of {end:,}")
+            raise ValueError(f"field {number} reaches to byte {at + size:,} of a message of {end:,}")
         yield number, message[at : at + size]
         at += size
 
@@ -117,4 +113,4 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
             return value & (2**64 - 1), at + position + 1
-    raise _MalformedError(f"a number without an end at byte {at:,} of a message of {len(message):,}")
+    raise ValueError(f"a number without an end at byte {at:,} of a message of {len(message):,}")

@@ -23,12 +23,6 @@ from unscene.errors import DataError
 
 _HEADER = struct.Struct("<QI")  # length and its checksum
 _MAX_BYTES = 2**31  # of a record: protobuf's own limit for a message
-_OTHER_FORMATS = {
-    b"\x89HDF": "an HDF5 file",
-    b"\x89PNG": "a PNG image",
-    b"PK": "a zip archive",
-    b"<": "a web page, perhaps an error message that was saved in the file's place",
-}
 
 
 @dataclass(frozen=True)
@@ -147,8 +141,7 @@ def _is_gzip(file: BinaryIO, name: str) -> bool:
         return False
     if start.startswith(b"\x1f\x8b"):
         return True
-    other = next((f" It looks like {kind}." for magic, kind in _OTHER_FORMATS.items() if start.startswith(magic)), "")
     raise DataError(
         f"{name} is no TFRecord file, or record 0 at byte 0 has a damaged length: it should start with gzip's 1f 8b or "
-        f"with a length and its checksum, and starts with {start.hex(' ')}.{other} Download the file again."
+        f"with a length and its checksum, but starts with {start!r}. Download the file again."
     )

@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from unscene.data import image_file
-from unscene.data.image_file import count_frames, is_turned, read_image
+from unscene.data.image_file import frame_numbers, is_turned, read_image
 from unscene.errors import DataError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -345,14 +345,15 @@ class TestFrames:
         frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
         options = {"lossless": True} if suffix == "webp" else {}
         path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
-        assert count_frames(path) == 3
+        assert list(frame_numbers(path)) == [0, 1, 2]
         assert [read_image(path, frame)[0, 0].tolist() for frame in (2, 0, 1)] == [[*BLUE], [*RED], [*GREEN]]
         assert caplog.text == ""
         assert (read_image(path) == RED).all()
         assert f"a.{suffix} has 3 pages or frames, of which only the first is read" in caplog.text
 
     def test_one_frame(self, tmp_path):
-        assert count_frames(saved(tmp_path / "a.png", Image.new("L", (2, 2)))) == 1
+        assert frame_numbers(saved(tmp_path / "a.png", Image.new("L", (2, 2)))) == [None]
+        assert frame_numbers(tmp_path / "missing.png") == [None]
 
 
 def test_stripes_are_not_seen(tmp_path, monkeypatch):

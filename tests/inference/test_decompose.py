@@ -184,6 +184,20 @@ def test_an_image_without_objects_has_files_too(small, tmp_path):
         assert arrays["boxes"].shape == (0, 4)
 
 
+def test_every_page_of_a_stack_on_request(small, tmp_path):
+    pages = [Image.fromarray(squares(side, side)) for side in (64, 96)]
+    pages[0].save(tmp_path / "s.tif", save_all=True, append_images=pages[1:])
+    decompose_paths(small, [tmp_path / "s.tif"], tmp_path / "first", progress=False)
+    decompose_paths(small, [tmp_path / "s.tif"], tmp_path / "all", frames="all", progress=False)
+    first, every = (json.loads((tmp_path / name / "objects.json").read_text())["images"] for name in ("first", "all"))
+    assert first == [{"id": 1, "file_name": "s.tif", "height": 64, "width": 64}]
+    assert [(image["file_name"], image["height"], image["frame"]) for image in every] == [
+        ("s.tif", 64, 1),
+        ("s.tif", 96, 2),
+    ]
+    assert (tmp_path / "all" / "s.frame2.masks.png").is_file()
+
+
 def test_a_damaged_image_is_named_and_nothing_is_left(small, photos, tmp_path):
     (photos / "2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"2\.png.*--skip-damaged"):

@@ -60,6 +60,24 @@ def test_no_two_images_share_the_name_of_a_result(names):
     assert len(set(result_stems([PurePosixPath(name) for name in names]))) == len(names)
 
 
+def test_all_frames_are_images_of_their_own(folder):
+    root = folder("stack.frame2.png", "one.png")
+    pages = [Image.new("L", (2, 2), grey) for grey in (10, 200)]
+    pages[0].save(root / "stack.tif", save_all=True, append_images=pages[1:])
+    assert stems(root) == ["one", "stack.frame2", "stack"]
+    _, images = named_images([root], frames="all")
+    assert [(image.title, image.stem, image.frame) for image in images] == [
+        ("one.png", "one", None),
+        ("stack.frame2.png", "stack.frame2.png", None),
+        ("stack.tif, frame 1", "stack.frame1", 0),
+        ("stack.tif, frame 2", "stack.frame2.tif", 1),
+    ]
+    assert named_images([root / "stack.tif"], frames="all")[1] == [
+        (root / "stack.tif", "stack.tif", "stack.frame1", 0),
+        (root / "stack.tif", "stack.tif", "stack.frame2", 1),
+    ]
+
+
 def test_names_that_differ_in_case_alone_keep_their_suffixes(folder):
     root = folder("A.png", "a.jpg")
     assert sorted(stems(root)) == ["A.png", "a.jpg"]

@@ -12,7 +12,7 @@ import random
 import stat
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -61,9 +61,12 @@ def read_image(path: str | Path, frame: int | None = None) -> NDArray[np.uint8]:
     return _use(Path(path), lambda image: _upright(image, frame, Path(path)))
 
 
-def count_frames(path: str | Path) -> int:
-    """The number of pages or frames of an image; see `read_image` for errors."""
-    return _use(Path(path), lambda image: getattr(image, "n_frames", 1))
+def frame_numbers(path: Path) -> Sequence[int | None]:
+    """The frames of an image file, from 0; None alone if it has one, or cannot be read (`read_image` says why)."""
+    count = 1
+    with suppress(DataError):
+        count = _use(path, lambda image: getattr(image, "n_frames", 1))
+    return range(count) if count > 1 else [None]
 
 
 def is_turned(path: str | Path) -> bool:
@@ -92,19 +95,17 @@ def _use(path: Path, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
             except Exception as error:  # decoders raise SyntaxError, struct.error ...; for damaged metadata too
                 return _use_pixels_alone(file, use, error)
     except DataError as error:
-        raise DataError(f"{path} {error}") from None
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise DataError(f"{path} has more than {most:,} pixels. Reduce it with another program first.") from None
-    except MemoryError:
-        raise DataError(f"{path} does not fit into the memory. Reduce it with another program first.") from None
+        reason = str(error)
+    except (MemoryError, Image.DecompressionBombError) as error:
+        most = f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+        reason = "does not fit into the memory" if isinstance(error, MemoryError) else most
+        reason += ". Reduce it with another program first."
     except UnidentifiedImageError:
-        raise DataError(f"{path} is damaged or no image that Pillow knows. Save it again as PNG or JPEG.") from None
-    except OSError as error:
-        reason = refusal(error) or f"is damaged ({error}). Copy or save it again."
-        raise DataError(f"{path} {reason}") from error
+        reason = "is damaged or no image that Pillow knows. Save it again as PNG or JPEG."
     except Exception as error:
-        raise DataError(f"{path} is damaged ({error}). Copy or save it again.") from error
+        refused = refusal(error) if isinstance(error, OSError) else None
+        reason = refused or f"is damaged ({error}). Copy or save it again."
+    raise DataError(f"{path} {reason}")
 
 
 def _attempt(file: IO[bytes], use: Callable[[ImageFile.ImageFile], Result]) -> Result:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from unscene.data.image_file import count_frames, read_image, readable, warn_once
+from unscene.data.image_file import frame_numbers, read_image, readable, warn_once
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.samples import checked_indices
 from unscene.errors import DataError, refusal
@@ -117,15 +117,6 @@ class ImageFolder:
             names = ", ".join(map(str, self.skipped[:_SHOWN]))
             _log.warning("%d of %d images left out, they cannot be read: %s%s", len(errors), len(images), names, more)
         return sound
-
-
-def frame_numbers(path: Path) -> Sequence[int | None]:
-    """The frames of an image file, from 0; None if it has no other than the first."""
-    try:
-        count = count_frames(path)
-    except DataError:  # reading the image says why
-        count = 1
-    return range(count) if count > 1 else [None]
 
 
 def _find_images(folder: Path) -> list[tuple[Path, int | None]]:

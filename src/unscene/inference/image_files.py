@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unscene.data.image_folder import ImageFolder, ImageFolderSettings, frame_numbers
+from unscene.data.image_file import frame_numbers
+from unscene.data.image_folder import ImageFolder, ImageFolderSettings
 from unscene.errors import DataError
 from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects

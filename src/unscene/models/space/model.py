@@ -1,9 +1,13 @@
 """SPACE: unsupervised object-oriented scene representation via spatial attention and decomposition (Lin et al., 2020).
 
-The foreground is a grid of cells with at most one object each: whether it is there, where, how deep, and what it looks
-like through a glimpse of its box. The background is a few components that share the remaining pixels. Each pixel is a
-mixture of the two. The loss is the negative evidence lower bound and a penalty on objects that reach the border of
-their boxes.
+The foreground is a grid of cells with at most one object each. The background is a few components that share the
+remaining pixels. Each pixel is a mixture of the two.
+
+q(z_fg | x): z_pres, z_where, z_depth, z_what    `foreground`: `SpaceForeground.infer`, and its priors in `kl_terms`
+p(x | z_fg): glimpses pasted over boxes          `foreground`: `SpaceForeground.decode`
+q(z_bg | x), p(z_bg), p(x | z_bg)                `background`
+p(x | z_fg, z_bg): the mixture                   `SPACE.log_likelihood`
+the negative bound and the boundary loss         `SPACE.loss`, `SpaceForeground.boundary_loss`
 """
 
 from __future__ import annotations

@@ -22,18 +22,6 @@ def test_training_returns_the_model_of_its_run(tmp_path):
     assert model.decompose(torch.zeros(1, 3, 32, 32)).num_slots == model.config["model"]["num_slots"]
 
 
-def test_a_run_without_a_folder_gets_a_new_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    from unscene.api import new_run_folder
-
-    names = []
-    for recipe in ("rmonet_unet/images", "rmonet_unet/images", "there/mine.yaml", "rmonet_unet/images"):
-        folder = new_run_folder(recipe)
-        folder.mkdir(parents=True)
-        names.append(folder.as_posix())
-    assert names == ["runs/rmonet_unet-images", "runs/rmonet_unet-images-2", "runs/mine", "runs/rmonet_unet-images-3"]
-
-
 def test_unknown_setting_is_an_error_before_a_folder_appears(tmp_path):
     with pytest.raises(RecipeError, match=r"model\.num_slots"):
         unscene.train("rmonet_unet/multi_dsprites_cpu", {"model.n_slots": 3}, out=tmp_path / "run")

@@ -17,6 +17,7 @@ from unscene.evaluation.scenes import test_source
 from unscene.inference.image_files import named_images
 from unscene.recipes import load_recipe
 from unscene.runs.loading import LoadedModel, load
+from unscene.runs.run_folder import new_run_folder
 from unscene.scene import Decomposition, Scene
 from unscene.training.train import train as train_recipe
 
@@ -87,14 +88,3 @@ def decompose(
         squares = [fit_image(read_image(image.path), loaded.size, fit or loaded.fit)[0] for image in named]
         images = Scene.from_batch({"image": np.stack(squares)}).images
     return loaded.decompose(images)
-
-
-def new_run_folder(recipe: str | Path) -> Path:
-    """The first of runs/NAME, runs/NAME-2, ... that does not exist; NAME is `rmonet_unet-images`, or a file's stem."""
-    own = Path(recipe)
-    path = Path("runs", own.stem if own.suffix in (".yaml", ".yml") else str(recipe).replace("/", "-"))
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free

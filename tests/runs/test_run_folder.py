@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from unscene.errors import CheckpointError, RunError
-from unscene.runs.run_folder import RunFolder, describe_machine, git_commit
+from unscene.runs.run_folder import RunFolder, describe_machine, git_commit, new_run_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -23,6 +23,16 @@ def test_new_run_holds_its_recipe_and_folders(tmp_path):
     run = RunFolder.create(tmp_path / "runs" / "a", "seed: 3\n")
     assert names(run.path) == ["checkpoints", "recipe.yaml", "samples"]
     assert RunFolder.open(run.path).recipe_values() == {"seed": 3}
+
+
+def test_a_run_without_a_folder_gets_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for recipe in ("rmonet_unet/images", "rmonet_unet/images", "there/mine.yaml", "rmonet_unet/images"):
+        folder = new_run_folder(recipe)
+        folder.mkdir(parents=True)
+        found.append(folder.as_posix())
+    assert found == ["runs/rmonet_unet-images", "runs/rmonet_unet-images-2", "runs/mine", "runs/rmonet_unet-images-3"]
 
 
 def test_empty_folder_may_become_a_run(tmp_path):

@@ -30,10 +30,10 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train a recipe, or resume a run."""
-    from unscene.api import new_run_folder
     from unscene.distributed.processes import is_first_process
     from unscene.recipes import load_recipe
     from unscene.runs.resuming import is_same_run, recipe_to_resume
+    from unscene.runs.run_folder import new_run_folder
     from unscene.training.train import train
 
     if (arguments.recipe is None) == (arguments.resume is None):
@@ -112,7 +112,7 @@ def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
 
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Decompose a person's images."""
+    """Decompose a user's images."""
     import unscene
     from unscene.inference.decompose import decompose_paths
 

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import distributions
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,14 @@ class RunFolder:
     def add_environment(self, entry: dict[str, Any]) -> None:
         """Append the entry of this start to environment.json."""
         write_text(self.environment, json.dumps([*self.starts(), entry], indent=2) + "\n")
+
+
+def new_run_folder(recipe: str | Path) -> Path:
+    """The first of runs/NAME, runs/NAME-2, ... that does not exist; NAME is `rmonet_unet-images`, or a file's stem."""
+    own = Path(recipe)
+    name = own.stem if own.suffix in (".yaml", ".yml") else str(recipe).replace("/", "-")
+    names = (f"{name}-{number}" if number > 1 else name for number in count(1))
+    return next(path for path in (Path("runs", name) for name in names) if not path.exists())
 
 
 def describe_machine() -> dict[str, Any]:

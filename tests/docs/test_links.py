@@ -95,3 +95,12 @@ def test_citation_and_changelog_name_the_version_of_the_package():
     assert citation["version"] == unscene.__version__
     assert f"## {unscene.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert all({"title", "authors", "year"} <= set(paper) for paper in citation["references"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_a_page_names_exist(page):
+    spans = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+    paths = [span for span in spans if re.fullmatch(r"(src|tests|docs|tools|benchmarks|requirements)/[\w./-]+", span)]
+    assert [path for path in paths if not re.search("[A-Z]{4}", path) and not (ROOT / path).exists()] == []
+    modules = {path.name for folder in ("src", "tests", "tools", "docs") for path in (ROOT / folder).rglob("*.py")}
+    assert [span for span in spans if re.fullmatch(r"\w+\.py", span) and span not in modules] == []

@@ -197,7 +197,7 @@ def test_supervision_detections_by_hand():
     first, second = objects_in_halves().to_supervision()
     assert first.xyxy.tolist() == [[0, 0, 2, 4]]
     assert first.mask[0].tolist() == [[True, True, False, False]] * 4
-    assert second.data["slot"].tolist() == [1, 2]
+    assert second.class_id.tolist() == [1, 2]
     assert second.confidence == pytest.approx([1, 1], abs=1e-4)
 
 

@@ -1,8 +1,12 @@
-"""The commands `train`, `evaluate` and `decompose` as plain functions."""
+"""The commands `train`, `evaluate` and `decompose` as plain functions; all of them raise an `UnsceneError`.
+
+`model` is a loaded model, or what `load` takes. `settings` are settings that differ from the recipe, by dotted name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +33,8 @@ def train(
 
     Args:
         recipe: a recipe's name, or the path of a `.yaml` file.
-        settings: settings that differ from the recipe, by dotted name: `{"data.folder": "photos", "seed": 1}`.
+        settings: for instance `{"data.folder": "photos", "seed": 1}`.
         out: the run's folder, new or empty; by default `runs/RECIPE`, then `-2`, `-3` ...
-
-    Raises:
-        UnsceneError: see `unscene.training.train.train`.
     """
     run = train_recipe(load_recipe(str(recipe), dict(settings or {})), Path(out) if out else new_run_folder(recipe))
     return load(run.path)
@@ -50,20 +51,16 @@ def evaluate(
 
     Args:
         model: a loaded model, or what `load` takes.
-        settings: settings of the test data that differ from the recipe: `{"data.seed": 7, "data.count": 320}`.
+        settings: of the test data, for instance `{"data.seed": 7, "data.count": 320}`.
         data: an HDF5 file of scenes, instead of the recipe's test data.
         out: folder for `metrics.json` and `index.html`; without it nothing is written.
-
-    Raises:
-        UnsceneError: see `unscene.evaluation.evaluate`.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model)
     changes = {name.removeprefix("data."): value for name, value in (settings or {}).items()}
     source, described = test_source(loaded, Path(data) if data else None, changes)
     how: dict[str, Any] = {"count": len(source), "batch_size": 32, "description_of_data": described}
-    if out is None:
-        return dict(measure(loaded, source, examples=False, **how).metrics)
-    return dict(write_evaluation(loaded, source, Path(out), **how).metrics)
+    score = partial(write_evaluation, out=Path(out)) if out else partial(measure, examples=False)
+    return dict(score(loaded, source, **how).metrics)
 
 
 def decompose(
@@ -77,9 +74,6 @@ def decompose(
         model: a loaded model, or what `load` takes.
         images: [B, 3, size, size] in 0..1; or an image file, a folder, or a list of them. All are held in memory.
         fit: how a file becomes the model's square: `crop`, `pad` or `stretch`; by default as in the training.
-
-    Raises:
-        UnsceneError: a file cannot be read, or the model cannot be loaded.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model)
     if not isinstance(images, Tensor):

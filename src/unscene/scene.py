@@ -147,14 +147,9 @@ class Decomposition:
         return (winner + (winner < background).long()).masked_fill(winner == background, 0)
 
     def plot(self, images: Tensor | None = None, count: int = 8) -> Any:
-        """Return a picture of the first images, a column for each: segmentation with boxes, and reconstruction.
+        """Return a `PIL.Image` of the first `count` images, a column for each: segmentation with boxes, reconstruction.
 
-        Args:
-            images: [B, 3, H, W] in [0, 1], the images that were decomposed; with them they are the first row.
-            count: how many images, at most.
-
-        Returns:
-            A `PIL.Image.Image`; a notebook shows it, and `save(path)` writes it.
+        `images` [B, 3, H, W] in [0, 1], the images that were decomposed, are a row above them.
         """
         return view("picture")(self, images, count)
 
@@ -165,17 +160,12 @@ class Decomposition:
     def to_coco(self, file_names: Sequence[str] = ()) -> dict[str, Any]:
         """Return the objects of all images as a COCO data set, at the model's resolution, for `json.dump`.
 
-        Args:
-            file_names: name of each image's file; by default `1`, `2` ..., as the `image_id`.
+        Without `file_names` the images are called `1`, `2` ..., as their `image_id`.
         """
         return dict(view("coco")(self, file_names))
 
     def to_supervision(self) -> list[Any]:
-        """Return one `supervision.Detections` for each image; `data["slot"]` holds the slots' labels.
-
-        Raises:
-            ImportError: supervision is not installed: `pip install unscene[supervision]`.
-        """
+        """Return one `supervision.Detections` for each image (an extra); `class_id` is the slot's label."""
         return list(view("detections")(self))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:

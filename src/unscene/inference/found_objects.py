@@ -155,10 +155,8 @@ def decomposition_coco(decomposition: Decomposition, file_names: Sequence[str]) 
     names = file_names or [str(number) for number in range(1, len(found) + 1)]
     if len(names) != len(found):
         raise ShapeError(f"file_names must be one for each of the {len(found)} images, but are {len(names)}.")
-    annotations = [row for number, objects in enumerate(found, 1) for row in coco_annotations(objects, number)]
-    return coco_json(
-        [(name, *objects.labels.shape) for name, objects in zip(names, found, strict=True)], annotations, {}
-    )
+    images = [(name, *objects.labels.shape) for name, objects in zip(names, found, strict=True)]
+    return coco_json(images, [row for n, objects in enumerate(found, 1) for row in coco_annotations(objects, n)], {})
 
 
 def decomposition_detections(decomposition: Decomposition) -> list[Any]:
@@ -170,8 +168,7 @@ def decomposition_detections(decomposition: Decomposition) -> list[Any]:
             xyxy=found.boxes,
             mask=found.labels == found.slots[:, None, None],
             confidence=found.scores,
-            class_id=np.zeros(len(found.slots), np.int64),
-            data={"slot": found.slots},
+            class_id=found.slots,
         )
         for found in _found_in_squares(decomposition)
     ]

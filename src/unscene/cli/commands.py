@@ -119,7 +119,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit", "min_area", "frames")}
     result = decompose_paths(unscene.load(arguments.model), arguments.paths, arguments.out, **how)
     for path in result.skipped:
-        print(f"left out, damaged: {path}", file=sys.stderr)
+        print(f"left out, cannot be read: {path}", file=sys.stderr)
     print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")
 
 

@@ -241,8 +241,16 @@ def test_names_outside_of_the_folder_need_permission(coco_root, name):
     rewritten(coco_root, lambda content: content["images"][0].update(file_name=name, width=60, height=40))
     with pytest.raises(DataError, match=r"names files outside of .*val2017, .*--data\.outside true"):
         source(coco_root)
+    assert source(coco_root, labels=False, outside=True).paths[3].endswith("train2017/000000000001.jpg")
     images = source(coco_root, outside=True)
     assert images.batch([3])["image"].shape == (1, 20, 20, 3)
+
+
+@pytest.mark.parametrize("name", ["{root}/val2017/000000000030.jpg", "a/../000000000030.jpg", "..30.jpg"])
+def test_names_that_stay_in_the_folder_need_none(coco_root, name):
+    (coco_root / "val2017" / "..30.jpg").write_bytes((coco_root / "val2017" / "000000000030.jpg").read_bytes())
+    rewritten(coco_root, lambda content: content["images"][0].update(file_name=name.format(root=coco_root)))
+    assert source(coco_root).batch([3])["image"].shape == (1, 20, 20, 3)
 
 
 def test_a_name_with_the_folder_in_it_shows_the_path_that_was_tried(coco_root):

@@ -88,12 +88,12 @@ class Coco:
             )
         chosen = resolve_range(settings.first, settings.count, len(images), f"{file} lists {len(images):,} images")
         images = [images[index] for index in chosen]
-        names = [os.path.normpath(image["file_name"]) for image in images]
-        outside = [name for name in names if name.startswith("..") or Path(name).is_absolute()]
+        base = os.path.abspath(folder)  # noqa: PTH100 - links stay
+        paths = [os.path.normpath(os.path.join(base, image["file_name"])) for image in images]  # noqa: PTH118
+        outside = [path for path in paths if not path.startswith(base + os.sep)]
         if outside and not settings.outside:
             message = f"{file} names files outside of {folder}, for instance {outside[0][:300]!r}"
             raise DataError(f"{message}. If you trust it, pass --data.outside true; else correct the names.")
-        paths = [str(folder / name) for name in names]
         absent = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 - of any length
         if absent:
             raise DataError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import yaml
 
@@ -82,3 +84,24 @@ def test_text_stays_text_for_every_reader(value):
 def test_numbers_come_back():
     values = {"a": 1e-5, "b": 3, "c": True, "d": None, "e": [0.1, 1e22]}
     assert read_yaml(to_yaml(values), "it") == values
+
+
+def test_an_impossible_date_is_text_as_every_date_is():
+    """Of YAML 1.1 it is a date, whose reading fails; YAML 1.2 has no dates."""
+    assert read_yaml("title: 2020-13-45", "it") == {"title": "2020-13-45"}
+
+
+def test_a_bomb_of_aliases_takes_no_time():
+    levels = ["&l0 [x,x,x,x,x,x,x,x,x,x]"]
+    levels += [f"&l{n} [{','.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 30)]
+    start = time.process_time()
+    with pytest.raises(RecipeError, match="more than 20,000 values"):
+        read_yaml(f"about: {{title: [{', '.join(levels)}]}}", "it")
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("text", ["".join(f"{' ' * n}a{n}:\n" for n in range(600)), "{a: " * 2000])
+def test_deep_nesting_is_refused_in_one_line(text):
+    with pytest.raises(RecipeError, match="is not valid YAML") as caught:
+        read_yaml(text, "it")
+    assert len(str(caught.value)) < 300

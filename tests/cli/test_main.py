@@ -521,3 +521,11 @@ def test_a_notebooks_matplotlib_backend_is_replaced(monkeypatch):
     code = "from unscene.cli.main import set_process_up as up; up(); import matplotlib; print(matplotlib.get_backend())"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip().lower() == "agg"
+
+
+@pytest.mark.parametrize("command", ["evaluate {} --out x", "decompose {} a.png --out x", "train --resume {}"])
+def test_a_name_that_the_system_refuses_is_one_line(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(command.format("n" * 300).split()) == 1
+    assert last_line(capsys).startswith("n" * 300 + ": File name too long.") or os.name == "nt"
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unscene.cli.streams import PrintableFormatter
+from unscene.cli.streams import LastingStream, PrintableFormatter
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
 
@@ -90,3 +91,9 @@ def test_a_list_that_could_not_be_written_is_an_error(tmp_path):
 def test_logged_file_names_cannot_change_the_terminal():
     record = logging.LogRecord("unscene", logging.WARNING, "", 0, "%s is damaged", ("\x1b[31mred.h5",), None)
     assert PrintableFormatter().format(record) == "warning: \\x1b[31mred.h5 is damaged"
+
+
+def test_escapes_in_a_text_do_not_reach_the_terminal():
+    file = io.StringIO()
+    LastingStream(file).write("50%\r\tred \x1b[31m\x07 \u202e\n")
+    assert file.getvalue() == "50%\r\tred \\x1b[31m\\x07 \\u202e\n"

@@ -194,3 +194,40 @@ def test_the_same_source_changes_nothing():
 def test_a_broken_recipe_with_another_source(sections):
     with pytest.raises(RecipeError):
         read({"data.name": "images"}, **sections)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_another_size_of_a_part_is_refused_at_once(part):
+    with pytest.raises(RecipeError, match=rf"{part}\.size is 32 but data\.size is 64\. Set --data\.size only"):
+        read({f"{part}.size": 32})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting"),
+    [
+        (BASE, "model.vae.latent_dim"),
+        (BASE, "model.vae.decoder_layers"),  # as many modules would be built
+        (BASE, "model.backbone.width"),
+        ("monet/small_sprites", "model.num_slots"),
+        ("iodine/small_sprites", "model.latent_dim"),
+    ],
+)
+def test_a_setting_too_large_for_the_memory_is_named_before_anything_is_allocated(recipe, setting):
+    changed = read_recipe(recipe_values(recipe), recipe, {setting: 10**12})
+    with pytest.raises(RecipeError, match=rf"GiB of memory.*Its largest setting is {setting}, 1000000000000: lower"):
+        changed.build_model()
+
+
+def test_a_model_of_more_weights_than_memory_is_refused():
+    with pytest.raises(RecipeError, match=r"Its largest setting is model\.vae\.encoder_hidden, 40000000: lower"):
+        read({"model.vae.encoder_hidden": 40_000_000}).build_model()
+
+
+@pytest.mark.parametrize("changes", [{"trainer.batch_size": 10**9}, {"data.size": 10**6}])
+def test_a_batch_larger_than_the_memory_is_refused_in_training_only(changes):
+    (name,) = changes
+    recipe = read(changes)
+    with pytest.raises(RecipeError, match=rf"Its largest setting is {name}, "):
+        recipe.build_model(training=True)
+    if name == "trainer.batch_size":
+        recipe.build_model()

@@ -179,3 +179,16 @@ def test_description_of_the_machine_is_ready_for_json(monkeypatch):
 def test_commit_is_none_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard", "metrics.csv"])
+def test_a_link_out_of_the_folder_is_refused(tmp_path, name):
+    run = RunFolder.create(tmp_path / "run", "seed: 0\n")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for file in (run.checkpoints, run.samples):
+        file.rmdir()
+    (run.path / name).symlink_to(outside)
+    with pytest.raises(RunError, match=rf"{name} is a link to .*outside"), run.lock():
+        pass
+    assert list(outside.iterdir()) == []

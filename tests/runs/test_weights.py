@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from unscene.errors import CheckpointError
+from unscene.runs.loading import shipped_weights
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import check_weights, export_weights, read_checkpoint, read_weights
 
@@ -146,3 +148,56 @@ def test_damaged_safetensors_are_refused(trained, tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match=r"cannot be read as safetensors.*Copy or export it again"):
             read_weights(path)
+
+
+@pytest.mark.parametrize("kind", ["weights", "last"])
+def test_a_flipped_bit_is_found_unless_it_is_not_looked_for(trained, tmp_path, kind):
+    source = getattr(trained, kind)
+    read = read_weights if kind == "weights" else read_checkpoint
+    content, path = source.read_bytes(), tmp_path / source.name
+    for position in range(len(content) // 11, len(content), len(content) // 11):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        with pytest.raises(CheckpointError, match=source.name):
+            read(path)
+    path.write_bytes(content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :])
+    with pytest.raises(CheckpointError, match="is damaged: its content differs from its checksum.*--no-verify"):
+        read(path)
+    read(path, verify=False)
+
+
+def test_an_older_file_is_read_and_cannot_be_checked(trained, tmp_path, caplog):
+    checkpoint, weights = tmp_path / "last.ckpt", tmp_path / "a.safetensors"
+    torch.save(torch.load(trained.last, weights_only=True), checkpoint)
+    assert read_checkpoint(checkpoint)["step"] == 6
+    with safe_open(trained.weights, "pt") as file:
+        metadata = {name: text for name, text in file.metadata().items() if name != "checksum"}
+    save_file(load_file(trained.weights), weights, metadata)
+    assert read_weights(weights)[2]["step"] == 6
+    assert [record.message for record in caplog.records] == [
+        f"{path} holds no checksum, as older files do not: it cannot be checked for damage."
+        for path in (checkpoint, weights)
+    ]
+    read_weights(weights, verify=False)
+    assert len(caplog.records) == 2
+    save_file(load_file(trained.weights), weights, metadata | {"checksun": "0"})  # a damaged name
+    with pytest.raises(CheckpointError, match="differs from its checksum"):
+        read_weights(weights)
+
+
+def test_shipped_weights_hold_their_checksum(caplog):
+    for path in shipped_weights().values():
+        read_weights(path)
+    assert not caplog.records
+
+
+def test_not_a_number_in_the_provenance_is_refused(tmp_path):
+    metadata = {"format": "unscene-1", "recipe": "a: 1", "provenance": '{"step": NaN}'}
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="recipe or provenance is damaged"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+def test_a_checkpoint_whose_weights_are_no_tensors_is_refused(tmp_path):
+    torch.save({"model": {"a": 1}, "step": 2}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="is no checkpoint of unscene"):
+        read_checkpoint(tmp_path / "a.ckpt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from unscene.runs.weights import read_checkpoint
 from unscene.training.checkpoints import (
     Progression,
     checkpoint_content,
+    describe_scenes,
     set_random_state,
     write_checkpoint,
 )
@@ -94,3 +96,13 @@ def test_best_checkpoint_knows_its_score(run):
     run.best.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read as a checkpoint"):
         read_checkpoint(run.best)
+
+
+def test_scenes_are_described_by_their_number_and_the_files_names():
+    def folder(*names: str, skipped: tuple[str, ...] = ()) -> SimpleNamespace:
+        return SimpleNamespace(paths=[Path(name) for name in names], skipped=[Path(name) for name in skipped])
+
+    assert describe_scenes(range(1200), range(3)) == "1,200 scenes and 3 scenes"
+    assert describe_scenes(folder("a/1.png", "2.png")).startswith("2 images (names ")
+    assert describe_scenes(folder("a/1.png", "2.png")) == describe_scenes(folder("b/2.png", skipped=("b/1.png",)))
+    assert describe_scenes(folder("1.png", "2.png")) != describe_scenes(folder("1.png", "3.png"))

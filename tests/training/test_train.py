@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import unscene
 from unscene.cli.main import main
 from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError
 from unscene.metrics.health import Health
@@ -26,6 +27,7 @@ from unscene.training import loop
 from unscene.training.checkpoints import write_checkpoint
 from unscene.training.loop import TrainingLoop
 from unscene.training.train import train
+from unscene.training.validation import show_validation
 
 TIMINGS = ("seconds", "train/images_per_second")
 VALIDATE_EVERY_STEP = {"trainer.validate_minutes": 1e-6}  # after every step
@@ -490,3 +492,83 @@ def test_validation_uses_at_most_so_many_images(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "ordered_batches", counted)
     train(tiny({"trainer.validate_images": 5, "trainer.max_steps": 1}), tmp_path / "run")
     assert seen == [4, 1]
+
+
+def images_in(folder: Path, *names: str) -> str:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.new("RGB", (40, 40), (len(name) * 20, 90, 20)).save(folder / name)
+    return str(folder)
+
+
+def test_changed_images_are_told_when_a_run_is_resumed(tmp_path, tiny):
+    photos = images_in(tmp_path / "photos", "a.png", "b.png", "c.png", "d.png")
+    recipe = tiny({"trainer.max_steps": 1, "trainer.validate_minutes": 99}, images=photos)
+    train(recipe, tmp_path / "run")
+    longer = tiny({"trainer.max_steps": 2}, images=photos)
+    (tmp_path / "photos" / "d.png").rename(tmp_path / "photos" / "e.png")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"the data changed since the run began: it had 4 images .* now there are"):
+            train(longer, tmp_path / "run", resume=True)
+        images_in(tmp_path / "photos", "d.png")
+    (tmp_path / "photos" / "e.png").unlink()
+    run = train(longer, tmp_path / "run", resume=True)
+    assert read_checkpoint(run.last)["step"] == 2
+
+
+def test_weights_of_an_earlier_end_are_not_loaded_during_a_resumed_training(tmp_path, tiny, monkeypatch):
+    run = train(tiny({"trainer.max_steps": 1}), tmp_path / "run")
+    assert run.weights.is_file()
+    found = []
+    monkeypatch.setattr(TrainingLoop, "run_to_end", lambda loop: found.append(unscene.load(run.path).provenance))
+    train(tiny({"trainer.max_steps": 2}), run.path, resume=True)
+    assert [provenance["weights"] for provenance in found] == ["best.ckpt"]
+    assert run.weights.is_file()
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"optimizers": "x"}, {"optimizers": []}, {"log": 3}, {"random_state": {"cpu": "x"}}, {"restarts": None}]
+)
+def test_foreign_sections_of_a_checkpoint_are_refused(tmp_path, tiny, foreign):
+    run = train(tiny({"trainer.max_steps": 1}), tmp_path / "run")
+    write_checkpoint(read_checkpoint(run.last) | foreign, run.last)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be resumed: it is not of this run"):
+        train(tiny({"trainer.max_steps": 2}), run.path, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["unet", "lite", "roi_align"])
+def test_batch_normalisation_over_one_value_names_what_to_raise(tmp_path, tiny, kind):
+    one = {"trainer.batch_size": 1, "data.size": 32, "model.head.kind": kind, "trainer.max_steps": 1}
+    message = (
+        r"trainer\.batch_size 1 at this image size .* Raise --trainer\.batch_size to 2 or more, or else --data\.size"
+    )
+    with pytest.raises(RecipeError, match=message):
+        train(tiny(one), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_that_were_removed_are_made_again(tmp_path, tiny):
+    run = train(tiny({"trainer.max_steps": 1}), tmp_path / "run")
+    shutil.rmtree(run.samples)
+    images, health = torch.rand(1, 3, 32, 32), Health()
+    decomposition = unscene.load(run.path).decompose(images)
+    health.update(decomposition)
+    show_validation(run, 1, {}, health, {}, images, decomposition)
+    assert [path.name for path in run.samples.iterdir()] == ["step_0000001.png"]
+
+
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_an_interruption_at_once_names_only_a_command_that_works(tmp_path, tiny, monkeypatch, trained_before):
+    path = tmp_path / "my run"
+    if trained_before:
+        train(tiny({"trainer.max_steps": 1}), path)
+
+    def interrupted(self: TrainingLoop) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingLoop, "run_to_end", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tiny({"trainer.max_steps": 2}), path, resume=trained_before)
+    hint = f" Resume it with:  unscene train --resume '{path}'" if trained_before else ""
+    assert str(caught.value) == f"Stopped at once.{hint}"
+    assert path.exists() == trained_before

@@ -86,6 +86,7 @@ def _command(commands: Any, name: str, summary: str, more: str = "", settings: b
 
 
 def _results(add: Any) -> None:
+    add("--no-verify", action="store_true", help="do not compare the weights with their checksum")
     add("--out", type=Path, metavar="DIR", required=True, help="where the results go")
     add("--overwrite", action="store_true", help="replace results that are there")
 

@@ -67,7 +67,7 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     changes = _data_settings(changes, "evaluate")
     if arguments.shift is not None and arguments.data:
         raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
-    loaded = unscene.load(arguments.model)
+    loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     how: dict[str, Any] = {"batch_size": arguments.batch_size, "overwrite": arguments.overwrite}
     if arguments.shift is not None:
         shifts = chosen_shifts(loaded, arguments.shift)
@@ -89,7 +89,7 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.evaluation.scenes import test_source
 
     changes = _data_settings(changes, "compare")
-    loaded = [unscene.load(word) for word in arguments.models]
+    loaded = [unscene.load(word, verify=not arguments.no_verify) for word in arguments.models]
     models = dict(zip(unique_names(arguments.models, loaded), loaded, strict=True))
     source, described = test_source(loaded[0], arguments.data, changes)
     how = {"batch_size": arguments.batch_size, "shown": arguments.scenes, "overwrite": arguments.overwrite}
@@ -117,7 +117,8 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     from unscene.inference.decompose import decompose_paths
 
     how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit", "min_area", "frames")}
-    result = decompose_paths(unscene.load(arguments.model), arguments.paths, arguments.out, **how)
+    loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
+    result = decompose_paths(loaded, arguments.paths, arguments.out, **how)
     for path in result.skipped:
         print(f"left out, cannot be read: {path}", file=sys.stderr)
     print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")

@@ -17,7 +17,7 @@ from typing import Any
 from unscene import __version__
 from unscene.cli.arguments import parse, split_settings
 from unscene.cli.commands import COMMANDS
-from unscene.cli.streams import PrintableFormatter, lasting_streams, printable
+from unscene.cli.streams import PrintableFormatter, lasting_streams
 from unscene.errors import RecipeError, UnsceneError
 
 
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as interruption:
             return _failed(str(interruption) or "Interrupted; nothing half-written is left behind.", 130)
         except Exception as error:
+            if isinstance(error, OSError) and error.filename:  # a name that is too long, a folder without permission
+                return _failed(f"{error.filename}: {error.strerror}. Check this path, or name another one.")
             if os.environ.get("UNSCENE_TRACEBACK"):
                 raise
             return _failed(_unforeseen(error, words))
@@ -73,7 +75,7 @@ def read_changes(settings: list[tuple[str, str | None]], known: argparse.Namespa
 
 
 def _failed(message: str, status: int = 1) -> int:
-    print(printable(message), file=sys.stderr)
+    print(message.replace("\r", "\\r"), file=sys.stderr)
     return status
 
 

@@ -23,9 +23,9 @@ class LastingStream:
         self.lost: OSError | None = None  # the first failure, unless the reader of a pipe has left
 
     def write(self, text: str) -> int:
-        """Write a text, with characters that the stream's encoding lacks escaped."""
+        """Write a text. Control characters, which a file's name may hold, and what the encoding lacks are escaped."""
         try:
-            return self._stream.write(text)
+            return self._stream.write(printable(text))
         except UnicodeEncodeError:
             encoding = self._stream.encoding or "ascii"
             return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -77,10 +77,12 @@ def lasting_streams() -> Iterator[LastingStream]:
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters, except line ends, escaped: a file name may hold some."""
+    """Return a text with its control characters escaped, except line ends, tabs and the return of a progress bar."""
+    if text.isprintable():
+        return text
+    plain = (letter.isprintable() or letter in "\n\r\t" for letter in text)
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
+        letter if keep else letter.encode("unicode_escape").decode() for letter, keep in zip(text, plain, strict=True)
     )
 
 

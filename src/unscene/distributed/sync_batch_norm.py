@@ -51,6 +51,8 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         self._check_input_dim(input)
         x, axes = input.float(), (0, 2, 3)
         count = _sum_over_processes(x.new_tensor(x.numel() // x.shape[1]))
+        if count <= 1:
+            raise ValueError("Expected more than 1 value per channel when training")  # as PyTorch's
         mean = _sum_over_processes(x.sum(axes)) / count  # [C]
         centred = x - mean[:, None, None]
         variance = _sum_over_processes(centred.square().sum(axes)) / count  # sums of x squared would cancel

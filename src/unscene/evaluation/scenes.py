@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ import numpy as np
 
 from unscene.data import Source, object_names, source_class
 from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
-from unscene.errors import DataError
+from unscene.errors import DataError, RecipeError
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.figures import comparison_rows, rows_png, scene_rows
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
 PER_RANK = 3  # scenes shown of the best, the median and the worst
 
 
-def test_source(loaded: LoadedModel, file: Path | None, changes: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+def test_source(
+    loaded: LoadedModel,
+    file: Path | None,
+    changes: dict[str, Any],
+    trusted: bool = False,  # noqa: PT028 (no test)
+) -> tuple[Source, dict[str, Any]]:
     """The source of a model's test scenes, and its description for JSON.
 
-    The scenes are those of the recipe, or of an HDF5 file, with changes of the source's settings by name.
+    The scenes are those of the recipe, or of an HDF5 file, with changes of the source's settings by name. Unless the
+    model is `trusted`, its recipe cannot choose a file or folder to read, nor start a download.
     """
     if file:
         values = {"path": str(file), "size": loaded.size} | changes
@@ -37,6 +45,17 @@ def test_source(loaded: LoadedModel, file: Path | None, changes: dict[str, Any])
         described = {"source": "hdf5"} | plain(settings)
     else:
         settings = loaded.recipe.data_settings("test", **changes)
+        for item in () if trusted else dataclasses.fields(settings):
+            value = getattr(settings, item.name)
+            if item.name in changes or value == item.default:
+                continue
+            if item.name == "download":
+                settings = dataclasses.replace(settings, download=False)
+            elif item.name in ("folder", "path", "root"):
+                raise RecipeError(
+                    f"the test data of '{loaded.name}' is in {value}, as its own recipe says. Add --data.{item.name} "
+                    f"{shlex.quote(value)} to read it there, or name a file of scenes with --data FILE.h5."
+                )
         source = source_class(loaded.recipe.data_name)(settings)
         described = plain(settings) | {"source": loaded.recipe.data_name}
     return source, described | {"count": len(source)}

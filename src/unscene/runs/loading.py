@@ -93,23 +93,24 @@ class LoadedModel:
         return replace(self, model=model, recipe=recipe)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> LoadedModel:
     """Load a trained model onto a device. Nothing in the files is executed.
 
     `path` is a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
-    weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`.
+    weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`. The file's
+    checksum is compared unless `verify` is False.
 
     Raises:
         CheckpointError: nothing there, damaged, or of another model than its recipe says.
     """
     chosen, run = _chosen_file(path)
     if chosen.suffix == ".ckpt":
-        checkpoint = read_checkpoint(chosen)
+        checkpoint = read_checkpoint(chosen, verify)
         run = run or RunFolder.open(chosen.resolve().parent.parent)
         weights, values = checkpoint["model"], run.recipe_values()
         provenance: dict[str, Any] = {"run": run.path.resolve().name, "step": int(checkpoint["step"])}
     else:
-        weights, values, provenance = read_weights(chosen)
+        weights, values, provenance = read_weights(chosen, verify)
     try:
         recipe = read_recipe(values, str(values.get("name", chosen.stem)))
         model = recipe.build_model(pretrained=False)

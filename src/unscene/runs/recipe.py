@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
+import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 
 from unscene.data import source_class
@@ -65,23 +69,52 @@ class Recipe:
     parts: Mapping[Part, Any]  # typed settings of the data for each part
     values: Values  # the recipe as plain values, nothing left to a default: what `recipe.yaml` of a run holds
 
-    def build_model(self, pretrained: bool = True) -> Any:
+    def build_model(self, pretrained: bool = True, training: bool = False) -> Any:
         """Return the model, with fresh weights.
 
         Args:
             pretrained: False for a model whose own weights are loaded next. It needs no ImageNet weights.
+            training: whether gradients, the optimiser's state and a batch must fit into the memory as well.
 
         Raises:
-            RecipeError: its parts do not fit together.
+            RecipeError: its parts do not fit together, or not into this machine's memory.
             CheckpointError: the ImageNet weights are not available.
         """
-        settings = self.model
-        if not pretrained and hasattr(settings, "backbone"):
-            settings = dataclasses.replace(settings, backbone=dataclasses.replace(settings.backbone, pretrained=False))
+        settings = random = self.model
+        if hasattr(settings, "backbone"):
+            random = dataclasses.replace(settings, backbone=dataclasses.replace(settings.backbone, pretrained=False))
         try:
-            return model_class(self.model_name)(settings)
+            self._check_memory(random, training)
+            return model_class(self.model_name)(settings if pretrained else random)
         except RecipeError as error:
             raise RecipeError(f"recipe '{self.name}', model: {error}") from error
+
+    def _check_memory(self, model_settings: Any, training: bool) -> None:
+        """Raise a RecipeError that names the largest setting before anything larger than the memory is allocated."""
+        batch = {"trainer.batch_size": self.trainer.batch_size, "data.size": getattr(self.data, "size", 1)}
+        settings = leaves("model", plain(self.model)) | (batch if training else {})
+        lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+        sizes = [(value, name) for name in lists for value in lists[name] if type(value) is int and "step" not in name]
+        largest, name = max(sizes, default=(0, ""))
+        slots = getattr(self.model, "num_slots", 1)
+        needed = 12 * slots * self.trainer.batch_size * batch["data.size"] ** 2 if training else 0  # the components
+        if largest > _IMPOSSIBLE_SIZE:
+            needed = 2**80
+        elif largest > _USUAL_SIZE:
+            try:
+                with torch.random.fork_rng([]), torch.device("meta"):
+                    model = model_class(self.model_name)(model_settings)
+                weights = sum(tensor.nbytes for tensor in itertools.chain(model.parameters(), model.buffers()))
+                needed += weights * (4 if training else 1)  # gradients, Adam's two moments
+            except (NotImplementedError, RuntimeError) as error:
+                if re.search("overflow|allocate", str(error)):  # else it needs values of tensors
+                    needed = 2**80
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**62
+        if needed > memory:
+            raise RecipeError(
+                f"it needs {needed / 2**30:,.0f} GiB of memory or more, and this machine has {memory / 2**30:,.0f}. "
+                f"Its largest setting is {name}, {largest}: lower that."
+            )
 
     def data_settings(self, part: Part = "data", **changes: Any) -> Any:
         """Return the typed settings of a part of the data, changed by name. RecipeError: one cannot be."""
@@ -104,6 +137,7 @@ class Recipe:
         return to_yaml({"name": self.name, **self.values})
 
 
+_USUAL_SIZE, _IMPOSSIBLE_SIZE = 2**12, 10**8  # of a model's setting that is no step
 SECTIONS = ("about", "seed", "model", "data", "validation", "test", "optimizer", "schedule", "trainer")
 
 
@@ -132,6 +166,11 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
         parts[part] = typed(data_settings, {**data_values, **own}, part)
         differing[part] = {key: plain(getattr(parts[part], key)) for key in own}
     size = getattr(parts["data"], "size", None)
+    for part in differing:
+        if getattr(parts[part], "size", None) != size:
+            raise RecipeError(
+                f"{where}: {part}.size is {parts[part].size} but data.size is {size}. Set --data.size only."
+            )
     if size is not None and "size" in {item.name for item in dataclasses.fields(model_settings)}:
         model_values.setdefault("size", size)
     model = typed(model_settings, model_values, "model")
@@ -155,6 +194,14 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     for section, registered in (("model", model_name), ("data", data_name)):
         resolved[section] = {"name": registered, **resolved[section]}
     return dataclasses.replace(recipe, values=resolved)
+
+
+def leaves(name: str, value: Any) -> Values:
+    """The values of nested mappings by their dotted names, which begin with `name`."""
+    if not isinstance(value, dict):
+        return {name: value}
+    inner = [leaves(f"{name}.{key}".lstrip("."), item) for key, item in value.items()]
+    return {key: leaf for found in inner for key, leaf in found.items()}
 
 
 def _named(values: Values, section: str, where: str) -> tuple[str, Values]:

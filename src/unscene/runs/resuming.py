@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unscene.errors import RecipeError, RunError
-from unscene.runs.recipe import Recipe, read_recipe
+from unscene.runs.recipe import Recipe, leaves, read_recipe
 from unscene.runs.run_folder import RunFolder
 
 # How long and how fast it trains, and where the same data is now.
@@ -45,12 +45,5 @@ def is_same_run(recipe: Recipe, out: Path) -> bool:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """The settings that a resumed run keeps, by dotted name: all but those that `RESUMABLE` names."""
     sections = ("seed", "model", "data", "validation", "test", "optimizer")
-    leaves = _leaves("", {section: recipe.values[section] for section in sections})
-    return {name: value for name, value in leaves.items() if not name.startswith(RESUMABLE)}
-
-
-def _leaves(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {name: value}
-    inner = [_leaves(f"{name}.{key}".lstrip("."), item) for key, item in value.items()]
-    return {key: leaf for leaves in inner for key, leaf in leaves.items()}
+    kept = leaves("", {section: recipe.values[section] for section in sections})
+    return {name: value for name, value in kept.items() if not name.startswith(RESUMABLE)}

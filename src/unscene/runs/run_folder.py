@@ -64,7 +64,7 @@ class RunFolder:
             if path.is_dir() and not run._is_unused():
                 hint = "name another one with --out"
                 if run.recipe.is_file():
-                    hint = f"resume it with `unscene train --resume {path}`, or {hint}"
+                    hint = f"resume it with `unscene train --resume {shlex.quote(str(path))}`, or {hint}"
                 raise RunError(f"{path} is not empty, and a run is never overwritten: {hint}.")
             path.mkdir(parents=True, exist_ok=True)
             write_text(run.recipe, recipe_text)  # first: with it the folder is a run
@@ -110,6 +110,11 @@ class RunFolder:
                 stack.enter_context(removed_if_empty(self.path))
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock(self.path))
+                for path in (self.checkpoints, self.samples, self.tensorboard, self.metrics):
+                    if path.is_symlink():
+                        raise RunError(
+                            f"{path} is a link to {path.resolve()}. Move that here: a run keeps to its folder."
+                        )
                 for folder in (self.path, self.checkpoints, self.samples):
                     remove_litter(folder)
                 unused = self._is_unused()

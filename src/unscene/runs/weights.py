@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import warnings
 from pathlib import Path
@@ -20,9 +21,36 @@ from unscene.plain_yaml import read_yaml
 from unscene.runs.run_folder import RunFolder
 
 FORMAT = "unscene-1"
+_log = logging.getLogger(__name__)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def checksum(weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of a safetensors file's content: its metadata, and names, types, shapes and bytes of its tensors."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def sealed(archive: bytes | memoryview) -> bytes:
+    """Return a zip archive with the SHA-256 of its bytes as its comment."""
+    comment = hashlib.sha256(archive[:-2]).hexdigest().encode()
+    return bytes(archive[:-2]) + len(comment).to_bytes(2, "little") + comment
+
+
+def _check(path: Path, expected: str | None, found: str) -> None:
+    """Raise a CheckpointError if a file's checksum is another one; log that an older file has none."""
+    if expected is None:
+        _log.warning("%s holds no checksum, as older files do not: it cannot be checked for damage.", path)
+    elif expected != found:
+        raise CheckpointError(
+            f"{path} is damaged: its content differs from its checksum. Copy or export it again; evaluate, compare and "
+            "decompose read it unchecked with --no-verify."
+        )
+
+
+def read_checkpoint(path: Path, verify: bool = True) -> dict[str, Any]:
     """Return a checkpoint's content. Nothing in the file is executed: it may hold only tensors and plain values."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
@@ -42,11 +70,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} was written by an earlier version of unscene, in the format of Lightning's Trainer. Resume or "
             "export the run with that version (environment.json names its commit), or train it again."
         )
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    weights = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'model'.")
     if not isinstance(content.get("step"), int):
         raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'step'.")
-    return content
+    if verify:
+        archive = path.read_bytes()
+        without_comment = archive[-22:-18] == b"PK\5\6"  # the end of an archive
+        _check(
+            path,
+            None if without_comment else archive[-64:].decode(errors="replace"),
+            hashlib.sha256(archive[:-66]).hexdigest(),
+        )
+    return dict(content)
 
 
 def check_weights(weights: dict[str, Tensor], model: nn.Module, path: Path, name: str) -> None:
@@ -83,11 +120,12 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
     }
     recipe = run.recipe.read_text(encoding="utf-8")
     target = path or run.weights
-    write_bytes(target, save(weights, {"format": FORMAT, "recipe": recipe, "provenance": json.dumps(provenance)}))
+    metadata = {"format": FORMAT, "recipe": recipe, "provenance": json.dumps(provenance)}
+    write_bytes(target, save(weights, metadata | {"checksum": checksum(weights, metadata)}))
     return target
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+def read_weights(path: Path, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Return the tensors, the recipe's values and the provenance of a safetensors file of unscene."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
@@ -100,8 +138,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[st
         raise CheckpointError(f"{path} cannot be read as safetensors ({reason}). Copy or export it again.") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by unscene: its metadata lack format '{FORMAT}' and the recipe.")
+    expected = metadata.pop("checksum", None if len(metadata) <= 3 else "")  # a damaged name is no older file's
+    if verify:
+        _check(path, expected, checksum(weights, metadata))
     try:
-        recipe, provenance = read_yaml(metadata["recipe"], "the recipe"), dict(json.loads(metadata["provenance"]))
+        recipe = read_yaml(metadata["recipe"], "the recipe")
+        provenance = dict(json.loads(metadata["provenance"], parse_constant=int))  # int("NaN") is an error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its recipe or provenance is damaged ({_first_line(error)}).") from error
     if not isinstance(recipe, dict):

@@ -6,6 +6,7 @@ repeats a validation that a kill interrupted, and its row and best.ckpt agree.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -15,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unscene.data import Source
 from unscene.errors import TrainingError
 from unscene.files import write_bytes
+from unscene.runs.weights import sealed
 from unscene.training.step import NOT_FINITE_HINT
 
 
@@ -29,6 +32,7 @@ class Progression:
     restarts: list[str] = field(default_factory=list)  # one line for each
     validation_due: bool = False  # the validation of this step is not complete
     observed: dict[str, Tensor] = field(default_factory=dict)  # means of `Losses.observed` over the last batch
+    scenes: str = ""  # of training and validation, see `describe_scenes`
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> Progression:
@@ -39,6 +43,16 @@ class Progression:
     def attempt_step(self) -> int:
         """Steps since the initial weights; schedules and annealing follow it."""
         return self.step - self.first_step
+
+
+def describe_scenes(*sources: Source) -> str:
+    """How many scenes each source has, with a hash of the files' names where they are files."""
+    described = []
+    for source in sources:
+        paths: list[Path] = [*getattr(source, "paths", ()), *getattr(source, "skipped", ())]
+        names = hashlib.sha256("/".join(sorted(path.name for path in paths)).encode(errors="replace")).hexdigest()[:8]
+        described.append(f"{len(paths):,} images (names {names})" if paths else f"{len(source):,} scenes")
+    return " and ".join(described)
 
 
 def checkpoint_content(
@@ -76,7 +90,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint; a RunError (disk full, no permission) leaves the earlier one as it was."""
     file = io.BytesIO()
     torch.save(content, file)
-    write_bytes(path, file.getbuffer())
+    write_bytes(path, sealed(file.getbuffer()))
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:

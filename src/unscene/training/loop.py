@@ -20,6 +20,7 @@ from unscene.data import Source
 from unscene.data.batches import StepSampler, ordered_batches, training_batches
 from unscene.distributed.processes import mean_over_processes
 from unscene.distributed.sync_batch_norm import synchronise_batch_norm
+from unscene.errors import CheckpointError, DataError
 from unscene.files import write_text
 from unscene.metrics.health import Health
 from unscene.runs.recipe import Recipe
@@ -27,7 +28,13 @@ from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
 from unscene.runs.weights import read_checkpoint
 from unscene.scene import Scene
-from unscene.training.checkpoints import Progression, checkpoint_content, set_random_state, write_checkpoint
+from unscene.training.checkpoints import (
+    Progression,
+    checkpoint_content,
+    describe_scenes,
+    set_random_state,
+    write_checkpoint,
+)
 from unscene.training.devices import loader_workers
 from unscene.training.log import TrainingLog
 from unscene.training.step import BatchLoss, autocast, build_optimizers, check_finite, clip_gradients, param_groups
@@ -62,14 +69,27 @@ class TrainingLoop:
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.peak_rates = [group["lr"] for group in param_groups(self.optimizers)]
         self.log = TrainingLog(run, recipe.trainer, writes=fabric.is_global_zero)
-        self.progression = Progression()
+        self.progression = Progression(scenes=describe_scenes(source, validation_source))
         self.random_state: dict[str, Tensor] | None = None
         if checkpoint is not None:
-            self.progression = Progression.from_checkpoint(checkpoint)
+            self.restore(checkpoint)
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Continue from a checkpoint. DataError: the scenes are not those of the run."""
+        scenes = self.progression.scenes
+        try:
+            self.progression = Progression.from_checkpoint({"scenes": scenes, **checkpoint})
             for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             self.log.load_state_dict(checkpoint["log"])
-            self.random_state = checkpoint["random_state"]
+            self.random_state = {name: torch.as_tensor(state) for name, state in checkpoint["random_state"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{self.run.last} cannot be resumed: it is not of this run ({error!r}).") from error
+        if self.progression.scenes != scenes:
+            raise DataError(
+                f"the data changed since the run began: it had {self.progression.scenes}, now there are {scenes}. "
+                "Restore it, or start a new run."
+            )
 
     def run_to_end(self) -> None:
         """Train until the last step, the time limit or a signal."""

@@ -17,8 +17,8 @@ from unscene.scene import Losses
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
 NOT_FINITE_HINT = (
-    "Resume the run, whose last checkpoint is from before it, with a lower --optimizer.learning_rate, with "
-    "--optimizer.clip_norm 10, or with --trainer.precision float32."
+    "Lower --optimizer.learning_rate, or set --optimizer.clip_norm 10 or --trainer.precision float32. The last "
+    "checkpoint, if there is one, is from before it."
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shlex
 import signal
 import threading
 import warnings
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from unscene.data import Source
 from unscene.data.batches import ordered_batches
 from unscene.distributed.processes import SIGNALS, is_first_process
-from unscene.errors import TrainingError
+from unscene.errors import RecipeError, TrainingError
 from unscene.files import write_text
 from unscene.ops.cpu_tuning import tune_cpu
 from unscene.runs.recipe import Recipe
@@ -77,7 +78,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     # Before the model: the loader takes a random number as well.
     samples = Scene.from_batch(next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES))))
     checkpoint = read_checkpoint(run.last) if run.last.is_file() else None
-    model = recipe.build_model(pretrained=checkpoint is None).to(memory_format=torch.channels_last)
+    model = recipe.build_model(pretrained=checkpoint is None, training=True).to(memory_format=torch.channels_last)
     start, validation_due = 0, False
     if checkpoint is not None:
         check_weights(checkpoint["model"], model, run.last, recipe.name)
@@ -90,6 +91,8 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         if is_first_process():
             tqdm.write(f"{run.path} has had its {start:,} steps. To train longer, raise --trainer.max_steps.")
         return False
+    if is_first_process():
+        run.weights.unlink(missing_ok=True)  # of an earlier end: `load` takes best.ckpt until this one
     interruption = Interruption()
     try:
         with interruption:
@@ -99,14 +102,23 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
             )
             loop.run_to_end()
     except KeyboardInterrupt:  # a second signal
-        raise KeyboardInterrupt(f"Stopped at once. {resume_hint(run)}") from None
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(f"the device's memory is full. Lower trainer.batch_size. ({error})") from error
+        raise KeyboardInterrupt(f"Stopped at once. {resume_hint(run)}".rstrip()) from None
+    except TrainingError as error:
+        raise TrainingError(f"{error} {resume_hint(run)}".rstrip()) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            f"batch normalisation needs more than one value a channel, and trainer.batch_size {settings.batch_size} at "
+            "this image size gives one. Raise --trainer.batch_size to 2 or more, or else --data.size."
+        ) from error
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise TrainingError(f"the device's memory is full. Lower trainer.batch_size. ({error})") from error
         is_peer_failure = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         if fabric.world_size == 1 or not is_peer_failure:
             raise
-        hint = f"its own message says why. {resume_hint(run)}"
+        hint = f"its own message says why. {resume_hint(run)}".rstrip()
         raise TrainingError(f"another process of this training ended; {hint}") from error
     return interruption.asked
 
@@ -137,5 +149,5 @@ class Interruption:
 
 
 def resume_hint(run: RunFolder) -> str:
-    """The command that resumes a run."""
-    return f"Resume it with:  unscene train --resume {run.path}"
+    """The command that resumes a run; empty before its first checkpoint."""
+    return f"Resume it with:  unscene train --resume {shlex.quote(str(run.path))}" if run.last.is_file() else ""

@@ -92,6 +92,7 @@ def show_validation(
     verdict = health.verdict() + "".join(
         f", {name.replace('_', ' ')} {float(mean):.1f} an image" for name, mean in observed.items()
     )
+    run.make_folders()  # somebody may have removed one
     content = io.BytesIO()
     sample_figure(images, decomposition, f"step {step:,}   {verdict}").savefig(content, format="png")
     write_bytes(run.samples / f"step_{step:07d}.png", content.getbuffer())

@@ -50,7 +50,7 @@ def test_truncated_checkpoint_is_refused(trained, tmp_path):
     for length in (0, 1, 10, 1000, len(content) // 2, len(content) - 1):
         path = tmp_path / "cut.ckpt"
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"cut\.ckpt cannot be read as a checkpoint"):
+        with pytest.raises(CheckpointError, match=r"cut\.ckpt (cannot be read as a checkpoint|is damaged)"):
             read_checkpoint(path)
 
 
@@ -160,7 +160,7 @@ def test_a_flipped_bit_is_found_unless_it_is_not_looked_for(trained, tmp_path, k
         with pytest.raises(CheckpointError, match=source.name):
             read(path)
     path.write_bytes(content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :])
-    with pytest.raises(CheckpointError, match="is damaged: its content differs from its checksum.*--no-verify"):
+    with pytest.raises(CheckpointError, match=r"is damaged: its content differs from its checksum.*--no-verify"):
         read(path)
     read(path, verify=False)
 

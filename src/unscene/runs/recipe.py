@@ -91,13 +91,14 @@ class Recipe:
 
     def _check_memory(self, model_settings: Any, training: bool) -> None:
         """Raise a RecipeError that names the largest setting before anything larger than the memory is allocated."""
-        batch = {"trainer.batch_size": self.trainer.batch_size, "data.size": getattr(self.data, "size", 1)}
-        settings = leaves("model", plain(self.model)) | (batch if training else {})
+        batch_size, size = self.trainer.batch_size, getattr(self.data, "size", None)
+        settings = leaves("model", plain(self.model)) | ({"trainer.batch_size": batch_size} if training else {})
+        settings |= {"data.size": size, "model.size": None} if size else {}  # the model's follows
         lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
         sizes = [(value, name) for name in lists for value in lists[name] if type(value) is int and "step" not in name]
         largest, name = max(sizes, default=(0, ""))
         slots = getattr(self.model, "num_slots", 1)
-        needed = 12 * slots * self.trainer.batch_size * batch["data.size"] ** 2 if training else 0  # the components
+        needed = 12 * slots * batch_size * (size or 1) ** 2 if training else 0  # the components
         if largest > _IMPOSSIBLE_SIZE:
             needed = 2**80
         elif largest > _USUAL_SIZE:

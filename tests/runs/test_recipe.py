@@ -155,6 +155,7 @@ def test_another_source_keeps_what_it_knows():
         "size": 128,
         "skip_damaged": False,
         "fit": "crop",
+        "frames": "first",
     }
     assert recipe.validation == recipe.test == {}
 

@@ -162,7 +162,8 @@ def test_another_source_keeps_what_it_knows():
 
 def test_one_file_is_parted_into_training_validation_and_test():
     recipe = read({"data.name": "hdf5", "data.path": "a.h5"})
-    assert recipe.values["data"] == {"name": "hdf5", "path": "a.h5", "first": 0, "count": -1920, "size": 64}
+    parted = {"name": "hdf5", "path": "a.h5", "first": 0, "count": -1920, "size": 64, "ignore_label": None}
+    assert recipe.values["data"] == parted
     assert recipe.validation == {"first": -1920, "count": 320}
     assert recipe.test == {"first": -1600, "count": 1600}
     smaller = read({"data.name": "hdf5", "data.path": "a.h5", "validation.count": 10, "test.count": 5})

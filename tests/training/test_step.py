@@ -48,7 +48,7 @@ def test_finite_loss_is_the_mean_over_the_batch():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_term_that_is_not_finite_is_named(value):
     terms = {"reconstruction": torch.tensor([1.0, 2.0]), "mask_kl": torch.tensor([1.0, value])}
-    with pytest.raises(TrainingError, match=r"step 12: .* because of mask_kl \(reconstruction 1\.5, mask_kl .*Resume"):
+    with pytest.raises(TrainingError, match=r"step 12: .* because of mask_kl \(reconstruction 1\.5, mask_kl .*Lower"):
         loss_of(terms)
 
 

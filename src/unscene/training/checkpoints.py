@@ -36,8 +36,12 @@ class Progression:
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> Progression:
-        """Return the progression of a checkpoint; those of earlier versions lack `observed`."""
-        return cls(**{item.name: content[item.name] for item in fields(cls) if item.name in content})
+        """Return the progression of a checkpoint; those of earlier versions lack `observed`. TypeError: of a value."""
+        known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
+        for name, value in known.items():
+            if not isinstance(value, type(getattr(cls(), name))):
+                raise TypeError(f"{name} is {value!r}")
+        return cls(**known)
 
     @property
     def attempt_step(self) -> int:

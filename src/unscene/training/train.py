@@ -83,7 +83,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     if checkpoint is not None:
         check_weights(checkpoint["model"], model, run.last, recipe.name)
         model.load_state_dict(checkpoint["model"])
-        start, validation_due = checkpoint["step"], checkpoint["validation_due"]
+        start, validation_due = checkpoint["step"], bool(checkpoint.get("validation_due"))
     if is_first_process():
         write_text(run.recipe, recipe.text())  # with the changes of a resumed run, which the next resume keeps
         run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})

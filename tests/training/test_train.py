@@ -22,7 +22,7 @@ from unscene.models.rmonet.model import RMONet
 from unscene.runs import run_folder
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import read_checkpoint, read_weights
-from unscene.scene import Losses, Scene
+from unscene.scene import Losses
 from unscene.training import loop
 from unscene.training.checkpoints import write_checkpoint
 from unscene.training.loop import TrainingLoop
@@ -552,7 +552,7 @@ def test_samples_that_were_removed_are_made_again(tmp_path, tiny):
     shutil.rmtree(run.samples)
     images, health = torch.rand(1, 3, 32, 32), Health()
     decomposition = unscene.load(run.path).decompose(images)
-    health.update(Scene(images), decomposition)
+    health.update(images, decomposition)
     show_validation(run, 1, {}, health, {}, images, decomposition)
     assert [path.name for path in run.samples.iterdir()] == ["step_0000001.png"]
 

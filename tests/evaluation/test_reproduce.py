@@ -280,3 +280,24 @@ def test_damaged_entry_is_an_error(tmp_path):
     with pytest.raises(Exception, match=r"seed-0\.json is damaged.*Remove it"):
         read_entry(path)
     assert read_entry(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a file of tables"),
+        ("tiny: 3", "is not a file of tables"),
+        ("tiny: {rows: [a]}", "is not a file of tables"),
+        ("tiny: {rows: {a: 3}}", "row 'tiny/a' must be a mapping"),
+        ("tiny: {rows: {a: {like: tiny/a}}}", "row 'tiny/a' must be a mapping, and its `like` the TABLE/ROW"),
+        ("tiny: {rows: {a: {like: b}}}", "its `like` the TABLE/ROW"),
+        ("tiny: {rows: {a: {like: 1}}}", "its `like` the TABLE/ROW"),
+        ("tiny: {rows: {a: &a [*a]}}", "is not valid YAML"),
+        ("a: !!python/name:os.system x", "is not valid YAML"),
+    ],
+)
+def test_damaged_file_of_tables_is_named(text, message, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=rf"own\.yaml.*{message}"):
+        find_table(str(file))

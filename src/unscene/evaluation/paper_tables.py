@@ -7,9 +7,8 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from unscene.errors import RecipeError, did_you_mean
+from unscene.plain_yaml import read_yaml
 from unscene.recipes import load_recipe
 from unscene.runs.recipe import Recipe
 from unscene.settings import settings_dataclass, typed_settings
@@ -59,9 +58,14 @@ def paper_tables(own: Path | None = None) -> dict[str, PaperTable]:
     values = _read(TABLES) | (_read(own) if own else {})
 
     def row(table: str, name: str) -> dict[str, Any]:
-        fields = dict(values[table]["rows"][name])
-        like = fields.pop("like", "").split("/")
-        return (row(*like) if any(like) else {"home": [table, name]}) | fields
+        try:
+            fields = dict(values[table]["rows"][name])
+            like = fields.pop("like", "")
+            return (row(*like.split("/")) if like else {"home": [table, name]}) | fields
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            raise RecipeError(
+                f"{own or TABLES}: row '{table}/{name}' must be a mapping, and its `like` the TABLE/ROW of another one."
+            ) from None
 
     tables = {}
     for name, entry in values.items():
@@ -100,9 +104,10 @@ def choose_rows(table: PaperTable, names: Sequence[str]) -> dict[str, PaperRow]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} cannot be read as a file of tables: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not all(isinstance(e, dict) and "rows" in e for e in values.values()):
+        values: dict[str, Any] = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read as a file of tables ({error}).") from None
+    tables = list(values.values()) if isinstance(values, dict) else []
+    if not tables or not all(isinstance(table, dict) and isinstance(table.get("rows"), dict) for table in tables):
         raise RecipeError(f"{path} is not a file of tables: it must hold TABLE: {{title, metrics, rows}}.")
     return values

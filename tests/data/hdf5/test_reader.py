@@ -280,6 +280,10 @@ class TestCauses:
         with pytest.raises(DataError, match=r"is a folder\. Name an HDF5 file"):
             SceneStore(tmp_path)
 
+    def test_another_error_of_the_system_is_no_damage(self, written):
+        with pytest.raises(DataError, match=r"\(Not a directory\)\. Check its name"):
+            SceneStore(written / "scenes.h5")
+
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
     def test_a_pipe_is_not_waited_for(self, path):
         os.mkfifo(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,9 +41,10 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
         text = " ".join(str(error).split())[:300]
         number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
         words = (cause for key, cause in _CAUSES.items() if isinstance(key, str) and key in text)
-        cause = _CAUSES.get(number) or next(
-            words, f"cannot be read ({text}). It is damaged: download or generate it again"
-        )
+        other = f"cannot be read ({text}). It is damaged: download or generate it again"
+        if number and "synchronously" not in text:  # of the system, not of HDF5, which also fails at wrong offsets
+            other = f"cannot be read ({os.strerror(number)}). Check its name and its disk"
+        cause = _CAUSES.get(number) or next(words, other)
         raise DataError(f"{path}{what} {cause}.") from error
 
 

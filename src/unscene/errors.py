@@ -65,11 +65,7 @@ _REASONS = (  # of the system to refuse a file that is no damage: numbers, what 
     ((errno.EISDIR,), "is a folder", "Name a file in it."),
     ((errno.EACCES, errno.EPERM), "may not be read", "Change its permissions, or ask its owner."),
     ((errno.EMFILE, errno.ENFILE), "cannot be opened, too many files are open", "Close some, or raise `ulimit -n`."),
-    (
-        (errno.EAGAIN, errno.EBUSY, errno.EDEADLK, errno.ETXTBSY),
-        "is locked: another program has it open",
-        "Close that.",
-    ),
+    ((errno.EAGAIN, errno.EBUSY, errno.EDEADLK, errno.ETXTBSY), "is locked by another program", "Close that."),
     ((errno.ELOOP,), "is a link that leads to itself", "Link it to the file."),
     ((errno.ENAMETOOLONG,), "has a longer name than the system allows", "Rename it."),
     ((errno.ENXIO, errno.ENODEV), "is not a regular file", "Name a file that holds the data."),

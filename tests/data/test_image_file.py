@@ -206,7 +206,7 @@ class TestImagesThatCannotBeRead:
         [
             (errno.EACCES, r"may not be read\. Change its permissions"),
             (errno.EMFILE, r"cannot be opened, too many files are open\. Close some"),
-            (errno.EAGAIN, r"is locked: another program has it open"),
+            (errno.EAGAIN, r"is locked by another program"),
             (errno.EIO, r"cannot be read from its disk"),
         ],
     )

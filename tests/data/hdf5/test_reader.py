@@ -281,7 +281,7 @@ class TestCauses:
             SceneStore(tmp_path)
 
     def test_another_error_of_the_system_is_no_damage(self, written):
-        with pytest.raises(DataError, match=r"\(Not a directory\)\. Check its name"):
+        with pytest.raises(DataError, match=r"scenes\.h5 does not exist\. Check its name"):
             SceneStore(written / "scenes.h5")
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
@@ -295,14 +295,14 @@ class TestCauses:
         command = [sys.executable, "-c", writer, written]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            with pytest.raises(DataError, match=r"is open for writing in another program\. Wait"):
+            with pytest.raises(DataError, match=r"is locked by another program\. Close that"):
                 SceneStore(written)
             process.stdin.close()
 
     def test_too_many_open_files(self, written):
         resource = pytest.importorskip("resource")
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with ExitStack() as stack, pytest.raises(DataError, match=r"too many files are open\. Raise the limit"):
+        with ExitStack() as stack, pytest.raises(DataError, match=r"too many files are open\. Close some, or raise"):
             stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
             resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
             with suppress(OSError):

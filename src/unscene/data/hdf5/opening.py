@@ -13,20 +13,13 @@ from pathlib import Path
 
 import h5py
 
-from unscene.errors import DataError, UnsceneError
+from unscene.errors import DataError, UnsceneError, refusal
 
 _MAX_BYTES = 2**28  # of a sample or a chunk, the least that is read at once
-_CAUSES: dict[int | str | None, str] = {  # by the system's number, or by HDF5's words
-    errno.ENOENT: "does not exist. Check the name, or write the file first",
-    errno.EACCES: "must not be read by you. Change its permissions",
-    errno.EMFILE: "cannot be opened: too many files are open. Raise the limit (ulimit -n), or lower the workers",
-    errno.ENFILE: "cannot be opened: too many files are open on this machine. Close other programs",
-    errno.EAGAIN: "is open for writing in another program. Wait until that program has closed it",
-    errno.ENOMEM: "needs more memory than there is. Close other programs",
-    errno.EIO: "cannot be read from its disk. Copy the file to another disk, or check the disk",
-    "already open for": "is open for writing in another program, or its writer was killed. Wait, or write it again",
-    "file signature not found": "is no HDF5 file. Check the name, or download or generate it again",
-    "truncated file": "is cut short. Download or generate it again",
+_CAUSES = {  # by HDF5's words; `refusal` knows the system's errors
+    "already open for": "is open for writing in another program, or its writer was killed. Wait, or write it again.",
+    "file signature not found": "is no HDF5 file. Check the name, or download or generate it again.",
+    "truncated file": "is cut short. Download or generate it again.",
 }
 
 
@@ -40,12 +33,11 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
         text = " ".join(str(error).split())[:300]
         number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
-        words = (cause for key, cause in _CAUSES.items() if isinstance(key, str) and key in text)
-        other = f"cannot be read ({text}). It is damaged: download or generate it again"
+        cause = f"cannot be read ({text}). It is damaged: download or generate it again."
         if number and "synchronously" not in text:  # of the system, not of HDF5, which also fails at wrong offsets
-            other = f"cannot be read ({os.strerror(number)}). Check its name and its disk"
-        cause = _CAUSES.get(number) or next(words, other)
-        raise DataError(f"{path}{what} {cause}.") from error
+            cause = f"cannot be read ({os.strerror(number)}). Check its name and its disk."
+        cause = next((cause for words, cause in _CAUSES.items() if words in text), cause)
+        raise DataError(f"{path}{what} {refusal(OSError(number, text)) or cause}") from error
 
 
 @contextmanager

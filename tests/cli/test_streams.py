@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from unscene.cli.streams import LastingStream, PrintableFormatter
+from unscene.cli import main as cli
+from unscene.cli.streams import LastingStream
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes are another matter on Windows")
 
@@ -88,9 +89,11 @@ def test_a_list_that_could_not_be_written_is_an_error(tmp_path):
     assert printed == "standard output cannot be written (No space left on device).\n"
 
 
-def test_logged_file_names_cannot_change_the_terminal():
-    record = logging.LogRecord("unscene", logging.WARNING, "", 0, "%s is damaged", ("\x1b[31mred.h5",), None)
-    assert PrintableFormatter().format(record) == "warning: \\x1b[31mred.h5 is damaged"
+def test_logged_file_names_cannot_change_the_terminal(monkeypatch, capsys):
+    monkeypatch.setitem(cli.COMMANDS, "demo", lambda *_: logging.getLogger("a").warning("%s is damaged", "\x1b[31mred"))
+    monkeypatch.setattr(logging.root, "handlers", [])
+    assert cli.main(["demo"]) == 0
+    assert capsys.readouterr().err == "warning: \\x1b[31mred is damaged\n"
 
 
 def test_escapes_in_a_text_do_not_reach_the_terminal():

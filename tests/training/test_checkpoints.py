@@ -17,7 +17,6 @@ from unscene.runs.weights import read_checkpoint
 from unscene.training.checkpoints import (
     Progression,
     checkpoint_content,
-    describe_scenes,
     set_random_state,
     write_checkpoint,
 )
@@ -101,6 +100,9 @@ def test_best_checkpoint_knows_its_score(run):
 def test_scenes_are_described_by_their_number_and_the_files_names():
     def folder(*names: str, skipped: tuple[str, ...] = ()) -> SimpleNamespace:
         return SimpleNamespace(paths=[Path(name) for name in names], skipped=[Path(name) for name in skipped])
+
+    def describe_scenes(*sources: SimpleNamespace | range) -> str:
+        return Progression.from_sources(*sources).scenes
 
     assert describe_scenes(range(1200), range(3)) == "1,200 scenes and 3 scenes"
     assert describe_scenes(folder("a/1.png", "2.png")).startswith("2 images (names ")

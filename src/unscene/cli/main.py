@@ -17,7 +17,7 @@ from typing import Any
 from unscene import __version__
 from unscene.cli.arguments import parse, split_settings
 from unscene.cli.commands import COMMANDS
-from unscene.cli.streams import PrintableFormatter, lasting_streams
+from unscene.cli.streams import lasting_streams
 from unscene.errors import RecipeError, UnsceneError
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     set_process_up()
     if logging.lastResort:  # writes the log to stderr
-        logging.lastResort.setFormatter(PrintableFormatter())
+        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
     words = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_streams() as streams:
         rest, settings = split_settings(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import sys
@@ -84,10 +83,3 @@ def printable(text: str) -> str:
     return "".join(
         letter if keep else letter.encode("unicode_escape").decode() for letter, keep in zip(text, plain, strict=True)
     )
-
-
-class PrintableFormatter(logging.Formatter):
-    """Logged text for the terminal, see `printable`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"warning: {printable(super().format(record))}"

@@ -77,12 +77,8 @@ def read_checkpoint(path: Path, verify: bool = True) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'step'.")
     if verify:
         archive = path.read_bytes()
-        without_comment = archive[-22:-18] == b"PK\5\6"  # the end of an archive
-        _check(
-            path,
-            None if without_comment else archive[-64:].decode(errors="replace"),
-            hashlib.sha256(archive[:-66]).hexdigest(),
-        )
+        comment = None if archive[-22:-18] == b"PK\5\6" else archive[-64:].decode(errors="replace")
+        _check(path, comment, hashlib.sha256(archive[:-66]).hexdigest())
     return dict(content)
 
 

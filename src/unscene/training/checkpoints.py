@@ -32,7 +32,17 @@ class Progression:
     restarts: list[str] = field(default_factory=list)  # one line for each
     validation_due: bool = False  # the validation of this step is not complete
     observed: dict[str, Tensor] = field(default_factory=dict)  # means of `Losses.observed` over the last batch
-    scenes: str = ""  # of training and validation, see `describe_scenes`
+    scenes: str = ""  # how many training and validation have, with a hash of the files' names where they are files
+
+    @classmethod
+    def from_sources(cls, *sources: Source) -> Progression:
+        """Return the progression of a new training."""
+        described = []
+        for source in sources:
+            names = sorted(path.name for path in (*getattr(source, "paths", ()), *getattr(source, "skipped", ())))
+            shown = hashlib.sha256("/".join(names).encode(errors="replace")).hexdigest()[:8]
+            described.append(f"{len(names):,} images (names {shown})" if names else f"{len(source):,} scenes")
+        return cls(scenes=" and ".join(described))
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> Progression:
@@ -47,16 +57,6 @@ class Progression:
     def attempt_step(self) -> int:
         """Steps since the initial weights; schedules and annealing follow it."""
         return self.step - self.first_step
-
-
-def describe_scenes(*sources: Source) -> str:
-    """How many scenes each source has, with a hash of the files' names where they are files."""
-    described = []
-    for source in sources:
-        paths: list[Path] = [*getattr(source, "paths", ()), *getattr(source, "skipped", ())]
-        names = hashlib.sha256("/".join(sorted(path.name for path in paths)).encode(errors="replace")).hexdigest()[:8]
-        described.append(f"{len(paths):,} images (names {names})" if paths else f"{len(source):,} scenes")
-    return " and ".join(described)
 
 
 def checkpoint_content(

@@ -28,13 +28,7 @@ from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
 from unscene.runs.weights import read_checkpoint
 from unscene.scene import Scene
-from unscene.training.checkpoints import (
-    Progression,
-    checkpoint_content,
-    describe_scenes,
-    set_random_state,
-    write_checkpoint,
-)
+from unscene.training.checkpoints import Progression, checkpoint_content, set_random_state, write_checkpoint
 from unscene.training.devices import loader_workers
 from unscene.training.log import TrainingLog
 from unscene.training.step import BatchLoss, autocast, build_optimizers, check_finite, clip_gradients, param_groups
@@ -69,7 +63,7 @@ class TrainingLoop:
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.peak_rates = [group["lr"] for group in param_groups(self.optimizers)]
         self.log = TrainingLog(run, recipe.trainer, writes=fabric.is_global_zero)
-        self.progression = Progression(scenes=describe_scenes(source, validation_source))
+        self.progression = Progression.from_sources(source, validation_source)
         self.random_state: dict[str, Tensor] | None = None
         if checkpoint is not None:
             self.restore(checkpoint)

@@ -142,6 +142,11 @@ class TestReadImage:
         image = read_image(saved(tmp_path / f"turned.{kind}", Image.fromarray(pixels), exif=exif))
         assert ["".join(chr(value) for value in row) for row in image[..., 0]] == upright
 
+    def test_photoshop(self, tmp_path):  # whose frames are counted from 1
+        header = b"8BPS\0\1" + bytes(6) + (3).to_bytes(2) + (1).to_bytes(4) + (2).to_bytes(4) + b"\0\x08\0\3"
+        (tmp_path / "a.psd").write_bytes(header + bytes(12) + bytes(2) + bytes([255, 0, 0, 0, 0, 255]))
+        assert read_image(tmp_path / "a.psd").tolist() == [[[*RED], [*BLUE]]]
+
     def test_one_pixel(self, tmp_path):
         assert read_image(saved(tmp_path / "dot.png", Image.new("RGB", (1, 1), GREEN))).tolist() == [[[*GREEN]]]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import random
+import re
 import stat
 import warnings
 import zlib
@@ -165,8 +166,9 @@ def _jpeg_pixels(content: bytes, with_more: bool) -> list[bytes]:
 
 
 def _upright(image: ImageFile.ImageFile, frame: int | None, path: Path) -> NDArray[np.uint8]:
-    image.seek(frame or 0)
-    is_deep = ";16" in str([tile[3] for tile in image.tile]) and ";16" not in image.mode  # Pillow keeps 8 of 16 bits
+    if frame:
+        image.seek(frame)
+    keeps_half = re.search(";16[BLN]", str(image.tile)) and ";16" not in image.mode  # 8 of the 16 bits of a colour
     image.load()
     orientation, pixels = _orientation(image), _as_rgb(image, path)
     if orientation in (5, 6, 7, 8):
@@ -176,7 +178,7 @@ def _upright(image: ImageFile.ImageFile, frame: int | None, path: Path) -> NDArr
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     brightest = int(pixels.max(initial=0))
-    if brightest < 64 if is_deep else 0 < brightest < 16:
+    if brightest < 64 if keeps_half else 0 < brightest < 16:
         message = f"{path} has no value above {brightest} of 255, it is nearly black."
         warn_once("dark", path.parent, f"{message} If its values fill fewer bits than its format has, scale them.")
     with suppress(Exception):  # what follows the first frame is not needed

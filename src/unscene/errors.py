@@ -70,7 +70,6 @@ _REASONS = (  # of the system to refuse a file that is no damage: numbers, what 
     ((errno.ENAMETOOLONG,), "has a longer name than the system allows", "Rename it."),
     ((errno.ENXIO, errno.ENODEV), "is not a regular file", "Name a file that holds the data."),
     ((errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "cannot be read from its disk", "Check the disk or the connection."),
-    ((errno.ENOMEM,), "does not fit into the memory", "Close other programs, or use a larger machine."),
 )
 
 

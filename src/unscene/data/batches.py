@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from unscene.distributed.processes import leave_to_parent
 from unscene.errors import RecipeError, UnsceneError
 
 
-@dataclass(eq=False)
 class StepSampler(Sampler[NDArray[np.int64]]):
     """Yields the indices of one batch for each step, from `first_step`, without end, for a source of `count` scenes.
 
@@ -28,20 +26,16 @@ class StepSampler(Sampler[NDArray[np.int64]]):
         RecipeError: the batch is larger than the data, or cannot be shared evenly.
     """
 
-    count: int
-    batch_size: int
-    seed: int
-    first_step: int = 0
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        size, world = self.batch_size, self.world
-        if size > self.count:
-            raise RecipeError(f"trainer.batch_size is {size}, but there are only {self.count} images: lower it.")
-        if size % world:
-            message = f"trainer.batch_size {size} cannot be shared by {world} processes"
+    def __init__(
+        self, count: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        if batch_size > count:
+            raise RecipeError(f"trainer.batch_size is {batch_size}, but there are only {count} images: lower it.")
+        if batch_size % world:
+            message = f"trainer.batch_size {batch_size} cannot be shared by {world} processes"
             raise RecipeError(f"{message}: choose a multiple of {world}.")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.first_step, self.rank, self.world = first_step, rank, world
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         per_epoch = self.count // self.batch_size

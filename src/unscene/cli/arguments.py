@@ -144,7 +144,7 @@ def _add_reproduce(commands: Any) -> None:
     add("--seeds", type=_seeds, metavar="0,1,2", help="these seeds instead of each row's own number")
     add("--minutes", type=float, help="of each training, instead of each row's own")
     add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's choice)")
-    add("--full", action="store_true", help="the papers' recipes, made for a GPU")
+    add("--full", action="store_true", help="the papers' recipes, which need a GPU")
     add("--adopt", type=Path, metavar="RUN", help="enter this run of a row's settings, and train nothing")
 
 

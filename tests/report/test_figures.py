@@ -142,6 +142,15 @@ def test_without_a_stated_background_the_slot_on_the_background_is_the_ground():
     assert corners(rows[2].panels[0]) == [slot_colour(1), slot_colour(2), GROUND]
 
 
+def test_ignored_pixels_are_drawn_as_background():
+    slots = torch.tensor([[[0, 0, 1, 1]]])
+    masks = torch.nn.functional.one_hot(slots, 2).permute(0, 3, 1, 2).unsqueeze(2).float()
+    decomposition = Decomposition(masks.log(), torch.zeros(1, 2, 3, 1, 4), 0)
+    ignored, plain = (Scene(torch.zeros(1, 3, 1, 4), torch.tensor([[[label, 0, 1, 1]]])) for label in (-1, 0))
+    for rows in (scene_rows, lambda scene, found: comparison_rows(scene, {"a": found})):
+        assert rows_png(rows(ignored, decomposition)) == rows_png(rows(plain, decomposition))
+
+
 def test_slot_without_a_true_object_has_a_new_colour():
     labels = swapped()
     labels[0, :2, 4:] = 3  # on the background

@@ -94,11 +94,7 @@ METRICS = {  # a module is imported when its metric is asked for: pycocotools an
 
 
 def new_metric(name: str) -> Metric:
-    """Return a registered metric without any batch.
-
-    Raises:
-        RecipeError: no metric of this name.
-    """
+    """Return a registered metric without any batch; RecipeError for an unknown name."""
     metric: Metric = registered_class(METRICS, name, "metric")()
     return metric
 

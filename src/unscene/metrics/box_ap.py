@@ -51,7 +51,8 @@ class BoxAveragePrecision:
         if scene.boxes is None or found is None or scores is None or valid is None:
             self.images += [None] * len(scene)
             return
-        rows = zip(_xywh(scene.boxes), _xywh(found), _array(scores), valid.cpu().bool().numpy(), strict=True)
+        arrays = (tensor.detach().cpu().numpy() for tensor in (scores.double(), valid.bool()))
+        rows = zip(_xywh(scene.boxes), _xywh(found), *arrays, strict=True)
         batch = [
             ImageBoxes(truth[truth[:, 2:].min(axis=1) > 0], box[keep], score[keep]) for truth, box, score, keep in rows
         ]
@@ -121,15 +122,11 @@ def _mean_matched_iou(image: ImageBoxes) -> float | None:
     return mean_of_counted(matched_iou(iou).tolist())
 
 
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.detach().cpu().double().numpy()
-
-
 def _xywh(boxes: Tensor) -> NDArray[np.float64]:
     """[B, N, 4] x1 y1 x2 y2, end exclusive, as x y width height; negative sides become 0.
 
     COCOeval ignores a found box of negative area, which must count as wrong.
     """
-    corners = _array(boxes)
+    corners = boxes.detach().cpu().double().numpy()
     sides = corners[..., 2:] - corners[..., :2]
     return np.concatenate([corners[..., :2], np.maximum(sides, 0)], axis=-1)

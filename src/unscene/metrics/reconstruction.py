@@ -19,10 +19,7 @@ LEAST_ERROR = 1e-10  # a perfect reconstruction counts 100 dB, not infinitely ma
 def squared_error(images: Tensor, decomposition: Decomposition) -> Tensor:
     """[B] float32: the squared error of the reconstruction of images [B, 3, H, W], mean over pixels and channels.
 
-    The reconstruction is mixed in float32 whatever its precision, and is not clipped to [0, 1].
-
-    Raises:
-        TrainingError: a reconstruction is not finite.
+    The reconstruction is mixed in float32 and not clipped to [0, 1]; TrainingError if one is not finite.
     """
     masks, components = decomposition.log_masks.float(), decomposition.components.float()
     mixed = replace(decomposition, log_masks=masks, components=components).reconstruction()

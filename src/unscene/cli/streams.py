@@ -79,7 +79,7 @@ def printable(text: str) -> str:
     """Return a text with its control characters escaped, except line ends, tabs and the return of a progress bar."""
     if text.isprintable():
         return text
-    plain = (letter.isprintable() or letter in "\n\r\t" for letter in text)
     return "".join(
-        letter if keep else letter.encode("unicode_escape").decode() for letter, keep in zip(text, plain, strict=True)
+        letter if letter.isprintable() or letter in "\n\r\t" else letter.encode("unicode_escape").decode()
+        for letter in text
     )

@@ -51,7 +51,7 @@ def test_source(
                 continue
             if item.name == "download":
                 settings = dataclasses.replace(settings, download=False)
-            elif item.name in ("folder", "path", "root"):
+            if item.name in ("folder", "path", "root"):
                 raise RecipeError(
                     f"the test data of '{loaded.name}' is in {value}, as its own recipe says. Add --data.{item.name} "
                     f"{shlex.quote(value)} to read it there, or name a file of scenes with --data FILE.h5."

@@ -80,10 +80,8 @@ class TrainingLoop:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.run.last} cannot be resumed: it is not of this run ({error!r}).") from error
         if self.progression.scenes != scenes:
-            raise DataError(
-                f"the data changed since the run began: it had {self.progression.scenes}, now there are {scenes}. "
-                "Restore it, or start a new run."
-            )
+            before = f"it had {self.progression.scenes}, now there are {scenes}"
+            raise DataError(f"the data changed since the run began: {before}. Restore it, or start a new run.")
 
     def run_to_end(self) -> None:
         """Train until the last step, the time limit or a signal."""

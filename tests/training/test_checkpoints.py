@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -108,3 +109,5 @@ def test_scenes_are_described_by_their_number_and_the_files_names():
     assert describe_scenes(folder("a/1.png", "2.png")).startswith("2 images (names ")
     assert describe_scenes(folder("a/1.png", "2.png")) == describe_scenes(folder("b/2.png", skipped=("b/1.png",)))
     assert describe_scenes(folder("1.png", "2.png")) != describe_scenes(folder("1.png", "3.png"))
+    coco = SimpleNamespace(paths=np.array(["a/1.png", "2.png"]))
+    assert describe_scenes(coco) == describe_scenes(folder("a/1.png", "2.png"))

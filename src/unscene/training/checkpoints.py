@@ -39,7 +39,8 @@ class Progression:
         """Return the progression of a new training."""
         described = []
         for source in sources:
-            names = sorted(path.name for path in (*getattr(source, "paths", ()), *getattr(source, "skipped", ())))
+            paths = (*getattr(source, "paths", ()), *getattr(source, "skipped", ()))
+            names = sorted(Path(path).name for path in paths)  # COCO's paths are texts
             shown = hashlib.sha256("/".join(names).encode(errors="replace")).hexdigest()[:8]
             described.append(f"{len(names):,} images (names {shown})" if names else f"{len(source):,} scenes")
         return cls(scenes=" and ".join(described))

@@ -1,4 +1,4 @@
-"""Every command and Python snippet of README.md, the guide and the pages on data runs, with small settings.
+"""Every command and Python snippet of README.md, the guide, the data pages and the reference runs, with small settings.
 
 A page runs from top to bottom. A block after a comment `<!-- not run by the tests: REASON -->` is left out, and so is a
 command that names a FILE or FOLDER that the reader must have. A block of `text` right after a block that runs holds
@@ -25,7 +25,7 @@ from tests.docs.conftest import SMALL_TRAINING, small_settings
 from unscene.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOW = [page for part in ("guide", "data") for page in sorted((ROOT / "docs" / part).glob("*.md"))]
+SLOW = [page for part in ("guide", "data", "reference") for page in sorted((ROOT / "docs" / part).glob("*.md"))]
 PAGES = ["README.md", *(pytest.param(str(page.relative_to(ROOT)), marks=pytest.mark.slow) for page in SLOW)]
 PART = re.compile(r"^(?P<skip><!-- not run by the tests: .*? -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"`(unscene \w+ [^`]+)`")  # `unscene train` alone names the command

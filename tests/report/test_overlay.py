@@ -99,3 +99,18 @@ def test_palette_is_black_then_repeats_the_slot_colours():
 def test_text_is_black_on_yellow_and_white_on_indigo():
     assert text_colour((240, 228, 66)) == (0, 0, 0)
     assert text_colour((51, 34, 136)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("stroke", [1, 3])
+def test_stripes_of_a_large_image_join_without_a_seam(stroke, monkeypatch):
+    labels = np.zeros((20, 30), np.uint8)
+    labels[2:17, 3:28], labels[9:11, 10:20] = 1, 2
+    at_once = overlay(GREY, labels, stroke=stroke)
+    monkeypatch.setattr("unscene.report.overlay._PIXELS_AT_ONCE", 90)  # three rows
+    assert (overlay(GREY, labels, stroke=stroke) == at_once).all()
+
+
+def test_lines_of_a_thin_box_stay_within_its_rim():
+    picture = overlay(GREY, None, np.array([[10, 5, 12, 15]], np.float32), stroke=4)
+    rows, columns = np.nonzero((picture != GREY).any(axis=2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 15, 9, 12)

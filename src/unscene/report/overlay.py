@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from unscene.errors import ShapeError, check_shape
-from unscene.report.slots import label_map_palette, slot_colour, text_colour
+from unscene.report.slots import Colour, label_map_palette, slot_colour, text_colour
 
+_PIXELS_AT_ONCE = 2**22  # of an image that is tinted
 _SMALLEST_WITH_TEXT = 128  # pixels of the shorter side; on less a number would hide the object
 
 
@@ -46,63 +47,66 @@ def overlay(
         check_shape(labels, f"{size['H']} {size['W']}", "labels")
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ShapeError(f"labels must be in 0..255, but are from {labels.min()} to {labels.max()}.")
-        result = _tinted(result, labels.astype(np.uint8), tint, stroke)
+        _tint(result, labels.astype(np.uint8, copy=False), tint, stroke)
     if boxes is not None:
         check_shape(boxes, "N 4", "boxes")
-        result = _with_boxes(result, boxes, numbers, stroke)
+        _draw_boxes(result, boxes, numbers, stroke)
     return result
 
 
-def _tinted(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, stroke: int) -> NDArray[np.uint8]:
-    """Tint each mask, and paint the pixels at its border in the full colour."""
+def _tint(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, stroke: int) -> None:
+    """Tint each mask, and paint the pixels at its border in the full colour; in stripes, so that memory is bounded."""
     colours = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
-    found = labels > 0
     part = round(16 * tint)  # in sixteenths, so that a photograph is mixed in whole numbers
-    for stripe in _stripes(image):
-        pixels, inside = image[stripe], found[stripe]
-        mixed = pixels[inside] * np.uint16(16 - part) + colours[labels[stripe][inside]] * np.uint16(part)
-        pixels[inside] = mixed // 16
-    window = 2 * stroke + 1
-    near = ndimage.maximum_filter(labels, window), ndimage.minimum_filter(labels, window)
-    border = found & (near[0] != near[1])
-    image[border] = colours[labels[border]]
-    return image
+    rows, window = max(1, _PIXELS_AT_ONCE // labels.shape[1]), 2 * stroke + 1
+    for top in range(0, len(labels), rows):
+        first = max(0, top - stroke)  # the rows above and below decide what is a border
+        near = labels[first : top + rows + stroke]
+        border = ndimage.maximum_filter(near, window) != ndimage.minimum_filter(near, window)
+        stripe, pixels = labels[top : top + rows], image[top : top + rows]
+        found = stripe > 0
+        mixed = pixels[found] * np.uint16(16 - part) + colours[stripe[found]] * np.uint16(part)
+        pixels[found] = mixed // 16
+        border = border[top - first :][:rows] & found
+        pixels[border] = colours[stripe[border]]
 
 
-def _with_boxes(image: NDArray[np.uint8], boxes: NDArray[np.floating], numbers: bool, stroke: int) -> NDArray[np.uint8]:
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
+def _draw_boxes(image: NDArray[np.uint8], boxes: NDArray[np.floating], numbers: bool, stroke: int) -> None:
     rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes, start=1) if np.any(box)]
     for n, x1, y1, x2, y2 in rows:
-        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         if stroke > 1:  # a dark rim, so that the box is visible on its own colour
-            draw.rectangle((x1 - 1, y1 - 1, corners[2] + 1, corners[3] + 1), outline=(0, 0, 0), width=stroke + 2)
-        draw.rectangle(corners, outline=slot_colour(n), width=stroke)
-    if numbers and min(picture.size) >= _SMALLEST_WITH_TEXT:
+            _draw_rectangle(image, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), (0, 0, 0), stroke + 2)
+        _draw_rectangle(image, (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), slot_colour(n), stroke)
+    if numbers and min(image.shape[:2]) >= _SMALLEST_WITH_TEXT:
         for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
-            _write_number(draw, n, (x1, y1), min(picture.size))
-    for stripe in _stripes(image):
-        image[stripe] = np.asarray(picture.crop((0, stripe.start, picture.width, stripe.stop)))
-    return image
+            _write_number(image, n, (x1, y1))
 
 
-def _stripes(image: NDArray[np.uint8]) -> list[slice]:
-    """Rows of an image in parts of 4 million pixels, so that temporary arrays stay small."""
-    height, width = image.shape[:2]
-    step = max(1, 2**22 // max(width, 1))
-    return [slice(top, min(top + step, height)) for top in range(0, height, step)]
+def _draw_rectangle(image: NDArray[np.uint8], box: tuple[int, int, int, int], colour: Colour, width: int) -> None:
+    """Draw the sides of a box, end exclusive, `width` pixels inwards."""
+    x1, y1, x2, y2 = box
+    for left, top, right, bottom in (
+        (x1, y1, x2, min(y1 + width, y2)),
+        (x1, max(y2 - width, y1), x2, y2),
+        (x1, y1, min(x1 + width, x2), y2),
+        (max(x2 - width, x1), y1, x2, y2),
+    ):
+        image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = colour
 
 
-def _write_number(draw: ImageDraw.ImageDraw, number: int, corner: tuple[int, int], side: int) -> None:
+def _write_number(image: NDArray[np.uint8], number: int, corner: tuple[int, int]) -> None:
     """Write on a filled ground above the box's top left corner, or inside the box at the image's upper edge."""
-    size, ground = min(max(side // 28, 11), 48), slot_colour(number)
-    text, font = str(number), bold_font(size)
-    left, top, right, bottom = (round(edge) for edge in draw.textbbox((0, 0), text, font=font))
+    side, text = min(image.shape[:2]), str(number)
+    size = min(max(side // 28, 11), 48)
+    font = bold_font(size)
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
     pad = max(2, size // 6)
-    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    height = bottom - top + 2 * pad
+    tag = Image.new("RGB", (right - left + 2 * pad, height), slot_colour(number))
+    ImageDraw.Draw(tag).text((pad - left, pad - top), text, fill=text_colour(slot_colour(number)), font=font)
     x, y = corner[0], corner[1] - height if corner[1] >= height else corner[1]
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=ground)
-    draw.text((x + pad - left, y + pad - top), text, fill=text_colour(ground), font=font)
+    part = image[y : y + height, x : x + tag.width]
+    part[:] = np.asarray(tag)[: part.shape[0], : part.shape[1]]
 
 
 @cache

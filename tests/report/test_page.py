@@ -102,6 +102,14 @@ def test_names_are_escaped(tmp_path):
     assert evil in shown.text
 
 
+def test_control_characters_of_a_name_are_replaced(tmp_path):
+    name = "a\x1b[31mred\x07.png"
+    write_page(tmp_path / "index.html", name, [Section(name, "", (Picture(png(), name, name),))])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "a\ufffd[31mred\ufffd.png" in text
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+
+
 def test_page_of_sections_alone_has_no_empty_parts(tmp_path):
     write_page(tmp_path / "index.html", "Images", [Section("Overlays")])
     shown = Parsed(tmp_path / "index.html")

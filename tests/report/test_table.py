@@ -106,6 +106,14 @@ def test_csv_has_every_digit_and_empty_cells():
     assert float(second["ari_fg"]) == third
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_cell_of_text_is_a_formula(name):
+    (written,) = csv.DictReader(table(row(name, facts={"recipe": name}), columns=("ari_fg_change",)).csv().splitlines())
+    assert written["name"] == written["recipe"] == f"'{name}"
+    negative = table(row(scores={"ari_fg_change": -0.5}), columns=("ari_fg_change",)).csv()
+    assert negative.splitlines()[1] == "A,-0.5"
+
+
 def test_markdown_is_a_table_of_as_many_columns():
     result = table(row(paper={"ari_fg": 0.9}), row("B"))
     lines = result.markdown().splitlines()

@@ -114,13 +114,14 @@ def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Decompose a user's images."""
     import unscene
+    from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
     how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit", "min_area", "frames")}
     loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     result = decompose_paths(loaded, arguments.paths, arguments.out, **how)
     for path in result.skipped:
-        print(f"left out, cannot be read: {path}", file=sys.stderr)
+        print(printable(f"left out, cannot be read: {path}"), file=sys.stderr)
     print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")
 
 

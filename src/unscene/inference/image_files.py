@@ -6,6 +6,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 from urllib.parse import quote
@@ -80,15 +81,22 @@ def named_images(paths: Sequence[Path], frames: Literal["first", "all"] = "first
 def result_stems(names: Sequence[PurePosixPath]) -> list[str]:
     """For each image the beginning of its results' names: its name without suffix, or with it where that is not unique.
 
-    Names that differ in case alone count as equal, since some file systems treat `A.png` and `a.png` as one file.
+    Names that differ in case alone count as equal, since some file systems treat `A.png` and `a.png` as one file. A
+    number is appended where even the names with their suffixes are equal, as of `a.frame2.png` and frame 2 of `a.png`.
     """
     stems = [str(name.with_suffix("")) for name in names]
-    while True:  # a name with its suffix may be the short name of another image: cat.jpg, cat.png, cat.jpg.png
-        taken = Counter(stem.casefold() for stem in stems)
-        longer = [str(n) if taken[s.casefold()] > 1 else s for s, n in zip(stems, names, strict=True)]
-        if longer == stems:
-            return stems
-        stems = longer
+    longer: list[str] = []
+    while (
+        longer != stems
+    ):  # a name with its suffix may be the short name of another image: cat.jpg, cat.png, cat.jpg.png
+        longer, taken = stems, Counter(stem.casefold() for stem in stems)
+        stems = [str(n) if taken[s.casefold()] > 1 else s for s, n in zip(stems, names, strict=True)]
+    unique: dict[str, str] = {}  # by the name without its case
+    for stem in stems:
+        numbered = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        name = next(name for name in numbered if name.casefold() not in unique)
+        unique[name.casefold()] = name
+    return list(unique.values())
 
 
 def _images_of(path: Path, frames: Literal["first", "all"]) -> list[tuple[Path, int | None]]:
@@ -145,11 +153,11 @@ def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects)
     else:
         image.save(file, "JPEG", quality=85)
     rows = () if found.locations is None else zip(found.slots.tolist(), found.locations.tolist(), strict=True)
-    count = f"{len(found.slots)} object{'' if len(found.slots) == 1 else 's'}"
+    objects = f"{len(found.slots)} object{'' if len(found.slots) == 1 else 's'}"
     return Picture(
         file.getvalue(),
-        alt=f"{name.title} with the masks and boxes of {count}.",
-        caption=f"{name.title}: {count}",
+        alt=f"{name.title} with the masks and boxes of {objects}.",
+        caption=f"{name.title}: {objects}",
         link=quote(f"{name.stem}.overlay.png"),
         locations=tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows),
     )

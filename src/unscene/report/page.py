@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from PIL import Image
 
 from unscene.files import write_text
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # characters that a name of a file may hold, and HTML may not
 _FOR_PICTURES = 5_500_000  # bytes; a third more in base64, so that the page stays under 8 MB
 
 
@@ -72,7 +74,7 @@ def write_page(
         environment.filters["data_uri"] = partial(data_uri, factor=factor, sizes=sizes)
         text = environment.get_template(template).render(shown)
         factor *= 0.9 * sqrt(_FOR_PICTURES / max(1, sum(sizes)))
-    write_text(path, text)
+    write_text(path, _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def data_uri(data: bytes, factor: float, sizes: list[int]) -> str:

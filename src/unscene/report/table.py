@@ -147,8 +147,14 @@ class Table:
         writer.writerow(["name", *facts, *self.columns, *(f"reported_{name}" for name in reported)])
         for row in self.rows:
             numbers = [row.values.get(name) for name in self.columns] + [row.paper.get(name) for name in reported]
-            writer.writerow([row.name, *(row.facts.get(name) for name in facts), *numbers])
+            texts = [row.name, *(row.facts.get(name) for name in facts)]
+            writer.writerow([*map(_no_formula, texts), *numbers])
         return file.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, with an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def best_rows(values: Sequence[float | None], described: Description) -> set[int]:

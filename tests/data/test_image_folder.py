@@ -69,7 +69,7 @@ class TestImageFolder:
         images = ImageFolder(ImageFolderSettings(str(tmp_path), size=4))
         assert [path.name for path in images.paths] == [*names]
         assert images.batch(range(7))["image"].shape == (7, 4, 4, 3)
-        assert "5 files of" in caplog.text
+        assert f"Files in {tmp_path} that are not read" in caplog.text
         assert "2 .txt" in caplog.text
         assert "1 .heic" in caplog.text
 

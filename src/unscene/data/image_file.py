@@ -33,6 +33,8 @@ _STRIPE = 2**24  # pixels that are converted at once, so that memory holds a lar
 _PNG_PIXELS, _PNG_FRAMES = (b"IHDR", b"PLTE", b"tRNS", b"IDAT"), (b"acTL", b"fcTL", b"fdAT")
 _PNG_END, _JPEG_END = b"\0\0\0\0IEND\xaeB`\x82", b"\xff\xd9"
 
+_ONCE = "Further files of its folder are not named."
+
 _log = logging.getLogger(__name__)
 _warned: set[tuple[str, Path]] = set()
 
@@ -79,7 +81,7 @@ def warn_once(kind: str, folder: Path, message: str) -> None:
     """Warn in the log of one kind of image, once for a folder."""
     if (kind, folder) not in _warned:
         _warned.add((kind, folder))
-        _log.warning("%s Further ones in its folder are not named.", message)
+        _log.warning("%s", message)
 
 
 def _use(path: Path, use: Callable[[ImageFile.ImageFile], Result]) -> Result:
@@ -180,11 +182,11 @@ def _upright(image: ImageFile.ImageFile, frame: int | None, path: Path) -> NDArr
     brightest = int(pixels.max(initial=0))
     if brightest < 64 if keeps_half else 0 < brightest < 16:
         message = f"{path} has no value above {brightest} of 255, it is nearly black."
-        warn_once("dark", path.parent, f"{message} If its values fill fewer bits than its format has, scale them.")
+        warn_once("dark", path.parent, f"{message} If its values fill fewer bits, scale them. {_ONCE}")
     with suppress(Exception):  # what follows the first frame is not needed
         if frame is None and getattr(image, "is_animated", False):
             message = f"{path} has {getattr(image, 'n_frames', 2)} pages or frames, of which only the first is read"
-            warn_once("frames", path.parent, f"{message}. To read all, set frames to all.")
+            warn_once("frames", path.parent, f"{message}. To read all, set frames to all. {_ONCE}")
     return np.ascontiguousarray(pixels)
 
 
@@ -228,5 +230,5 @@ def _grey_range(greys: NDArray[np.generic], path: Path) -> tuple[float, float]:
     bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     if 0 < high < 2**14:
         message = f"{path} has no grey above {high:,.0f} of 65,535: it is read as {bits} bits"
-        warn_once("bits", path.parent, f"{message}. If it is a dark picture of 16 bits, scale it first.")
+        warn_once("bits", path.parent, f"{message}. If it is a dark picture of 16 bits, scale it first. {_ONCE}")
     return 0, 2**bits - 1

@@ -132,7 +132,7 @@ def _find_images(folder: Path) -> list[tuple[Path, int | None]]:
         expected = "expected .png, .jpg, .tif or another suffix of Pillow's"
         raise DataError(f"{folder} has no image ({expected}), but {others or 'no file at all'}. Give another folder.")
     if others:
-        message = f"{kinds.total()} files of {folder} are not read, since their suffixes are not those of images"
+        message = f"Files in {folder} that are not read, since their suffixes are not those of images"
         warn_once("suffixes", folder, f"{message}: {others}.")
     return [(path, None) for path in images]
 

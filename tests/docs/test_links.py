@@ -104,3 +104,10 @@ def test_files_that_a_page_names_exist(page):
     assert [path for path in paths if not re.search("[A-Z]{4}", path) and not (ROOT / path).exists()] == []
     modules = {path.name for folder in ("src", "tests", "tools", "docs") for path in (ROOT / folder).rglob("*.py")}
     assert [span for span in spans if re.fullmatch(r"\w+\.py", span) and span not in modules] == []
+
+
+def test_verdicts_of_the_documents_are_those_of_the_code():
+    code = (ROOT / "src" / "unscene" / "metrics" / "health.py").read_text(encoding="utf-8")
+    starts = {text.partition(":")[0] for text in re.findall(r'finding = "([^"{]+)"', code)}
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert [start for start in starts if start not in text] == []

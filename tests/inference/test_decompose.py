@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from unscene.data.image_resize import FitKind
-from unscene.errors import DataError, RunError
+from unscene.errors import DataError, RecipeError, RunError
 from unscene.inference import decompose as decompose_images
 from unscene.inference.decompose import decompose_paths
 
@@ -132,6 +132,41 @@ def test_every_mask_lies_in_its_box_and_small_objects_are_left_out(small, photos
     found = json.loads((tmp_path / "large" / "objects.json").read_text())
     assert sorted(annotation["area"] for annotation in found["annotations"]) == sorted(areas)[1:]
     assert found["info"]["min_area"] == min(areas) + 1
+
+
+def test_tiles_find_each_object_of_a_large_image_once(small, tmp_path):
+    image = np.full((1120, 1190, 3), 255, np.uint8)
+    for y in range(5, 1120, 70):  # 16 x 17 squares; a tile, as large as the model's square, sees one at most
+        for x in range(5, 1190, 70):
+            image[y : y + 6, x : x + 6] = (200, 0, 0)
+    Image.fromarray(image).save(tmp_path / "large.png")
+    out = tmp_path / "out"
+    summary = decompose_paths(small, [tmp_path / "large.png"], out, tile=64, overlap=8, progress=False)
+    assert summary.objects == 16 * 17
+    with Image.open(out / "large.masks.png") as masks:
+        found = np.asarray(masks)
+    assert found.dtype == np.uint16  # more than 255 labels
+    assert ((found > 0) == (image[..., 2] == 0)).all()
+    assert np.bincount(found.ravel())[1:].tolist() == [36] * (16 * 17)
+    info = json.loads((out / "objects.json").read_text())["info"]
+    assert (info["tile"], info["overlap"], "fit" in info) == (64, 8, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 32, "overlap": 32}, "overlap must be from 0"),
+        ({"tile": 0}, "a tile must have 1 pixel"),
+        ({"overlap": 8}, "an overlap needs tiles"),
+        ({"tile": 32, "fit": "pad"}, "leave out --fit or --tile"),
+        ({"min_score": float("nan")}, "must be from 0 to 1"),
+        ({"min_score": 1.5}, "must be from 0 to 1"),
+    ],
+)
+def test_options_that_contradict_each_other_leave_no_result(small, photos, tmp_path, options, message):
+    with pytest.raises(RecipeError, match=message):
+        decompose_paths(small, [photos], tmp_path / "out", progress=False, **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_boxes_they_are_of_the_masks(make_loaded, make_model, photos, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from skimage.measure import regionprops
@@ -80,6 +81,24 @@ def test_objects_under_the_least_area_become_background():
     assert (found.slots.tolist(), found.labels.max(), found.boxes.shape) == ([], 0, (0, 4))
     several = found_objects(halves(background=None), 0, fit(16, 16), min_area=100)
     assert (several.slots.tolist(), np.unique(several.labels).tolist()) == ([3], [0, 3])
+
+
+def test_objects_under_the_least_score_become_background():
+    log_masks = torch.zeros(1, 2, 1, SIZE, SIZE)
+    log_masks[:, 0, :, :, :4] = log_masks[:, 1, :, :, 4:] = 1.0  # a share of e / (e + 1) = .731
+    decomposition = Decomposition(log_masks.log_softmax(1), torch.zeros(1, 2, 3, SIZE, SIZE), -1)
+    assert found_objects(decomposition, 0, fit(SIZE, SIZE), min_score=0.73).slots.tolist() == [1]
+    found = found_objects(decomposition, 0, fit(SIZE, SIZE), min_score=0.74)
+    assert (found.slots.tolist(), found.labels.max()) == ([], 0)
+
+
+@given(arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2)))
+def test_run_lengths_within_a_box_are_those_of_the_image(labels):
+    for label in np.setdiff1d(labels, [0]).tolist():
+        rows, columns = np.nonzero(labels == label)
+        box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
+        expected = coco_mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
+        assert module._run_lengths(labels, label, box) == expected
 
 
 @pytest.mark.parametrize("kind", ["stretch", "pad", "crop"])

@@ -155,6 +155,9 @@ def _add_decompose(commands: Any) -> None:
     add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
     add("--min-area", type=int, default=1, metavar="PIXELS", help="least size of an object in its image (default 1)")
     add("--frames", choices=("first", "all"), default="first", help="of stacks and animations (default: first)")
+    add("--min-score", type=float, default=0.0, metavar="0..1", help="least score of an object (default 0)")
+    add("--tile", type=int, metavar="PIXELS", help="decompose large images in overlapping tiles of this side")
+    add("--overlap", type=int, metavar="PIXELS", help="that tiles share (default: half a tile)")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _results(add)
 

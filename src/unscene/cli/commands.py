@@ -117,7 +117,8 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
-    how = {name: getattr(arguments, name) for name in ("skip_damaged", "overwrite", "fit", "min_area", "frames")}
+    names = ("skip_damaged", "overwrite", "fit", "min_area", "min_score", "tile", "overlap", "frames")
+    how = {name: getattr(arguments, name) for name in names}
     loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     result = decompose_paths(loaded, arguments.paths, arguments.out, **how)
     for path in result.skipped:

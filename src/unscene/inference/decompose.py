@@ -13,7 +13,7 @@ and for all together `objects.json` (COCO) and `index.html` (a contact sheet).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from unscene.data.image_file import read_image
-from unscene.data.image_resize import FitKind, ResizeGeometry, fit_image
-from unscene.errors import DataError
+from unscene.data.image_resize import FitKind, fit_image
+from unscene.errors import DataError, RecipeError
 from unscene.files import output_folder, write_text
-from unscene.inference.found_objects import coco_annotations, coco_json, found_objects
+from unscene.inference.found_objects import FoundObjects, coco_annotations, coco_json, found_objects
 from unscene.inference.image_files import SUFFIXES, NamedImage, named_images, thumbnail, write_image_results
+from unscene.inference.large_images import decompose_large
 from unscene.report.page import Picture, Section, write_page
 from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene
@@ -35,7 +36,8 @@ from unscene.scene import Scene
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
-_ReadImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], NDArray[np.uint8], ResizeGeometry]"
+_ReadImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8]]"
+_FoundImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], FoundObjects]"
 
 _PIXELS_AT_ONCE = 2**25  # of the images held in memory for one pass of the model
 _IMAGES_AT_ONCE = 32
@@ -62,6 +64,9 @@ def decompose_paths(
     overwrite: bool = False,
     fit: FitKind | None = None,
     min_area: int = 1,
+    min_score: float = 0.0,
+    tile: int | None = None,
+    overlap: int | None = None,
     frames: Literal["first", "all"] = "first",
     progress: bool = True,
 ) -> DecomposedImages:
@@ -79,15 +84,26 @@ def decompose_paths(
         fit: how an image becomes the model's square, as in `fit_image`; by default as in the training,
             `LoadedModel.fit`. Pixels outside of a crop are background.
         min_area: least number of an object's pixels in the image; smaller ones are background.
+        min_score: least score of an object; others are background.
+        tile: decompose each image in overlapping tiles of this side, as `decompose_large`; None: as one square.
+        overlap: pixels that neighbouring tiles share, by default half a tile.
         frames: of a stack of pages or an animation, decompose the first frame, or all.
         progress: show a bar on stderr.
 
     Raises:
         DataError: no image, a damaged one, or none that can be read.
         RunError: earlier results are in the folder, or it cannot be written.
+        RecipeError: the overlap is not below the tile, stands without tiles, or `fit` stands beside tiles.
     """
+    if not 0 <= min_score <= 1:
+        raise RecipeError(f"the least score of an object must be from 0 to 1, but is {min_score}.")
+    if tile is None and overlap is not None:
+        raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
+    if tile is not None and fit is not None:
+        raise RecipeError("images are fitted to the model's square, or cut into tiles: leave out --fit or --tile.")
     common, named = named_images(paths, frames)
     fit = fit or loaded.fit
+    shared = tile // 2 if tile is not None and overlap is None else overlap
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]
     sizes: list[tuple[str, int, int]] = []  # (file name, H, W)
     frames_of: list[int | None] = []
@@ -95,18 +111,27 @@ def decompose_paths(
     skipped: list[Path] = []
     pictures: list[Picture] = []
     with output_folder(out, ["objects.json", "index.html", *names], overwrite) as unfinished:
-        with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress) as bar:
-            for batch in _batches(named, loaded.size, fit, skip_damaged, skipped):
-                scene = Scene.from_batch({"image": np.stack([square for _, _, square, _ in batch])})
-                decomposition = loaded.decompose(scene.images)
-                for index, (name, pixels, _, geometry) in enumerate(batch):
-                    found = found_objects(decomposition, index, geometry, min_area)
-                    picture = write_image_results(pixels, found, name, unfinished)
-                    sizes.append((name.file_name, geometry.height, geometry.width))
-                    frames_of.append(name.frame)
-                    annotations += coco_annotations(found, image_id=len(sizes))
-                    if len(pictures) < _ON_THE_SHEET:
-                        pictures.append(thumbnail(picture, name, found))
+        with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress or tile is not None) as bar:
+            images = _read(named, skip_damaged, skipped)
+            limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score}
+            if tile is not None and shared is not None:
+                results: Iterable[_FoundImage] = (
+                    (
+                        name,
+                        pixels,
+                        decompose_large(loaded, pixels, tile=tile, overlap=shared, progress=progress, **limits),
+                    )
+                    for name, pixels in images
+                )
+            else:
+                results = _in_squares(loaded, images, fit, limits)
+            for name, pixels, found in results:
+                picture = write_image_results(pixels, found, name, unfinished)
+                sizes.append((name.file_name, *pixels.shape[:2]))
+                frames_of.append(name.frame)
+                annotations += coco_annotations(found, image_id=len(sizes))
+                if len(pictures) < _ON_THE_SHEET:
+                    pictures.append(thumbnail(picture, name, found))
                 bar.update(len(sizes) + len(skipped) - bar.n)
         if not sizes:
             raise DataError(f"none of the {len(named)} images can be read, the first is {named[0].path}.")
@@ -115,8 +140,8 @@ def decompose_paths(
             "date_created": machine["date"],
             "version": machine["unscene"],
             "images_folder": str(common),
-            "fit": fit,
-            "min_area": min_area,
+            **({"tile": tile, "overlap": shared} if tile else {"fit": fit}),
+            **limits,
             "model": loaded.name,
             "weights": dict(loaded.provenance),
         }
@@ -136,24 +161,35 @@ def decompose_paths(
     return summary
 
 
-def _batches(
-    images: Sequence[NamedImage], size: int, fit: FitKind, skip_damaged: bool, skipped: list[Path]
-) -> Iterator[list[_ReadImage]]:
-    """Read images in batches of bounded memory: pixels [H, W, 3], the model's square [S, S, 3], and how it arose."""
-    batch: list[_ReadImage] = []
-    held = 0
+def _read(images: Sequence[NamedImage], skip_damaged: bool, skipped: list[Path]) -> Iterator[_ReadImage]:
     for name in images:
         try:
-            pixels = read_image(name.path, name.frame)
+            yield name, read_image(name.path, name.frame)
         except DataError as error:
             if not skip_damaged:
                 raise DataError(f"{error} Pass --skip-damaged to leave such images out.") from error
             skipped.append(name.path)
-            continue
-        if batch and (held + pixels.size // 3 > _PIXELS_AT_ONCE or len(batch) == _IMAGES_AT_ONCE):
-            yield batch
-            batch, held = [], 0
-        batch.append((name, pixels, *fit_image(pixels, size, fit)))
-        held += pixels.size // 3
+
+
+def _in_squares(
+    loaded: LoadedModel, images: Iterable[_ReadImage], fit: FitKind, limits: Mapping[str, Any]
+) -> Iterator[_FoundImage]:
+    """Decompose each image as one square; batches are bounded by the memory of their images."""
+    batch: list[_ReadImage] = []
+    for name, pixels in images:
+        held = sum(other.size for _, other in batch) + pixels.size
+        if batch and (held // 3 > _PIXELS_AT_ONCE or len(batch) == _IMAGES_AT_ONCE):
+            yield from _one_pass(loaded, batch, fit, limits)
+            batch = []
+        batch.append((name, pixels))
     if batch:
-        yield batch
+        yield from _one_pass(loaded, batch, fit, limits)
+
+
+def _one_pass(
+    loaded: LoadedModel, batch: Sequence[_ReadImage], fit: FitKind, limits: Mapping[str, Any]
+) -> Iterator[_FoundImage]:
+    squares, geometries = zip(*(fit_image(pixels, loaded.size, fit) for _, pixels in batch), strict=True)
+    decomposition = loaded.decompose(Scene.from_batch({"image": np.stack(squares)}).images)
+    for index, (name, pixels) in enumerate(batch):
+        yield name, pixels, found_objects(decomposition, index, geometries[index], **limits)

@@ -23,7 +23,7 @@ CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 class FoundObjects:
     """The N objects of one image: the foreground slots that win enough pixels."""
 
-    labels: NDArray[np.uint8]  # [H, W], 0 is the background, `n` the foreground slot `n`, counted from 1
+    labels: NDArray[np.integer]  # [H, W], 0 is the background, `n` the foreground slot `n`, counted from 1
     slots: NDArray[np.int64]  # [N] labels of the objects
     areas: NDArray[np.int64]  # [N] pixels of the objects
     boxes: NDArray[np.float32]  # [N, 4] `x1 y1 x2 y2` around the objects' pixels, end exclusive
@@ -34,12 +34,13 @@ class FoundObjects:
 
 
 def found_objects(
-    decomposition: Decomposition, index: int, geometry: ResizeGeometry, min_area: int = 1
+    decomposition: Decomposition, index: int, geometry: ResizeGeometry, min_area: int = 1, min_score: float = 0.0
 ) -> FoundObjects:
     """Return the objects of image `index` of a decomposition, whose model saw the image resized by `geometry`.
 
     The masks are enlarged first and then compete for each pixel, so that borders are smooth. Objects of fewer than
-    `min_area` pixels become background, as do pixels outside of a crop, which the model did not see.
+    `min_area` pixels or of a lower score than `min_score` become background, as do pixels outside of a crop, which the
+    model did not see.
     """
     foreground = np.array(decomposition.foreground, np.int64)
     labels = np.empty((geometry.height, geometry.width), np.uint8)
@@ -50,11 +51,7 @@ def found_objects(
         labels[top : top + rows] = stripe
         areas += np.bincount(stripe.ravel(), minlength=len(areas))
         share_sums += np.bincount(stripe.ravel(), weights=shares.ravel(), minlength=len(areas))
-    small = (areas > 0) & (areas < min_area)
-    if small[1:].any():
-        labels = np.where(small, 0, np.arange(len(small))).astype(np.uint8)[labels]
-    kept = np.flatnonzero((areas > 0) & ~small)
-    slots = kept[kept > 0]
+    slots = np.flatnonzero(areas[1:] >= max(min_area, 1)) + 1
     scores = (share_sums[slots] / areas[slots]).clip(0, 1).astype(np.float32)
     model_boxes, model_scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
     stated = None
@@ -62,6 +59,10 @@ def found_objects(
         stated = geometry.restore_boxes(model_boxes[index].float().numpy())[slots - 1]
         stated[~valid[index].bool().numpy()[slots - 1]] = 0
         scores = np.where(stated.any(axis=1), model_scores[index].float().numpy()[slots - 1], scores)
+    kept = scores >= min_score
+    slots, scores, stated = slots[kept], scores[kept], None if stated is None else stated[kept]
+    if len(slots) < (areas[1:] > 0).sum():
+        labels = np.where(np.isin(np.arange(len(areas)), slots), np.arange(len(areas)), 0).astype(np.uint8)[labels]
     latents, locations = decomposition.latents, decomposition.locations
     return FoundObjects(
         labels=labels,
@@ -102,7 +103,7 @@ def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]
     """
     annotations = []
     for row, slot in enumerate(found.slots.tolist()):
-        runs = coco_mask.encode(np.asfortranarray(found.labels == slot, dtype=np.uint8))
+        runs = _run_lengths(found.labels, slot, found.boxes[row])
         annotation: dict[str, Any] = {
             "image_id": image_id,
             "category_id": CATEGORY["id"],
@@ -121,6 +122,19 @@ def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]
             annotation["location"] = [round(number, 4) for number in found.locations[row].tolist()]
         annotations.append(annotation)
     return annotations
+
+
+def _run_lengths(labels: NDArray[np.integer], label: int, box: NDArray[np.float32]) -> dict[str, Any]:
+    """COCO's run lengths of a label's pixels, all within a box: an image of many objects is not searched for each."""
+    x1, y1, x2, y2 = box.astype(int).tolist()
+    height, width = labels.shape
+    columns, rows = np.nonzero((labels[y1:y2, x1:x2] == label).T)
+    inside = np.zeros(height * (x2 - x1) + 2, np.int8)  # of these columns, one after another, with a rim
+    inside[1 + columns * height + rows + y1] = 1
+    ends = np.flatnonzero(np.diff(inside)) + height * x1
+    counts = np.diff(ends, prepend=0, append=height * width).tolist()
+    counts = counts[: len(ends) + (counts[-1] > 0)]
+    return dict(coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width))
 
 
 def _bbox(box: NDArray[np.float32]) -> list[float]:

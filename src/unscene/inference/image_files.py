@@ -124,9 +124,14 @@ def write_image_results(
     target = folder / name.stem
     boxes_by_slot = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # so that a slot keeps its colour
     boxes_by_slot[found.slots - 1] = found.boxes
-    picture = overlay(pixels, found.labels, boxes_by_slot)
-    label_map = Image.fromarray(found.labels)
-    label_map.putpalette(label_map_palette())
+    few = found.slots.max(initial=0) <= 255
+    colours = found.labels if few else (found.labels - 1) % 255 + (found.labels > 0)
+    picture = overlay(pixels, colours, boxes_by_slot)
+    if few:
+        label_map = Image.fromarray(found.labels.astype(np.uint8))
+        label_map.putpalette(label_map_palette())
+    else:  # 16 bits; Pillow has no PNG of 32
+        label_map = Image.fromarray(found.labels.astype(np.uint16))
     arrays = {key: getattr(found, key) for key in ("slots", "areas", "boxes", "scores")}
     arrays["image_size"] = np.array(pixels.shape[:2])
     optional = {key: getattr(found, key) for key in ("model_boxes", "latents", "locations")}

@@ -28,7 +28,7 @@ from unscene.errors import DataError, RecipeError
 from unscene.files import output_folder, write_text
 from unscene.inference.found_objects import FoundObjects, coco_annotations, coco_json, found_objects
 from unscene.inference.image_files import SUFFIXES, NamedImage, named_images, thumbnail, write_image_results
-from unscene.inference.large_images import decompose_large
+from unscene.inference.tiles import decompose_large
 from unscene.report.page import Picture, Section, write_page
 from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene

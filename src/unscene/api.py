@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -25,10 +25,11 @@ from unscene.runs.run_folder import new_run_folder
 from unscene.scene import Decomposition, Scene
 from unscene.training.train import train as train_recipe
 
+Model: TypeAlias = str | Path | LoadedModel
+Settings: TypeAlias = Mapping[str, Any] | None
 
-def train(
-    recipe: str | Path, settings: Mapping[str, Any] | None = None, *, out: str | Path | None = None
-) -> LoadedModel:
+
+def train(recipe: str | Path, settings: Settings = None, *, out: str | Path | None = None) -> LoadedModel:
     """Train a recipe, and return the model with the weights of its best validation.
 
     Args:
@@ -41,11 +42,7 @@ def train(
 
 
 def evaluate(
-    model: str | Path | LoadedModel,
-    settings: Mapping[str, Any] | None = None,
-    *,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
+    model: Model, settings: Settings = None, *, data: str | Path | None = None, out: str | Path | None = None
 ) -> dict[str, float | int | None]:
     """Score a model on labelled scenes, and return every metric by its name; None is "not applicable".
 
@@ -64,9 +61,7 @@ def evaluate(
 
 
 def decompose(
-    model: str | Path | LoadedModel,
-    images: Tensor | str | Path | Sequence[str | Path],
-    fit: FitKind | None = None,
+    model: Model, images: Tensor | str | Path | Sequence[str | Path], fit: FitKind | None = None
 ) -> Decomposition:
     """Decompose image files or a batch of images, at the model's resolution.
 
@@ -79,6 +74,6 @@ def decompose(
     if not isinstance(images, Tensor):
         paths = [images] if isinstance(images, str | Path) else images
         _, named = named_images([Path(path) for path in paths])
-        squares = [fit_image(read_image(image.path), loaded.size, fit or loaded.fit)[0] for image in named]
+        squares = [fit_image(read_image(image.path, image.frame), loaded.size, fit or loaded.fit)[0] for image in named]
         images = Scene.from_batch({"image": np.stack(squares)}).images
     return loaded.decompose(images)

@@ -83,7 +83,7 @@ def alone(words, tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="module")
 def together(words, tmp_path_factory) -> RunFolder:
     """The page's torchrun line, with that recipe."""
-    (line,) = [line.strip() for line in PAGE.splitlines() if line.startswith("torchrun ")]
+    (line,) = [line.strip() for line in PAGE.splitlines() if line.startswith("torchrun --nproc")]
     run = RunFolder(tmp_path_factory.mktemp("together") / "run")
     command = shlex.split(line)
     assert command[0] == "torchrun"

@@ -58,7 +58,7 @@ def read_coco(file: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str
             annotations[annotation["image_id"]].append(annotation)
         unnamed = [image["id"] for image in images if not isinstance(image.get("file_name"), str)]
         ids = {image["id"] for image in images}
-        strangers = [image for image in annotations if image not in ids]
+        unlisted = [image for image in annotations if image not in ids]
     except FileNotFoundError:
         raise DataError(missing(file)) from None
     except OSError as error:
@@ -71,10 +71,10 @@ def read_coco(file: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str
         what = f"image {unnamed[0]} has no 'file_name'" if unnamed else "'images' is missing or empty"
         what = "two images have one 'id'" if len(ids) < len(images) else what
         raise DataError(f"{file} is not in COCO's layout: {what}. Give one of COCO's instances_*.json.")
-    if strangers:
-        lost = sum(len(annotations[image]) for image in strangers)
-        message = f"{file}: {lost:,} annotations are of images that it does not list, for instance {strangers[0]!r}"
-        if len(strangers) == len(annotations) or {str(image) for image in strangers} & {str(image) for image in ids}:
+    if unlisted:
+        lost = sum(len(annotations[image]) for image in unlisted)
+        message = f"{file}: {lost:,} annotations are of images that it does not list, for instance {unlisted[0]!r}"
+        if len(unlisted) == len(annotations) or {str(image) for image in unlisted} & {str(image) for image in ids}:
             raise DataError(f"{message}. Its images have ids like {images[0]['id']!r}: make 'image_id' the same.")
         _log.warning("%s. They are left out.", message)
     return images, annotations

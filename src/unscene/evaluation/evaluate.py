@@ -152,7 +152,7 @@ def measure(
             bar.update(len(scene))
     values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
     ranked_by, scores = scores_to_rank_by(metrics)
-    names, locations = object_names(source), metrics["object_locations"]
+    names, locations = dict(enumerate(object_names(source), start=1)), metrics["object_locations"]
     assert isinstance(locations, ObjectLocations)
     return ModelResult(
         name=loaded.name,
@@ -168,7 +168,7 @@ def measure(
         ranked_by=ranked_by,
         scenes=tuple(example_scenes(loaded, source, scores)) if examples else (),
         curves=curves,
-        located={names[found.label - 1]: found for found in locations.by_label()} if names else {},
+        located={names.get(row.label, f"object {row.label}"): row for row in locations.by_label()} if names else {},
     )
 
 

@@ -128,7 +128,9 @@ def slot_locations(
     if names and scene.labels is not None:
         centres = label_centres(scene.labels[row])
         matched, _ = match_locations(np.array([*centres.values()]).reshape(-1, 2), locations)
-        named = {int(slot): names[label - 1] for label, slot in zip(centres, matched, strict=True) if slot >= 0}
+        by_label = dict(enumerate(names, start=1))  # a file may hold more objects than names
+        found = zip(centres, matched, strict=True)
+        named = {int(slot): by_label.get(label, f"object {label}") for label, slot in found if slot >= 0}
     return tuple(
         SlotLocation(slot + 1, float(y), float(x), named.get(slot, ""))
         for slot, (y, x) in enumerate(locations)

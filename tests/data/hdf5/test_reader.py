@@ -470,11 +470,6 @@ class TestContradictions:
         assert np.array_equal(sample["boxes"], self.EXACT)
         assert Scene.from_batch(sample).labels.min() == -1
 
-    def test_an_object_without_a_name_has_its_number(self, path):
-        with h5py.File(foreign(path, image=IMAGES), "a") as file:
-            file.attrs["object_names"] = '["ball"]'
-        assert SceneFile(SceneFileSettings(str(path), size=0)).object_names[:2] == ("ball", "object 2")
-
 
 @pytest.fixture
 def ten_scenes(tmp_path: Path) -> str:

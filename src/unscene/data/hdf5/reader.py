@@ -213,11 +213,9 @@ class SceneFile:
 
     @property
     def object_names(self) -> tuple[str, ...]:
-        """The names of labels 1, 2 ... 255, where the file has names."""
+        """The names of labels 1, 2 ..., where the file has them."""
         names = self.store.attributes.get("object_names", ())
-        if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            return ()
-        return (*names, *(f"object {label}" for label in range(len(names) + 1, 256)))
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
     def __len__(self) -> int:
         return len(self._range)

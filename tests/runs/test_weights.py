@@ -65,7 +65,7 @@ def test_other_files_are_refused_as_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="holds no 'model'"):
         read_checkpoint(path)
     torch.save({"model": {}}, path)
-    with pytest.raises(CheckpointError, match="does not say its 'step'"):
+    with pytest.raises(CheckpointError, match="holds no 'step'"):
         read_checkpoint(path)
     with pytest.raises(CheckpointError, match="does not exist"):
         read_checkpoint(tmp_path)

@@ -64,7 +64,9 @@ def read_checkpoint(path: Path, verify: bool = True) -> dict[str, Any]:
         ) from error
     except Exception as error:  # a damaged file may break PyTorch's reader anywhere
         reason = _first_line(error)
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or none.") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or no checkpoint."
+        ) from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise CheckpointError(
             f"{path} was written by an earlier version of unscene, in the format of Lightning's Trainer. Resume or "
@@ -74,7 +76,7 @@ def read_checkpoint(path: Path, verify: bool = True) -> dict[str, Any]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'model'.")
     if not isinstance(content.get("step"), int):
-        raise CheckpointError(f"{path} is no checkpoint of unscene: it does not say its 'step'.")
+        raise CheckpointError(f"{path} is no checkpoint of unscene: it holds no 'step'.")
     if verify:
         archive = path.read_bytes()
         comment = None if archive[-22:-18] == b"PK\5\6" else archive[-64:].decode(errors="replace")

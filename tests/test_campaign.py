@@ -77,7 +77,8 @@ def test_every_file_operation_can_be_the_last(judge):
     assert "os.rename" in names
     for number in range(1, len(names) + 1):
         assert judge.run(case("right", expect="same", fault=("kill", number)))[0] == "right"
-        assert judge.run(case("right", expect="same", fault=("full", number)))[0] in ("right", "traceback")
+        verdict = judge.run(case("right", expect="same", fault=("full", number)))
+        assert verdict[0] in ("right", "traceback"), verdict
 
 
 def test_there_are_enough_cases_and_a_seed_gives_the_same_ones():

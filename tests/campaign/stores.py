@@ -196,7 +196,8 @@ def records(rng: random.Random, number: int) -> Case:
 def coco_json(rng: random.Random, number: int) -> Case:
     """A list of COCO with one value changed, or with damaged bytes."""
     file = "coco/annotations/instances_val2017.json"
-    words, inputs = ("evaluate", "coco.safetensors", "--out", "out"), ("coco.safetensors", "coco")
+    words = ("evaluate", "coco.safetensors", "--data.folder", "coco", "--out", "out")
+    inputs = ("coco.safetensors", "coco")
     way, junk, found = [*WAYS][number // 4 % len(WAYS)], JUNK[number % len(JUNK)], []
     if number % 4 == 3:
         return Case("COCO", way, words, inputs, damaged(file, way, number), "any")

@@ -572,3 +572,16 @@ def test_an_interruption_at_once_names_only_a_command_that_works(tmp_path, tiny,
     hint = f" Resume it with:  unscene train --resume '{path}'" if trained_before else ""
     assert str(caught.value) == f"Stopped at once.{hint}"
     assert path.exists() == trained_before
+
+
+@pytest.mark.parametrize(("lost", "kept"), [("best", "last"), ("last", "best")])
+def test_lost_checkpoint_is_told_before_anything_is_replaced(tiny, trained, tmp_path, lost, kept):
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    getattr(run, lost).unlink()
+    exported = run.weights.read_bytes()
+    with pytest.raises(CheckpointError, match=rf"{lost}\.ckpt is missing.* copy .*{kept}\.ckpt to .*{lost}\.ckpt"):
+        train(tiny({"trainer.max_steps": 7}), run.path, resume=True)
+    assert run.weights.read_bytes() == exported
+    shutil.copy(getattr(run, kept), getattr(run, lost))
+    train(tiny({"trainer.max_steps": 7}), run.path, resume=True)
+    assert read_checkpoint(run.last)["step"] == 7

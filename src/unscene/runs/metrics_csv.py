@@ -66,6 +66,8 @@ def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
         if not np.isfinite(cells[:, :2]).all():
             raise ValueError("a row lacks its step or seconds")
     except ValueError as error:  # also of rows of different lengths
-        raise DataError(f"{metrics_csv} is damaged ({error}): expected one number a cell, or none.") from error
+        raise DataError(
+            f"{metrics_csv} is damaged ({str(error)[:100]}): expected one number a cell, or none."
+        ) from error
     columns = {name: cells[np.isfinite(cells[:, i])][:, [0, 1, i]] for i, name in enumerate(names) if i > 1}
     return columns, cells[:, :2]

@@ -78,7 +78,8 @@ class TrainingLoop:
             self.log.load_state_dict(checkpoint["log"])
             self.random_state = {name: torch.as_tensor(state) for name, state in checkpoint["random_state"].items()}
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"{self.run.last} cannot be resumed: it is not of this run ({error!r}).") from error
+            reason = repr(error)[:200]
+            raise CheckpointError(f"{self.run.last} cannot be resumed: it is not of this run ({reason}).") from error
         if self.progression.scenes != scenes:
             before = f"it had {self.progression.scenes}, now there are {scenes}"
             raise DataError(f"the data changed since the run began: {before}. Restore it, or start a new run.")

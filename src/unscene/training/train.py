@@ -11,6 +11,7 @@ import threading
 import warnings
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from unscene.data import Source
 from unscene.data.batches import ordered_batches
 from unscene.distributed.processes import SIGNALS, is_first_process
-from unscene.errors import RecipeError, TrainingError
+from unscene.errors import CheckpointError, RecipeError, TrainingError
 from unscene.files import write_text
 from unscene.ops.cpu_tuning import tune_cpu
 from unscene.runs.recipe import Recipe
@@ -78,6 +79,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     # Before the model: the loader takes a random number as well.
     samples = Scene.from_batch(next(iter(ordered_batches(validation, min(SAMPLES, len(validation)), SAMPLES))))
     checkpoint = read_checkpoint(run.last) if run.last.is_file() else None
+    _check_complete(run, checkpoint)
     model = recipe.build_model(pretrained=checkpoint is None, training=True).to(memory_format=torch.channels_last)
     start, validation_due = 0, False
     if checkpoint is not None:
@@ -121,6 +123,16 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         hint = f"its own message says why. {resume_hint(run)}".rstrip()
         raise TrainingError(f"another process of this training ended; {hint}") from error
     return interruption.asked
+
+
+def _check_complete(run: RunFolder, checkpoint: dict[str, Any] | None) -> None:
+    """Raise a CheckpointError if one of a run's two checkpoints is lost: the best weights, or the last steps."""
+    if checkpoint is None and run.best.is_file():
+        hint = f"copy {run.best} to {run.last}: then the run resumes at its best validation"
+        raise CheckpointError(f"{run.last} is missing, and {run.best} is there. Restore it, or {hint}.")
+    if checkpoint is not None and checkpoint.get("best_score") is not None and not run.best.is_file():
+        hint = f"copy {run.last} to {run.best}: then its weights count as the best so far"
+        raise CheckpointError(f"{run.best} is missing, which held the best weights so far. Restore it, or {hint}.")
 
 
 class Interruption:

@@ -35,7 +35,7 @@ def loaded(make_loaded, make_model):
             def data_settings(part, **changes):
                 return MultiDSpritesSettings(**{"count": 8, "seed": 3, **changes})
 
-            return SimpleNamespace(data_settings=data_settings, data_name="multi_dsprites")
+            return SimpleNamespace(data_settings=data_settings, data_name="multi_dsprites", locations=lambda part: {})
 
         def with_slots(self, num_slots):
             if num_slots == 12:

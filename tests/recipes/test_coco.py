@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from urllib.error import URLError
 
@@ -61,7 +62,9 @@ def test_it_trains_from_the_imagenet_weights_and_is_resumed_and_scored_without(w
     monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda path: None)  # which takes seconds
     assert main(["train", "--resume", str(run), "--trainer.max_steps=3"]) == 0
     assert read_weights(run / "weights.safetensors")[1]["model"]["backbone"]["pretrained"] is True
-    assert main(["evaluate", str(run), "--out", str(run / "report")]) == 0
+    hint = capsys.readouterr().out.splitlines()[-1]
+    assert hint.startswith("Score it:  unscene evaluate ")
+    assert main(shlex.split(hint)[3:]) == 0
     found = json.loads((run / "report" / "metrics.json").read_text())
     assert found["provenance"]["data"]["count"] == 4
     assert found["ari_fg_images"] == 3  # image 12 has no instance

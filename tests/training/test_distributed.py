@@ -130,7 +130,8 @@ def test_two_processes_find_the_metrics_of_one(alone, together):
     assert len(names) > 10
     for name in names:
         pixel = 5e-4 if name.startswith("val/ari") else 1e-6  # rounding may give a pixel between two slots to the other
-        assert float(mine[name]) == pytest.approx(float(other[name]), rel=1e-4, abs=pixel), name
+        near = 1e-3 if name.startswith("health/explained") else 1e-4  # a share of a small variance
+        assert float(mine[name]) == pytest.approx(float(other[name]), rel=near, abs=pixel), name
 
 
 def test_one_process_resumes_a_run_of_two(words, alone, together):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import Any
 
@@ -47,14 +48,17 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     if arguments.resume:
         if arguments.out:
             raise RecipeError("--out: a resumed run stays in its folder, --resume RUN. Leave out --out.")
-        run = train(recipe_to_resume(arguments.resume, changes), arguments.resume, resume=True)
+        recipe = recipe_to_resume(arguments.resume, changes)
+        run = train(recipe, arguments.resume, resume=True)
     else:
         recipe = load_recipe(arguments.recipe, changes)
         out = arguments.out or new_run_folder(arguments.recipe)
         run = train(recipe, out, resume=arguments.or_resume and is_same_run(recipe, out))
     if is_first_process():
         health = run.health.read_text().strip() if run.health.is_file() else "ended before the first validation"
-        print(f"{run.path}: {health}\nScore it:  unscene evaluate {run.path} --out {run.path}/report")
+        data = "".join(f" --data.{name} {shlex.quote(value)}" for name, value in recipe.locations("test").items())
+        path = shlex.quote(str(run.path))
+        print(f"{run.path}: {health}\nScore it:  unscene evaluate {path}{data} --out {path}/report")
 
 
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

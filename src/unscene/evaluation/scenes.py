@@ -45,17 +45,15 @@ def test_source(
         described = {"source": "hdf5"} | plain(settings)
     else:
         settings = loaded.recipe.data_settings("test", **changes)
-        for item in () if trusted else dataclasses.fields(settings):
-            value = getattr(settings, item.name)
-            if item.name in changes or value == item.default:
-                continue
-            if item.name == "download":
+        if not trusted:
+            for name, value in loaded.recipe.locations("test").items():
+                if name not in changes:
+                    raise RecipeError(
+                        f"the test data of '{loaded.name}' is in {value}, as its own recipe says. Add --data.{name} "
+                        f"{shlex.quote(value)} to read it there, or name a file of scenes with --data FILE.h5."
+                    )
+            if getattr(settings, "download", False) and "download" not in changes:
                 settings = dataclasses.replace(settings, download=False)
-            if item.name in ("folder", "path", "root"):
-                raise RecipeError(
-                    f"the test data of '{loaded.name}' is in {value}, as its own recipe says. Add --data.{item.name} "
-                    f"{shlex.quote(value)} to read it there, or name a file of scenes with --data FILE.h5."
-                )
         source = source_class(loaded.recipe.data_name)(settings)
         described = plain(settings) | {"source": loaded.recipe.data_name}
     return source, described | {"count": len(source)}

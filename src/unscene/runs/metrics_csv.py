@@ -53,8 +53,8 @@ def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
     """
     try:
         with metrics_csv.open(newline="", encoding="utf-8") as file:
-            names, *rows = filter(None, csv.reader(file))
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, or without a line
+            names, *rows = [*filter(None, csv.reader(file))] or [["nothing"]]
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: not UTF-8
         raise DataError(f"{metrics_csv} cannot be read as a table ({error}). Name a run's metrics.csv.") from error
     if names[:2] != ["step", "seconds"]:
         found = ", ".join(names)[:100]

@@ -124,6 +124,12 @@ class Recipe:
             return settings
         return typed_settings(type(settings), plain(settings) | changes, "data", f"recipe '{self.name}'")
 
+    def locations(self, part: Part = "data") -> dict[str, str]:
+        """The settings of a part of the data that name a file or a folder, if the recipe sets them."""
+        fields = dataclasses.fields(self.parts[part])
+        values = {item.name: getattr(self.parts[part], item.name) for item in fields if item.name in LOCATIONS}
+        return {item.name: values[item.name] for item in fields if values.get(item.name, item.default) != item.default}
+
     def source(self, part: Part = "data", **changes: Any) -> Any:
         """Return the data source of a part, with settings changed by name.
 
@@ -138,6 +144,7 @@ class Recipe:
         return to_yaml({"name": self.name, **self.values})
 
 
+LOCATIONS = ("folder", "path", "root")  # settings of data that name a file or a folder
 _USUAL_SIZE, _IMPOSSIBLE_SIZE = 2**12, 10**8  # of a model's setting that is no step
 SECTIONS = ("about", "seed", "model", "data", "validation", "test", "optimizer", "schedule", "trainer")
 

@@ -76,7 +76,7 @@ def test_shipped_search_spaces_hold_settings_of_the_recipe(name):
 
     from unscene.recipes import load_recipe
 
-    space = yaml.safe_load((TOOLS.parent / "docs" / "search" / f"{name}.yaml").read_text())
+    space = yaml.safe_load((TOOLS.parent / "docs" / "notes" / "search" / f"{name}.yaml").read_text())
     recipe = f"explicit_localization/{name.removeprefix('explicit_localization_')}"
     for setting, values in space.items():
         for value in values:

@@ -60,7 +60,9 @@ def counts_images(number: int) -> Check:
     def check(folder: Path, ran: Ran) -> str:
         images = json.loads((folder / "out/objects.json").read_text())["images"]
         results = len([*(folder / "out").rglob("*.npz")])
-        told = any(word in ran.err + ran.out for word in ("passed over", "left out", "skipped", "page", "frame"))
+        told = any(
+            word in ran.err + ran.out for word in ("passed over", "left out", "not read", "skipped", "page", "frame")
+        )
         if len(images) == results and (results == number or told):
             return ""
         return f"{len(images)} images, {results} results, expected {number}, and no line says why"

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import socket
+import struct
 import warnings
 import zlib
 from pathlib import Path
@@ -369,3 +370,11 @@ def test_stripes_are_not_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(image_file, "_STRIPE", 100)  # two rows
     for path, expected in zip(paths, once, strict=True):
         assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientation_behind_an_entry_that_points_beyond_the_metadata(order, tmp_path):
+    entries = struct.pack(f"{order}HHII", 0x010F, 2, 900, 2**30) + struct.pack(f"{order}HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0" + {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, 2) + entries + bytes(4)
+    Image.new("RGB", (30, 20)).save(tmp_path / "1.jpg", exif=exif)
+    assert read_image(tmp_path / "1.jpg").shape == (30, 20, 3)

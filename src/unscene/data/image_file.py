@@ -11,6 +11,7 @@ import logging
 import random
 import re
 import stat
+import struct
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ Result = TypeVar("Result")
 
 # EPS starts another program (Ghostscript); Pillow has no decoder of its own for the others
 _NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
+_ORIENTATION = 0x0112
 _STRIPE = 2**24  # pixels that are converted at once, so that memory holds a large image only twice
 _PNG_PIXELS, _PNG_FRAMES = (b"IHDR", b"PLTE", b"tRNS", b"IDAT"), (b"acTL", b"fcTL", b"fdAT")
 _PNG_END, _JPEG_END = b"\0\0\0\0IEND\xaeB`\x82", b"\xff\xd9"
@@ -79,8 +81,9 @@ def is_turned(path: str | Path) -> bool:
 
 def warn_once(kind: str, folder: Path, message: str) -> None:
     """Warn in the log of one kind of image, once for a folder."""
-    if (kind, folder) not in _warned:
-        _warned.add((kind, folder))
+    key = (kind, folder.absolute())
+    if key not in _warned:
+        _warned.add(key)
         _log.warning("%s", message)
 
 
@@ -191,8 +194,19 @@ def _upright(image: ImageFile.ImageFile, frame: int | None, path: Path) -> NDArr
 
 
 def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 without one; Pillow loses it behind an entry that points beyond the metadata."""
     with suppress(Exception):
-        return int(image.getexif().get(0x0112, 1))
+        if found := int(image.getexif().get(_ORIENTATION, 0)):
+            return found
+    with suppress(Exception):
+        exif = bytes(image.info["exif"]).removeprefix(b"Exif\0\0")
+        order = {b"II": "<", b"MM": ">"}[exif[:2]]
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(count):
+            name, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            if (name, kind) == (_ORIENTATION, 3):
+                return int(value)
     return 1  # metadata that cannot be read has none
 
 

@@ -127,7 +127,9 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     result = decompose_paths(loaded, arguments.paths, arguments.out, **how)
     for path in result.skipped:
         print(printable(f"left out, cannot be read: {path}"), file=sys.stderr)
-    print(f"{result.images} images, {result.objects} objects\nOpen {result.out / 'index.html'}")
+    counts = {"image": result.images, "object": result.objects}
+    images, objects = (f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items())
+    print(f"{images}, {objects}\nOpen {result.out / 'index.html'}")
 
 
 def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

@@ -146,3 +146,13 @@ def test_full_disk_leaves_the_table_unchanged(path, monkeypatch):
     with pytest.raises(RunError, match=r"metrics\.csv: the disk is full"):
         table.append({"step": 2, "seconds": 2, "loss": 1.0})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("row", ["1step,2.0,3.0", "1,1step,3.0", "1,,3.0", "²,1.0,3.0", "1,²,3.0"])
+def test_row_without_a_step_or_a_time_is_dropped(row, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"step,seconds,loss\n{row}\n2,4.5,1.0\n", encoding="utf-8")
+    table = MetricsTable(path)
+    assert table.last_seconds() == 4.5
+    table.keep_until(5)
+    assert path.read_text(encoding="utf-8") == "step,seconds,loss\n2,4.5,1.0\n"

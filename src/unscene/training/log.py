@@ -147,7 +147,7 @@ class MetricsTable:
         self.columns = list(self._reader().fieldnames or ["step", "seconds"])
 
     def keep_until(self, step: int, repeat_validation: bool = False) -> None:
-        """Drop the rows after a step, incomplete rows, and with `repeat_validation` that of the step's validation."""
+        """Drop rows after a step or without step or time; with `repeat_validation` that of the step's validation."""
         if self.path.is_file():
             dropped = step if repeat_validation else step + 1  # from it on, rows of validations are
             rows = [row for row in self._rows() if int(row["step"]) <= step]
@@ -155,7 +155,7 @@ class MetricsTable:
 
     def last_seconds(self) -> float:
         """Training time of the last row; 0 without one."""
-        return max((float(row["seconds"]) for row in self._rows() if row["seconds"]), default=0.0)
+        return max((float(row["seconds"]) for row in self._rows()), default=0.0)
 
     def append(self, row: dict[str, float | int]) -> None:
         """Write one row; cells that it lacks stay empty. A RunError leaves the table as it was."""
@@ -180,7 +180,8 @@ class MetricsTable:
         return csv.DictReader(lines if lines and lines[0].split(",")[:2] == ["step", "seconds"] else [])
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [row for row in self._reader() if None not in row.values() and row["step"].isdigit()]
+        rows = (row for row in self._reader() if None not in row.values() and row["step"].isdecimal())
+        return [row for row in rows if row["seconds"].replace(".", "", 1).isdecimal()]
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         text = io.StringIO(newline="")

@@ -148,6 +148,10 @@ def test_tiles_find_each_object_of_a_large_image_once(small, tmp_path):
     assert found.dtype == np.uint16  # more than 255 labels
     assert ((found > 0) == (image[..., 2] == 0)).all()
     assert np.bincount(found.ravel())[1:].tolist() == [36] * (16 * 17)
+    with Image.open(out / "large.overlay.png") as overlay:
+        unchanged = (np.asarray(overlay) == image).all(axis=-1)
+    assert unchanged[found == 0].mean() > 0.98  # all but the lines of the boxes
+    assert not unchanged[found > 0].any()
     info = json.loads((out / "objects.json").read_text())["info"]
     assert (info["tile"], info["overlap"], "fit" in info) == (64, 8, False)
 

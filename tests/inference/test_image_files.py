@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unscene.errors import DataError
-from unscene.inference.image_files import named_images, result_stems
+from unscene.inference.found_objects import FoundObjects
+from unscene.inference.image_files import NamedImage, named_images, result_stems, write_image_results
 
 
 @pytest.fixture
@@ -115,3 +116,15 @@ def test_a_name_that_is_no_text_is_refused(folder):
         pytest.skip("the file system takes no such name")
     with pytest.raises(DataError, match="not UTF-8"):
         named_images([root])
+
+
+def test_more_objects_than_a_label_map_holds_are_refused(tmp_path):
+    count = 2**16
+    labels = np.arange(count, dtype=np.int32).reshape(256, 256) + 1
+    found = FoundObjects(
+        labels, np.arange(1, count + 1), np.ones(count, np.int64), np.zeros((count, 4), np.float32),
+        np.ones(count, np.float32), None, None, None,
+    )  # fmt: skip
+    name = NamedImage(tmp_path / "a.png", "a.png", "a")
+    with pytest.raises(DataError, match=r"has 65,536 objects, but a label map holds 65,535"):
+        write_image_results(np.zeros((256, 256, 3), np.uint8), found, name, tmp_path / "out")

@@ -25,6 +25,7 @@ from unscene.report.page import Picture, SlotLocation
 from unscene.report.slots import label_map_palette
 
 SUFFIXES = (".overlay.png", ".masks.png", ".npz")
+_MOST_LABELS = 2**16 - 1  # a PNG has 16 bits at most
 _THUMBNAIL = 320  # pixels of the longer side
 
 
@@ -86,9 +87,7 @@ def result_stems(names: Sequence[PurePosixPath]) -> list[str]:
     """
     stems = [str(name.with_suffix("")) for name in names]
     longer: list[str] = []
-    while (
-        longer != stems
-    ):  # a name with its suffix may be the short name of another image: cat.jpg, cat.png, cat.jpg.png
+    while longer != stems:  # cat.jpg, cat.png, cat.jpg.png: a name with suffix may be the short name of another image
         longer, taken = stems, Counter(stem.casefold() for stem in stems)
         stems = [str(n) if taken[s.casefold()] > 1 else s for s, n in zip(stems, names, strict=True)]
     unique: dict[str, str] = {}  # by the name without its case
@@ -124,13 +123,20 @@ def write_image_results(
     target = folder / name.stem
     boxes_by_slot = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # so that a slot keeps its colour
     boxes_by_slot[found.slots - 1] = found.boxes
-    few = found.slots.max(initial=0) <= 255
-    colours = found.labels if few else (found.labels - 1) % 255 + (found.labels > 0)
-    picture = overlay(pixels, colours, boxes_by_slot)
+    last = int(found.slots.max(initial=0))
+    if last > _MOST_LABELS:
+        raise DataError(
+            f"{name.path} has {last:,} objects, but a label map holds {_MOST_LABELS:,}. "
+            "Raise --min-area or --min-score."
+        )
+    few = last <= 255
+    colours = found.labels if few else np.where(found.labels > 0, (found.labels - 1) % 255 + 1, 0)
+    # hundreds of numbers and thick lines would hide small objects
+    picture = overlay(pixels, colours, boxes_by_slot, numbers=few, stroke=None if few else 1)
     if few:
         label_map = Image.fromarray(found.labels.astype(np.uint8))
         label_map.putpalette(label_map_palette())
-    else:  # 16 bits; Pillow has no PNG of 32
+    else:
         label_map = Image.fromarray(found.labels.astype(np.uint16))
     arrays = {key: getattr(found, key) for key in ("slots", "areas", "boxes", "scores")}
     arrays["image_size"] = np.array(pixels.shape[:2])

@@ -68,7 +68,7 @@ def decompose_large(
 def _as_found(merged: MergedObjects, min_area: int) -> FoundObjects:
     """The merged objects of enough pixels, numbered anew from 1."""
     areas = np.bincount(merged.labels.ravel(), minlength=len(merged.objects) + 1)
-    kept = np.flatnonzero(areas[1:] >= min_area)
+    kept = np.flatnonzero(areas[1:] >= max(min_area, 1))
     new_labels = np.zeros(len(areas), np.int32)
     new_labels[kept + 1] = np.arange(1, len(kept) + 1)
     labels = new_labels[merged.labels]

@@ -174,22 +174,112 @@ def test_results_appear_at_the_end_and_replace_only_when_asked(tmp_path):
     assert (out / "compare.json").read_text() == "2"
 
 
-def test_same_command_replaces_half_moved_results_of_a_killed_process(tmp_path, monkeypatch):
-    def killed(self: Path, target: Path) -> Path:
-        raise SystemExit(9)  # stands for a kill: nothing below cleans up
+KILLED = """
+import os, sys
+from pathlib import Path
+from unscene.files import output_folder
+out, moves, replace = Path(sys.argv[1]), int(sys.argv[2]), Path.replace
+def last_moves(self, target):
+    global moves
+    if moves == 0:
+        os._exit(9)
+    moves -= 1
+    return replace(self, target)
+Path.replace = last_moves
+with output_folder(out, ("compare.json", "index.html", "curves.png"), True) as folder:
+    for name in ("compare.json", "index.html", "below/more.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("new")
+"""
 
-    with output_folder(tmp_path, NAMES, False) as folder:
-        (folder / "compare.json").write_text("old")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(Path, "replace", killed)
+
+def write_earlier(out: Path) -> None:
+    with output_folder(out, NAMES, False) as folder:
+        for name in NAMES:
+            (folder / name).write_text("old")
+
+
+def contents(out: Path) -> dict[str, str]:
+    return {name: (out / name).read_text() for name in names(out) if (out / name).is_file()}
+
+
+OLD = dict.fromkeys(NAMES, "old")
+NEW = dict.fromkeys(("compare.json", "index.html", "below/more.png"), "new")  # no curves.png
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_results_that_a_kill_kept_from_moving_are_moved_by_the_next_command(tmp_path, moves):
+    write_earlier(tmp_path)
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(moves)], check=moves == 4)
+    assert moves in (0, 4) or not (tmp_path / "compare.json").exists(), "results that are not complete show it"
+    with pytest.raises(RunError, match=r"compare\.json.* would be overwritten"), output_folder(tmp_path, NAMES, False):
+        raise AssertionError("entered")
+    assert contents(tmp_path) == (OLD if moves == 0 else NEW)
+    assert not [name for name in names(tmp_path) if ".unscene" in name]
+
+
+def test_results_of_a_kill_belong_to_their_kind_whatever_command_comes_next(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, "2"], check=False)
+    expected = r"compare\.json is of a comparison"
+    with pytest.raises(RunError, match=expected), output_folder(tmp_path, ("metrics.json", "index.html"), True):
+        raise AssertionError("entered")
+    assert contents(tmp_path) == NEW
+
+
+def test_what_may_be_overwritten_is_asked_when_the_results_of_a_kill_have_moved(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, "2"], check=False)
+    with output_folder(tmp_path, NAMES, lambda: (tmp_path / "compare.json").read_text() == "new") as folder:
+        (folder / "compare.json").write_text("newer")
+    assert (tmp_path / "compare.json").read_text() == "newer"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("operation", ["replace", "unlink", "mkdir"])
+@pytest.mark.parametrize("number", range(4))
+def test_interrupt_or_error_between_two_moves_leaves_complete_results(tmp_path, monkeypatch, error, operation, number):
+    write_earlier(tmp_path)
+    original, count = getattr(Path, operation), 0
+
+    def fails(self: Path, *args, **options):
+        nonlocal count
+        count += 1
+        if count == number + 1:
+            raise error
+        return original(self, *args, **options)
+
+    stopped = False
+    try:
         with output_folder(tmp_path, NAMES, True) as folder:
-            for name in NAMES:
-                (folder / name).write_text("half")
-    (tmp_path / "index.html").write_text("half")
-    assert not (tmp_path / "compare.json").exists(), "without it nobody takes the rest for a whole"
-    with output_folder(tmp_path, NAMES, False) as folder:
-        (folder / "compare.json").write_text("new")
-    assert names(tmp_path) == ["compare.json"]
+            for name in NEW:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("new")
+            monkeypatch.setattr(Path, operation, fails)
+    except (KeyboardInterrupt, RunError):
+        stopped = True
+    monkeypatch.undo()
+    unchanged = operation == "replace" and number == 0  # the move of all
+    assert contents(tmp_path) == (OLD if unchanged else NEW)
+    assert stopped or error is not KeyboardInterrupt or count <= number
+    assert not [name for name in names(tmp_path) if ".unscene" in name]
+
+
+def test_results_that_cannot_be_moved_at_all_wait_for_the_next_command(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "index.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="the disk is full"):
+        patch.setattr(Path, "replace", fails)
+        with output_folder(tmp_path, NAMES, False) as folder:
+            for name in NEW:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("new")
+    with pytest.raises(RunError, match="would be overwritten"), output_folder(tmp_path, NAMES, False):
+        raise AssertionError("entered")
+    assert contents(tmp_path) == NEW
 
 
 def test_refusal_removes_litter_of_a_killed_writer(tmp_path):

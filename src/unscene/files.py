@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -126,34 +126,35 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path]:
+def output_folder(out: Path, names: Sequence[str], overwrite: bool | Callable[[], bool]) -> Iterator[Path]:
     """Yield a folder for results. They move to `out`, and replace earlier ones, when the block ends without an error.
 
-    `out` is locked until then. After an error or Ctrl-C it is unchanged. If a process is killed while it moves results,
-    the next command replaces them. The first of `names` tells the results' kind (`RESULT_KINDS`) and moves last: if it
-    exists, all do.
+    `out` is locked until then. After an error or Ctrl-C in the block it is unchanged. Complete results move to
+    `.unscene-publishing` at once, and from there one by one. Whatever stops that, this process moves the others, or the
+    next command does. The first of `names` tells the kind (`RESULT_KINDS`) and moves last: if it exists, all do.
 
     Raises:
         RunError: `out` is in use, cannot be written, or holds results of another kind or, without `overwrite`, any.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file. Name a folder for the results with --out.")
-    for name, kind in RESULT_KINDS.items():
-        if name != names[0] and (out / name).exists():
-            raise RunError(
-                f"{out / name} is of {kind}, and {RESULT_KINDS[names[0]]} would replace only its page, even with "
-                "--overwrite. Name another folder with --out."
-            )
-    unfinished, publishing = out / _UNFINISHED, out / _PUBLISHING
+    unfinished, complete = out / _UNFINISHED, out / _PUBLISHING
     with ExitStack() as stack:
         with writing(out):
             stack.enter_context(removed_if_empty(out))
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(out))
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that has ended
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that has ended, as the others
             remove_litter(out)
+            _publish(complete, out, names)
+            for name, kind in RESULT_KINDS.items():
+                if name != names[0] and (out / name).exists():
+                    raise RunError(
+                        f"{out / name} is of {kind}, and {RESULT_KINDS[names[0]]} would replace only its page, even "
+                        "with --overwrite. Name another folder with --out."
+                    )
             there = [name for name in names if (out / name).exists()]
-            if there and not overwrite and not publishing.exists():
+            if there and not (overwrite() if callable(overwrite) else overwrite):
                 more = f" and {len(there) - 1} more" if len(there) > 1 else ""
                 raise RunError(
                     f"{out / there[0]}{more} would be overwritten. Name another folder with --out, or replace the "
@@ -163,21 +164,30 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[
         try:
             yield unfinished
             with writing(out):
-                _publish(unfinished, publishing, out, names)
+                try:
+                    unfinished.replace(complete)
+                    with suppress(OSError):
+                        _publish(complete, out, names)
+                finally:  # what Ctrl-C or an error has kept from moving
+                    _publish(complete, out, names)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _publish(unfinished: Path, publishing: Path, out: Path, names: Sequence[str]) -> None:
-    files = sorted(file.relative_to(unfinished) for file in unfinished.rglob("*") if file.is_file())
-    publishing.mkdir(exist_ok=True)
-    for name in names:  # the first one, too: while it is missing, the results count as incomplete
-        if name == names[0] or Path(name) not in files:
-            (out / name).unlink(missing_ok=True)
-    for file in sorted(files, key=lambda file: file.as_posix() == names[0]):
+def _publish(complete: Path, out: Path, names: Sequence[str]) -> None:
+    """Move complete results to `out`, the file of their kind last. What has moved already is not touched."""
+    files = sorted(file.relative_to(complete) for file in complete.rglob("*") if file.is_file())
+    kind = next((file for file in files if file.as_posix() in RESULT_KINDS), None)
+    if kind and (out / kind).exists():  # of earlier results, and nothing has moved yet
+        for name in names:
+            if names[0] == kind.as_posix() and Path(name) not in files:
+                (out / name).unlink(missing_ok=True)
+        (out / kind).unlink()  # while it is missing, the results count as incomplete
+    for file in sorted(files, key=lambda file: file == kind):
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-        (unfinished / file).replace(out / file)
-    publishing.rmdir()
+        (complete / file).replace(out / file)
+    if complete.exists():
+        shutil.rmtree(complete)
 
 
 def _locked(file: int | IO[bytes]) -> bool:

@@ -124,6 +124,16 @@ def test_same_command_finishes_a_killed_queue(table_file, tmp_path, capsys):
     assert row["paper"] == {"ari_fg": 0.9}
 
 
+def test_run_killed_before_its_recipe_was_written_is_begun_again_there(make_queue, tmp_path):
+    folder = tmp_path / "runs" / "tiny" / "a" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / ".recipe.yaml.part").write_text("half")
+    reproduce(make_queue("a"))
+    assert entry(tmp_path)["steps"] == 6
+    assert [path.name for path in folder.parent.iterdir()] == ["seed-0"]
+    assert not (folder / ".recipe.yaml.part").exists()
+
+
 def test_longer_training_resumes_the_shorter_one(make_queue, finished_run, table_file, tmp_path, monkeypatch):
     reproduce(make_queue("a"))
     values = yaml.safe_load(table_file.read_text())

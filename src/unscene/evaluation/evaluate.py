@@ -50,7 +50,7 @@ def evaluate(
         RunError: `out` holds another evaluation, or cannot be written.
     """
     identity = {"weights": dict(loaded.provenance), "data": {**description_of_data, "scenes": count}}
-    with output_folder(out, ("metrics.json", "index.html"), overwrite or _holds(out, identity)) as folder:
+    with output_folder(out, ("metrics.json", "index.html"), lambda: overwrite or _holds(out, identity)) as folder:
         result = measure(loaded, source, count=count, description_of_data=description_of_data, **how)
         write_page(folder / "index.html", f"{loaded.name}: evaluation", **page_values([result]))
         write_text(folder / "metrics.json", _json_text(result.as_json()))

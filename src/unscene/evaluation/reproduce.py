@@ -151,11 +151,12 @@ def _run_folder(base: Path, recipe: Recipe) -> tuple[RunFolder, bool]:
     """The folder of this training and True, to resume it, or the first free folder and False."""
     for number in count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if not path.exists() or not any(path.iterdir()):
-            return RunFolder(path), False
+        run = RunFolder(path)
+        if run.is_unused():
+            return run, False
         try:
             if is_same_run(recipe, path):
-                return RunFolder(path), True
+                return run, True
         except (RunError, RecipeError, CheckpointError):  # other settings, or those of another version
             continue
     raise AssertionError

@@ -61,7 +61,7 @@ class RunFolder:
         with writing(path):
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file; a run needs a folder. Name another one with --out.")
-            if path.is_dir() and not run._is_unused():
+            if path.is_dir() and not run.is_unused():
                 hint = "name another one with --out"
                 if run.recipe.is_file():
                     hint = f"resume it with `unscene train --resume {shlex.quote(str(path))}`, or {hint}"
@@ -77,7 +77,7 @@ class RunFolder:
         run = cls(path)
         if run.recipe.is_file():
             return run
-        if path.is_dir() and run._is_unused():
+        if path.is_dir() and run.is_unused():
             raise CheckpointError(
                 f"{path} holds no recipe.yaml yet, so there is nothing to resume. Start the training with "
                 f"`unscene train RECIPE --out {path}`."
@@ -85,7 +85,7 @@ class RunFolder:
         what = "holds no recipe.yaml, so it is no run's folder" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}. Name the folder that `unscene train` wrote, for instance runs/NAME.")
 
-    def _is_unused(self) -> bool:
+    def is_unused(self) -> bool:
         """Whether the folder holds no file but temporary ones, and no folder but those of a run."""
         folders = (self.path, self.checkpoints, self.samples, self.tensorboard)
         return all(
@@ -117,7 +117,7 @@ class RunFolder:
                         )
                 for folder in (self.path, self.checkpoints, self.samples):
                     remove_litter(folder)
-                unused = self._is_unused()
+                unused = self.is_unused()
             try:
                 yield
             finally:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import RECIPE
+from unscene.data.image_file import AS_STORED, ContrastSettings
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.scene import Decomposition
 
@@ -171,6 +172,7 @@ class FakeLoaded:
     run: RunFolder | None = None
     data: dict[str, Any] = field(default_factory=dict)
     fit: str = "stretch"
+    contrast: ContrastSettings = AS_STORED
 
     @property
     def config(self) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def decompose(
     if not isinstance(images, Tensor):
         paths = [images] if isinstance(images, str | Path) else images
         _, named = named_images([Path(path) for path in paths])
-        squares = [fit_image(read_image(image.path, image.frame), loaded.size, fit or loaded.fit)[0] for image in named]
+        read = [read_image(image.path, image.frame, loaded.contrast) for image in named]
+        squares = [fit_image(image, loaded.size, fit or loaded.fit)[0] for image in read]
         images = Scene.from_batch({"image": np.stack(squares)}).images
     return loaded.decompose(images)

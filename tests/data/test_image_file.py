@@ -19,8 +19,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from unscene.data import image_file
-from unscene.data.image_file import frame_numbers, is_turned, read_image
-from unscene.errors import DataError
+from unscene.data.image_file import ContrastSettings, frame_numbers, image_size, is_turned, read_image
+from unscene.errors import DataError, RecipeError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -378,3 +378,63 @@ def test_orientation_behind_an_entry_that_points_beyond_the_metadata(order, tmp_
     exif = b"Exif\0\0" + {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, 2) + entries + bytes(4)
     Image.new("RGB", (30, 20)).save(tmp_path / "1.jpg", exif=exif)
     assert read_image(tmp_path / "1.jpg").shape == (30, 20, 3)
+
+
+class TestContrast:
+    def test_percentiles_become_black_and_white_and_gamma_lifts_faint_values(self, tmp_path):
+        values = np.arange(100, 201, dtype=np.uint16)[None]  # percentile p is 100 + p
+        path = saved(tmp_path / "dark.tif", Image.fromarray(values))
+        image = read_image(path, contrast=ContrastSettings(percentiles=(10.0, 90.0), gamma=0.5))[0, :, 0]
+        expected = 255 * np.sqrt(((values[0] - 110.0) / 80).clip(0, 1))
+        assert_array_equal(image, expected.round())
+
+    def test_eight_bits_of_colour_keep_their_hue(self, tmp_path):
+        image = np.zeros((1, 4, 3), np.uint8)
+        image[0, 1:] = [[10, 20, 40], [30, 60, 90], [100, 100, 100]]
+        path = saved(tmp_path / "dark.png", Image.fromarray(image))
+        assert_array_equal(
+            read_image(path, contrast=ContrastSettings(percentiles=(0.0, 100.0))), (image * 2.55).round()
+        )
+
+    def test_floats_and_their_nan(self, tmp_path):
+        path = saved(tmp_path / "float.tif", Image.fromarray(np.float32([[-2, 0, 2, 1000]])))
+        image = read_image(path, contrast=ContrastSettings(percentiles=(0.0, 67.0)))
+        assert image[0, :, 0].tolist() == [0, 128, 255, 255]
+        path = saved(tmp_path / "nan.tif", Image.fromarray(np.float32([[0, np.nan]])))
+        with pytest.raises(DataError, match=r"nan\.tif has pixels that are no numbers"):
+            read_image(path, contrast=ContrastSettings(percentiles=(1.0, 99.0)))
+
+    @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+    def test_few_bright_pixels_are_seen_and_one_value_is_black(self, tmp_path, depth):
+        stars = np.zeros((50, 50), depth)
+        stars[3, 4] = 200
+        contrast = ContrastSettings(percentiles=(1.0, 99.0))
+        image = read_image(saved(tmp_path / "stars.tif", Image.fromarray(stars)), contrast=contrast)
+        assert (image.max(), image.sum()) == (255, 3 * 255)
+        plain = saved(tmp_path / "plain.tif", Image.fromarray(stars * 0 + depth(200)))
+        assert read_image(plain, contrast=contrast).max() == 0
+
+    def test_stripes_are_not_seen(self, tmp_path, monkeypatch):
+        contrast = ContrastSettings(percentiles=(5.0, 95.0), gamma=0.7)
+        path = saved(tmp_path / "photo.png", Image.fromarray(photo()))
+        expected = read_image(path, contrast=contrast)
+        monkeypatch.setattr(image_file, "_STRIPE", 45)
+        assert_array_equal(read_image(path, contrast=contrast), expected)
+
+    def test_percentiles_must_rise(self):
+        with pytest.raises(RecipeError, match=r"percentiles must rise, but are \[9.0, 1.0\]"):
+            ContrastSettings(percentiles=(9.0, 1.0))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_size_is_that_of_the_upright_image(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "photo.jpg", Image.fromarray(photo()), exif=exif)
+    assert image_size(path) == read_image(path).shape[:2]
+
+
+def test_size_of_a_frame(tmp_path):
+    pages = [Image.new("L", (6, 4)), Image.new("L", (5, 9))]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    assert [image_size(tmp_path / "stack.tif", frame) for frame in (None, 1)] == [(4, 6), (9, 5)]

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from unscene.data.image_file import ContrastSettings
 from unscene.data.image_resize import FitKind
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.inference import decompose as decompose_images
@@ -190,6 +191,17 @@ def test_by_default_images_are_fitted_as_in_the_training(small, make_loaded, mak
     own, asked = (json.loads((tmp_path / name / "objects.json").read_text()) for name in ("own", "asked"))
     assert own["info"]["fit"] == asked["info"]["fit"] == fit
     assert own["annotations"] == asked["annotations"]
+
+
+def test_images_are_scaled_as_in_the_training(small, make_loaded, make_model, tmp_path):
+    Image.fromarray(squares(64, 64)).save(tmp_path / "1.png")
+    dark = ContrastSettings(gamma=40.0)  # all but white becomes black, so red and blue are one object
+    scaled = make_loaded(make_model(num_slots=3), size=64, contrast=dark)
+    counts = [
+        decompose_paths(model, [tmp_path / "1.png"], tmp_path / name, progress=False).objects
+        for name, model in (("scaled", scaled), ("stored", small))
+    ]
+    assert counts == [1, 2]
 
 
 @pytest.mark.parametrize(("fit", "near"), [("crop", 0), ("pad", 4), ("stretch", 4)])

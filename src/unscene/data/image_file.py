@@ -18,19 +18,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
+from pydantic import Field, PositiveFloat
 
-from unscene.errors import DataError, refusal
+from unscene.errors import DataError, RecipeError, refusal
+from unscene.settings import settings_dataclass
 
+Percent = Annotated[float, Field(ge=0, le=100)]
 Result = TypeVar("Result")
 
 # EPS starts another program (Ghostscript); Pillow has no decoder of its own for the others
 _NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
 _ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 _STRIPE = 2**24  # pixels that are converted at once, so that memory holds a large image only twice
 _PNG_PIXELS, _PNG_FRAMES = (b"IHDR", b"PLTE", b"tRNS", b"IDAT"), (b"acTL", b"fcTL", b"fdAT")
 _PNG_END, _JPEG_END = b"\0\0\0\0IEND\xaeB`\x82", b"\xff\xd9"
@@ -39,6 +43,27 @@ _ONCE = "Further files of its folder are not named."
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[str, Path]] = set()
+
+
+@settings_dataclass
+class ContrastSettings:
+    """How the values of an image become 0..255, alike in all of the image and its channels.
+
+    Attributes:
+        percentiles: the values at these two percentiles become 0 and 255, those beyond are clipped. Without them 8 bits
+            stay as they are, and deeper greys are scaled as in `read_image`.
+        gamma: exponent of the values in 0..1. Below 1, faint objects become brighter; 0.5 is the square root.
+    """
+
+    percentiles: tuple[Percent, Percent] | None = None
+    gamma: PositiveFloat = 1.0
+
+    def __post_init__(self) -> None:
+        if self.percentiles and self.percentiles[0] >= self.percentiles[1]:
+            raise RecipeError(f"percentiles must rise, but are {list(self.percentiles)}.")
+
+
+AS_STORED = ContrastSettings()
 
 
 @cache
@@ -50,20 +75,30 @@ def readable() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return formats, tuple(sorted(suffix for suffix, kind in suffixes.items() if kind in kinds))
 
 
-def read_image(path: str | Path, frame: int | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | Path, frame: int | None = None, contrast: ContrastSettings = AS_STORED) -> NDArray[np.uint8]:
     """Read an image at its full resolution, upright as its EXIF orientation says, as [H, W, 3] uint8.
 
     The file's content decides the format. Grey, palette, CMYK and all other modes become RGB. Transparent pixels are
     blended with white. `frame` is a page of a stack or a frame of an animation, from 0; by default it is the first, and
     the log warns if there are more. Greys of more than 8 bits are scaled, not cut: floats in [0, 1] by 255; whole
     numbers by the least of 8, 10, 12, 14 and 16 bits that holds them, with a warning for less than 16; any other range
-    from its least value to its greatest.
+    from its least value to its greatest. `contrast` changes this; it reads all bits of a grey.
 
     Raises:
         DataError: the file is missing, may not be read, damaged, cut short, no image, or has more than twice
             `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a "decompression bomb").
     """
-    return _use(Path(path), lambda image: _upright(image, frame, Path(path)))
+    return _use(Path(path), lambda image: _upright(image, frame, Path(path), contrast))
+
+
+def image_size(path: Path, frame: int | None = None) -> tuple[int, int]:
+    """The height and width that `read_image` returns, from the file's header. DataError as there."""
+
+    def size(image: ImageFile.ImageFile) -> tuple[int, int]:
+        image.seek(frame or 0)
+        return image.size if _orientation(image) in _TURNED else (image.height, image.width)
+
+    return _use(path, size)
 
 
 def frame_numbers(path: Path) -> Sequence[int | None]:
@@ -76,7 +111,7 @@ def frame_numbers(path: Path) -> Sequence[int | None]:
 
 def is_turned(path: str | Path) -> bool:
     """Whether an image's EXIF orientation exchanges its height and width."""
-    return _use(Path(path), lambda image: _orientation(image) in (5, 6, 7, 8))
+    return _use(Path(path), lambda image: _orientation(image) in _TURNED)
 
 
 def warn_once(kind: str, folder: Path, message: str) -> None:
@@ -170,13 +205,15 @@ def _jpeg_pixels(content: bytes, with_more: bool) -> list[bytes]:
     return [pixels + _JPEG_END, pixels + random.Random(0).randbytes(4096).replace(b"\xff", b"\xfe") + _JPEG_END]
 
 
-def _upright(image: ImageFile.ImageFile, frame: int | None, path: Path) -> NDArray[np.uint8]:
+def _upright(
+    image: ImageFile.ImageFile, frame: int | None, path: Path, contrast: ContrastSettings
+) -> NDArray[np.uint8]:
     if frame:
         image.seek(frame)
     keeps_half = re.search(";16[BLN]", str(image.tile)) and ";16" not in image.mode  # 8 of the 16 bits of a colour
     image.load()
-    orientation, pixels = _orientation(image), _as_rgb(image, path)
-    if orientation in (5, 6, 7, 8):
+    orientation, pixels = _orientation(image), _as_rgb(image, path, contrast)
+    if orientation in _TURNED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
@@ -210,18 +247,17 @@ def _orientation(image: Image.Image) -> int:
     return 1  # metadata that cannot be read has none
 
 
-def _as_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _as_rgb(image: Image.Image, path: Path, contrast: ContrastSettings) -> NDArray[np.uint8]:
     """[H, W, 3], converted in stripes, so that memory holds a large image only twice."""
     is_grey = image.mode in ("I", "F") or image.mode.startswith("I;16")
     greys = np.asarray(image) if is_grey else None
-    low, high = (0.0, 0.0) if greys is None else _grey_range(greys, path)
+    low, high = (0.0, 0.0) if greys is None else _grey_range(greys, path, contrast)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIPE // image.width)
     for top in range(0, image.height, rows):
         if greys is not None:
             values = greys[top : top + rows].astype(np.float64)
-            values = (values - low) * (255 / ((high - low) or 1))  # one single value becomes 0
-            pixels[top : top + rows] = values.round()[..., None]
+            pixels[top : top + rows] = _scaled(values, low, high, contrast).round()[..., None]
             continue
         stripe = image.crop((0, top, image.width, min(top + rows, image.height)))
         if stripe.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in stripe.info:
@@ -229,13 +265,35 @@ def _as_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
             on_white.alpha_composite(stripe.convert("RGBA"))
             stripe = on_white
         pixels[top : top + rows] = np.asarray(stripe if stripe.mode == "RGB" else stripe.convert("RGB"))
+    if greys is None and contrast != AS_STORED:
+        low, high = _percentile_range(pixels, contrast) if contrast.percentiles else (0.0, 255.0)
+        table = _scaled(np.arange(256.0), low, high, contrast).round().astype(int).tolist()
+        for top in range(0, image.height, rows):
+            stripe = Image.fromarray(pixels[top : top + rows])
+            pixels[top : top + rows] = np.asarray(stripe.point(3 * table))
     return pixels
 
 
-def _grey_range(greys: NDArray[np.generic], path: Path) -> tuple[float, float]:
+def _scaled(values: NDArray[np.float64], low: float, high: float, contrast: ContrastSettings) -> NDArray[np.float64]:
+    """Values as 0..255 of the range; one single value becomes 0."""
+    scaled = (values - low) * (255 / ((high - low) or 1))
+    if contrast != AS_STORED:
+        scaled = 255 * (scaled.clip(0, 255) / 255) ** contrast.gamma
+    return scaled
+
+
+def _percentile_range(values: NDArray[Any], contrast: ContrastSettings) -> tuple[float, float]:
+    """The values at the percentiles, or where these are equal (few bright pixels) the least and the greatest value."""
+    low, high = (float(value) for value in np.percentile(values, contrast.percentiles or (0, 100), method="lower"))
+    return (low, high) if low < high else (float(values.min()), float(values.max()))
+
+
+def _grey_range(greys: NDArray[np.generic], path: Path, contrast: ContrastSettings) -> tuple[float, float]:
     """The values that become 0 and 255, as `read_image` says."""
     if not np.isfinite(greys).all():
         raise DataError("has pixels that are no numbers (NaN or infinite). Replace them first.")
+    if contrast.percentiles:
+        return _percentile_range(greys, contrast)
     low, high = float(greys.min()), float(greys.max())
     if greys.dtype.kind == "f":
         return (0, 1) if low >= 0 and high <= 1 else (low, high)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from unscene.data.image_file import frame_numbers, read_image, readable, warn_once
+from unscene.data.image_file import ContrastSettings, frame_numbers, read_image, readable, warn_once
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.samples import checked_indices
 from unscene.errors import DataError, refusal
@@ -35,6 +36,7 @@ class ImageFolderSettings:
         skip_damaged: leave out the images that cannot be read. For that, every image is read once at the start.
         fit: as in `fit_image`.
         frames: of a stack of pages or an animation, read the `first`, or `all` as images of their own.
+        contrast: see `ContrastSettings`.
     """
 
     folder: NonEmptyText
@@ -42,6 +44,7 @@ class ImageFolderSettings:
     skip_damaged: bool = False
     fit: FitKind = "crop"
     frames: Literal["first", "all"] = "first"
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)
 
 
 class ImageFolder:
@@ -95,7 +98,9 @@ class ImageFolder:
     def _square(self, path: Path, frame: int | None) -> NDArray[np.uint8]:
         square = self._cache.get((path, frame))
         if square is None:
-            square, _ = fit_image(read_image(path, frame), self.settings.size, self.settings.fit)
+            square, _ = fit_image(
+                read_image(path, frame, self.settings.contrast), self.settings.size, self.settings.fit
+            )
             if (len(self._cache) + 1) * square.nbytes <= _CACHE_BYTES:
                 self._cache[path, frame] = square
         return square

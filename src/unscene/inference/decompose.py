@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unscene.data.image_file import read_image
+from unscene.data.image_file import ContrastSettings, read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.errors import DataError, RecipeError
 from unscene.files import output_folder, write_text
@@ -112,7 +112,7 @@ def decompose_paths(
     pictures: list[Picture] = []
     with output_folder(out, ["objects.json", "index.html", *names], overwrite) as unfinished:
         with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress or tile is not None) as bar:
-            images = _read(named, skip_damaged, skipped)
+            images = _read(named, loaded.contrast, skip_damaged, skipped)
             limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score}
             if tile is not None and shared is not None:
                 results: Iterable[_FoundImage] = (
@@ -161,10 +161,12 @@ def decompose_paths(
     return summary
 
 
-def _read(images: Sequence[NamedImage], skip_damaged: bool, skipped: list[Path]) -> Iterator[_ReadImage]:
+def _read(
+    images: Sequence[NamedImage], contrast: ContrastSettings, skip_damaged: bool, skipped: list[Path]
+) -> Iterator[_ReadImage]:
     for name in images:
         try:
-            yield name, read_image(name.path, name.frame)
+            yield name, read_image(name.path, name.frame, contrast)
         except DataError as error:
             if not skip_damaged:
                 raise DataError(f"{error} Pass --skip-damaged to leave such images out.") from error

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unscene.data.image_file import AS_STORED, ContrastSettings
 from unscene.data.image_resize import FitKind
 from unscene.errors import CheckpointError, RecipeError, check_shape
 from unscene.runs.recipe import Recipe, read_recipe
@@ -48,6 +49,11 @@ class LoadedModel:
     def fit(self) -> FitKind:
         """How the recipe's data brings images to the model's square; "stretch" where its images are square already."""
         return getattr(self.recipe.data, "fit", "stretch")  # type: ignore[no-any-return]
+
+    @property
+    def contrast(self) -> ContrastSettings:
+        """How the recipe's data scale the values of an image file; as they are stored where it says nothing."""
+        return getattr(self.recipe.data, "contrast", AS_STORED)  # type: ignore[no-any-return]
 
     @property
     def device(self) -> torch.device:

@@ -45,7 +45,7 @@ COMMANDS: list[tuple[str, tuple[str, ...]]] = [
     ("decompose model.safetensors photos --out out --fit pad --skip-damaged", (MODEL, "photos")),
     ("generate multi_dsprites --count 2 --out out.h5 --data.size 32", ()),
     ("convert multi_dsprites scenes.tfrecords --out out.h5 --count 2", ("scenes.tfrecords",)),
-    ("convert clevr clevr.tfrecords --out out.h5 --min-objects 0", ("clevr.tfrecords",)),
+    ("convert clevr clevr.tfrecords --out out.h5 --data.min_objects 0", ("clevr.tfrecords",)),
 ]
 PROCESSES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("decompose", MODEL, "photo.png", "--out", "out"), (MODEL, "photo.png")),

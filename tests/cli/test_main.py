@@ -22,6 +22,7 @@ from unscene import __version__
 from unscene.cli import main as cli
 from unscene.cli.arguments import split_settings
 from unscene.cli.main import main, set_process_up
+from unscene.data.published import DATA_SETS
 from unscene.errors import RunError
 from unscene.recipes import recipe_names, recipe_text
 from unscene.runs.run_folder import RunFolder
@@ -176,9 +177,13 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
         ("generate multi_dsprites --count 3 --out a.h5 --data.shapes [1]", "data.shapes must be text, not 1"),
         ("generate clevr_scenes --count 3 --out a.h5 --data.colours [grey]", "Did you mean 'gray'?"),
         ("generate multi_dsprites --count 3 --out a.h5 --model.size 3", "takes settings of the data only"),
-        ("convert multi_dsprites a.tfrecords --out a.h5 --min-objects 2", "--max-objects are for clevr alone"),
-        ("convert clevr a.tfrecords --out a.h5 --min-objects 7", "must be from 0 to max_objects, but they are 7 and 6"),
-        ("convert clevr a.tfrecords --out a.h5 --max-objects 2", "but they are 3 and 2"),
+        ("convert clevr a.tfrecords --out a.h5 --model.size 2", "takes settings of the data only"),
+        (
+            "convert clevr a.tfrecords --out a.h5 --data.min_objects 7",
+            "min_objects must be at most max_objects, 6, not 7",
+        ),
+        ("convert clever a.tfrecords --out a.h5", "no published data set 'clever'. Did you mean 'clevr'?"),
+        ("data clever", "no published data set 'clever'. Did you mean 'clevr'?"),
     ],
 )
 def test_an_error_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -194,6 +199,17 @@ def test_a_missing_file_to_convert_is_named(tmp_path, capsys, source):
         assert main(["convert", source, str(tmp_path / "a.tfrecords"), "--out", str(out)]) == 1
         assert capsys.readouterr().err.splitlines()[-1].startswith("DataError: ")  # below the progress bar
         assert list(tmp_path.iterdir()) == []
+
+
+def test_data_lists_the_data_sets_and_describes_one(capsys):
+    assert main(["data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} >= set(DATA_SETS)
+    for name in DATA_SETS:
+        assert main(["data", name]) == 0
+        text = capsys.readouterr().out
+        for word in ("where", "size", "licence", "split", "files", f"unscene convert {name} "):
+            assert word in " ".join(text.split())
 
 
 def test_ctrl_c_ends_with_130(monkeypatch, capsys):

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-
 from unscene.data.tfrecord.clevr import NUM_TEST, NUM_TRAIN, SIZE
+
 from unscene.errors import RecipeError
 from unscene.metrics import default_metrics
 from unscene.models.space.settings import SPACESettings

@@ -12,10 +12,12 @@ from unscene.errors import did_you_mean
 
 DESCRIPTION = "Unsupervised scene decomposition: from unlabelled images to a mask, a box and a latent for every object."
 CONVERT_HELP = """\
-multi_dsprites  multi_dsprites_colored_on_grayscale.tfrecords, 64 px
-clevr           clevr_with_masks_train.tfrecords (10.5 GB), cropped and resized to 128 px; scenes of 3 to 6 objects, the
-                first 48,400 to train and the next 1,600 to test. After an interruption the same command resumes.
-FILE.h5 appears only when it is complete, and is never overwritten."""
+`unscene data` lists the data sets by NAME, and `unscene data NAME` says which files to name here. Settings:
+  --data.size 128          side of the images
+  --data.min_objects 3     leave out scenes of fewer, --data.max_objects 6 of more (the defaults for clevr)
+  --data.background 1      number of first entries that are background (objects_room: 4, sky, floor and two walls)
+  --data.split train       one part only, where the files name parts
+After an interruption the same command resumes. FILE.h5 appears only when it is complete, and is never overwritten."""
 TRAIN_HELP = """\
 Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIPE --all` shows them:
   unscene train rmonet_unet/multi_dsprites --trainer.max_steps 20000 --model.vae.latent_dim 32
@@ -169,14 +171,15 @@ def _add_data(commands: Any) -> None:
     add("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
     add("--out", type=Path, metavar="FILE.h5", required=True)
 
-    add = _command(commands, "convert", "turn a published TFRecord file into an HDF5 file", CONVERT_HELP)
-    add("source", choices=("multi_dsprites", "clevr"), help="which data set the file is of")
-    add("file", type=Path, metavar="FILE.tfrecords")
+    add = _command(commands, "convert", "turn a published data set into an HDF5 file", CONVERT_HELP, settings=True)
+    add("source", metavar="NAME", help="which data set, for instance clevr")
+    add("files", type=Path, metavar="FILE", nargs="+", help="its files, or the folder that it is unpacked in")
     add("--out", type=Path, metavar="FILE.h5", required=True)
     add("--count", type=int, help="convert the first so many records only")
-    add("--skip-damaged", action="store_true", help="leave out records whose checksum is wrong")
-    add("--min-objects", type=int, metavar="N", help="clevr: leave out scenes of fewer (default 3)")
-    add("--max-objects", type=int, metavar="N", help="clevr: and of more (default 6; 10 at most)")
+    add("--skip-damaged", action="store_true", help="leave out damaged records")
+
+    add = _command(commands, "data", "say where published data sets are, how large, which licence and split they have")
+    add("source", metavar="NAME", nargs="?", help="one of them; without it, all are listed")
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:

@@ -142,17 +142,21 @@ def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
 
 def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Convert a published file."""
-    from unscene.data.tfrecord.clevr import convert_clevr
-    from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
+    """Convert a published data set."""
+    from unscene.data.published.conversion import convert
 
-    objects = {"min_objects": arguments.min_objects, "max_objects": arguments.max_objects}
-    objects = {name: number for name, number in objects.items() if number is not None}
-    if arguments.source != "clevr" and objects:
-        raise RecipeError("--min-objects and --max-objects are for clevr alone; multi_dsprites keeps every scene.")
-    convert = convert_clevr if arguments.source == "clevr" else convert_multi_dsprites
-    count = convert(arguments.file, arguments.out, arguments.skip_damaged, count=arguments.count, **objects)
+    settings = _data_settings(changes, "convert")
+    count = convert(
+        arguments.source, arguments.files, arguments.out, settings, arguments.skip_damaged, count=arguments.count
+    )
     print(f"{arguments.out}: {count:,} scenes")
+
+
+def run_data(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Say where a published data set is."""
+    from unscene.data.published import catalogue_text
+
+    print(catalogue_text(arguments.source))
 
 
 def run_demo(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
@@ -172,6 +176,6 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
 
 _RUN = (
     *(run_recipes, run_train, run_evaluate, run_compare, run_reproduce),
-    *(run_decompose, run_generate, run_convert, run_demo),
+    *(run_decompose, run_generate, run_convert, run_data, run_demo),
 )
 COMMANDS = {run.__name__.removeprefix("run_"): run for run in _RUN}

@@ -1,6 +1,6 @@
 """Reads TFRecord files without TensorFlow, in constant memory, and names the record and byte of any damage.
 
-A TFRecord file is a row of records, plain or inside gzip, every number little endian:
+A TFRecord file is a row of records, plain or inside gzip or zlib, every number little endian:
 
     length uint64 | masked CRC-32C of the length uint32 | data | masked CRC-32C of the data uint32
 
@@ -35,12 +35,31 @@ class Record:
     file_bytes: int  # of the file, as it is stored, that have been read so far
 
 
-def read_records(path: Path, on_damage: Callable[[DataError], None] | None = None) -> Iterator[Record]:
-    """Yield the records of a plain or gzip TFRecord file one at a time, with verified checksums.
+class _ZlibFile:
+    """A zlib stream as a file. Like `GzipFile` it raises EOFError where the stream is cut."""
+
+    def __init__(self, stored: BinaryIO) -> None:
+        self._stored, self._stream, self._ahead = stored, zlib.decompressobj(), bytearray()
+
+    def read(self, size: int) -> bytes:
+        while len(self._ahead) < size and not self._stream.eof:
+            chunk = self._stream.unconsumed_tail or self._stored.read(2**16)
+            if not chunk:
+                raise EOFError
+            self._ahead += self._stream.decompress(chunk, 2**20)
+        if self._stream.eof and not self._ahead and (self._stream.unused_data or self._stored.read(1)):
+            raise zlib.error("other bytes follow its end")
+        found = bytes(self._ahead[:size])
+        del self._ahead[:size]
+        return found
+
+
+def read_records(path: Path, on_damage: Callable[[DataError], None] | None = None, kept: int = 0) -> Iterator[Record]:
+    """Yield the records of a plain, gzip or zlib TFRecord file one at a time, with verified checksums.
 
     A damaged or cut record raises; with `on_damage` that is called instead, and reading continues with the next record.
     Where the start of the next record is unknown (a wrong length, a broken gzip stream) the error is always raised, and
-    states how many records can be kept.
+    states how many records can be kept; `kept` is their number in earlier files.
 
     Raises:
         DataError: the file is missing, empty, no TFRecord file, or damaged.
@@ -50,14 +69,15 @@ def read_records(path: Path, on_damage: Callable[[DataError], None] | None = Non
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}). Name a .tfrecords file.") from None
     with stored:
-        is_gzip = _is_gzip(stored, path.name)
-        file = cast(BinaryIO, gzip.GzipFile(fileobj=stored)) if is_gzip else stored
-        index = kept = offset = 0
+        container = _container(stored, path.name)
+        opened = {"gzip": lambda: gzip.GzipFile(fileobj=stored), "zlib": lambda: _ZlibFile(stored)}
+        file = cast(BinaryIO, opened[container]()) if container else stored
+        index = offset = 0
         while True:
-            compressed = f" (byte {stored.tell():,} of the compressed file)" if is_gzip else ""
+            compressed = f" (byte {stored.tell():,} of the compressed file)" if container else ""
             where = f"{path.name}: record {index:,} at byte {offset:,}{compressed}"
             try:
-                data = _next_record(file, stored, offset)
+                data = _next_record(file, stored, offset, container)
             except _DamageError as damage:
                 hint = f", or pass --count {kept} to keep the {kept:,} sound records before it" if kept else ""
                 hint = hint if damage.size is None else ", or pass --skip-damaged to leave such records out"
@@ -89,7 +109,7 @@ class _DamageError(Exception):
         self.size = size
 
 
-def _next_record(file: BinaryIO, stored: BinaryIO, offset: int) -> bytes | None:
+def _next_record(file: BinaryIO, stored: BinaryIO, offset: int, container: str) -> bytes | None:
     """The data of the next record, or None at the end of the file."""
     expected, data, checksum = _HEADER.size, b"", b""
     try:
@@ -106,11 +126,11 @@ def _next_record(file: BinaryIO, stored: BinaryIO, offset: int) -> bytes | None:
             expected += length + 4
             data, checksum = file.read(length), file.read(4)
     except EOFError:
-        text = f"is cut short: the file ends inside its gzip stream, at byte {stored.tell():,}"
+        text = f"is cut short: the file ends inside its {container} stream, at byte {stored.tell():,}"
         raise _DamageError(text, size=0) from None
     except (zlib.error, gzip.BadGzipFile) as error:  # gzip decodes ahead: the fault may be of a later record
         at = f"at byte {stored.tell():,} of the compressed file or before"
-        raise _DamageError(f"cannot be read: the gzip stream is broken {at} ({error})") from None
+        raise _DamageError(f"cannot be read: the {container} stream is broken {at} ({error})") from None
     found = len(header) + len(data) + len(checksum)
     if found < expected:
         raise _DamageError(f"is cut short (expected {expected:,} bytes, found {found:,})", size=0)
@@ -131,17 +151,20 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _is_gzip(file: BinaryIO, name: str) -> bool:
+def _container(file: BinaryIO, name: str) -> str:
+    """`gzip`, `zlib`, or nothing for a plain file."""
     start = file.read(_HEADER.size)
     file.seek(0)
     if not start:
         raise DataError(f"{name} is empty (0 bytes). Download the file again.")
     # A plain file may start with gzip's two bytes (a length of 35,615); then its checksum is right as well.
     if len(start) == _HEADER.size and _masked_crc(start[:8]) == int.from_bytes(start[8:], "little"):
-        return False
+        return ""
     if start.startswith(b"\x1f\x8b"):
-        return True
+        return "gzip"
+    if start[0] & 15 == 8 and int.from_bytes(start[:2]) % 31 == 0:  # RFC 1950
+        return "zlib"
     raise DataError(
-        f"{name} is no TFRecord file, or record 0 at byte 0 has a damaged length: it should start with gzip's 1f 8b or "
-        f"with a length and its checksum, but starts with {start!r}. Download the file again."
+        f"{name} is no TFRecord file, or record 0 at byte 0 has a damaged length: it should start with gzip's 1f 8b, "
+        f"zlib's 78, or a length and its checksum, but starts with {start!r}. Download the file again."
     )

@@ -13,21 +13,25 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional as F
+from PIL import Image
 
 from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.tfrecord import clevr, multi_object
-from unscene.data.tfrecord.clevr import convert_clevr, downscale_bilinear, downscale_nearest, split
-from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
-from unscene.errors import DataError, RunError
+from unscene.data.published import conversion, deepmind
+from unscene.data.published.conversion import _resized, convert
+from unscene.data.published.deepmind import clevr_split
+from unscene.data.tfrecord import records as tfrecord
+from unscene.errors import DataError, RecipeError, RunError
 
 NAME = "clevr_with_masks_train.tfrecords"
 BYTES = ("size", "material", "shape", "color")
 FLOATS = ("x", "y", "z", "rotation")
 COUNTS = [3, 7, 6, 2, 4, 10, 5, 3, 6, 4]  # objects of ten scenes; seven have 3 to 6
 KEPT = [0, 2, 4, 6, 7, 8, 9]
+
+
+def convert_clevr(path: Path, out: Path, skip_damaged=False, progress=True, count=None, **settings) -> int:
+    return convert("clevr", [path], out, settings, skip_damaged, progress, count)
 
 
 def scene_of(objects: int, number: int = 0) -> dict[str, np.ndarray]:
@@ -71,7 +75,7 @@ def numbers(out: Path) -> list[int]:
 @pytest.fixture
 def small_parts(monkeypatch):
     """A part for every two scenes."""
-    monkeypatch.setattr(multi_object, "_BATCH", 1)
+    monkeypatch.setattr(conversion, "_BATCH", 1)
     monkeypatch.setattr(resumable_writer, "_BATCHES_A_PART", 2)
 
 
@@ -147,13 +151,14 @@ class TestConversion:
         [
             ({"count": 11}, "10 records, fewer than the 11 asked for. Set count to 10"),
             ({"count": 0}, "count must be 1 or more"),
-            ({"min_objects": 7}, "must be from 0 to max_objects, but they are 7 and 6"),
-            ({"min_objects": -1}, "must be from 0"),
-            ({"min_objects": 8, "max_objects": 9}, "no scene has 8 to 9 objects. --min-objects 0"),
+            ({"min_objects": 7}, "min_objects must be at most max_objects, 6, not 7"),
+            ({"min_objects": -1}, "min_objects must be 0 or more"),
+            ({"sizes": 3}, "Did you mean 'data.size'"),
+            ({"min_objects": 8, "max_objects": 9}, "no scene has 8 to 9 objects. --data.min_objects 0"),
         ],
     )
     def test_impossible_numbers(self, tmp_path, records, settings, message):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises((DataError, RecipeError), match=message):
             convert_clevr(written(tmp_path, records), tmp_path / "clevr.h5", progress=False, **settings)
         assert not (tmp_path / "clevr.h5").exists()
 
@@ -171,20 +176,20 @@ class TestConversion:
 class TestSplit:
     def test_split_of_the_paper(self, caplog):  # R-MONet, Section 4: 48,400 and 1,600 of 50,000
         expected = {"train_first": 0, "train_count": 48_400, "test_first": 48_400, "test_count": 1_600}
-        assert split(50_000) == split(50_123) == expected
+        assert clevr_split(50_000) == clevr_split(50_123) == expected
         assert not caplog.text
 
     @pytest.mark.parametrize(("count", "train", "test"), [(49_963, 48_400, 1_563), (48_400, 48_400, 0), (7, 7, 0)])
     def test_too_few_scenes_are_logged(self, caplog, count, train, test):
         expected = {"train_first": 0, "train_count": train, "test_first": train, "test_count": test}
-        assert split(count) == expected
+        assert clevr_split(count) == expected
         assert (
             f"{count:,} scenes are fewer than the 50,000 of the paper: {train:,} train and {test:,} test" in caplog.text
         )
 
     def test_the_split_is_recorded(self, tmp_path, records, monkeypatch):
-        monkeypatch.setattr(clevr, "NUM_TRAIN", 4)
-        monkeypatch.setattr(clevr, "NUM_TEST", 2)
+        monkeypatch.setattr(deepmind, "NUM_TRAIN", 4)
+        monkeypatch.setattr(deepmind, "NUM_TEST", 2)
         convert_clevr(written(tmp_path, records), tmp_path / "clevr.h5", progress=False)
         attributes = SceneStore(tmp_path / "clevr.h5").attributes
         recorded = {name: value for name, value in attributes.items() if name.startswith(("train_", "test_"))}
@@ -212,7 +217,7 @@ class TestOtherFiles:
 
     def test_multi_dsprites_names_a_clevr_file(self, tmp_path, records):
         with pytest.raises(DataError, match=f"looks like {NAME}"):
-            convert_multi_dsprites(written(tmp_path, records[:1]), tmp_path / "a.h5", progress=False)
+            convert("multi_dsprites", [written(tmp_path, records[:1])], tmp_path / "a.h5", progress=False)
 
     def test_a_missing_feature_is_named(self, tmp_path, framed, example):
         scene = scene_of(3)
@@ -276,7 +281,7 @@ class TestDamage:
 
 class TestResuming:
     def stop_before(self, monkeypatch, number: int, error: BaseException) -> None:
-        read = multi_object.read_records
+        read = tfrecord.read_records
 
         def stopping(*arguments):
             for record in read(*arguments):
@@ -284,7 +289,7 @@ class TestResuming:
                     raise error
                 yield record
 
-        monkeypatch.setattr(multi_object, "read_records", stopping)
+        monkeypatch.setattr(tfrecord, "read_records", stopping)
 
     @pytest.mark.parametrize("skip_damaged", [False, True])
     def test_a_resumed_file_equals_an_unbroken_one(self, tmp_path, records, small_parts, monkeypatch, skip_damaged):
@@ -297,8 +302,8 @@ class TestResuming:
         assert names(tmp_path) == [".clevr.h5.parts", NAME, "whole.h5"]
 
         parsed = []
-        parse = multi_object.parse_example
-        monkeypatch.setattr(multi_object, "parse_example", lambda *given: parsed.append(given[1]) or parse(*given))
+        parse = deepmind.parse_example
+        monkeypatch.setattr(deepmind, "parse_example", lambda *given: parsed.append(given[1]) or parse(*given))
         assert convert_clevr(path, out, skip_damaged, progress=False) == (6 if skip_damaged else 7)
         assert len(parsed) == (2 if skip_damaged else 3)  # only what follows record 6, where the second part ended
         assert names(tmp_path) == ["clevr.h5", NAME, "whole.h5"]
@@ -329,17 +334,18 @@ class TestResuming:
 STOPS_HALFWAY = """
 import sys, time
 from unscene.data.hdf5 import resumable_writer
-from unscene.data.tfrecord import clevr, multi_object
-multi_object._BATCH, resumable_writer._BATCHES_A_PART = 1, 2
-read = multi_object.read_records
+from unscene.data.published import conversion
+from unscene.data.tfrecord import records as tfrecord
+conversion._BATCH, resumable_writer._BATCHES_A_PART = 1, 2
+read = tfrecord.read_records
 def halfway(*arguments):
     for record in read(*arguments):
         if record.index == 8:
             print("halfway", flush=True)
             time.sleep(60)
         yield record
-multi_object.read_records = halfway
-clevr.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
+tfrecord.read_records = halfway
+conversion.convert("clevr", [sys.argv[1]], sys.argv[2], progress=False)
 """
 
 
@@ -366,10 +372,11 @@ def test_a_killed_conversion_is_resumed(tmp_path, records, small_parts):
 FULL_DISK = """
 import resource, sys
 from unscene.data.hdf5 import resumable_writer
-from unscene.data.tfrecord import clevr, multi_object
-multi_object._BATCH, resumable_writer._BATCHES_A_PART = 1, 1
+from unscene.data.published import conversion
+from unscene.data.tfrecord import records as tfrecord
+conversion._BATCH, resumable_writer._BATCHES_A_PART = 1, 1
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-clevr.convert_clevr(sys.argv[1], sys.argv[2], progress=False)
+conversion.convert("clevr", [sys.argv[1]], sys.argv[2], progress=False)
 """
 
 
@@ -397,7 +404,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, records, small_parts, monk
     """The reader is a stream: with ten times as many records the peak is the same."""
 
     def peak(times: int) -> int:
-        monkeypatch.setattr(multi_object, "read_records", repeated(times))
+        monkeypatch.setattr(tfrecord, "read_records", repeated(times))
         out = tmp_path / f"{times}.h5"
         tracemalloc.start()
         try:
@@ -406,7 +413,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, records, small_parts, monk
         finally:
             tracemalloc.stop()
 
-    read = multi_object.read_records
+    read = tfrecord.read_records
 
     def repeated(times: int) -> Callable[..., Iterator]:
         return lambda *arguments: (record for _ in range(times) for record in read(*arguments))
@@ -418,37 +425,33 @@ def test_memory_does_not_grow_with_the_file(tmp_path, records, small_parts, monk
 
 def test_three_pixels_become_two():  # (3 a + b) / 4 and (b + 3 c) / 4 along both axes: 16ths, halves up
     image = np.array([[0, 16, 32], [64, 64, 64], [255, 255, 8]], np.uint8)[..., None]
-    found = downscale_bilinear(image)[..., 0]
     rows = [(0 * 3 + 64) / 4, (16 * 3 + 64) / 4, (32 * 3 + 64) / 4], [(64 + 765) / 4, (64 + 765) / 4, (64 + 24) / 4]
     assert rows == ([16, 28, 40], [207.25, 207.25, 22])
     # 19, 37; 207.25, 68.3125
-    assert found.tolist() == [[19, 37], [207, 68]]
+    assert _resized(image, 2)[..., 0].tolist() == [[19, 37], [207, 68]]
 
 
 def test_a_half_is_rounded_up():
     image = np.zeros((3, 3, 1), np.uint8)
     image[0, 1] = 200  # 3 * 1 sixteenths of 200 are 37.5
-    assert downscale_bilinear(image)[..., 0].tolist() == [[38, 38], [0, 0]]
+    assert _resized(image, 2)[..., 0].tolist() == [[38, 38], [0, 0]]
 
 
-def test_the_extremes_and_the_channels_stay():
-    image = np.zeros((6, 9, 3), np.uint8)
+@pytest.mark.parametrize("low_pass", [False, True])
+def test_the_extremes_and_the_channels_stay(low_pass):
+    image = np.zeros((6, 6, 3), np.uint8)
     image[..., 1], image[..., 2] = 255, 7
-    found = downscale_bilinear(image)
-    assert found.shape == (4, 6, 3)
+    found = _resized(image, 4, low_pass)
+    assert found.shape == (4, 4, 3)
     assert found.dtype == np.uint8
     assert (found == [0, 255, 7]).all()
 
 
-def test_bilinear_equals_pytorchs_without_low_pass():
-    image = np.random.default_rng(0).integers(0, 256, (192, 96, 3), np.uint8)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
-    expected = F.interpolate(pixels, size=(128, 64), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
-    assert np.abs(downscale_bilinear(image) - expected).max() <= 0.5
+def test_labels_are_those_of_the_nearest_pixel():
+    assert _resized(np.arange(9, dtype=np.uint8).reshape(3, 3), 2).tolist() == [[0, 2], [6, 8]]
 
 
-def test_nearest_equals_pytorchs_nearest_exact():
-    maps = np.random.default_rng(0).integers(0, 256, (2, 5, 12, 6), np.uint8)
-    expected = F.interpolate(torch.from_numpy(maps), size=(8, 4), mode="nearest-exact").numpy()
-    assert np.array_equal(downscale_nearest(maps), expected)
-    assert downscale_nearest(np.arange(9, dtype=np.uint8).reshape(3, 3)).tolist() == [[0, 2], [6, 8]]
+def test_a_smoothed_image_equals_pillows():
+    image = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(_resized(image, 128, low_pass=True) - expected).max() <= 1

@@ -7,12 +7,17 @@ import pytest
 from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
-from unscene.data.tfrecord import multi_object
-from unscene.data.tfrecord.multi_dsprites import convert_multi_dsprites
+from unscene.data.published import conversion
+from unscene.data.published.conversion import convert
+from unscene.data.tfrecord import records as tfrecord
 from unscene.errors import DataError
 
 NAME = "multi_dsprites_colored_on_grayscale.tfrecords"
 FLOATS = ("x", "y", "shape", "visibility", "orientation", "scale", "color")
+
+
+def convert_multi_dsprites(path: Path, out: Path, skip_damaged=False, progress=True, count=None) -> int:
+    return convert("multi_dsprites", [path], out, {}, skip_damaged, progress, count)
 
 
 def empty_scene() -> dict[str, np.ndarray]:
@@ -245,7 +250,7 @@ class TestDamage:
 
 def test_an_interrupted_conversion_is_resumed(tmp_path, generated, records, monkeypatch):
     path, out = written(tmp_path, records), tmp_path / "scenes.h5"
-    read = multi_object.read_records
+    read = tfrecord.read_records
 
     def interrupted(*arguments):
         for record in read(*arguments):
@@ -253,10 +258,10 @@ def test_an_interrupted_conversion_is_resumed(tmp_path, generated, records, monk
                 raise KeyboardInterrupt
             yield record
 
-    monkeypatch.setattr(multi_object, "_BATCH", 8)
+    monkeypatch.setattr(conversion, "_BATCH", 8)
     monkeypatch.setattr(resumable_writer, "_BATCHES_A_PART", 4)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="64 scenes are kept"):
-        patch.setattr(multi_object, "read_records", interrupted)
+        patch.setattr(tfrecord, "read_records", interrupted)
         convert_multi_dsprites(path, out, progress=False)
     assert not out.exists()
     assert convert_multi_dsprites(path, out, progress=False) == 70

@@ -21,6 +21,12 @@ DATA_SETS = {
     "multi_dsprites_colored_on_colored": "unscene.data.published.deepmind:MULTI_DSPRITES_COLORED_ON_COLORED",
     "clevr": "unscene.data.published.deepmind:CLEVR",
     "cater": "unscene.data.published.deepmind:CATER",
+    "clevrtex": "unscene.data.published.image_folders:CLEVRTEX",
+    "object_centric_library": "unscene.data.published.hdf5_files:OBJECT_CENTRIC_LIBRARY",
+    "movi": "unscene.data.published.movi:MOVI",
+    "shapestacks": "unscene.data.published.image_folders:SHAPESTACKS",
+    "clevr_images": "unscene.data.published.image_folders:CLEVR_IMAGES",
+    "efficient_morl": "unscene.data.published.hdf5_files:EFFICIENT_MORL",
 }
 
 

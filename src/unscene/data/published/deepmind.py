@@ -36,6 +36,7 @@ from unscene.data.published.conversion import (
     OtherDataError,
     Record,
     Source,
+    clevr_crop,
 )
 from unscene.data.tfrecord import records
 from unscene.data.tfrecord.example import Feature, parse_example
@@ -180,11 +181,6 @@ def _sprites(variant: str, entries: int, channels: int) -> RecordLayout:
     floats = ("x", "y", "shape", "visibility", "orientation", "scale")
     image, mask, color = (64, 64, channels), (64, 64, entries, 1), (entries, channels)
     return _layout(f"multi_dsprites_{variant}", image, mask, (), floats, color=color)
-
-
-def clevr_crop(height: int, width: int) -> tuple[slice, slice]:
-    """The papers' crop of pictures of 240 x 320."""
-    return slice(29, 221), slice(64, 256)
 
 
 def clevr_split(count: int) -> dict[str, int]:

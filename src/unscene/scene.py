@@ -1,5 +1,7 @@
 """What models and metrics exchange: `Scene` is the input, `Decomposition` a model's output, `Losses` its terms.
 
+`Segmentation` is what other programs predict: label maps, for the metrics that need no more.
+
 All hold a batch, are frozen, and check their axes when they are constructed. Letters: `B` images, `K` slots,
 `H W` pixels, `D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box
 array is zeros.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ class Scene:
         labels: [B, H, W] integer label map, 0 is the background, -1 a pixel that no score counts; None if unlabelled.
         boxes: [B, M, 4] float32 boxes of the visible part of each object, padded with zero rows; row `m` belongs to
             label `m + 1`, a wholly hidden object has a zero row. None for unlabelled images.
+        categories: [B, M] integer class of each object, from 1, in the order of the labels; 0 for none. None where the
+            data has no classes.
 
     Raises:
         ShapeError: axes differ from the above.
@@ -35,6 +39,7 @@ class Scene:
     images: Tensor
     labels: Tensor | None = None
     boxes: Tensor | None = None
+    categories: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = check_shape(self.images, "B 3 H W", "images")
@@ -42,17 +47,19 @@ class Scene:
             check_shape(self.labels, f"{size['B']} {size['H']} {size['W']}", "labels")
         if self.boxes is not None:
             check_shape(self.boxes, f"{size['B']} M 4", "boxes")
+        if self.categories is not None:
+            check_shape(self.categories, f"{size['B']} M", "categories")
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> Scene:
         """Return the scene of a data source's batch, which holds NumPy arrays.
 
         Args:
-            batch: `image` uint8 [B, H, W, 3]; where the truth is known `labels` [B, H, W] and `boxes` [B, M, 4]. Arrays
-                or tensors; further fields are ignored.
+            batch: `image` uint8 [B, H, W, 3]; where the truth is known `labels` [B, H, W], `boxes` [B, M, 4] and
+                `category` [B, M]. Arrays or tensors; further fields are ignored.
 
         Returns:
-            Images as float32 in [0, 1] (channels last in memory), labels as int64, boxes as float32.
+            Images as float32 in [0, 1] (channels last in memory), labels and categories as int64, boxes as float32.
 
         Raises:
             ShapeError: an array has other axes, or `image` is not uint8.
@@ -61,11 +68,12 @@ class Scene:
         check_shape(image, "B H W 3", "image")
         if image.dtype != torch.uint8:
             raise ShapeError(f"image must be uint8 in 0..255, but is {image.dtype}.")
-        labels, boxes = batch.get("labels"), batch.get("boxes")
+        labels, boxes, categories = (batch.get(name) for name in ("labels", "boxes", "category"))
         return cls(
             images=image.permute(0, 3, 1, 2).float() / 255,
             labels=None if labels is None else torch.as_tensor(labels).long(),
             boxes=None if boxes is None else torch.as_tensor(boxes).float(),
+            categories=None if categories is None else torch.as_tensor(categories).long(),
         )
 
     def __len__(self) -> int:
@@ -172,6 +180,46 @@ class Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""
         changed: Any = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Label maps that any program predicts. Metrics read them as the `labels()` of a model with a background slot.
+
+    Attributes:
+        label_maps: [B, H, W] int64: 0 is the background, 1.. the objects; few labels are unused.
+        scores: [B, N] in [0, 1], of label n + 1 in column n; None if the program states none.
+
+    Raises:
+        ShapeError: axes differ from the above, or a label is negative.
+    """
+
+    label_maps: Tensor
+    scores: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size = check_shape(self.label_maps, "B H W", "label_maps")
+        if self.label_maps.numel() and int(self.label_maps.min()) < 0:
+            raise ShapeError("label_maps must be 0 for the background and 1.. for objects, but hold negative labels.")
+        if self.scores is not None:
+            check_shape(self.scores, f"{size['B']} {self.num_slots - 1}", "scores")
+
+    @property
+    def background(self) -> int:
+        """The label of the background."""
+        return 0
+
+    @property
+    def num_slots(self) -> int:
+        """The largest label and one for the background."""
+        return (int(self.label_maps.max()) if self.label_maps.numel() else 0) + 1
+
+    def labels(self) -> Tensor:
+        """[B, H, W] int64 label map."""
+        return self.label_maps
+
+
+Prediction: TypeAlias = Decomposition | Segmentation
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def random_batch(
     labels[-1:], truth[-1:] = 0, 0
     foreground = num_slots - (background is not None)
     boxes = truth[:, torch.arange(foreground) % 2] + rand(batch, foreground, 4) * 0.5
-    return Scene(rand(batch, 3, 8, 8), labels, truth), Decomposition(
+    return Scene(rand(batch, 3, 8, 8), labels, truth, torch.tensor([[4, 2]]).expand(batch, 2)), Decomposition(
         torch.randn(batch, num_slots, 1, 8, 8, generator=rng).log_softmax(dim=1),
         rand(batch, num_slots, 3, 8, 8),
         background,
@@ -46,7 +46,8 @@ def random_batch(
 
 def part(batch: tuple[Scene, Decomposition], rows: slice) -> tuple[Scene, Decomposition]:
     scene, decomposition = batch
-    return Scene(scene.images[rows], scene.labels[rows], scene.boxes[rows]), decomposition.map(lambda t: t[rows])
+    fields = (scene.images, scene.labels, scene.boxes, scene.categories)
+    return Scene(*(array[rows] for array in fields)), decomposition.map(lambda t: t[rows])
 
 
 @pytest.fixture(params=METRICS)
@@ -77,6 +78,10 @@ NEEDS = {
     "ari": {LABELS},
     "ami_fg": {LABELS},
     "box_ap": {"true boxes", OWN_BOXES},
+    "mask_ap": {LABELS, OWN_BOXES},
+    "instance_matching": {LABELS},
+    "mean_best_overlap": {LABELS},
+    "corloc": {"true boxes"},
     "mask_iou": {LABELS},
     "iou_polarity": {LABELS},
     "object_locations": {LABELS, LOCATIONS},

@@ -11,7 +11,13 @@ from sklearn.metrics import jaccard_score
 
 from unscene.metrics import MeanOverImages
 from unscene.metrics.contingency import contingency_table
-from unscene.metrics.region_iou import MaskIoU, intersection_over_union, iou_polarity, matched_iou
+from unscene.metrics.region_iou import (
+    MaskIoU,
+    intersection_over_union,
+    iou_polarity,
+    matched_iou,
+    mean_best_overlap,
+)
 from unscene.scene import Scene
 
 
@@ -122,3 +128,28 @@ def test_polarity_iou_is_redos_score(hard_decomposition, seed):
     expected = max(jaccard_score(true.ravel(), (region == side).ravel(), zero_division=0) for side in (0, 1))
     metric = polarity(true.tolist(), region.tolist(), 2, None, hard_decomposition)
     assert metric.per_image() == [pytest.approx(expected)]
+
+
+def best(labels, slots, background, make, categories=None) -> dict[str, list[float | None]]:
+    labels, metric = torch.tensor([[labels]]), mean_best_overlap()
+    classes = None if categories is None else torch.tensor([categories])
+    scene = Scene(torch.zeros(1, 3, *labels.shape[1:]), labels, categories=classes)
+    metric.update(scene, make(torch.tensor([[slots]]), 3, background))
+    return metric.values
+
+
+def test_best_overlap_by_hand(hard_decomposition):
+    """Both objects have slot 1 as the best: 2/3 and 1/3; together, as one class, 1."""
+    values = best([0, 1, 1, 2], [0, 1, 1, 1], 0, hard_decomposition, [4, 4])
+    assert values == {"mbo_instance": [pytest.approx(1 / 2)], "mbo_class": [1.0]}
+    values = best([0, 1, 1, 2], [0, 1, 1, 1], 0, hard_decomposition, [4, 7])
+    assert values["mbo_class"] == values["mbo_instance"]
+    assert best([0, 1, 1, 2], [0, 1, 1, 1], 0, hard_decomposition, [0, 7])["mbo_class"] == [pytest.approx(1 / 3)]
+    assert best([0, 1, 1, 2], [0, 1, 1, 1], 0, hard_decomposition)["mbo_class"] == [None]
+
+
+def test_best_overlap_with_a_stated_background_and_without_objects(hard_decomposition):
+    assert best([0, 1, 1, 1], [0, 0, 0, 0], None, hard_decomposition)["mbo_instance"] == [3 / 4]
+    assert best([0, 1, 1, 1], [0, 0, 0, 0], 0, hard_decomposition)["mbo_instance"] == [0]
+    empty = best([0, 0, 0, 0], [0, 0, 1, 1], 0, hard_decomposition, [3])
+    assert empty == {"mbo_instance": [None], "mbo_class": [None]}

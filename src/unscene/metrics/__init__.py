@@ -1,7 +1,7 @@
 """What a metric is, and the list of all metrics.
 
 A metric's state is lists that pickle, so several processes send their metrics to one another and `merge` them in the
-order of the ranks. Where the scene or the decomposition lacks a field that a metric needs, the metric is not applicable
+order of the ranks. Where the scene or the prediction lacks a field that a metric needs, the metric is not applicable
 and returns None: never NaN, never -1.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Protocol, Self, TypeAlias
 
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Prediction, Scene
 from unscene.settings import registered_class
 
 ImageValues: TypeAlias = "dict[str, list[float | None]]"  # by the number's name, one value an image
@@ -21,11 +21,11 @@ ImageValues: TypeAlias = "dict[str, list[float | None]]"  # by the number's name
 class Metric(Protocol):
     """One metric."""
 
-    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+    def update(self, scene: Scene, prediction: Prediction) -> None:
         """Add a batch.
 
         Raises:
-            ShapeError: the scene and the decomposition are not of the same images.
+            ShapeError: the scene and the prediction are not of the same images.
             TrainingError: the model's answer holds NaN.
         """
 
@@ -48,7 +48,7 @@ class MeanOverImages:
         names: names of the numbers; `per_image` returns the first one.
     """
 
-    measure: Callable[[Scene, Decomposition], ImageValues | None]
+    measure: Callable[[Scene, Prediction], ImageValues | None]
     names: tuple[str, ...]
     totals: tuple[str, ...] = ()
     values: ImageValues = field(init=False)
@@ -56,8 +56,8 @@ class MeanOverImages:
     def __post_init__(self) -> None:
         self.values = {name: [] for name in self.names}
 
-    def update(self, scene: Scene, decomposition: Decomposition) -> None:
-        measured = self.measure(scene, decomposition)
+    def update(self, scene: Scene, prediction: Prediction) -> None:
+        measured = self.measure(scene, prediction)
         for name, values in self.values.items():
             values += [None] * len(scene) if measured is None else measured[name]
 
@@ -85,7 +85,11 @@ METRICS = {  # a module is imported when its metric is asked for: pycocotools an
     "ari_fg_objects": "unscene.metrics.ari:ari_fg_objects",
     "ari": "unscene.metrics.ari:ari",
     "ami_fg": "unscene.metrics.ami:ami_fg",
-    "box_ap": "unscene.metrics.box_ap:BoxAveragePrecision",
+    "box_ap": "unscene.metrics.average_precision:box_average_precision",
+    "mask_ap": "unscene.metrics.average_precision:mask_average_precision",
+    "instance_matching": "unscene.metrics.instance_matching:InstanceMatching",
+    "mean_best_overlap": "unscene.metrics.region_iou:mean_best_overlap",
+    "corloc": "unscene.metrics.corloc:corloc",
     "mask_iou": "unscene.metrics.region_iou:MaskIoU",
     "iou_polarity": "unscene.metrics.region_iou:iou_polarity",
     "object_locations": "unscene.metrics.object_locations:ObjectLocations",

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from unscene.metrics import ImageValues, MeanOverImages
 from unscene.metrics.contingency import decomposition_table
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Prediction, Scene
 
 
 def adjusted_mutual_information(table: NDArray[np.integer]) -> tuple[float, float]:
@@ -27,10 +27,10 @@ def adjusted_mutual_information(table: NDArray[np.integer]) -> tuple[float, floa
     return float(maximum), float(adjusted_mutual_info_score(true, predicted, average_method="arithmetic"))
 
 
-def _ami_of_images(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
+def _ami_of_images(scene: Scene, prediction: Prediction) -> ImageValues | None:
     if scene.labels is None:
         return None
-    tables = decomposition_table(scene.labels, decomposition)[:, 1:].numpy()  # the pixels of true objects
+    tables = decomposition_table(scene.labels, prediction)[:, 1:].numpy()  # the pixels of true objects
     scores = [adjusted_mutual_information(table) if table.any() else (None, None) for table in tables]
     return {"ami_fg": [score[0] for score in scores], "ami_fg_arithmetic": [score[1] for score in scores]}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from unscene.errors import check_shape
 from unscene.metrics import ImageValues, MeanOverImages
 from unscene.metrics.contingency import check_masks, contingency_table, decomposition_table
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Prediction, Scene, Segmentation
 
 
 def adjusted_rand_index(table: Tensor) -> Tensor:
@@ -59,10 +59,10 @@ def deepmind_formula_is_nan(table: Tensor) -> Tensor:
     return (true_pairs == predicted_pairs) & all_or_none
 
 
-def _ari_of_objects(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
+def _ari_of_objects(scene: Scene, prediction: Prediction) -> ImageValues | None:
     if scene.labels is None:
         return None
-    table = decomposition_table(scene.labels, decomposition)[:, 1:]  # the pixels of true objects
+    table = decomposition_table(scene.labels, prediction)[:, 1:]  # the pixels of true objects
     scores = _scores(table)
     objects: list[int] = (table.sum(dim=2) > 0).sum(dim=1).tolist()
     return {
@@ -73,18 +73,18 @@ def _ari_of_objects(scene: Scene, decomposition: Decomposition) -> ImageValues |
     }
 
 
-def _ari_of_object_slots(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
-    if scene.labels is None or not decomposition.foreground:
+def _ari_of_object_slots(scene: Scene, prediction: Prediction) -> ImageValues | None:
+    if scene.labels is None or isinstance(prediction, Segmentation) or not prediction.foreground:
         return None
-    check_masks(decomposition)
-    slots = torch.tensor(decomposition.foreground, device=decomposition.log_masks.device)
-    winner = decomposition.log_masks.index_select(1, slots).squeeze(2).max(dim=1).indices  # argmax, 7 times faster
+    check_masks(prediction)
+    slots = torch.tensor(prediction.foreground, device=prediction.log_masks.device)
+    winner = prediction.log_masks.index_select(1, slots).squeeze(2).max(dim=1).indices  # argmax, 7 times faster
     table = contingency_table(scene.labels, winner, num_predicted=len(slots)).cpu()
     return {"ari_fg_objects": _scores(table[:, 1:])}
 
 
-def _ari_of_all_pixels(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
-    return None if scene.labels is None else {"ari": _scores(decomposition_table(scene.labels, decomposition))}
+def _ari_of_all_pixels(scene: Scene, prediction: Prediction) -> ImageValues | None:
+    return None if scene.labels is None else {"ari": _scores(decomposition_table(scene.labels, prediction))}
 
 
 def _scores(table: Tensor) -> list[float | None]:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from unscene.errors import DataError, TrainingError, check_shape
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, Prediction
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: what stays in its cache
+_MOST_CELLS = 2**28  # of a table, in int64; larger ones would fill the memory
 BROKEN_WEIGHTS = "The model's weights are broken: go back to an earlier checkpoint, or lower the learning rate."
 
 
@@ -22,7 +23,7 @@ def contingency_table(true_labels: Tensor, predicted_labels: Tensor, num_predict
 
     Raises:
         ShapeError: the two are not label maps of the same size.
-        DataError: true labels are fractions.
+        DataError: true labels are fractions, or there are too many labels.
     """
     size = check_shape(true_labels, "B H W", "true_labels")
     check_shape(predicted_labels, f"{size['B']} {size['H']} {size['W']}", "predicted_labels")
@@ -31,6 +32,11 @@ def contingency_table(true_labels: Tensor, predicted_labels: Tensor, num_predict
     lowest, highest = true_labels.aminmax() if true_labels.numel() else (0, 0)
     rows = max(int(highest) + 1, 1)
     columns = num_predicted or (int(predicted_labels.max()) + 1 if predicted_labels.numel() else 1)
+    if len(true_labels) * rows * columns > _MOST_CELLS:
+        raise DataError(
+            f"{rows - 1:,} true and {columns - 1:,} predicted labels are too many to compare. Number the objects of an "
+            "image from 1 without gaps, or score parts of the image."
+        )
     true = true_labels.to(predicted_labels.device)
     if int(lowest) < 0:
         true = true.long().masked_fill(true < 0, rows)  # a row of their own, which is left out
@@ -46,17 +52,18 @@ def _counted(true: Tensor, predicted: Tensor, rows: int, columns: int) -> Tensor
     return torch.bincount(cell.flatten(), minlength=len(true) * rows * columns).view(len(true), rows, columns)
 
 
-def decomposition_table(labels: Tensor, decomposition: Decomposition) -> Tensor:
+def decomposition_table(labels: Tensor, prediction: Prediction) -> Tensor:
     """[B, M+1, K] int64 on the CPU: pixels of every true label of maps [B, H, W] and slot (argmax over all K).
 
-    The columns are those of `Decomposition.labels()`: column 0 is the background, where the model states its slot.
+    The columns are those of `labels()`: column 0 is the background, where the model states its slot.
 
     Raises:
         ShapeError, DataError: see `contingency_table`.
         TrainingError: a mask holds NaN.
     """
-    check_masks(decomposition)
-    return contingency_table(labels, decomposition.labels(), num_predicted=decomposition.num_slots).cpu()
+    if isinstance(prediction, Decomposition):
+        check_masks(prediction)
+    return contingency_table(labels, prediction.labels(), num_predicted=prediction.num_slots).cpu()
 
 
 def check_masks(decomposition: Decomposition) -> None:

@@ -6,27 +6,36 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
 from unscene.errors import check_shape
 from unscene.metrics import mean_of_counted
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Prediction, Scene, Segmentation
 
 TOLERANCE = 0.05  # of the frame
+
+
+def label_boxes(labels: Tensor, count: int) -> Tensor:
+    """[count, 4] int64 `x1 y1 x2 y2`, end exclusive, of labels 1 to `count` of a map [H, W]; zeros if absent."""
+    boxes = torch.zeros(count, 4, dtype=torch.int64)
+    for row, found in enumerate(find_objects(labels.clamp_min(0).numpy(), count) if count else ()):
+        if found is not None:
+            boxes[row] = torch.tensor([found[1].start, found[0].start, found[1].stop, found[0].stop])
+    return boxes
 
 
 def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
     """The middle of the box around each object of a label map [H, W], y and x in 0..1, by label."""
     height, width = labels.shape
-    present = labels.unique()
-    present = present[present > 0]
-    boxes = masks_to_boxes(labels == present.view(-1, 1, 1)).tolist()  # x1 y1 x2 y2, end inclusive
+    boxes = label_boxes(labels, int(labels.max())).tolist()
     return {
-        int(label): ((y1 + y2 + 1) / 2 / height, (x1 + x2 + 1) / 2 / width)
-        for label, (x1, y1, x2, y2) in zip(present.tolist(), boxes, strict=True)
+        label: ((y1 + y2) / 2 / height, (x1 + x2) / 2 / width)
+        for label, (x1, y1, x2, y2) in enumerate(boxes, start=1)
+        if x2
     }
 
 
@@ -66,13 +75,13 @@ class ObjectLocations:
 
     objects: list[dict[int, float]] = field(default_factory=list, init=False)  # label -> distance, image by image
 
-    def update(self, scene: Scene, decomposition: Decomposition) -> None:
-        if scene.labels is None or decomposition.locations is None:
+    def update(self, scene: Scene, prediction: Prediction) -> None:
+        if scene.labels is None or isinstance(prediction, Segmentation) or prediction.locations is None:
             self.objects += [{} for _ in range(len(scene))]
             return
-        batch, _, _, height, width = decomposition.log_masks.shape
+        batch, _, _, height, width = prediction.log_masks.shape
         check_shape(scene.labels, f"{batch} {height} {width}", "labels")
-        for labels, locations in zip(scene.labels.cpu(), decomposition.locations.double().cpu().numpy(), strict=True):
+        for labels, locations in zip(scene.labels.cpu(), prediction.locations.double().cpu().numpy(), strict=True):
             centres = label_centres(labels)
             _, distances = match_locations(np.array([*centres.values()]).reshape(-1, 2), locations)
             self.objects.append(dict(zip(centres, distances.tolist(), strict=True)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from unscene.errors import TrainingError, check_shape
 from unscene.metrics import ImageValues, MeanOverImages
 from unscene.metrics.contingency import BROKEN_WEIGHTS
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Decomposition, Prediction, Scene, Segmentation
 
 LEAST_ERROR = 1e-10  # a perfect reconstruction counts 100 dB, not infinitely many
 
@@ -31,8 +31,10 @@ def squared_error(images: Tensor, decomposition: Decomposition) -> Tensor:
     return error
 
 
-def _errors(scene: Scene, decomposition: Decomposition) -> ImageValues:
-    errors = squared_error(scene.images, decomposition).tolist()
+def _errors(scene: Scene, prediction: Prediction) -> ImageValues | None:
+    if isinstance(prediction, Segmentation):
+        return None
+    errors = squared_error(scene.images, prediction).tolist()
     psnr = [-10 * log10(max(error, LEAST_ERROR)) for error in errors]
     return {"reconstruction_psnr": psnr, "reconstruction_mse": errors}
 

@@ -1,7 +1,8 @@
-"""Intersection over union: of true objects and slots one to one, and of all of the foreground."""
+"""Intersection over union: of true objects and slots, one to one or the best, and of all of the foreground."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from unscene.metrics import ImageValues, MeanOverImages, mean_of_counted
 from unscene.metrics.contingency import decomposition_table
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Prediction, Scene
 
 
 def intersection_over_union(table: Tensor) -> Tensor:
@@ -34,6 +35,22 @@ def matched_iou(iou: NDArray[np.float64]) -> NDArray[np.float64]:
     return matched
 
 
+def object_overlaps(labels: Tensor, prediction: Prediction) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """For each image the IoU [M, N] of its visible true objects with all slots, and which slots win a pixel [N].
+
+    If the model states its background slot, that is left out.
+    """
+    table, first = decomposition_table(labels, prediction), _first_slot(prediction)  # [B, M+1, K]
+    visible, found = (table.sum(dim=2) > 0)[:, 1:], (table.sum(dim=1) > 0)[:, first:]
+    for image, rows, columns in zip(table, visible.numpy(), found.numpy(), strict=True):
+        yield intersection_over_union(image[None])[0, 1:, first:].numpy()[rows], columns
+
+
+def _first_slot(prediction: Prediction) -> int:
+    """The first column of a table that is not the stated background's."""
+    return 0 if prediction.background is None else 1
+
+
 @dataclass
 class MaskIoU:
     """IoU of the true objects' masks and the slots' hard masks (argmax over all K), matched image by image.
@@ -44,15 +61,11 @@ class MaskIoU:
 
     objects: list[list[float]] = field(default_factory=list, init=False)  # the IoU of every object, image by image
 
-    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+    def update(self, scene: Scene, prediction: Prediction) -> None:
         if scene.labels is None:
             self.objects += [[] for _ in range(len(scene))]
-            return
-        table = decomposition_table(scene.labels, decomposition)  # [B, M+1, K]
-        first_slot = 0 if decomposition.background is None else 1
-        iou = intersection_over_union(table)[:, 1:, first_slot:].numpy()
-        visible = (table.sum(dim=2) > 0)[:, 1:].numpy()
-        self.objects += [matched_iou(image[seen]).tolist() for image, seen in zip(iou, visible, strict=True)]
+        else:
+            self.objects += [matched_iou(iou).tolist() for iou, _ in object_overlaps(scene.labels, prediction)]
 
     def compute(self) -> dict[str, float | int | None]:
         return {
@@ -67,11 +80,38 @@ class MaskIoU:
         self.objects += other.objects
 
 
-def _polarity_of_images(scene: Scene, decomposition: Decomposition) -> ImageValues | None:
-    has_background = decomposition.background is not None
-    if scene.labels is None or not (has_background or decomposition.num_slots == 2):
+def _best_overlaps(scene: Scene, prediction: Prediction) -> ImageValues | None:
+    if scene.labels is None:
         return None
-    table = decomposition_table(scene.labels, decomposition).double()  # [B, M+1, K]
+    overlaps = object_overlaps(scene.labels, prediction)
+    of_objects = [mean_of_counted(iou.max(axis=1, initial=0).tolist()) for iou, _ in overlaps]
+    if scene.categories is None:
+        return {"mbo_instance": of_objects, "mbo_class": [None] * len(scene)}
+    table, first = decomposition_table(scene.labels, prediction), _first_slot(prediction)  # [B, M+1, K]
+    rows = table.shape[1] - 1
+    categories = torch.nn.functional.pad(scene.categories.cpu(), (1, rows))[:, : rows + 1]  # of each row; 0 is no class
+    known, classes = torch.unique(categories, return_inverse=True)
+    by_class = table.new_zeros(len(table), len(known), table.shape[2])
+    by_class.scatter_add_(1, classes.unsqueeze(2).expand_as(table), table)
+    best = torch.nn.functional.pad(intersection_over_union(by_class)[:, 1:, first:], (0, 1)).amax(dim=2)
+    shown = by_class.sum(dim=2)[:, 1:] > 0
+    of_classes = [mean_of_counted(iou[seen].tolist()) for iou, seen in zip(best, shown, strict=True)]
+    return {"mbo_instance": of_objects, "mbo_class": of_classes}
+
+
+mean_best_overlap = partial(MeanOverImages, _best_overlaps, ("mbo_instance", "mbo_class"))
+"""Mean best overlap (Pont-Tuset et al., 2017; Seitzer et al., 2023): the IoU of each object with its best slot.
+
+Several objects may have one slot. Mean over the objects of an image, then over the images with an object. `mbo_class`:
+the objects of one class in an image are one region, and the mean is over classes. A stated background is no candidate.
+"""
+
+
+def _polarity_of_images(scene: Scene, prediction: Prediction) -> ImageValues | None:
+    has_background = prediction.background is not None
+    if scene.labels is None or not (has_background or prediction.num_slots == 2):
+        return None
+    table = decomposition_table(scene.labels, prediction).double()  # [B, M+1, K]
     inside, slots = table[:, 1:].sum(dim=1), table.sum(dim=1)  # [B, K] pixels of T in each slot, pixels of each slot
     objects = inside.sum(dim=1)
     rest_inside, rest = inside[:, 1:].sum(dim=1), slots[:, 1:].sum(dim=1)  # the slots but the first, the background's

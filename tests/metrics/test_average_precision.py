@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
@@ -16,8 +17,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from unscene.errors import ShapeError, TrainingError
-from unscene.metrics.box_ap import BoxAveragePrecision
-from unscene.scene import Decomposition, Scene
+from unscene.metrics.average_precision import AveragePrecision, box_average_precision, mask_average_precision
+from unscene.scene import Decomposition, Scene, Segmentation
 
 
 def batch(truth: Tensor, boxes: Tensor, scores: Tensor, valid: Tensor | None = None) -> tuple[Scene, Decomposition]:
@@ -29,8 +30,8 @@ def batch(truth: Tensor, boxes: Tensor, scores: Tensor, valid: Tensor | None = N
     return scene, Decomposition(masks, components, boxes=boxes, box_scores=scores, box_valid=valid)
 
 
-def one_image(truth: list, boxes: list, scores: list, valid: list | None = None) -> BoxAveragePrecision:
-    metric = BoxAveragePrecision()
+def one_image(truth: list, boxes: list, scores: list, valid: list | None = None) -> AveragePrecision:
+    metric = box_average_precision()
     arrays = torch.tensor([truth]).float().view(1, -1, 4), torch.tensor([boxes]).float().view(1, -1, 4)
     metric.update(*batch(*arrays, torch.tensor([scores]).float(), None if valid is None else torch.tensor([valid])))
     return metric
@@ -85,7 +86,7 @@ def pycocotools_directly(truth: Tensor, boxes: Tensor, scores: Tensor, valid: Te
 @settings(max_examples=25, deadline=None)
 def test_agrees_with_pycocotools_used_directly(tmp_path_factory, seed):
     arrays = random_batch(seed)
-    metric = BoxAveragePrecision()
+    metric = box_average_precision()
     for image in range(4):
         metric.update(*batch(*(array[image : image + 1] for array in arrays)))
     expected = pycocotools_directly(*arrays, tmp_path_factory.mktemp("coco"))
@@ -124,7 +125,7 @@ def test_wrong_box_costs_more_at_a_higher_score():
 def test_wrong_box_on_an_image_without_objects_costs_too():
     truth = torch.tensor([[[0.0, 0, 4, 4]], [[0, 0, 0, 0]]])
     boxes = torch.tensor([[[0.0, 0, 4, 4]], [[1, 1, 3, 3]]])
-    metric = BoxAveragePrecision()
+    metric = box_average_precision()
     metric.update(*batch(truth, boxes, torch.tensor([[0.2], [0.8]])))
     assert metric.compute()["map_50"] == pytest.approx(0.5)
     assert metric.per_image() == [1, None]
@@ -152,7 +153,7 @@ def test_no_box_found_is_0_and_no_true_box_is_none():
 def test_image_value_is_the_matched_iou_of_torchvision(seed):
     truth, boxes, scores, valid = random_batch(seed, images=1)
     valid[0, 0] = True
-    metric = BoxAveragePrecision()
+    metric = box_average_precision()
     metric.update(*batch(truth, boxes, scores, valid))
     shown = truth[0][truth[0].any(dim=1)]
     if not len(shown):
@@ -170,7 +171,7 @@ def test_nothing_is_printed(capsys):
 
 def test_bfloat16_scores():
     scene, decomposition = batch(torch.tensor([[[0.0, 0, 4, 4]]]), torch.tensor([[[0.0, 0, 4, 4]]]), torch.ones(1, 1))
-    metric = BoxAveragePrecision()
+    metric = box_average_precision()
     metric.update(
         scene, Decomposition(**(decomposition.__dict__ | {"box_scores": decomposition.box_scores.bfloat16()}))
     )
@@ -188,4 +189,84 @@ def test_another_number_of_images_is_an_error():
     arrays = random_batch(0)
     scene, _ = batch(*(array[:1] for array in arrays))
     with pytest.raises(ShapeError, match="1 scenes need as many"):
-        BoxAveragePrecision().update(scene, batch(*arrays)[1])
+        box_average_precision().update(scene, batch(*arrays)[1])
+
+
+def masks_scored(true: list, predicted: list, scores: list | None = None) -> AveragePrecision:
+    labels, metric = torch.tensor(true), mask_average_precision()
+    scene = Scene(torch.zeros(len(labels), 3, *labels.shape[1:]), labels)
+    metric.update(scene, Segmentation(torch.tensor(predicted), None if scores is None else torch.tensor(scores)))
+    return metric
+
+
+def test_masks_by_hand():
+    """IoU of 1 and 3/4: the latter is right at .50 to .75. Recall .5 is 51 of the 101 levels."""
+    result = masks_scored([[[1, 1, 0, 2, 2, 2, 2]]], [[[1, 1, 0, 2, 2, 2, 0]]], [[0.9, 0.8]]).compute()
+    mean = (6 + 4 * 51 / 101) / 10
+    expected = {"mask_map_50_95": mean, "mask_map_50": 1, "mask_map_75": 1, "mask_ar_100": 0.8}
+    assert result == pytest.approx(expected)
+
+
+def test_a_wrong_mask_costs_more_at_a_higher_score():
+    true, predicted = [[[1, 1, 0, 0]]], [[[1, 1, 0, 2]]]
+    assert masks_scored(true, predicted, [[0.9, 0.1]]).compute()["mask_map_50"] == pytest.approx(1)
+    assert masks_scored(true, predicted, [[0.1, 0.9]]).compute()["mask_map_50"] == pytest.approx(0.5)
+    assert masks_scored(true, predicted).compute()["mask_map_50"] == pytest.approx(1)  # equal scores: the earlier label
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None)
+def test_masks_agree_with_pycocotools_used_directly(seed):
+    """COCO's own way: run lengths, loadRes, summarize."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 4, (3, 4, 4)).repeat(3, axis=1).repeat(3, axis=2)
+    predicted = np.where(rng.random(true.shape) < 0.8, true, rng.integers(0, 5, true.shape))
+    scores = rng.random((3, 4)).round(3)
+    truth, results = [], []
+    for image, label in np.ndindex(3, 4):
+        for labels, rows in ((true, truth), (predicted, results)):
+            mask = labels[image] == label + 1
+            if mask.any():
+                runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+                row = {"image_id": image, "category_id": 1, "segmentation": runs, "score": scores[image, label]}
+                rows.append(row | {"id": len(rows) + 1, "area": int(mask.sum()), "iscrowd": 0})
+    coco = COCO()
+    categories = [{"id": 1, "name": "object"}]
+    coco.dataset = {
+        "images": [{"id": n, "height": 12, "width": 12} for n in range(3)],
+        "categories": categories,
+        "annotations": truth,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    padded = scores[:, : predicted.max()].tolist()
+    result = masks_scored(true.tolist(), predicted.tolist(), padded).compute()
+    assert list(result.values()) == pytest.approx([evaluation.stats[row] for row in (0, 1, 2, 8)], abs=1e-12)
+
+
+def test_boxes_of_a_segmentation_are_those_around_its_labels():
+    labels = torch.tensor([[[0, 1, 1], [3, 1, 0]]])
+    metric = box_average_precision()
+    metric.update(
+        Scene(torch.zeros(1, 3, 2, 3), boxes=torch.tensor([[[1.0, 0, 3, 2], [0, 1, 1, 2]]])), Segmentation(labels)
+    )
+    assert metric.compute()["map_50_95"] == pytest.approx(1)
+
+
+def test_the_score_of_a_slot_without_a_valid_box_is_0():
+    masks = torch.tensor([[[[[0.0, -9]]], [[[-9, 0.0]]]]])
+    decomposition = Decomposition(
+        masks.log_softmax(1),
+        torch.zeros(1, 2, 3, 1, 2),
+        boxes=torch.ones(1, 2, 4),
+        box_scores=torch.tensor([[0.4, 0.9]]),
+        box_valid=torch.tensor([[True, False]]),
+    )
+    metric = mask_average_precision()
+    metric.update(Scene(torch.zeros(1, 3, 1, 2), torch.tensor([[[1, 0]]])), decomposition)
+    assert metric.images[0].scores.tolist() == pytest.approx([0.4, 0])
+    assert metric.compute()["mask_map_50"] == pytest.approx(1)  # the wrong mask of slot 1 comes last

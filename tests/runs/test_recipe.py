@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import yaml
 
 from unscene.errors import RecipeError
 from unscene.recipes import recipe_values
-from unscene.runs.recipe import read_recipe
+from unscene.runs.recipe import memory_limit, read_recipe
 from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup
 from unscene.settings import Word
 
@@ -234,3 +236,25 @@ def test_a_batch_larger_than_the_memory_is_refused_in_training_only(changes):
         recipe.build_model(training=True)
     if name == "trainer.batch_size":
         recipe.build_model()
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="needs the number of pages")
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/job/step\n", {"job/step/memory.max": "max\n", "job/memory.max": "4096\n", "memory.max": "max\n"}, 4096),
+        ("0::/inside\n", {"memory.max": "8192\n"}, 8192),  # a container shows its own group as the root
+        ("9:cpu:/\n4:memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "12288\n"}, 12288),
+        ("4:memory:/job\n", {"memory/job/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("damaged", {}, None),
+    ],
+)
+def test_memory_is_that_of_the_container(tmp_path, groups, files, expected):
+    limits = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in {"proc/self/cgroup": groups, **limits}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory_limit(tmp_path) == (expected or machine)
+    assert memory_limit(tmp_path / "nothing") == machine

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unscene.errors import CheckpointError, RunError
-from unscene.runs.resuming import RESUMABLE, is_same_run
+from unscene.errors import CheckpointError, RecipeError, RunError
+from unscene.recipes import load_recipe
+from unscene.runs.resuming import RESUMABLE, is_same_run, recipe_to_resume
 from unscene.runs.run_folder import RunFolder
 
 
@@ -57,3 +58,22 @@ def test_damaged_recipe_is_named(tmp_path, tiny):
     run = RunFolder.create(tmp_path / "run", "[")
     with pytest.raises(CheckpointError, match=r"recipe\.yaml is damaged"):
         is_same_run(tiny(), run.path)
+
+
+def test_folder_that_a_run_names_is_followed_only_when_the_command_names_it(tmp_path):
+    mine = str(tmp_path / "my photos")
+    changes = {"data.folder": mine, "validation.folder": f"{mine}/b"}
+    run = RunFolder.create(tmp_path / "run", load_recipe("rmonet_unet/images", changes).text())
+    command = rf"unscene train --resume {run.path} --data\.folder '{mine}' --validation\.folder '{mine}/b'$"
+    for given in ({}, {"trainer.max_steps": 9}, {"data.folder": mine}):
+        with pytest.raises(RecipeError, match=command):
+            recipe_to_resume(run.path, given)
+    recipe = recipe_to_resume(run.path, {"data.folder": "elsewhere", "validation.folder": mine})
+    assert (recipe.data.folder, recipe.parts["validation"].folder) == ("elsewhere", mine)
+    assert is_same_run(load_recipe("rmonet_unet/images", changes), run.path), "a command of its own names the folder"
+
+
+def test_download_that_a_run_names_is_not_started_by_a_resume(tmp_path):
+    run = RunFolder.create(tmp_path / "run", load_recipe("redo/flowers", {"data.download": True}).text())
+    assert recipe_to_resume(run.path, {}).data.download is False
+    assert recipe_to_resume(run.path, {"data.download": True}).data.download is True

@@ -19,6 +19,7 @@ from unscene.cli.main import main
 from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError
 from unscene.metrics.health import Health
 from unscene.models.rmonet.model import RMONet
+from unscene.recipes import load_recipe
 from unscene.runs import run_folder
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import read_checkpoint, read_weights
@@ -26,7 +27,7 @@ from unscene.scene import Losses
 from unscene.training import loop
 from unscene.training.checkpoints import write_checkpoint
 from unscene.training.loop import TrainingLoop
-from unscene.training.train import train
+from unscene.training.train import resume_hint, train
 from unscene.training.validation import show_validation
 
 TIMINGS = ("seconds", "train/images_per_second")
@@ -585,3 +586,12 @@ def test_lost_checkpoint_is_told_before_anything_is_replaced(tiny, trained, tmp_
     shutil.copy(getattr(run, kept), getattr(run, lost))
     train(tiny({"trainer.max_steps": 7}), run.path, resume=True)
     assert read_checkpoint(run.last)["step"] == 7
+
+
+def test_hint_to_resume_names_the_folders_of_the_data(tmp_path):
+    recipe = load_recipe("rmonet_unet/images", {"data.folder": "my photos"})
+    run = RunFolder.create(tmp_path / "run", recipe.text())
+    assert resume_hint(run, recipe) == ""
+    run.last.touch()
+    expected = f"Resume it with:  unscene train --resume {run.path} --data.folder 'my photos'"
+    assert resume_hint(run, recipe) == expected

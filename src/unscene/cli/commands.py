@@ -33,6 +33,7 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train a recipe, or resume a run."""
     from unscene.distributed.processes import is_first_process
     from unscene.recipes import load_recipe
+    from unscene.runs.recipe import as_words
     from unscene.runs.resuming import is_same_run, recipe_to_resume
     from unscene.runs.run_folder import new_run_folder
     from unscene.training.train import train
@@ -56,7 +57,7 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
         run = train(recipe, out, resume=arguments.or_resume and is_same_run(recipe, out))
     if is_first_process():
         health = run.health.read_text().strip() if run.health.is_file() else "ended before the first validation"
-        data = "".join(f" --data.{name} {shlex.quote(value)}" for name, value in recipe.locations("test").items())
+        data = as_words({f"data.{name}": value for name, value in recipe.locations("test").items()})
         path = shlex.quote(str(run.path))
         print(f"{run.path}: {health}\nScore it:  unscene evaluate {path}{data} --out {path}/report")
 

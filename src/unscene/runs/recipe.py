@@ -8,9 +8,12 @@ import functools
 import itertools
 import os
 import re
+import shlex
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -110,10 +113,10 @@ class Recipe:
             except (NotImplementedError, RuntimeError) as error:
                 if re.search("overflow|allocate", str(error)):  # else it needs values of tensors
                     needed = 2**80
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**62
+        memory = memory_limit()
         if needed > memory:
             raise RecipeError(
-                f"it needs {needed / 2**30:,.0f} GiB of memory or more, and this machine has {memory / 2**30:,.0f}. "
+                f"it needs {needed / 2**30:,.0f} GiB of memory or more, and {memory / 2**30:,.1f} may be used here. "
                 f"Its largest setting is {name}, {largest}: lower that."
             )
 
@@ -129,6 +132,12 @@ class Recipe:
         fields = dataclasses.fields(self.parts[part])
         values = {item.name: getattr(self.parts[part], item.name) for item in fields if item.name in LOCATIONS}
         return {item.name: values[item.name] for item in fields if values.get(item.name, item.default) != item.default}
+
+    def training_locations(self) -> dict[str, str]:
+        """The settings that name the files and folders of a training, by dotted name."""
+        named = {f"data.{name}": value for name, value in self.locations().items()}
+        own = {name: value for name, value in self.locations("validation").items() if name in self.validation}
+        return named | {f"validation.{name}": value for name, value in own.items()}
 
     def source(self, part: Part = "data", **changes: Any) -> Any:
         """Return the data source of a part, with settings changed by name.
@@ -202,6 +211,24 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     for section, registered in (("model", model_name), ("data", data_name)):
         resolved[section] = {"name": registered, **resolved[section]}
     return dataclasses.replace(recipe, values=resolved)
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may use: of the machine, or the limit of its cgroup (v2 or v1) if less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**62]
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            kind, file = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+            for group in (Path(path), *Path(path).parents) if controllers in ("", "memory") else ():
+                with suppress(OSError, ValueError):  # no limit: there is no file, or `max` is in it
+                    limits.append(int((root / "sys/fs/cgroup" / kind / str(group).lstrip("/") / file).read_text()))
+    return min(limits)
+
+
+def as_words(settings: Mapping[str, str]) -> str:
+    """Settings by dotted name as the words of a command line, each after a space."""
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in settings.items())
 
 
 def leaves(name: str, value: Any) -> Values:

@@ -23,7 +23,7 @@ from unscene.distributed.processes import SIGNALS, is_first_process
 from unscene.errors import CheckpointError, RecipeError, TrainingError
 from unscene.files import write_text
 from unscene.ops.cpu_tuning import tune_cpu
-from unscene.runs.recipe import Recipe
+from unscene.runs.recipe import Recipe, as_words
 from unscene.runs.run_folder import RunFolder, describe_machine
 from unscene.runs.weights import check_weights, export_weights, read_checkpoint
 from unscene.scene import Scene
@@ -63,7 +63,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
         interrupted = _fit(recipe, run, source, validation)
         export_weights(run)
     if interrupted:
-        raise KeyboardInterrupt(f"Stopped with a checkpoint. {resume_hint(run)}")
+        raise KeyboardInterrupt(f"Stopped with a checkpoint. {resume_hint(run, recipe)}")
     return run
 
 
@@ -104,9 +104,9 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
             )
             loop.run_to_end()
     except KeyboardInterrupt:  # a second signal
-        raise KeyboardInterrupt(f"Stopped at once. {resume_hint(run)}".rstrip()) from None
+        raise KeyboardInterrupt(f"Stopped at once. {resume_hint(run, recipe)}".rstrip()) from None
     except TrainingError as error:
-        raise TrainingError(f"{error} {resume_hint(run)}".rstrip()) from error
+        raise TrainingError(f"{error} {resume_hint(run, recipe)}".rstrip()) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -120,7 +120,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         is_peer_failure = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         if fabric.world_size == 1 or not is_peer_failure:
             raise
-        hint = f"its own message says why. {resume_hint(run)}".rstrip()
+        hint = f"its own message says why. {resume_hint(run, recipe)}".rstrip()
         raise TrainingError(f"another process of this training ended; {hint}") from error
     return interruption.asked
 
@@ -160,6 +160,7 @@ class Interruption:
             os.write(2, b"\nStopping after this step, with a checkpoint; once more stops at once.\n")
 
 
-def resume_hint(run: RunFolder) -> str:
+def resume_hint(run: RunFolder, recipe: Recipe) -> str:
     """The command that resumes a run; empty before its first checkpoint."""
-    return f"Resume it with:  unscene train --resume {shlex.quote(str(run.path))}" if run.last.is_file() else ""
+    words = shlex.quote(str(run.path)) + as_words(recipe.training_locations())
+    return f"Resume it with:  unscene train --resume {words}" if run.last.is_file() else ""

@@ -403,3 +403,15 @@ def test_more_instances_than_labels_are_refused(coco_root):
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         CocoSettings(**changes)
+
+
+def test_links_in_the_folder_are_followed_wherever_they_lead(coco_root, tmp_path):
+    before = source(coco_root)
+    indices = range(len(before))
+    expected = before.batch(indices)["image"]
+    shared = (coco_root / "val2017").rename(tmp_path / "shared")
+    (coco_root / "val2017").symlink_to(shared)
+    image = shared / "000000000030.jpg"
+    image.rename(tmp_path / "elsewhere.jpg")
+    image.symlink_to(tmp_path / "elsewhere.jpg")
+    assert (source(coco_root).batch(indices)["image"] == expected).all()

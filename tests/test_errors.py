@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unscene import errors
-from unscene.errors import ShapeError, UnsceneError, check_shape, did_you_mean
+from unscene.errors import ExtraError, ShapeError, UnsceneError, check_shape, did_you_mean, import_extra
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -66,3 +66,13 @@ def test_the_nearest_word_is_offered():
 @pytest.mark.parametrize("known", [[], ["entirely", "other"]])
 def test_nothing_is_offered_when_nothing_is_near(known):
     assert did_you_mean("zzz", known) == ""
+
+
+def test_a_package_of_an_extra_is_imported_or_named_with_its_command(tmp_path, monkeypatch):
+    assert import_extra("json", "hub").loads("[1]") == [1]
+    with pytest.raises(ExtraError, match=r"no_such_package is not installed, .*: pip install 'unscene\[hub\]'\.$"):
+        import_extra("no_such_package", "hub")
+    (tmp_path / "broken_package.py").write_text("import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_package'"):  # not installed completely
+        import_extra("broken_package", "hub")

@@ -116,7 +116,19 @@ HEAVY = {
     "pydantic",
     "pycocotools",
 }
-COMMANDS = ("recipes", "train", "evaluate", "compare", "reproduce", "decompose", "generate", "convert", "demo")
+COMMANDS = (
+    "recipes",
+    "train",
+    "evaluate",
+    "compare",
+    "reproduce",
+    "decompose",
+    "export",
+    "push",
+    "generate",
+    "convert",
+    "demo",
+)
 
 
 def test_importing_the_package_waits_for_nothing():

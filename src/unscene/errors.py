@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 
@@ -35,6 +36,10 @@ class RunError(UnsceneError, OSError):
     """A run folder cannot be written, or something in it would be overwritten."""
 
 
+class ExtraError(UnsceneError, ImportError):
+    """A package of an extra is not installed."""
+
+
 class TrainingError(UnsceneError, RuntimeError):
     """Training cannot continue, for instance since a loss is not finite."""
 
@@ -58,6 +63,16 @@ def check_shape(array: Any, axes: str, name: str = "tensor") -> dict[str, int]:
     if not fits:
         raise ShapeError(f"{name} must have the axes [{', '.join(expected)}], but its shape is {list(found)}.")
     return sizes
+
+
+def import_extra(package: str, extra: str) -> Any:
+    """Import a package that an extra of unscene installs. ExtraError: it is not installed; the message says how."""
+    try:
+        return import_module(package)
+    except ImportError as missing:
+        if missing.name != package:  # it is there, and lacks something itself
+            raise
+        raise ExtraError(f"{package} is not installed, which this needs: pip install 'unscene[{extra}]'.") from None
 
 
 _REASONS = (  # of the system to refuse a file that is no damage: numbers, what was wrong, what to do

@@ -42,7 +42,16 @@ DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map, boxes with scores, latents; and one objects.json in
 COCO format for all. --fit crop takes an image's middle square (all outside is background), pad the whole image with
 margins, stretch the whole image out of proportion."""
-MODEL_HELP = "a run's folder, a weights file, or shipped weights by name"
+EXPORT_HELP = """\
+For MONet, R-MONet, SPACE and ReDO, whose number of slots is then fixed:
+  unscene export runs/NAME model.onnx
+The file is compared with PyTorch by onnxruntime before it is written, and never overwritten."""
+PUSH_HELP = """\
+Uploads weights.safetensors, recipe.yaml and a card with the scores of RUN/report; `hf auth login` logs in.
+  unscene evaluate runs/NAME --out runs/NAME/report
+  unscene push runs/NAME USER/NAME
+Whoever has the extra `hub` uses it as hf://USER/NAME wherever a run can be named."""
+MODEL_HELP = "a run's folder, a weights file, shipped weights by name, or hf://USER/NAME"
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +81,7 @@ def build_parser() -> Parser:
     parser = Parser("unscene", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"unscene {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_training, _add_scoring, _add_reproduce, _add_decompose, _add_data):
+    for add in (_add_training, _add_scoring, _add_reproduce, _add_decompose, _add_use, _add_data):
         add(commands)
     return parser
 
@@ -162,6 +171,20 @@ def _add_decompose(commands: Any) -> None:
     add("--overlap", type=int, metavar="PIXELS", help="that tiles share (default: half a tile)")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _results(add)
+
+
+def _add_use(commands: Any) -> None:
+    add = _command(commands, "export", "write a model as an ONNX file", EXPORT_HELP)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("out", type=Path, metavar="FILE.onnx")
+    add("--batch-size", type=int, default=1, help="images that the graph takes at once (default 1)")
+
+    add = _command(commands, "push", "publish weights on the Hugging Face hub", PUSH_HELP)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("repository", metavar="USER/NAME", help="created if it is missing, else it gets a new commit")
+    add("--report", type=Path, metavar="DIR", help="an evaluation of these weights (default: RUN/report)")
+    add("--license", default="", metavar="NAME", help="of the weights, for instance apache-2.0 (default: none stated)")
+    add("--private", action="store_true", help="create a private repository")
 
 
 def _add_data(commands: Any) -> None:

@@ -133,6 +133,24 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     print(f"{images}, {objects}\nOpen {result.out / 'index.html'}")
 
 
+def run_export(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Write a model as an ONNX file."""
+    import unscene
+    from unscene.inference.onnx_file import export_onnx
+
+    difference = export_onnx(unscene.load(arguments.model), arguments.out, arguments.batch_size)
+    print(f"{arguments.out}: differs from PyTorch by {difference:.1g} at most")
+
+
+def run_push(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Publish weights on the Hugging Face hub."""
+    from unscene.runs.hub import push
+
+    how = {"report": arguments.report, "private": arguments.private, "licence": arguments.license}
+    address = push(arguments.model, arguments.repository, **how)
+    print(f"{address}\nUse it:  unscene decompose hf://{arguments.repository.removeprefix('hf://')} IMAGES --out out")
+
+
 def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Draw a data set."""
     from unscene.data.generate import generate
@@ -178,5 +196,6 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
 _RUN = (
     *(run_recipes, run_train, run_evaluate, run_compare, run_reproduce),
     *(run_decompose, run_generate, run_convert, run_data, run_demo),
+    *(run_export, run_push),
 )
 COMMANDS = {run.__name__.removeprefix("run_"): run for run in _RUN}

@@ -15,17 +15,18 @@ from torch import Tensor
 
 
 def use_plain() -> bool:
-    """Return whether every operation must take its plain body: `UNSCENE_PLAIN` is set to anything but 0.
+    """Return whether every operation must take its plain body: `UNSCENE_PLAIN` is set to anything but 0, or the
+    model is exported.
 
     An operation asks at every call, so a test can set the variable for one call. Plain bodies are for reading, for
     debugging and as the tests' oracle; they give the fast bodies' results, up to the rounding of float32.
     """
-    return os.environ.get("UNSCENE_PLAIN", "0") not in ("", "0")
+    return os.environ.get("UNSCENE_PLAIN", "0") not in ("", "0") or torch.compiler.is_exporting()
 
 
 def host_may_read(values: Tensor) -> bool:
-    """Return whether reading a value costs nothing: on a CPU. The host that reads a GPU's value waits for the GPU."""
-    return values.device.type == "cpu"
+    """Return whether reading a value costs nothing: on a CPU, but not in an export. The host would wait for a GPU."""
+    return values.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
 @cache

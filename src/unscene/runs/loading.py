@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from unscene.data.image_file import AS_STORED, ContrastSettings
 from unscene.data.image_resize import FitKind
-from unscene.errors import CheckpointError, RecipeError, check_shape
+from unscene.errors import CheckpointError, RecipeError, check_shape, import_extra
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
@@ -19,6 +21,7 @@ from unscene.runs.weights import check_weights, read_checkpoint, read_weights
 from unscene.scene import Decomposition
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+HUB = "hf://"  # before the name of a repository on the Hugging Face hub
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,15 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     """Load a trained model onto a device. Nothing in the files is executed.
 
     `path` is a run's folder, a `.safetensors` file that unscene wrote, a `.ckpt` in a run's folder, or the name of
-    weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`. The file's
+    weights that come with the package (`shipped_weights()`), for instance `rmonet_unet/multi_dsprites_cpu`. From the
+    Hugging Face hub `hf://user/name` or `hf://user/name@revision` downloads one safetensors file, once. The file's
     checksum is compared unless `verify` is False.
 
     Raises:
         CheckpointError: nothing there, damaged, or of another model than its recipe says.
+        ExtraError: `hf://` without the extra `hub`.
     """
-    chosen, run = _chosen_file(path)
+    chosen, run = chosen_file(path)
     if chosen.suffix == ".ckpt":
         checkpoint = read_checkpoint(chosen, verify)
         run = run or RunFolder.open(chosen.resolve().parent.parent)
@@ -128,8 +133,10 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     return LoadedModel(model, recipe, {"weights": chosen.name, **provenance}, run)
 
 
-def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:
+def chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:
     """The weights file that a name means, and the run if the name is a run's folder."""
+    if str(name).startswith(HUB):
+        return _download(str(name)), None
     path = Path(name)
     if not path.exists() and str(name) in shipped_weights():
         return shipped_weights()[str(name)], None
@@ -143,9 +150,42 @@ def _chosen_file(name: str | Path) -> tuple[Path, RunFolder | None]:
         return path, None
     what = "is no weights file" if path.exists() else "does not exist"
     raise CheckpointError(
-        f"{name} {what}. Name a run's folder, a .safetensors or .ckpt file, or one of the shipped weights: "
-        f"{', '.join(shipped_weights()) or 'none'}."
+        f"{name} {what}. Name a run's folder, a .safetensors or .ckpt file, hf://USER/NAME, or one of the shipped "
+        f"weights: {', '.join(shipped_weights()) or 'none'}."
     )
+
+
+def _download(name: str) -> Path:
+    """The weights of a repository, from the hub's cache on this machine or downloaded into it."""
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    hub = import_extra("huggingface_hub", "hub")
+    with hub_errors(name):
+        return Path(hub.hf_hub_download(repository, "weights.safetensors", revision=revision or None))
+
+
+@contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Turn the errors of the Hugging Face hub about a repository into a CheckpointError."""
+    errors = import_extra("huggingface_hub.errors", "hub")
+    try:
+        yield
+    except (OSError, ValueError, errors.HTTPError) as error:
+        hints = {
+            errors.HFValidationError: "is no name of a repository. Write hf://USER/NAME",
+            errors.GatedRepoError: "asks for an agreement on the hub's page. Give it there, then `hf auth login`",
+            errors.RepositoryNotFoundError: "is not on the hub, or is private. Check the name; `hf auth login` logs in",
+            errors.RevisionNotFoundError: "has no such revision. Check what stands behind the @",
+            errors.LocalEntryNotFoundError: "is not on this machine yet, and the hub cannot be reached. Check the "
+            "connection and HF_HUB_OFFLINE",
+            errors.EntryNotFoundError: "holds no weights.safetensors, so it is not of unscene. Name another one",
+            errors.OfflineModeIsEnabled: "cannot be reached, since HF_HUB_OFFLINE is set. Unset it",
+            errors.LocalTokenNotFoundError: "needs you to log in: `hf auth login`",
+        }
+        refused = "was refused by the hub. `hf auth login` logs in with the right to write"
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        other = refused if status in (401, 403) else "cannot be reached on the hub. Check the connection, try again"
+        hint = next((text for kind, text in hints.items() if isinstance(error, kind)), other)
+        raise CheckpointError(f"{name} {hint} ({type(error).__name__}).") from error
 
 
 def shipped_weights() -> dict[str, Path]:

@@ -189,7 +189,8 @@ def _add_use(commands: Any) -> None:
 
 def _add_data(commands: Any) -> None:
     add = _command(commands, "generate", "draw a data set into an HDF5 file", settings=True)
-    add("source", choices=("multi_dsprites", "clevr_scenes", "montezuma"), help="what to draw")
+    generators = ("multi_dsprites", "clevr_scenes", "tetrominoes", "objects_room", "montezuma")
+    add("source", choices=generators, help="what to draw")
     add("--count", type=int, required=True, help="number of scenes")
     add("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
     add("--out", type=Path, metavar="FILE.h5", required=True)

@@ -20,6 +20,8 @@ from unscene.settings import registered_class
 SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites",
     "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes",
+    "tetrominoes": "unscene.data.tetrominoes:Tetrominoes",
+    "objects_room": "unscene.data.objects_room.dataset:ObjectsRoom",
     "hdf5": "unscene.data.hdf5.reader:SceneFile",
     "montezuma": "unscene.data.montezuma.dataset:Montezuma",
     "flowers": "unscene.data.flowers:Flowers",

@@ -132,7 +132,7 @@ class ClevrScenes:
         }
 
 
-def compiled_tracer() -> tuple[ModuleType, ModuleType]:
+def compiled_tracer(source: str = "clevr_scenes") -> tuple[ModuleType, ModuleType]:
     """The modules `placement` and `rendering`, which numba compiles; a DataError if it is not installed."""
     try:
         from unscene.data.clevr import placement, rendering
@@ -140,6 +140,6 @@ def compiled_tracer() -> tuple[ModuleType, ModuleType]:
         if missing.name not in ("numba", "llvmlite"):
             raise
         raise DataError(
-            "clevr_scenes traces its scenes with numba, which is not installed: pip install 'unscene[render]'."
+            f"{source} traces its scenes with numba, which is not installed: pip install 'unscene[render]'."
         ) from None
     return placement, rendering

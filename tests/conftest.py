@@ -43,7 +43,8 @@ def tiny() -> Callable[..., Recipe]:
         if not images:
             return load_recipe("rmonet_unet/multi_dsprites_cpu", RECIPE | (changes or {}))
         small = {name: value for name, value in RECIPE.items() if not name.endswith(".count")}
-        return load_recipe("rmonet_unet/images", small | {"data.folder": images} | (changes or {}))
+        small |= {"data.name": "images", "data.folder": images}
+        return load_recipe("rmonet_unet/images", small | (changes or {}))
 
     return make
 

@@ -19,10 +19,10 @@ from unscene.evaluation.evaluate import evaluate as write_evaluation
 from unscene.evaluation.evaluate import measure
 from unscene.evaluation.scenes import test_source
 from unscene.inference.image_files import named_images
-from unscene.recipes import load_recipe
 from unscene.runs.loading import LoadedModel, load
 from unscene.runs.run_folder import new_run_folder
 from unscene.scene import Decomposition, Scene
+from unscene.training.recipe_to_train import recipe_to_train
 from unscene.training.train import train as train_recipe
 
 Model: TypeAlias = str | Path | LoadedModel
@@ -37,8 +37,8 @@ def train(recipe: str | Path, settings: Settings = None, *, out: str | Path | No
         settings: for instance `{"data.folder": "photos", "seed": 1}`.
         out: the run's folder, new or empty; by default `runs/RECIPE`, then `-2`, `-3` ...
     """
-    run = train_recipe(load_recipe(str(recipe), dict(settings or {})), Path(out) if out else new_run_folder(recipe))
-    return load(run.path)
+    chosen = recipe_to_train(str(recipe), dict(settings or {}))
+    return load(train_recipe(chosen, Path(out) if out else new_run_folder(recipe)).path)
 
 
 def evaluate(

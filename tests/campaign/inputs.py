@@ -72,7 +72,9 @@ def write_inputs() -> None:
     Path("clevr.tfrecords").write_bytes(b"".join(map(_clevr_record, range(2))))
     _write_coco(Path("coco"))
     small = {name: value for name, value in RECIPE.items() if not name.endswith(".count")} | {"trainer.max_steps": 1}
-    Path("images.yaml").write_text(load_recipe("rmonet_unet/images", small | {"data.folder": "photos"}).text())
+    Path("images.yaml").write_text(
+        load_recipe("rmonet_unet/images", small | {"data.name": "images", "data.folder": "photos"}).text()
+    )
     row = {
         "title": "A",
         "data": "sprites",

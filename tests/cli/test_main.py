@@ -283,7 +283,7 @@ def test_recipes_all_shows_every_setting(capsys):
     values = yaml.safe_load(capsys.readouterr().out)
     assert values["data"]["folder"] == "photos"
     assert values["model"]["num_slots"] == 3
-    assert values["trainer"]["validate_images"] == 1000  # which the recipe leaves to its default
+    assert values["trainer"]["prefetch"] == 4  # which the recipe leaves to its default
 
 
 def test_runs_get_names_of_their_own(tmp_path, monkeypatch, capsys, tiny_arguments):

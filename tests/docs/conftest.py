@@ -22,7 +22,7 @@ SMALL_MODEL = {name: value for name, value in RECIPE.items() if name.startswith(
 
 def small_settings(recipe: str, images: bool = False) -> dict[str, Any]:
     """What makes the training of a recipe short; `images`: on a folder of images."""
-    settings = SMALL_TRAINING | ({} if images or recipe.endswith("/images") else {"validation.count": 2})
+    settings = SMALL_TRAINING | ({} if images or recipe == "explicit_localization/images" else {"validation.count": 2})
     return settings | (SMALL_MODEL if recipe.startswith("rmonet_unet/") else {})
 
 

@@ -16,7 +16,7 @@ from unscene.runs.loading import LoadedModel
 def test_a_folder_that_the_recipe_names_is_read_when_the_user_names_it(tmp_path):
     Image.new("RGB", (70, 70)).save(tmp_path / "a.png")
     folder = str(tmp_path)
-    loaded = LoadedModel(nn.Identity(), load_recipe("rmonet_unet/images", {"data.folder": folder}), {})
+    loaded = LoadedModel(nn.Identity(), load_recipe("explicit_localization/images", {"data.folder": folder}), {})
     with pytest.raises(RecipeError, match=rf"is in {folder}, as its own recipe says\. Add --data\.folder {folder}"):
         source_of_test(loaded, None, {})
     assert len(source_of_test(loaded, None, {"folder": folder})[0]) == 1

@@ -185,9 +185,9 @@ def test_coco_is_parted_as_a_file_is():
 def test_parts_without_a_count_are_refused_where_one_data_set_is_for_all(source, setting, counts):
     changes = {"data.name": source, f"data.{setting}": "mine"}
     with pytest.raises(RecipeError, match=rf"data\.name {source} takes .*add --validation\.count and --test\.count"):
-        read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", changes | counts)
+        read_recipe(recipe_values("explicit_localization/images"), "explicit_localization/images", changes | counts)
     counted = changes | {"validation.count": 3, "test.count": 2}
-    recipe = read_recipe(recipe_values("rmonet_unet/images"), "rmonet_unet/images", counted)
+    recipe = read_recipe(recipe_values("explicit_localization/images"), "explicit_localization/images", counted)
     assert (recipe.data.count, recipe.validation["first"], recipe.test["first"]) == (-5, -5, -2)
 
 

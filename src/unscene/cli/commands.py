@@ -32,10 +32,10 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train a recipe, or resume a run."""
     from unscene.distributed.processes import is_first_process
-    from unscene.recipes import load_recipe
     from unscene.runs.recipe import as_words
     from unscene.runs.resuming import is_same_run, recipe_to_resume
     from unscene.runs.run_folder import new_run_folder
+    from unscene.training.recipe_to_train import recipe_to_train
     from unscene.training.train import train
 
     if (arguments.recipe is None) == (arguments.resume is None):
@@ -52,7 +52,7 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
         recipe = recipe_to_resume(arguments.resume, changes)
         run = train(recipe, arguments.resume, resume=True)
     else:
-        recipe = load_recipe(arguments.recipe, changes)
+        recipe = recipe_to_train(arguments.recipe, changes)
         out = arguments.out or new_run_folder(arguments.recipe)
         run = train(recipe, out, resume=arguments.or_resume and is_same_run(recipe, out))
     if is_first_process():

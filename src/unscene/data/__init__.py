@@ -27,6 +27,7 @@ SOURCES = {
     "flowers": "unscene.data.flowers:Flowers",
     "coco": "unscene.data.coco.dataset:Coco",
     "images": "unscene.data.image_folder:ImageFolder",
+    "image_crops": "unscene.data.image_crops:ImageCrops",
 }
 
 

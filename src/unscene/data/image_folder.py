@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
@@ -89,10 +90,8 @@ class ImageFolder:
         indices = checked_indices(indices, len(self))
         images = np.empty((len(indices), self.settings.size, self.settings.size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
-            try:
+            with skip_damaged_hint():
                 images[row] = self._square(self.paths[index], self.frames[index])
-            except DataError as error:
-                raise DataError(f"{error} Pass --data.skip-damaged to leave such images out.") from error
         return {"image": images}
 
     def _square(self, path: Path, frame: int | None) -> NDArray[np.uint8]:
@@ -122,6 +121,15 @@ class ImageFolder:
             names = ", ".join(map(str, self.skipped[:_SHOWN]))
             _log.warning("%d of %d images left out, they cannot be read: %s%s", len(errors), len(images), names, more)
         return sound
+
+
+@contextmanager
+def skip_damaged_hint() -> Iterator[None]:
+    """Add to a DataError of an image how to leave such images out."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error} Pass --data.skip-damaged to leave such images out.") from error
 
 
 def _find_images(folder: Path) -> list[tuple[Path, int | None]]:

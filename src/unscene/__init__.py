@@ -13,17 +13,27 @@ from typing import TYPE_CHECKING, Any
 from unscene.views import VIEWS
 
 if TYPE_CHECKING:
-    from unscene.api import decompose, evaluate, train
+    from unscene.api import decompose, evaluate, evaluate_masks, train
     from unscene.runs.loading import LoadedModel, load
     from unscene.scene import Decomposition, Losses, Scene
 
 __version__ = "0.1.0"
-__all__ = ["Decomposition", "LoadedModel", "Losses", "Scene", "decompose", "evaluate", "load", "train"]
+__all__ = [
+    "Decomposition",
+    "LoadedModel",
+    "Losses",
+    "Scene",
+    "decompose",
+    "evaluate",
+    "evaluate_masks",
+    "load",
+    "train",
+]
 
 _HOMES = {
     **dict.fromkeys(("Decomposition", "Losses", "Scene"), "unscene.scene"),
     **dict.fromkeys(("LoadedModel", "load"), "unscene.runs.loading"),
-    **dict.fromkeys(("decompose", "evaluate", "train"), "unscene.api"),
+    **dict.fromkeys(("decompose", "evaluate", "evaluate_masks", "train"), "unscene.api"),
 }
 VIEWS.update(
     picture="unscene.report.figures:decomposition_picture",

@@ -1,4 +1,6 @@
-"""The commands `train`, `evaluate` and `decompose` as plain functions; all of them raise an `UnsceneError`.
+"""The commands `train`, `evaluate` and `decompose` as plain functions, and the metrics of `evaluate` for arrays.
+
+All of them raise an `UnsceneError`.
 
 `model` is a loaded model, or what `load` takes. `settings` are settings that differ from the recipe, by dotted name.
 """
@@ -17,6 +19,7 @@ from unscene.data.image_file import read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.evaluation.evaluate import evaluate as write_evaluation
 from unscene.evaluation.evaluate import measure
+from unscene.evaluation.masks import evaluate_masks as evaluate_masks
 from unscene.evaluation.scenes import test_source
 from unscene.inference.image_files import named_images
 from unscene.runs.loading import LoadedModel, load
@@ -49,7 +52,8 @@ def evaluate(
     Args:
         model: a loaded model, or what `load` takes.
         settings: of the test data, for instance `{"data.seed": 7, "data.count": 320}`.
-        data: an HDF5 file of scenes, instead of the recipe's test data.
+        data: instead of the recipe's test data, an HDF5 file of scenes, a folder of images with label images, or
+            COCO's `instances.json`.
         out: folder for `metrics.json` and `index.html`; without it nothing is written.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model)

@@ -117,7 +117,7 @@ def test_no_scene_and_no_label_give_an_empty_array(batch, labels):
 
 
 def test_another_type_or_shape_is_refused():
-    with pytest.raises(ShapeError, match="uint8, but are int64"):
-        boxes_of_labels(np.zeros((1, 4, 4), np.int64), 5)
+    with pytest.raises(ShapeError, match="whole numbers, but are float32"):
+        boxes_of_labels(np.zeros((1, 4, 4), np.float32), 5)
     with pytest.raises(ShapeError, match="labels must have the axes"):
         boxes_of_labels(np.zeros((4, 4), np.uint8), 5)

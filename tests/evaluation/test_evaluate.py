@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from unscene.data.labelled_folder import LabelledFolder, LabelledFolderSettings
 from unscene.errors import DataError, RunError
 from unscene.evaluation import scenes as scenes_module
 from unscene.evaluation.evaluate import evaluate, measure
 from unscene.evaluation.scenes import chosen_scenes, read_scenes, scores_to_rank_by
-from unscene.metrics import METRICS, default_metrics
+from unscene.inference.tiles import decompose_large
+from unscene.metrics import default_metrics
 from unscene.report.table import DESCRIPTIONS
 from unscene.runs.loading import LoadedModel
 from unscene.runs.recipe import read_recipe
@@ -43,7 +46,7 @@ class Unlabelled:
 def test_metrics_are_those_of_one_pass_over_all_scenes(loaded, scenes):
     result = measure(loaded, scenes, count=5, batch_size=2, description_of_data=DATA, progress=False)
     scene = read_scenes(scenes, range(5), 64)
-    for metric in default_metrics():
+    for metric in default_metrics().values():
         metric.update(scene, loaded.decompose(scene.images))
         for name, value in metric.compute().items():
             assert result.metrics[name] == pytest.approx(value)
@@ -121,6 +124,39 @@ def test_locations_are_scored_without_names(make_loaded, make_model, scenes, tmp
     assert "Objects located" not in (tmp_path / "index.html").read_text(encoding="utf-8").split("All metrics")[0]
 
 
+@pytest.fixture
+def labelled(scenes, tmp_path):
+    """Four scenes side by side in one image of 128 x 128 pixels, and one scene; their true masks as label images."""
+    drawn = scenes.batch(range(5))
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    offsets = 10 * np.arange(4)[:, None, None]
+    labels = np.where(drawn["labels"][:4] > 0, drawn["labels"][:4] + offsets, 0).astype(np.uint16)
+    for name, image, label_map in (("b", drawn["image"][4], drawn["labels"][4]), ("a", drawn["image"][:4], labels)):
+        for values, suffix in ((image, ""), (label_map, "_label")):
+            if len(values) == 4:
+                values = np.concatenate([np.concatenate([*values[:2]], 1), np.concatenate([*values[2:]], 1)])
+            Image.fromarray(values).save(folder / f"{name}{suffix}.png")
+    return LabelledFolder(LabelledFolderSettings(str(folder)))
+
+
+def test_images_at_their_own_sizes_are_scored_as_decompose_finds_their_objects(loaded, labelled, tmp_path):
+    how = {"count": 2, "description_of_data": {"source": "labelled_folder"}, "progress": False}
+    result = evaluate(loaded, labelled, tmp_path / "out", objects={"tile": 64, "overlap": 0}, **how)
+    true = [labelled.batch([index])["labels"][0] for index in (0, 1)]
+    assert true[0].shape == (128, 128)
+    found = decompose_large(loaded, labelled.batch([0])["image"][0], tile=64, overlap=0, progress=False)
+    assert result.metrics["count_error"] == abs(true[0].max() - len(found.slots)) / 2  # and none in the small one
+    assert result.metrics["instance_ap_50"] > 0.5
+    assert (result.health, result.verdict) == ({}, "")
+    assert result.metrics["ms_per_image"] > 0
+    assert result.provenance["evaluation"]["tile"] == 64
+    assert {scene.index for scene in result.scenes} == {0, 1}
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "Health" not in page
+    assert "reconstr" not in page
+
+
 def test_only_the_same_evaluation_is_replaced_without_overwrite(loaded, make_loaded, scenes, tmp_path):
     arguments = {"count": 1, "description_of_data": DATA, "progress": False}
     evaluate(loaded, scenes, tmp_path, **arguments)
@@ -193,7 +229,7 @@ def test_no_scene_is_chosen_twice_and_ranks_are_in_order(scores, per_rank):
 
 
 def test_scenes_are_ranked_by_the_named_metric(loaded, scenes):
-    metrics = dict(zip(METRICS, default_metrics(), strict=True))
+    metrics = default_metrics()
     scene = read_scenes(scenes, range(4), 64)
     for metric in metrics.values():
         metric.update(scene, loaded.decompose(scene.images))

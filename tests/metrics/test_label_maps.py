@@ -24,7 +24,10 @@ def scores(true, predicted) -> dict[str, float | None]:
     labels = torch.as_tensor(np.asarray(true))[None]
     count = max(int(labels.max()), 1)
     boxes, categories = label_boxes(labels[0], count)[None], torch.arange(1, count + 1)[None]
-    metrics, scene = default_metrics(), Scene(torch.zeros(1, 3, *labels.shape[1:]), labels, boxes, categories)
+    metrics, scene = (
+        [*default_metrics().values()],
+        Scene(torch.zeros(1, 3, *labels.shape[1:]), labels, boxes, categories),
+    )
     for metric in metrics:
         metric.update(scene, Segmentation(torch.as_tensor(np.asarray(predicted))[None]))
     return {name: value for metric in metrics for name, value in metric.compute().items()}

@@ -132,7 +132,7 @@ def test_batch_of_one_without_objects_and_with_one_slot_is_never_nan(make):
 
 
 def test_default_metrics_are_new_and_have_unique_names():
-    first, second = default_metrics(), default_metrics()
+    first, second = ([*default_metrics().values()] for _ in range(2))
     assert len(first) == len(METRICS)
     assert not {id(metric) for metric in first} & {id(metric) for metric in second}
     names = [name for metric in first for name in metric.compute()]

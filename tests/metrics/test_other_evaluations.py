@@ -1,6 +1,6 @@
 """The values of other public evaluations on the same label maps, stored with the code that gave them.
 
-docs/results/other_evaluations.md says why some differ from ours.
+docs/guide/masks.md says why some differ from ours.
 """
 
 from __future__ import annotations

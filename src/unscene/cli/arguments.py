@@ -26,9 +26,12 @@ Any setting of the recipe is replaced by its dotted name; `unscene recipes RECIP
   torchrun --nproc-per-node 2 -m unscene train RECIPE --out runs/NAME --or-resume
 Ctrl-C (or SIGTERM, SIGUSR1) stops after the step that runs and keeps a checkpoint to resume from."""
 EVALUATE_HELP = """\
-Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data FILE.h5:
+Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
   unscene evaluate runs/NAME --shift all --data.count 320 --out shifted/
+  unscene evaluate runs/NAME --data labelled/ --tile 96 --out report/
+  unscene evaluate --predictions masks.npz --data scenes.h5 --out report/
+A folder holds x.tif beside x_label.tif, or images/x.tif and labels/x.tif; images keep their own sizes, as in decompose.
 Writes DIR/index.html and DIR/metrics.json, or with --shift DIR/shifts.json, with every number and its origin."""
 COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
@@ -103,7 +106,8 @@ def _results(add: Any) -> None:
 
 
 def _scenes(add: Any) -> None:
-    add("--data", type=Path, metavar="FILE.h5", help="an HDF5 file instead of the recipe's test data")
+    files = "an HDF5 file, a folder of images with label images, or COCO's instances.json, instead of the recipe's data"
+    add("--data", type=Path, metavar="PATH", help=files)
     add("--batch-size", type=int, default=32, help="images at once (default 32)")
 
 
@@ -126,7 +130,10 @@ def _add_training(commands: Any) -> None:
 
 def _add_scoring(commands: Any) -> None:
     add = _command(commands, "evaluate", "score a model on labelled scenes", EVALUATE_HELP, settings=True)
-    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("model", metavar="RUN_OR_WEIGHTS", nargs="?", help=MODEL_HELP)
+    masks = "score the masks of any program instead: a folder of label images, .npz, .npy, or COCO's .json"
+    add("--predictions", type=Path, metavar="PATH", help=masks)
+    add("--background", type=int, metavar="SLOT", help="which slot of soft masks is the background (default: none)")
     add("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
     _scenes(add)
     _results(add)

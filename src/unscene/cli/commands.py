@@ -63,27 +63,39 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score a model, with --shift on shifted scenes too."""
+    """Score a model, with --shift on shifted scenes too, or predicted masks."""
     import unscene
     from unscene.evaluation.evaluate import evaluate
-    from unscene.evaluation.scenes import test_source
+    from unscene.evaluation.predictions import PredictedMasks
+    from unscene.evaluation.scenes import source_of, test_source
     from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
 
     changes = _data_settings(changes, "evaluate")
+    if (arguments.model is None) == (arguments.predictions is None):
+        raise RecipeError("name a model to score, or masks of any program: --predictions PATH --data PATH.")
     if arguments.shift is not None and arguments.data:
         raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
-    loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     how: dict[str, Any] = {"batch_size": arguments.batch_size, "overwrite": arguments.overwrite}
-    if arguments.shift is not None:
-        shifts = chosen_shifts(loaded, arguments.shift)
-        table = evaluate_shifts(loaded, shifts, arguments.out, changes=changes, **how)
-        print("\n".join([f"{loaded.name}: {table.intro}", *table.lines()]))
+    if arguments.predictions:
+        if arguments.shift is not None or not arguments.data:
+            raise RecipeError("--predictions are scored on labelled data: name it with --data, and leave out --shift.")
+        source, how["description_of_data"] = source_of(arguments.data, changes)
+        scored: Any = PredictedMasks(arguments.predictions, source, arguments.background)
     else:
-        source, how["description_of_data"] = test_source(loaded, arguments.data, changes)
-        how["metrics_csv"] = loaded.run.metrics if loaded.run and loaded.run.metrics.is_file() else None
-        for name, value in evaluate(loaded, source, arguments.out, count=len(source), **how).metrics.items():
-            shown = "not applicable" if value is None else f"{value:.4f}" if isinstance(value, float) else value
-            print(f"{name:<28} {shown}")
+        if arguments.background is not None:
+            raise RecipeError("--background is for --predictions alone: a model states its own.")
+        scored = unscene.load(arguments.model, verify=not arguments.no_verify)
+        if arguments.shift is not None:
+            shifts = chosen_shifts(scored, arguments.shift)
+            table = evaluate_shifts(scored, shifts, arguments.out, changes=changes, **how)
+            print("\n".join([f"{scored.name}: {table.intro}", *table.lines()]))
+            print(f"\nOpen {arguments.out / 'index.html'}")
+            return
+        source, how["description_of_data"] = test_source(scored, arguments.data, changes)
+        how["metrics_csv"] = scored.run.metrics if scored.run and scored.run.metrics.is_file() else None
+    for name, value in evaluate(scored, source, arguments.out, count=len(source), **how).metrics.items():
+        shown = "not applicable" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+        print(f"{name:<28} {shown}")
     print(f"\nOpen {arguments.out / 'index.html'}")
 
 

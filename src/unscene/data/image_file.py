@@ -91,6 +91,15 @@ def read_image(path: str | Path, frame: int | None = None, contrast: ContrastSet
     return _use(Path(path), lambda image: _upright(image, frame, Path(path), contrast))
 
 
+def read_label_image(path: str | Path) -> NDArray[np.int32]:
+    """Read a label image: [H, W], a whole number of 0 or more for each pixel, as they are stored.
+
+    Raises:
+        DataError: as `read_image`; or the image has colours, fractions, negative values or several pages.
+    """
+    return _use(Path(path), _label_values)
+
+
 def image_size(path: Path, frame: int | None = None) -> tuple[int, int]:
     """The height and width that `read_image` returns, from the file's header. DataError as there."""
 
@@ -228,6 +237,21 @@ def _upright(
             message = f"{path} has {getattr(image, 'n_frames', 2)} pages or frames, of which only the first is read"
             warn_once("frames", path.parent, f"{message}. To read all, set frames to all. {_ONCE}")
     return np.ascontiguousarray(pixels)
+
+
+def _label_values(image: ImageFile.ImageFile) -> NDArray[np.int32]:
+    expected = "Expected a label image: one channel, 0 for the background, a whole number for each object."
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise DataError(f"has {pages} pages. {expected}")
+    if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
+        raise DataError(f"has several channels ({image.mode}). {expected}")
+    values = np.asarray(image)  # of a palette image the numbers of the colours
+    if values.dtype.kind == "f" and not (values == np.rint(values)).all():
+        raise DataError(f"holds fractions. {expected}")
+    if values.min(initial=0) < 0:
+        raise DataError(f"holds negative labels, or some of 2^31 and above. {expected}")
+    return values.astype(np.int32)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -47,19 +47,19 @@ def resolve_range(first: int, count: int, size: int, data: str) -> range:
     return range(start, start + length)
 
 
-def boxes_of_labels(labels: NDArray[np.uint8], num_objects: int) -> NDArray[np.float32]:
-    """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] uint8 (0 is the background).
+def boxes_of_labels(labels: NDArray[np.integer], num_objects: int) -> NDArray[np.float32]:
+    """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] (0 is the background).
 
     Returns:
         [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive, M is `num_objects`. Label `m + 1` goes to row `m`;
         a label without a pixel has a zero row, labels above M are left out.
 
     Raises:
-        ShapeError: `labels` has not three axes, or is not uint8.
+        ShapeError: `labels` has not three axes, or does not hold whole numbers.
     """
     batch = check_shape(labels, "B H W", "labels")["B"]
-    if labels.dtype != np.uint8:
-        raise ShapeError(f"labels must be uint8, but are {labels.dtype}. Convert them with labels.astype(np.uint8).")
+    if labels.dtype.kind not in "iu":
+        raise ShapeError(f"labels must be whole numbers, but are {labels.dtype}. Convert them with labels.astype(int).")
     boxes = np.zeros((batch, num_objects, 4), np.float32)
     for label_map, rows in zip(labels, boxes, strict=True):
         for row, found in zip(rows, find_objects(label_map, num_objects), strict=False):

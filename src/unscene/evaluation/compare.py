@@ -65,6 +65,8 @@ def compare(
         RunError: `out` holds files of these names, or cannot be written.
         DataError: models or scenes of different sizes, no scene, or a damaged metrics.csv.
     """
+    if getattr(source, "own_size", False):
+        raise DataError("models are compared on scenes of their size: name an HDF5 file, or evaluate each by itself.")
     first, size = next((name, model.size) for name, model in models.items())
     for name, model in models.items():
         if model.size != size:

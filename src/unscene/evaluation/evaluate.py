@@ -1,9 +1,10 @@
-"""Evaluate a model: every metric over a test set, numbers of health, time, and the provenance of all of them."""
+"""Evaluate a model or predicted masks: every metric over a test set, health, time, and the provenance of it all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -13,9 +14,10 @@ from tqdm import tqdm
 
 from unscene.data import Source, object_names
 from unscene.errors import DataError
-from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_rank_by
+from unscene.evaluation.predictions import PredictedMasks
+from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_rank_by, segment_image
 from unscene.files import output_folder, write_text
-from unscene.metrics import METRICS, Metric, default_metrics
+from unscene.metrics import default_metrics
 from unscene.metrics.health import Health
 from unscene.metrics.object_locations import ObjectLocations
 from unscene.report.curves import training_curves
@@ -24,6 +26,7 @@ from unscene.report.results import ModelResult, page_values
 from unscene.report.table import Table
 from unscene.runs.run_folder import describe_machine
 from unscene.runs.trainer_settings import use_bfloat16
+from unscene.scene import Decomposition, Prediction, Scene
 
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
@@ -31,8 +34,18 @@ if TYPE_CHECKING:
 SCHEMA = 2  # of compare.json and shifts.json; raised whenever a name in them changes its meaning
 
 
+@dataclass(frozen=True)
+class _Predictor:
+    """How scenes are read and predicted, so many at once, and what a report says about it."""
+
+    read: Callable[[Sequence[int]], Scene]
+    predict: Callable[[Scene, Sequence[int]], Prediction]
+    batch_size: int
+    facts: dict[str, Any]
+
+
 def evaluate(
-    loaded: LoadedModel,
+    scored: LoadedModel | PredictedMasks,
     source: Source,
     out: Path,
     *,
@@ -41,20 +54,25 @@ def evaluate(
     overwrite: bool = False,
     **how: Any,
 ) -> ModelResult:
-    """Evaluate a model on the first scenes of a source, and write `metrics.json` and `index.html`.
+    """Evaluate a model, or masks that another program predicted, and write `metrics.json` and `index.html`.
 
-    The same evaluation (weights, data, count) may be written again; another one in `out` is replaced with `overwrite`
-    only. The other arguments are those of `measure`.
+    The first `count` scenes of the source are scored. The same evaluation (weights or masks, data, count) may be
+    written again; another one in `out` is replaced with `overwrite` only. The other arguments are those of `measure`.
 
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
     """
-    identity = {"weights": dict(loaded.provenance), "data": {**description_of_data, "scenes": count}}
+    identity = {_origin(scored): dict(scored.provenance), "data": {**description_of_data, "scenes": count}}
     with output_folder(out, ("metrics.json", "index.html"), lambda: overwrite or _holds(out, identity)) as folder:
-        result = measure(loaded, source, count=count, description_of_data=description_of_data, **how)
-        write_page(folder / "index.html", f"{loaded.name}: evaluation", **page_values([result]))
+        result = measure(scored, source, count=count, description_of_data=description_of_data, **how)
+        write_page(folder / "index.html", f"{scored.name}: evaluation", **page_values([result]))
         write_text(folder / "metrics.json", _json_text(result.as_json()))
     return result
+
+
+def _origin(scored: LoadedModel | PredictedMasks) -> str:
+    """The section of the provenance that says where the masks come from."""
+    return "predictions" if isinstance(scored, PredictedMasks) else "weights"
 
 
 def _holds(out: Path, identity: dict[str, Any]) -> bool:
@@ -94,7 +112,7 @@ def _json_text(values: dict[str, Any]) -> str:
 
 
 def measure(
-    loaded: LoadedModel,
+    scored: LoadedModel | PredictedMasks,
     source: Source,
     *,
     count: int,
@@ -104,14 +122,16 @@ def measure(
     metrics_csv: Path | None = None,
     examples: bool = True,
     bar_name: str = "",
+    objects: Mapping[str, Any] | None = None,
 ) -> ModelResult:
-    """Evaluate a model and write nothing.
+    """Evaluate a model or predicted masks, and write nothing.
 
-    Scenes are read and decomposed batch by batch, so memory does not grow with their number.
+    Scenes are read and decomposed batch by batch, so memory does not grow with their number. Images of their own sizes
+    are decomposed one by one as in `decompose`, and their label maps are scored.
 
     Args:
-        loaded: the model.
-        source: source of the test scenes, of the model's size.
+        scored: the model, or the masks.
+        source: source of the test scenes, of the model's size or of images at their own sizes.
         count: number of scenes, from the first.
         batch_size: scenes in one call of the model; the time is measured for it.
         description_of_data: name, seed and settings of the source, ready for JSON.
@@ -119,56 +139,95 @@ def measure(
         metrics_csv: file of the training, for the curves.
         examples: draw the best, median and worst scenes.
         bar_name: before the bar; the model's name if empty.
+        objects: options of `segment_image`, for images at their own sizes.
 
     Raises:
-        DataError: fewer scenes than `count`, scenes of another size than the model's, or a damaged metrics.csv.
+        DataError: fewer scenes than `count`, scenes of another size than the model's, no labels for predicted masks, or
+            a damaged metrics.csv.
     """
     if not 1 <= count <= len(source) or batch_size < 1:
         raise DataError(
             f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
-    device = next(loaded.model.parameters()).device
-    bfloat16 = use_bfloat16(loaded.config["trainer"]["precision"], device)
-    ran = {
-        "recipe": loaded.name,
-        "device": str(device),
-        "precision": "bfloat16 (autocast)" if bfloat16 else "float32",
-        "batch_size": batch_size,
-        **describe_machine(),
-    }
+    predictor = _predictor(scored, source, batch_size, objects or {})
+    of_label_maps = isinstance(scored, PredictedMasks) or _has_own_sizes(source)
     curves = training_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
-    metrics: dict[str, Metric] = dict(zip(METRICS, default_metrics(), strict=True))
-    health, seconds = Health(), []
-    with tqdm(total=count, unit=" scenes", desc=bar_name or loaded.name, disable=not progress) as bar:
-        for first in range(0, count, batch_size):
-            scene = read_scenes(source, range(first, min(first + batch_size, count)), loaded.size)
+    metrics, health, seconds = default_metrics(of_label_maps), Health(), []
+    with tqdm(total=count, unit=" scenes", desc=bar_name or scored.name, disable=not progress) as bar:
+        for first in range(0, count, predictor.batch_size):
+            indices = range(first, min(first + predictor.batch_size, count))
+            scene = predictor.read(indices)
             began = perf_counter()
-            decomposition = loaded.decompose(scene.images, batch_size=batch_size)
+            prediction = predictor.predict(scene, indices)
             seconds.append((len(scene), perf_counter() - began))
             for metric in metrics.values():
-                metric.update(scene, decomposition)
-            health.update(scene.images, decomposition)
+                metric.update(scene, prediction)
+            if isinstance(prediction, Decomposition):
+                health.update(scene.images, prediction)
             bar.update(len(scene))
     values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
+    is_model = not isinstance(scored, PredictedMasks)
     ranked_by, scores = scores_to_rank_by(metrics)
-    names, locations = dict(enumerate(object_names(source), start=1)), metrics["object_locations"]
-    assert isinstance(locations, ObjectLocations)
+    names = object_names(source)
+    by_label, locations = dict(enumerate(names, start=1)), metrics.get("object_locations")
+    located = locations.by_label() if names and isinstance(locations, ObjectLocations) else []
     return ModelResult(
-        name=loaded.name,
-        metrics={**values, "ms_per_image": _milliseconds(seconds)},
-        health={name.removeprefix("health/"): value for name, value in health.compute().items()},
-        verdict=health.verdict(),
+        name=scored.name,
+        metrics=values | ({"ms_per_image": _milliseconds(seconds)} if is_model else {}),
+        health={name.removeprefix("health/"): value for name, value in health.compute().items()}
+        if health.images
+        else {},
+        verdict=health.verdict() if health.images else "",
         provenance={
-            "evaluation": ran,
+            "evaluation": predictor.facts | describe_machine(),
             "data": {**description_of_data, "scenes": count},
-            "weights": dict(loaded.provenance),
+            _origin(scored): dict(scored.provenance),
         },
-        recipe=loaded.config,
+        recipe={} if isinstance(scored, PredictedMasks) else scored.config,
         ranked_by=ranked_by,
-        scenes=tuple(example_scenes(loaded, source, scores)) if examples else (),
+        scenes=tuple(example_scenes(predictor.read, predictor.predict, names, scores)) if examples else (),
         curves=curves,
-        located={names.get(row.label, f"object {row.label}"): row for row in locations.by_label()} if names else {},
+        located={by_label.get(row.label, f"object {row.label}"): row for row in located},
+    )
+
+
+def _has_own_sizes(source: Source) -> bool:
+    return bool(getattr(source, "own_size", False))
+
+
+def _predictor(
+    scored: LoadedModel | PredictedMasks, source: Source, batch_size: int, objects: Mapping[str, Any]
+) -> _Predictor:
+    own_sizes = _has_own_sizes(source)
+    if isinstance(scored, PredictedMasks):
+
+        def read(indices: Sequence[int]) -> Scene:
+            scene = Scene.from_batch(source.batch(indices))
+            if scene.labels is None:
+                raise DataError("the data has no masks, so nothing can be scored with it. Name labelled data.")
+            return scene
+
+        return _Predictor(read, scored.predict, 1 if own_sizes else batch_size, {})
+    device = next(scored.model.parameters()).device
+    bfloat16 = use_bfloat16(scored.config["trainer"]["precision"], device)
+    facts = {
+        "recipe": scored.name,
+        "device": str(device),
+        "precision": "bfloat16 (autocast)" if bfloat16 else "float32",
+    }
+    if own_sizes:
+        return _Predictor(
+            lambda indices: Scene.from_batch(source.batch(indices)),
+            lambda scene, _: segment_image(scored, scene, **objects),
+            1,
+            facts | {"batch_size": 1, **objects},
+        )
+    return _Predictor(
+        lambda indices: read_scenes(source, indices, scored.size),
+        lambda scene, _: scored.decompose(scene.images, batch_size=batch_size),
+        batch_size,
+        facts | {"batch_size": batch_size},
     )
 
 

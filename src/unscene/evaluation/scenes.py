@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unscene.data import Source, object_names, source_class
-from unscene.data.hdf5.reader import SceneFile, SceneFileSettings
+from unscene.data import Source, source_class
+from unscene.data.coco.dataset import Coco
+from unscene.data.hdf5.reader import SceneFile
+from unscene.data.image_file import AS_STORED, ContrastSettings
+from unscene.data.image_resize import fit_image
+from unscene.data.labelled_folder import LabelledFolder
 from unscene.errors import DataError, RecipeError
+from unscene.evaluation.masks import segmentation
+from unscene.inference.found_objects import found_objects
+from unscene.inference.tiles import decompose_large
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
-from unscene.report.figures import comparison_rows, rows_png, scene_rows
+from unscene.report.figures import comparison_rows, image_bytes, rows_png, scene_rows
 from unscene.report.page import Picture, SlotLocation
 from unscene.report.results import ExampleScene, Rank
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Prediction, Scene, Segmentation
 from unscene.settings import plain, typed_settings
 
 if TYPE_CHECKING:
@@ -35,28 +42,44 @@ def test_source(
 ) -> tuple[Source, dict[str, Any]]:
     """The source of a model's test scenes, and its description for JSON.
 
-    The scenes are those of the recipe, or of an HDF5 file, with changes of the source's settings by name. Unless the
-    model is `trusted`, its recipe cannot choose a file or folder to read, nor start a download.
+    The scenes are those of the recipe, or of a file or folder as in `source_of`, with changes of the source's settings
+    by name. Unless the model is `trusted`, its recipe cannot choose a file or folder to read, nor start a download.
     """
     if file:
-        values = {"path": str(file), "size": loaded.size} | changes
-        settings = typed_settings(SceneFileSettings, values, "data", f"recipe '{loaded.name}'")
-        source: Source = SceneFile(settings)
-        described = {"source": "hdf5"} | plain(settings)
-    else:
-        settings = loaded.recipe.data_settings("test", **changes)
-        if not trusted:
-            for name, value in loaded.recipe.locations("test").items():
-                if name not in changes:
-                    raise RecipeError(
-                        f"the test data of '{loaded.name}' is in {value}, as its own recipe says. Add --data.{name} "
-                        f"{shlex.quote(value)} to read it there, or name a file of scenes with --data FILE.h5."
-                    )
-            if getattr(settings, "download", False) and "download" not in changes:
-                settings = dataclasses.replace(settings, download=False)
-        source = source_class(loaded.recipe.data_name)(settings)
-        described = plain(settings) | {"source": loaded.recipe.data_name}
+        return source_of(file, changes, loaded.size, loaded.contrast)
+    settings = loaded.recipe.data_settings("test", **changes)
+    if not trusted:
+        for name, value in loaded.recipe.locations("test").items():
+            if name not in changes:
+                raise RecipeError(
+                    f"the test data of '{loaded.name}' is in {value}, as its own recipe says. Add --data.{name} "
+                    f"{shlex.quote(value)} to read it there, or name a file of scenes with --data FILE.h5."
+                )
+        if getattr(settings, "download", False) and "download" not in changes:
+            settings = dataclasses.replace(settings, download=False)
+    source = source_class(loaded.recipe.data_name)(settings)
+    described = plain(settings) | {"source": loaded.recipe.data_name}
     return source, described | {"count": len(source)}
+
+
+def source_of(
+    path: Path, changes: dict[str, Any], size: int = 0, contrast: ContrastSettings = AS_STORED
+) -> tuple[Source, dict[str, Any]]:
+    """The labelled scenes at a path, and their description for JSON.
+
+    An HDF5 file of scenes of `size` pixels (0: of any size); or images at their own sizes: a folder with label images,
+    or a .json file in COCO's layout, whose images are in its folder unless the setting `images` names another.
+    """
+    name, kind, options = "hdf5", SceneFile, {}  # type: str, Any, dict[str, Any]
+    values: dict[str, Any] = {"path": str(path), "size": size}
+    if path.is_dir():
+        name, kind, values = "labelled_folder", LabelledFolder, {"folder": str(path), "contrast": plain(contrast)}
+    elif path.suffix == ".json":
+        name, kind, options = "coco", Coco, {"own_size": True}
+        values = {"folder": str(path.parent), "annotations": path.name, "images": "."}
+    settings = typed_settings(kind.Settings, values | changes, "data", f"--data {path}")
+    source: Source = kind(settings, **options)
+    return source, {"source": name} | plain(settings) | {"count": len(source)}
 
 
 def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
@@ -71,6 +94,23 @@ def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
     return Scene.from_batch(sample)
 
 
+def segment_image(
+    loaded: LoadedModel, scene: Scene, *, tile: int | None = None, overlap: int | None = None, **limits: Any
+) -> Segmentation:
+    """The label map of the one image of a scene, of any size, as `decompose` gives it; the options are those there."""
+    pixels = image_bytes(scene.images[0])
+    if tile is None:
+        square, geometry = fit_image(pixels, loaded.size, loaded.fit)
+        decomposition = loaded.decompose(Scene.from_batch({"image": square[None]}).images)
+        found = found_objects(decomposition, 0, geometry, **limits)
+    else:
+        shared = tile // 2 if overlap is None else overlap
+        found = decompose_large(loaded, pixels, tile=tile, overlap=shared, progress=False, **limits)
+    scores = np.zeros(int(found.slots.max(initial=0)))
+    scores[found.slots - 1] = found.scores
+    return segmentation([found.labels], [scores])
+
+
 def draw_scenes(models: Mapping[str, LoadedModel], source: Source, count: int) -> Picture:
     """The first scenes of a source, segmented and reconstructed by every model."""
     scene = read_scenes(source, range(count), next(iter(models.values())).size)
@@ -82,10 +122,15 @@ def draw_scenes(models: Mapping[str, LoadedModel], source: Source, count: int) -
 
 
 def scores_to_rank_by(metrics: dict[str, Metric]) -> tuple[str, list[float | None]]:
-    """The name and the scores by which scenes are ranked: foreground ARI, or the reconstruction without any truth."""
+    """The name and the scores by which scenes are ranked: foreground ARI, or the reconstruction without any truth.
+
+    Label maps without a true object are ranked by what is found all the same.
+    """
     scores = metrics["ari_fg"].per_image()
     if any(score is not None for score in scores):
         return "ari_fg", scores
+    if "reconstruction" not in metrics:
+        return "instance_ap_50", metrics["instance_matching"].per_image()
     return "reconstruction_psnr", metrics["reconstruction"].per_image()
 
 
@@ -102,23 +147,25 @@ def chosen_scenes(scores: list[float | None], number: int = PER_RANK) -> list[tu
     return [*(("best", i) for i in best), *(("median", i) for i in middle), *(("worst", i) for i in worst)]
 
 
-def example_scenes(loaded: LoadedModel, source: Source, scores: list[float | None]) -> Iterator[ExampleScene]:
-    """Draw the best, median and worst scenes, which are read and decomposed again."""
-    chosen = chosen_scenes(scores)
-    scene = read_scenes(source, [index for _, index in chosen], loaded.size)
-    decomposition = loaded.decompose(scene.images)
-    for row, (rank, index) in enumerate(chosen):
-        figure = rows_png(scene_rows(scene, decomposition, row))
-        locations = slot_locations(scene, decomposition, row, object_names(source))
-        picture = Picture(figure, f"Scene {index}: {_described(scene, decomposition, row)}", locations=locations)
+def example_scenes(
+    read: Callable[[Sequence[int]], Scene],
+    predict: Callable[[Scene, Sequence[int]], Prediction],
+    names: Sequence[str],
+    scores: list[float | None],
+) -> Iterator[ExampleScene]:
+    """Draw the best, median and worst scenes, which are read and predicted again; `names` are those of the labels."""
+    for rank, index in chosen_scenes(scores):
+        scene = read([index])
+        prediction = predict(scene, [index])
+        locations = slot_locations(scene, prediction, 0, names)
+        figure = rows_png(scene_rows(scene, prediction))
+        picture = Picture(figure, f"Scene {index}: {_described(scene, prediction, 0)}", locations=locations)
         yield ExampleScene(index, rank, scores[index], picture)
 
 
-def slot_locations(
-    scene: Scene, decomposition: Decomposition, row: int, names: Sequence[str]
-) -> tuple[SlotLocation, ...]:
+def slot_locations(scene: Scene, decomposition: Prediction, row: int, names: Sequence[str]) -> tuple[SlotLocation, ...]:
     """The model's locations in one scene, of the slots that win a pixel (the paper's Table 2)."""
-    if decomposition.locations is None:
+    if isinstance(decomposition, Segmentation) or decomposition.locations is None:
         return ()
     locations = decomposition.locations[row].double().numpy()
     labels = decomposition.labels()[row]
@@ -136,11 +183,13 @@ def slot_locations(
     )
 
 
-def _described(scene: Scene, decomposition: Decomposition, row: int) -> str:
+def _described(scene: Scene, prediction: Prediction, row: int) -> str:
     """What the figure of a scene shows."""
-    labels = decomposition.labels()[row].unique()
-    slots = len(labels) if decomposition.background is None else int((labels > 0).sum())
+    labels = prediction.labels()[row].unique()
+    slots = len(labels) if prediction.background is None else int((labels > 0).sum())
     true = "" if scene.labels is None else f" of {int((scene.labels[row].unique() > 0).sum())} true objects"
-    boxes = "" if decomposition.box_valid is None else f", {int(decomposition.box_valid[row].sum())} boxes"
+    if isinstance(prediction, Segmentation):
+        return f"image, segmentation into {slots} objects{true}."
+    boxes = "" if prediction.box_valid is None else f", {int(prediction.box_valid[row].sum())} boxes"
     slots_shown = f"segmentation into {slots} object slots{true}, and each slot's mask and component"
     return f"image{boxes}, reconstruction, {slots_shown}."

@@ -97,12 +97,15 @@ METRICS = {  # a module is imported when its metric is asked for: pycocotools an
 }
 
 
+NEED_A_DECOMPOSITION = ("ari_fg_objects", "object_locations", "reconstruction")  # label maps are not enough
+
+
 def new_metric(name: str) -> Metric:
     """Return a registered metric without any batch; RecipeError for an unknown name."""
     metric: Metric = registered_class(METRICS, name, "metric")()
     return metric
 
 
-def default_metrics() -> list[Metric]:
-    """New metrics for an evaluation: all of `METRICS`, in its order."""
-    return [new_metric(name) for name in METRICS]
+def default_metrics(of_label_maps: bool = False) -> dict[str, Metric]:
+    """New metrics for an evaluation by name: all of `METRICS`, in its order, or those that label maps suffice for."""
+    return {name: new_metric(name) for name in METRICS if not (of_label_maps and name in NEED_A_DECOMPOSITION)}

@@ -19,10 +19,10 @@ from unscene.metrics import new_metric
 from unscene.report.overlay import bold_font, overlay
 from unscene.report.slots import Colour, slot_colour
 from unscene.report.table import shown
-from unscene.scene import Decomposition, Scene
+from unscene.scene import Decomposition, Prediction, Scene, Segmentation
 
 INK = "#808080"  # readable on white and on black
-_PANEL, _SLOT = 192, 128  # pixels of the longer side, at most
+_PANEL, _LARGE, _SLOT = 192, 384, 128  # pixels of the longer side, at most
 _GAP, _FRAME = 8, 3
 _TITLE, _TEXT = 16, 12  # pixels of the letters
 _MOST_COLUMNS = 7
@@ -40,25 +40,32 @@ class Row:
     frames: tuple[Colour | None, ...] = ()  # the colours of the frames; None for no frame
 
 
-def scene_rows(scene: Scene, decomposition: Decomposition, index: int = 0) -> list[Row]:
+def scene_rows(scene: Scene, prediction: Prediction, index: int = 0) -> list[Row]:
     """The rows of the figure of one scene of a batch.
 
     First row: the image with the valid boxes, the reconstruction, the segmentation, and the true one where it is known,
     each object in the colour of the slot that shares most of it. Below, for every slot: the score of its box, its mask
-    (white is 1), and its component where the mask is. A ShapeError: they are not of the same images.
+    (white is 1), and its component where the mask is. Of label maps alone there are images and segmentations. A
+    ShapeError: they are not of the same images.
     """
-    _check(scene, decomposition)
-    image, boxes = image_bytes(scene.images[index]), valid_boxes(decomposition, index)
-    found = decomposition.labels()[index].numpy() + (decomposition.background is None)  # 0 is the background
-    panels = {
-        "image" if boxes is None else "image, boxes": _panel(image, boxes=boxes),
-        "reconstruction": _panel(image_bytes(decomposition.reconstruction()[index])),
-        "segmentation": _panel(image, found),
-    }
+    image, decomposition = image_bytes(scene.images[index]), None
+    found = prediction.labels()[index].numpy() + (prediction.background is None)  # 0 is the background
+    if isinstance(prediction, Segmentation):
+        panels, side = {"image": _panel(image, side=_LARGE)}, _LARGE
+    else:
+        decomposition, side = prediction, _PANEL
+        _check(scene, decomposition)
+        boxes = valid_boxes(decomposition, index)
+        panels = {
+            "image" if boxes is None else "image, boxes": _panel(image, boxes=boxes),
+            "reconstruction": _panel(image_bytes(decomposition.reconstruction()[index])),
+        }
+    panels["segmentation"] = _panel(image, found, side=side)
     if scene.labels is not None:
         truth = scene.labels[index].clamp_min(0).numpy()
-        panels["truth"] = _panel(image, matched_labels(truth, found, int(truth.max()) + 1)[truth])
-    return [Row(list(panels.values()), titles=tuple(panels)), *_slot_rows(decomposition, index)]
+        panels["truth"] = _panel(image, matched_labels(truth, found, int(truth.max()) + 1)[truth], side=side)
+    slots = [] if decomposition is None else _slot_rows(decomposition, index)
+    return [Row(list(panels.values()), titles=tuple(panels)), *slots]
 
 
 def comparison_rows(scene: Scene, found: Mapping[str, Decomposition]) -> list[Row]:

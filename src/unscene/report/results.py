@@ -43,9 +43,9 @@ class ModelResult:
 
     name: str  # of the recipe
     metrics: dict[str, float | int | None]  # by name; None is not applicable. `ms_per_image` is among them
-    health: dict[str, float]  # numbers that need no truth, by name
+    health: dict[str, float]  # numbers that need no truth, by name; empty for label maps
     verdict: str  # what they show, in words
-    provenance: dict[str, dict[str, Any]]  # sections `evaluation`, `data`, `weights`, ready for JSON
+    provenance: dict[str, dict[str, Any]]  # sections `evaluation`, `data`, `weights` or `predictions`, ready for JSON
     recipe: dict[str, Any] = field(default_factory=dict)  # every setting
     ranked_by: str = "ari_fg"  # the metric by which the scenes are ranked
     scenes: tuple[ExampleScene, ...] = ()  # best, median and worst

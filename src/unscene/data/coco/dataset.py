@@ -63,8 +63,11 @@ class CocoSettings:
 class Coco:
     """COCO's images, read when they are needed. Memory holds a few arrays, which forked workers share.
 
+    With `own_size` images stay as they are, whatever `size` and `fit` say, and a batch has images of one size.
+
     Attributes:
         paths: paths of the images, [N] of str; image `i` of a batch is `paths[i]`.
+        ids, names: for each image the file's `id`, and its `file_name` without suffix.
         instances: instances of these images; None without `labels`.
 
     Raises:
@@ -74,8 +77,8 @@ class Coco:
 
     Settings = CocoSettings
 
-    def __init__(self, settings: CocoSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: CocoSettings, own_size: bool = False) -> None:
+        self.settings, self.own_size = settings, own_size
         root = Path(settings.folder).expanduser()
         folder, file = root / settings.images, root / settings.annotations
         if not folder.is_dir():
@@ -101,6 +104,8 @@ class Coco:
                 f"{absent[0][:300]!r}. Unpack the images there, or name their folder with --data.images."
             )
         self.paths = np.array(paths)
+        self.ids = [image["id"] for image in images]
+        self.names = [str(Path(image["file_name"]).with_suffix("")) for image in images]
         self.instances = pack_instances(images, annotations, file, settings.skip_damaged) if settings.labels else None
 
     def __len__(self) -> int:
@@ -110,19 +115,22 @@ class Coco:
         """Read images and, with `labels`, their instances, in the file's order; M is the most instances of an image.
 
         Returns:
-            `image` uint8 [B, size, size, 3]; with `labels` also `labels` uint8 [B, size, size], `boxes` float32
-            [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance.
+            `image` uint8 [B, H, W, 3]; with `labels` also `labels` uint8 [B, H, W], `boxes` float32 [B, M, 4] and
+            `category` int64 [B, M], COCO's id, 0 where there is no instance. H and W are `size`, or the images' own.
 
         Raises:
             DataError: an image cannot be read, or has another size than the file states.
         """
         indices, size = checked_indices(indices, len(self)), self.settings.size
-        image = np.empty((len(indices), size, size, 3), np.uint8)
+        shape = len(indices), size, size
+        if self.own_size and self.instances is not None and len(indices):
+            shape = len(indices), *self.instances[indices[0]][:2]
+        image = np.empty((*shape, 3), np.uint8)
         if self.instances is None:
             for row, index in enumerate(indices.tolist()):
                 image[row], _ = fit_image(read_image(self.paths[index]), size, self.settings.fit)
             return {"image": image}
-        labels, in_front = np.empty((2, len(indices), size, size), np.uint8)
+        labels, in_front = np.empty((2, *shape), np.uint8)
         category = np.zeros((len(indices), self.instances.most), np.int64)
         for row, index in enumerate(indices.tolist()):
             instances = self.instances[index]
@@ -142,9 +150,11 @@ class Coco:
                 hint = "Annotate the upright image, or remove the orientation from its file."
                 raise DataError(f"{message}, turned by its EXIF orientation, but {expected}, as it is stored. {hint}")
             raise DataError(f"{message}, but {expected}. Unpack images and annotations of one release.")
-        image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
         in_front, covered = label_map(instances)
         labels = in_front if self.settings.overlaps == "smaller_in_front" else np.where(covered > 1, 0, in_front)
+        if self.own_size:
+            return pixels, labels, in_front
+        image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
         return image, geometry.resize_labels(labels.astype(np.uint8)), geometry.resize_labels(in_front)
 
 

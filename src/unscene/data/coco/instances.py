@@ -89,9 +89,16 @@ def missing(path: Path) -> str:
 
 
 def pack_instances(
-    images: Sequence[dict[str, Any]], annotations: dict[Any, list[dict[str, Any]]], file: Path, skip_damaged: bool
+    images: Sequence[dict[str, Any]],
+    annotations: dict[Any, list[dict[str, Any]]],
+    file: Path,
+    skip_damaged: bool,
+    most: int = _MAX_INSTANCES,
 ) -> PackedInstances:
-    """Check and pack the instances of images; with `skip_damaged`, damaged ones are left out, and the log warns."""
+    """Check and pack the instances of images, at most so many of each.
+
+    With `skip_damaged`, damaged ones are left out, and the log warns.
+    """
     packed, skipped, empty = [], 0, 0
     for image in images:
         height, width = (_whole(image.get(side), 1, _MAX_SIDE) for side in ("height", "width"))
@@ -109,8 +116,8 @@ def pack_instances(
                 if not skip_damaged:
                     raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_HINT}") from error
                 skipped += 1
-        if len(found) > _MAX_INSTANCES:
-            over = f"{len(found)} instances, over {_MAX_INSTANCES}"
+        if len(found) > most:
+            over = f"{len(found)} instances, over {most}"
             raise DataError(f"{file}: image {image['id']} has {over}. Leave it out.")
         runs, categories = zip(*found, strict=True) if found else ((), ())
         packed.append(ImageInstances(height, width, runs, categories))

@@ -1,4 +1,4 @@
-"""Draws docs/images/tetrominoes.png and objects_room.png: python docs/figures/make_family.py"""
+"""Draws tetrominoes.png, objects_room.png and clevr_textures.png of docs/images: python docs/figures/make_family.py"""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ def save(rows: list[np.ndarray], scale: int, file: str) -> None:
 save([row("tetrominoes", 6, False, seed=seed) for seed in (0, 1)], 3, "tetrominoes.png")
 kinds: list[dict[str, Any]] = [{}, dict(SHIFTS["six_objects"]), dict(SHIFTS["identical_colour"])]
 save([row("objects_room", 7, True, seed=seed, **kind) for seed, kind in enumerate(kinds)], 2, "objects_room.png")
+save(
+    [row("clevr_scenes", 7, False, seed=1, size=128, textures=textures) for textures in (True, False)],
+    1,
+    "clevr_textures.png",
+)

@@ -55,6 +55,8 @@ class ClevrScenesSettings:
         sizes: some of large, small.
         crop: central share of the papers' crop that is traced at the image's size, 1/4 to 1 (all of it).
         occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
+        textures: cover floor and objects with random patterns of two colours, as ClevrTex does with photographs of
+            materials. The first colour of an object is its own.
     """
 
     count: PositiveInt = 60000
@@ -68,6 +70,7 @@ class ClevrScenesSettings:
     sizes: Annotated[tuple[str, ...], distinct_names(SIZES)] = tuple(SIZES)
     crop: CropShare = 1.0
     occluder: OccluderShare = 0.0
+    textures: bool = False
 
     def __post_init__(self) -> None:
         check_object_range(self.min_objects, self.max_objects)
@@ -98,6 +101,7 @@ class ClevrScenes:
             material, color, size: [B, M] uint8, 1.. as in `MATERIALS`, `ALL_COLOURS` and `SIZES`.
             x, y, z: [B, M] float32, the centre, in CLEVR's units; the floor is at z = 0.
             rotation: [B, M] float32 in [0, 2 pi], about the vertical axis, counterclockwise from above.
+            texture: [B, M] uint8, 1.. as in `PATTERNS`, with `textures` only.
             visible_pixels: [B, M] int32, how many show the object in CLEVR's picture of 320 x 240, without an
                 occluder: 200 or more.
 
@@ -105,7 +109,7 @@ class ClevrScenes:
             DataError: numba is not installed, or the objects find no room.
         """
         indices = checked_indices(indices, len(self))
-        settings, (placement, rendering) = self.settings, compiled_tracer()
+        settings, (placement, rendering, textures) = self.settings, compiled_tracer()
         chosen = (settings.shapes, settings.materials, settings.colours, settings.sizes)
         known = (ALL_SHAPES, MATERIALS, tuple(ALL_COLOURS), tuple(SIZES))
         choices = placement.Choices(
@@ -118,7 +122,10 @@ class ClevrScenes:
                 f"clevr_scenes: {attempts} so that all are visible. Lower max_objects, or allow other sizes."
             )
         view = central_part(rendering.CROP, settings.crop)
-        image, labels = rendering.render(scenes, settings.size, settings.size, view)
+        patterns = (
+            textures.random_textures(settings.seed, indices, scenes.color, scenes.size) if settings.textures else None
+        )
+        image, labels = rendering.render(scenes, settings.size, settings.size, view, patterns)
         occlude(image, labels, settings.seed, indices, settings.occluder, _OCCLUDER)
         x, y = np.moveaxis(scenes.position.astype(np.float32), -1, 0)
         z = np.array([0, *SIZES.values()], np.float32)[scenes.size]
@@ -129,17 +136,22 @@ class ClevrScenes:
             **{name: getattr(scenes, name).astype(np.uint8) for name in ("shape", "material", "color", "size")},
             **{"x": x, "y": y, "z": z, "rotation": scenes.rotation.astype(np.float32)},
             "visible_pixels": scenes.visible_pixels.astype(np.int32),
+            **(
+                {}
+                if patterns is None
+                else {"texture": (patterns["pattern"][:, 1:] * (scenes.shape > 0)).astype(np.uint8)}
+            ),
         }
 
 
-def compiled_tracer(source: str = "clevr_scenes") -> tuple[ModuleType, ModuleType]:
-    """The modules `placement` and `rendering`, which numba compiles; a DataError if it is not installed."""
+def compiled_tracer(source: str = "clevr_scenes") -> tuple[ModuleType, ModuleType, ModuleType]:
+    """The modules `placement`, `rendering` and `textures`, which numba compiles; a DataError if it is not installed."""
     try:
-        from unscene.data.clevr import placement, rendering
+        from unscene.data.clevr import placement, rendering, textures
     except ImportError as missing:
         if missing.name not in ("numba", "llvmlite"):
             raise
         raise DataError(
             f"{source} traces its scenes with numba, which is not installed: pip install 'unscene[render]'."
         ) from None
-    return placement, rendering
+    return placement, rendering, textures

@@ -27,3 +27,4 @@ UNSEEN_COLOURS = {  # ours; each is far from CLEVR's eight
 }
 ALL_COLOURS = COLOURS | UNSEEN_COLOURS
 SIZES = {"large": 0.7, "small": 0.35}  # radius; half the side of a cube, half the height of a cylinder or cone
+PATTERNS = ("checks", "stripes", "dots", "bricks", "marble", "wood", "noise")  # ours, of `textures`

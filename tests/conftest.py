@@ -174,6 +174,9 @@ class FakeLoaded:
     data: dict[str, Any] = field(default_factory=dict)
     fit: str = "stretch"
     contrast: ContrastSettings = AS_STORED
+    crop: int | None = None
+    object_size: float | None = None
+    tile: int | None = 64
 
     @property
     def config(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import unscene
-from unscene.report.overlay import overlay
+from unscene.report.slots import overlay
 from unscene.scene import Scene
 
 SEED, SCENES, SIDE, GAP = 99, 8, 192, 6

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import unscene
 from unscene.data.montezuma.dataset import OBJECTS, Montezuma, MontezumaSettings
 from unscene.metrics.object_locations import label_centres, match_locations
-from unscene.report.overlay import overlay
+from unscene.report.slots import overlay
 from unscene.scene import Scene
 
 RECIPE, FRAME, ZOOM = "explicit_localization/montezuma_cpu", 26, 8

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from unscene.data import shifts_of, source_class
 from unscene.data.clevr.objects import COLOURS
-from unscene.report.overlay import bold_font
+from unscene.report.slots import bold_font
 
 GENERATORS, SIZE, GAP, TITLE = ("multi_dsprites", "clevr_scenes"), 128, 6, 20
 LABEL_COLOURS = np.array([(0, 0, 0), *COLOURS.values(), (255, 255, 255), (255, 140, 0)], np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from unscene.data.image_resize import FitKind
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.inference import decompose as decompose_images
 from unscene.inference.decompose import decompose_paths
+from unscene.runs.loading import LoadedModel, load
 
 
 def squares(height: int, width: int) -> np.ndarray:
@@ -164,6 +166,13 @@ def test_tiles_find_each_object_of_a_large_image_once(small, tmp_path):
         ({"tile": 0}, "a tile must have 1 pixel"),
         ({"overlap": 8}, "an overlap needs tiles"),
         ({"tile": 32, "fit": "pad"}, "leave out --fit or --tile"),
+        ({"scale": 2, "fit": "pad"}, "leave out --fit or --tile"),
+        ({"tile": 32, "scale": 2}, "give one of them"),
+        ({"scale": 1, "object_size": 5}, "give one of them"),
+        ({"scale": 0}, "not 0 times"),
+        ({"scale": float("nan")}, "not nan times"),
+        ({"object_size": 5}, "does not state how large objects were"),
+        ({"min_contrast": -0.1}, "least contrast of an object must be from 0 to 1"),
         ({"min_score": float("nan")}, "must be from 0 to 1"),
         ({"min_score": 1.5}, "must be from 0 to 1"),
     ],
@@ -172,6 +181,81 @@ def test_options_that_contradict_each_other_leave_no_result(small, photos, tmp_p
     with pytest.raises(RecipeError, match=message):
         decompose_paths(small, [photos], tmp_path / "out", progress=False, **options)
     assert not (tmp_path / "out").exists()
+
+
+def squares_every(step, side, count):
+    image = np.full((step * count, step * count, 3), 255, np.uint8)
+    for y in range(step // 4, step * count, step):
+        for x in range(step // 4, step * count, step):
+            image[y : y + side, x : x + side] = (200, 0, 0)
+    return image
+
+
+def test_tiles_have_the_trainings_scale_times_a_factor(small, make_loaded, make_model, tmp_path):
+    Image.fromarray(squares_every(70, 6, 5)).save(tmp_path / "1.png")
+    Image.fromarray(squares_every(140, 12, 5)).save(tmp_path / "2.png")
+    crops = make_loaded(make_model(num_slots=3), size=64, crop=72, tile=72, object_size=6)
+    for number, (model, options, side) in enumerate(
+        [
+            (small, {"tile": "auto"}, 64),
+            (small, {"tile": "auto", "scale": 2}, 128),
+            (small, {"scale": 0.5}, 32),
+            (crops, {}, 72),
+            (crops, {"object_size": 12}, 144),
+            (crops, {"tile": 40}, 40),
+        ]
+    ):
+        out = tmp_path / str(number)
+        path = tmp_path / ("2.png" if side > 100 else "1.png")
+        decompose_paths(model, [path], out, progress=False, **options)
+        info = json.loads((out / "objects.json").read_text())["info"]
+        assert (info["tile"], info["overlap"]) == (side, side // 2)
+
+
+def test_models_of_whole_photographs_need_the_side_of_a_tile(tiny, photos, tmp_path):
+    recipe = tiny(images=str(photos))
+    loaded = LoadedModel(recipe.build_model(), recipe, {})
+    with pytest.raises(RecipeError, match=r"one square, so the side of a tile is not known\. Give it: --tile"):
+        decompose_paths(loaded, [photos], tmp_path / "out", tile="auto", progress=False)
+
+
+def test_table_of_objects_repeats_the_coco_file(small, photos, tmp_path):
+    decompose_paths(small, [photos], tmp_path / "out", progress=False)
+    rows = list(csv.DictReader((tmp_path / "out" / "objects.csv").open(encoding="utf-8")))
+    annotations = json.loads((tmp_path / "out" / "objects.json").read_text())["annotations"]
+    assert len(rows) == len(annotations) == 4
+    for row, annotation in zip(rows, annotations, strict=True):
+        x, y, width, height = annotation["bbox"]
+        assert [float(row[name]) for name in ("x1", "y1", "x2", "y2")] == [x, y, x + width, y + height]
+        assert (int(row["label"]), int(row["area"])) == (annotation["slot"], annotation["area"])
+        assert float(row["score"]) == annotation["score"]
+    assert [rows[0][f"mean_{colour}"] for colour in ("red", "green", "blue")] == ["200.0", "0.0", "0.0"]
+    assert {row["image"] for row in rows} == {"1.png", "trip/1.png"}
+    with Image.open(tmp_path / "out" / "1.labels.tif") as tiff, Image.open(tmp_path / "out" / "1.masks.png") as png:
+        assert (np.asarray(tiff) == np.asarray(png)).all()
+
+
+def test_parts_of_a_slot_are_objects_on_request(small, tmp_path):
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[10:20, 10:20] = image[40:50, 40:50] = (200, 0, 0)
+    Image.fromarray(image).save(tmp_path / "1.png")
+    for options, count in (({}, 1), ({"split_parts": True}, 2), ({"split_parts": True, "tile": 64}, 2)):
+        out = tmp_path / f"out{len(options)}"
+        assert decompose_paths(small, [tmp_path / "1.png"], out, progress=False, **options).objects == count
+
+
+@pytest.mark.parametrize("model", ["rmonet_unet/multi_dsprites_cpu", "explicit_localization/multi_dsprites_cpu"])
+@pytest.mark.parametrize("tile", [None, 64])
+def test_shipped_weights_find_nothing_in_empty_images(tmp_path, model, tile):
+    rng = np.random.default_rng(0)
+    images = [np.full((96, 96, 3), colour) for colour in [(0, 0, 0), (255, 255, 255), (0, 170, 0), (200, 60, 90)]]
+    images += [rng.integers(0, 256, (96, 96, 3)), np.full((96, 96, 1), 120) + rng.normal(0, 10, (96, 96, 3))]
+    for number, image in enumerate(images):
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    how = {"tile": tile, "progress": False}
+    loaded = load(model)
+    assert decompose_paths(loaded, [tmp_path], tmp_path / "out", **how).objects == 0
+    assert decompose_paths(loaded, [tmp_path], tmp_path / "all", min_contrast=0, **how).objects > 5
 
 
 def test_without_boxes_they_are_of_the_masks(make_loaded, make_model, photos, tmp_path):

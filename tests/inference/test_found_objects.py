@@ -15,11 +15,20 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy import ndimage
 from skimage.measure import regionprops
 
 from unscene.data.image_resize import fit_image
 from unscene.inference import found_objects as module
-from unscene.inference.found_objects import FoundObjects, coco_annotations, coco_json, found_objects
+from unscene.inference.found_objects import (
+    MIN_CONTRAST,
+    FoundObjects,
+    coco_annotations,
+    coco_json,
+    contrast,
+    found_objects,
+    refine,
+)
 from unscene.scene import Decomposition
 
 SIZE = 8
@@ -76,11 +85,110 @@ def test_boxes_are_of_the_pixels_and_the_models_own_are_scaled_beside_them():
 
 
 def test_objects_under_the_least_area_become_background():
-    assert found_objects(halves(), 0, fit(16, 16), min_area=16 * 4).slots.tolist() == [1]
-    found = found_objects(halves(), 0, fit(16, 16), min_area=16 * 4 + 1)
+    image = np.zeros((16, 16, 3), np.uint8)
+    assert refine(found_objects(halves(), 0, fit(16, 16)), image, min_area=16 * 4).slots.tolist() == [1]
+    found = refine(found_objects(halves(), 0, fit(16, 16)), image, min_area=16 * 4 + 1)
     assert (found.slots.tolist(), found.labels.max(), found.boxes.shape) == ([], 0, (0, 4))
-    several = found_objects(halves(background=None), 0, fit(16, 16), min_area=100)
+    several = refine(found_objects(halves(background=None), 0, fit(16, 16)), image, min_area=100)
     assert (several.slots.tolist(), np.unique(several.labels).tolist()) == ([3], [0, 3])
+    renumbered = refine(found_objects(halves(background=None), 0, fit(16, 16)), image, min_area=100, renumber=True)
+    assert (renumbered.slots.tolist(), np.unique(renumbered.labels).tolist()) == ([1], [0, 1])
+
+
+def objects_of(labels):
+    """The objects of a label map, as a model without boxes would give them; the label is the latent."""
+    slots = np.setdiff1d(labels, [0])
+    windows = [ndimage.find_objects(labels)[slot - 1] for slot in slots]
+    return FoundObjects(
+        labels=labels.copy(),
+        slots=slots.astype(np.int64),
+        areas=np.array([(labels == slot).sum() for slot in slots], np.int64),
+        boxes=np.array([(x.start, y.start, x.stop, y.stop) for y, x in windows], np.float32).reshape(-1, 4),
+        scores=np.linspace(0.9, 0.5, len(slots)).astype(np.float32),
+        model_boxes=None,
+        latents=slots[:, None].astype(np.float32),
+        locations=None,
+    )
+
+
+def disc(size=40, radius=8):
+    rows, columns = np.mgrid[:size, :size] - size // 2
+    return (rows**2 + columns**2 <= radius**2).astype(np.uint8)
+
+
+def test_contrast_of_a_disc_falls_with_the_noise():
+    labels, rng, contrasts = disc(), np.random.default_rng(0), []
+    for noise in (0, 20, 60, 200):
+        image = 100 + 60.0 * labels[..., None] + rng.normal(0, noise, (40, 40, 3))
+        contrasts.append(contrast(image.clip(0, 255).astype(np.uint8), labels, 1))
+    assert contrasts[0] > 0.9
+    assert contrasts == sorted(contrasts, reverse=True)
+    assert contrasts[3] < 0.05
+
+
+@pytest.mark.parametrize("kind", ["plain", "noise", "gradient", "pixels chosen by their noise"])
+def test_masks_on_nothing_have_no_contrast(kind):
+    rng, labels = np.random.default_rng(0), disc()
+    image = np.full((40, 40, 3), 90.0)
+    if kind == "gradient":
+        image += np.arange(40)[:, None, None] * 2
+    elif kind != "plain":
+        image += rng.normal(0, 15, (40, 40, 1))
+    if kind == "pixels chosen by their noise":
+        labels = (image[..., 0] > 105).astype(np.uint8)
+    assert contrast(image.astype(np.uint8), labels, 1) < 0.02
+
+
+def test_contrast_to_the_background_does_not_count_a_neighbour():
+    labels = disc()
+    labels[:, 29:] = 2
+    image = np.where(labels == 1, 100, np.where(labels == 2, 100, 40)).astype(np.uint8)[..., None].repeat(3, -1)
+    assert contrast(image, labels, 1) > 0.9
+    labels[labels == 0] = 3  # no background: all others count
+    assert 0 < contrast(image, labels, 1) < 0.9
+
+
+def test_contrast_of_a_mask_that_fills_the_image_is_zero():
+    assert contrast(np.zeros((3, 3, 3), np.uint8), np.ones((3, 3), np.uint8), 1) == 0
+    assert contrast(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), np.uint8), 1) == 0
+
+
+def test_contrast_of_a_large_object_is_that_of_its_reduced_image():
+    labels = disc(1200, 300)
+    image = (100 + 50 * labels[..., None] + np.random.default_rng(0).normal(0, 5, (1200, 1200, 3))).astype(np.uint8)
+    expected = contrast(image[::10, ::10], labels[::10, ::10], 1)
+    assert contrast(image, labels, 1) == pytest.approx(expected, abs=0.05)
+
+
+def test_objects_are_measured_and_those_of_little_contrast_become_background():
+    labels = np.zeros((30, 60), np.uint8)
+    labels[10:20, 10:20], labels[10:20, 40:50] = 2, 5
+    image = np.full((30, 60, 3), 200, np.uint8)
+    image[labels == 2] = (10, 20, 30)
+    found = refine(objects_of(labels), image, min_contrast=MIN_CONTRAST)
+    assert found.slots.tolist() == [2]
+    assert found.colours.tolist() == [[10, 20, 30]]
+    assert found.contrasts[0] > 0.8
+    assert found.centroids().tolist() == [[14.5, 14.5]]
+    assert np.unique(found.labels).tolist() == [0, 2]
+    assert coco_annotations(found, 1)[0]["contrast"] == pytest.approx(found.contrasts[0], abs=1e-5)
+    assert refine(objects_of(labels), image).contrasts[1] == 0
+
+
+def test_connected_parts_become_objects():
+    labels = np.zeros((12, 30), np.uint8)
+    labels[2:5, 2:5] = labels[5:8, 5:8] = 3  # touch at a corner: one part
+    labels[2:4, 20:22] = 3
+    labels[9:11, 10:14] = 1
+    found = refine(objects_of(labels), np.zeros((12, 30, 3), np.uint8), split_parts=True)
+    assert found.slots.tolist() == [1, 2, 3]
+    assert sorted(found.areas.tolist()) == [4, 8, 18]
+    assert sorted(found.latents[:, 0].tolist()) == [1, 3, 3]
+    for slot, area, (x1, y1, x2, y2) in zip(found.slots, found.areas, found.boxes.astype(int), strict=True):
+        assert (found.labels == slot).sum() == (found.labels[y1:y2, x1:x2] == slot).sum() == area
+    large = refine(objects_of(labels), np.zeros((12, 30, 3), np.uint8), split_parts=True, min_area=8)
+    assert sorted(large.areas.tolist()) == [8, 18]
+    assert large.slots.tolist() == [1, 2]
 
 
 def test_objects_under_the_least_score_become_background():

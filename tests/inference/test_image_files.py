@@ -13,7 +13,14 @@ from PIL import Image
 
 from unscene.errors import DataError
 from unscene.inference.found_objects import FoundObjects
-from unscene.inference.image_files import NamedImage, named_images, result_stems, write_image_results
+from unscene.inference.image_files import (
+    COLUMNS,
+    NamedImage,
+    named_images,
+    result_stems,
+    table_rows,
+    write_image_results,
+)
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def test_an_image_named_twice_is_one(folder):
 
 
 def test_earlier_results_are_no_images(folder):
-    root = folder("1.png", "1.overlay.png", "1.masks.png")
+    root = folder("1.png", "1.overlay.png", "1.masks.png", "1.labels.tif")
     assert stems(root) == ["1"]
     (root / "1.png").unlink()
     with pytest.raises(DataError, match="only results"):
@@ -118,13 +125,33 @@ def test_a_name_that_is_no_text_is_refused(folder):
         named_images([root])
 
 
-def test_more_objects_than_a_label_map_holds_are_refused(tmp_path):
-    count = 2**16
-    labels = np.arange(count, dtype=np.int32).reshape(256, 256) + 1
+@pytest.mark.parametrize(("count", "depth"), [(300, "I;16"), (2**16 - 1, "I;16"), (2**16, "I")])
+def test_label_maps_hold_every_label(tmp_path, count, depth):
+    side = 256 if count > 300 else 20
+    labels = np.arange(1, side**2 + 1, dtype=np.int32).reshape(side, side)
+    labels[labels > count] = 0
+    rows, columns = np.divmod(np.arange(count), side)
+    boxes = np.stack([columns, rows, columns + 1, rows + 1], axis=1).astype(np.float32)
     found = FoundObjects(
-        labels, np.arange(1, count + 1), np.ones(count, np.int64), np.zeros((count, 4), np.float32),
-        np.ones(count, np.float32), None, None, None,
+        labels, np.arange(1, count + 1), np.ones(count, np.int64), boxes, np.ones(count, np.float32), None, None, None
+    )
+    write_image_results(np.zeros((side, side, 3), np.uint8), found, NamedImage(Path("a.png"), "a.png", "a"), tmp_path)
+    with Image.open(tmp_path / "a.labels.tif") as image:
+        assert image.mode == depth
+        assert (np.asarray(image) == labels).all()
+    assert (tmp_path / "a.masks.png").is_file() == (depth == "I;16")  # a PNG has 16 bits at most
+
+
+def test_table_rows_hold_the_columns_by_hand():
+    labels = np.zeros((4, 6), np.uint8)
+    labels[1:3, 2:6] = 2
+    found = FoundObjects(
+        labels, np.array([2]), np.array([8]), np.array([[2, 1, 6, 3]], np.float32), np.array([0.5], np.float32),
+        None, None, None, np.array([[1, 2, 3]], np.float32), np.array([0.25], np.float32),
     )  # fmt: skip
-    name = NamedImage(tmp_path / "a.png", "a.png", "a")
-    with pytest.raises(DataError, match=r"has 65,536 objects, but a label map holds 65,535"):
-        write_image_results(np.zeros((256, 256, 3), np.uint8), found, name, tmp_path / "out")
+    row = table_rows(found, NamedImage(Path("=a.tif"), "=a.tif", "=a", 0))[0]
+    assert dict(zip(COLUMNS, row, strict=True)) == {
+        "image": "=a.tif", "frame": 1, "label": 2, "area": 8, "centroid_x": 3.5, "centroid_y": 1.5,
+        "x1": 2, "y1": 1, "x2": 6, "y2": 3, "score": 0.5, "contrast": 0.25,
+        "mean_red": 1, "mean_green": 2, "mean_blue": 3,
+    }  # fmt: skip

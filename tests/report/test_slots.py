@@ -1,12 +1,19 @@
-"""slots: what the sample figure of a decomposition shows."""
+"""slots: tints, outlines and boxes where they belong and nothing elsewhere; what the sample figure shows."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from unscene.report.slots import sample_figure
+from unscene.errors import ShapeError
+from unscene.report.slots import SLOT_COLOURS, label_map_palette, overlay, sample_figure, slot_colour, text_colour
 from unscene.scene import Decomposition
+
+GREY = np.full((20, 30, 3), 100, np.uint8)
 
 
 def decomposition(boxes: bool) -> tuple[torch.Tensor, Decomposition]:
@@ -51,3 +58,104 @@ def test_model_without_boxes_has_none_in_the_figure():
 def test_title_is_shown():
     images, result = decomposition(boxes=False)
     assert sample_figure(images, result, "step 3   decomposing").get_suptitle() == "step 3   decomposing"
+
+
+def test_mask_is_tinted_inside_and_opaque_at_its_border():
+    labels = np.zeros((20, 30), np.int64)
+    labels[5:12, 8:20] = 2
+    picture = overlay(GREY, labels)
+    colour = np.array(slot_colour(2))
+    assert (picture[5, 8] == colour).all()
+    assert (picture[11, 19] == colour).all()
+    inside = (100 * 10 + colour * 6) // 16  # .4 of the colour is 6 of 16 parts
+    assert (picture[8, 12] == inside).all()
+    assert (picture[labels == 0] == 100).all()
+
+
+def test_full_tint_is_the_slots_colour_and_no_tint_is_the_image():
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:12, 8:20] = 1
+    assert (overlay(GREY, labels, tint=1.0)[labels == 1] == slot_colour(1)).all()
+    assert (overlay(GREY, labels, tint=0.0)[6:11, 9:19] == 100).all()
+
+
+def test_box_has_its_corners_on_its_end_exclusive_sides():
+    picture = overlay(GREY, None, np.array([[0, 0, 0, 0], [3, 4, 10, 9]], np.float32))
+    changed = (picture != GREY).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 8, 3, 9)
+    assert not changed[5:8, 4:9].any()
+    assert (picture[changed] == slot_colour(2)).all()
+
+
+def test_numbers_stand_on_large_images_only():
+    large = np.full((200, 200, 3), 100, np.uint8)
+    box = np.array([[50, 60, 150, 160]], np.float32)
+    numbered = (overlay(large, None, box) != overlay(large, None, box, numbers=False)).any(axis=2)
+    assert numbered[40:60, 50:70].any()
+    assert not numbered[61:].any()
+    small = large[:100, :100]
+    assert (overlay(small, None, box / 2) == overlay(small, None, box / 2, numbers=False)).all()
+
+
+def test_number_at_the_upper_edge_stays_in_the_image():
+    large = np.full((200, 200, 3), 100, np.uint8)
+    box = np.array([[50, 0, 150, 160]], np.float32)
+    numbered = (overlay(large, None, box) != overlay(large, None, box, numbers=False)).any(axis=2)
+    assert numbered[1:20, 51:70].any()
+
+
+def test_input_image_is_unchanged():
+    image = GREY.copy()
+    overlay(image, np.ones((20, 30), np.uint8), np.array([[1, 1, 5, 5]], np.float32))
+    assert (image == GREY).all()
+
+
+@given(labels=arrays(np.uint8, (9, 11), elements=st.integers(0, 4)))
+def test_only_object_pixels_are_tinted(labels):
+    image = np.full((9, 11, 3), 7, np.uint8)
+    picture = overlay(image, labels)
+    assert (picture[labels == 0] == 7).all()
+    assert (picture[labels > 0] != 7).any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "boxes"),
+    [
+        (np.zeros((20, 29), np.uint8), None),
+        (np.full((20, 30), 256), None),
+        (np.full((20, 30), -1), None),
+        (None, np.zeros((2, 3))),
+    ],
+)
+def test_wrong_shapes_are_errors(labels, boxes):
+    with pytest.raises(ShapeError):
+        overlay(GREY, labels, boxes)
+
+
+def test_palette_is_black_then_repeats_the_slot_colours():
+    palette = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
+    assert palette[0].tolist() == [0, 0, 0]
+    assert tuple(palette[1].tolist()) == SLOT_COLOURS[0] == slot_colour(1)
+    assert palette[1 + len(SLOT_COLOURS)].tolist() == palette[1].tolist()
+    assert len(set(SLOT_COLOURS)) == len(SLOT_COLOURS)
+
+
+def test_text_is_black_on_yellow_and_white_on_indigo():
+    assert text_colour((240, 228, 66)) == (0, 0, 0)
+    assert text_colour((51, 34, 136)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("stroke", [1, 3])
+def test_stripes_of_a_large_image_join_without_a_seam(stroke, monkeypatch):
+    labels = np.zeros((20, 30), np.uint8)
+    labels[2:17, 3:28], labels[9:11, 10:20] = 1, 2
+    at_once = overlay(GREY, labels, stroke=stroke)
+    monkeypatch.setattr("unscene.report.slots._PIXELS_AT_ONCE", 90)  # three rows
+    assert (overlay(GREY, labels, stroke=stroke) == at_once).all()
+
+
+def test_lines_of_a_thin_box_stay_within_its_rim():
+    picture = overlay(GREY, None, np.array([[10, 5, 12, 15]], np.float32), stroke=4)
+    rows, columns = np.nonzero((picture != GREY).any(axis=2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 15, 9, 12)

@@ -42,9 +42,10 @@ Tables: rmonet_table1, rmonet_table2, rmonet_fig17 to rmonet_fig20, elm_table1, 
   unscene reproduce rmonet_table1 --rows monet,space --seeds 0,1,2 --minutes 90 --threads 1 --out results/
 The same command continues after an interruption. RESULTS/summary.json holds the means beside the paper's numbers."""
 DECOMPOSE_HELP = """\
-For every image, at its own resolution: an overlay, a label map, boxes with scores, latents; and one objects.json in
-COCO format for all. --fit crop takes an image's middle square (all outside is background), pad the whole image with
-margins, stretch the whole image out of proportion."""
+For every image, at its own resolution: an overlay, a label map (PNG and TIFF), boxes with scores, latents; for all
+together objects.json in COCO format, objects.csv and index.html. --fit crop takes an image's middle square (all outside
+is background), pad the whole image with margins, stretch the whole image out of proportion. --tile is for large images
+with many objects."""
 EXPORT_HELP = """\
 For MONet, R-MONet, SPACE and ReDO, whose number of slots is then fixed:
   unscene export runs/NAME model.onnx
@@ -166,6 +167,10 @@ def _add_reproduce(commands: Any) -> None:
     add("--adopt", type=Path, metavar="RUN", help="enter this run of a row's settings, and train nothing")
 
 
+def _tile(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def _add_decompose(commands: Any) -> None:
     add = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
     add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
@@ -174,8 +179,14 @@ def _add_decompose(commands: Any) -> None:
     add("--min-area", type=int, default=1, metavar="PIXELS", help="least size of an object in its image (default 1)")
     add("--frames", choices=("first", "all"), default="first", help="of stacks and animations (default: first)")
     add("--min-score", type=float, default=0.0, metavar="0..1", help="least score of an object (default 0)")
-    add("--tile", type=int, metavar="PIXELS", help="decompose large images in overlapping tiles of this side")
+    least = "least contrast of an object to the background (default 0.2; 0 keeps what is found in noise as well)"
+    add("--min-contrast", type=float, default=0.2, metavar="0..1", help=least)
+    add("--split-parts", action="store_true", help="each connected part of a mask is an object of its own")
+    sides = "side of overlapping tiles of large images; auto: that of the training's images or crops (default: auto "
+    add("--tile", type=_tile, metavar="auto|PIXELS", help=f"{sides}after a training on crops, else no tiles)")
     add("--overlap", type=int, metavar="PIXELS", help="that tiles share (default: half a tile)")
+    add("--scale", type=float, metavar="FACTOR", help="objects are so many times as large as in the training")
+    add("--object-size", type=float, metavar="PIXELS", help="the same, as an object's diameter in these images")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _results(add)
 

@@ -134,7 +134,8 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
-    names = ("skip_damaged", "overwrite", "fit", "min_area", "min_score", "tile", "overlap", "frames")
+    limits = ("min_area", "min_score", "min_contrast", "split_parts")
+    names = (*limits, "fit", "tile", "overlap", "scale", "object_size", "frames", "skip_damaged", "overwrite")
     how = {name: getattr(arguments, name) for name in names}
     loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     result = decompose_paths(loaded, arguments.paths, arguments.out, **how)

@@ -3,11 +3,13 @@
 For every image `NAME`, in the folders of the images:
 
     NAME.overlay.png   the image with masks, boxes and numbers
-    NAME.masks.png     label map: a palette image, 0 is the background, 1.. the slots
-    NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4] of the masks, `scores` [N], `image_size` (H, W); if the
-                       model has them `model_boxes` [N, 4], `latents` [N, D], `locations` [N, 2], y and x in 0..1
+    NAME.masks.png     label map: a palette image, 0 is the background, 1.. the slots; 16 bits above 255 labels
+    NAME.labels.tif    the same label map in 16 bits, or in 32 bits above 65,535 labels, which have no NAME.masks.png
+    NAME.npz           `slots` [N], `areas` [N], `boxes` [N, 4] of the masks, `scores` [N], `contrasts` [N], `colours`
+                       [N, 3], `image_size` (H, W); if the model has them `model_boxes` [N, 4], `latents` [N, D],
+                       `locations` [N, 2], y and x in 0..1
 
-and for all together `objects.json` (COCO) and `index.html` (a contact sheet).
+and for all together `objects.json` (COCO), `objects.csv` (a row for each object) and `index.html`.
 """
 
 from __future__ import annotations
@@ -26,10 +28,26 @@ from unscene.data.image_file import ContrastSettings, read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.errors import DataError, RecipeError
 from unscene.files import output_folder, write_text
-from unscene.inference.found_objects import FoundObjects, coco_annotations, coco_json, found_objects
-from unscene.inference.image_files import SUFFIXES, NamedImage, named_images, thumbnail, write_image_results
+from unscene.inference.found_objects import (
+    MIN_CONTRAST,
+    FoundObjects,
+    coco_annotations,
+    coco_json,
+    found_objects,
+    refine,
+)
+from unscene.inference.image_files import (
+    COLUMNS,
+    SUFFIXES,
+    NamedImage,
+    named_images,
+    table_rows,
+    thumbnail,
+    write_image_results,
+)
 from unscene.inference.tiles import decompose_large
 from unscene.report.page import Picture, Section, write_page
+from unscene.report.table import csv_text
 from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene
 
@@ -65,8 +83,12 @@ def decompose_paths(
     fit: FitKind | None = None,
     min_area: int = 1,
     min_score: float = 0.0,
-    tile: int | None = None,
+    min_contrast: float = MIN_CONTRAST,
+    split_parts: bool = False,
+    tile: int | Literal["auto"] | None = None,
     overlap: int | None = None,
+    scale: float | None = None,
+    object_size: float | None = None,
     frames: Literal["first", "all"] = "first",
     progress: bool = True,
 ) -> DecomposedImages:
@@ -85,51 +107,56 @@ def decompose_paths(
             `LoadedModel.fit`. Pixels outside of a crop are background.
         min_area: least number of an object's pixels in the image; smaller ones are background.
         min_score: least score of an object; others are background.
-        tile: decompose each image in overlapping tiles of this side, as `decompose_large`; None: as one square.
+        min_contrast: least contrast of an object to the background, see `found_objects.contrast`.
+        split_parts: each connected part of a mask is an object of its own.
+        tile: decompose each image in overlapping tiles of this side, as `decompose_large`; "auto": of the side that the
+            training's images or crops had; None: "auto" after a training on crops, else each image as one square.
         overlap: pixels that neighbouring tiles share, by default half a tile.
+        scale: how many times larger objects are than in the training's images, in pixels; tiles are larger by it.
+        object_size: the same, as the diameter of an object in pixels, where the recipe has `data.object_size`.
         frames: of a stack of pages or an animation, decompose the first frame, or all.
         progress: show a bar on stderr.
 
     Raises:
         DataError: no image, a damaged one, or none that can be read.
         RunError: earlier results are in the folder, or it cannot be written.
-        RecipeError: the overlap is not below the tile, stands without tiles, or `fit` stands beside tiles.
+        RecipeError: a limit is not in 0..1, options contradict each other, or the side of a tile is not known.
     """
-    if not 0 <= min_score <= 1:
-        raise RecipeError(f"the least score of an object must be from 0 to 1, but is {min_score}.")
-    if tile is None and overlap is not None:
-        raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
-    if tile is not None and fit is not None:
+    limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score, "min_contrast": min_contrast}
+    for limit in ("score", "contrast"):
+        if not 0 <= limits[f"min_{limit}"] <= 1:
+            least = limits[f"min_{limit}"]
+            raise RecipeError(f"the least {limit} of an object must be from 0 to 1, but is {least}.")
+    if fit is not None and (tile, scale, object_size) != (None, None, None):
         raise RecipeError("images are fitted to the model's square, or cut into tiles: leave out --fit or --tile.")
+    side = None if fit else tile_side(loaded, tile, scale, object_size)
+    if side is None and overlap is not None:
+        raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
     common, named = named_images(paths, frames)
     fit = fit or loaded.fit
-    shared = tile // 2 if tile is not None and overlap is None else overlap
+    tiles = None if side is None else {"tile": side, "overlap": side // 2 if overlap is None else overlap}
+    limits["split_parts"] = split_parts
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]
     sizes: list[tuple[str, int, int]] = []  # (file name, H, W)
     frames_of: list[int | None] = []
     annotations: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
     skipped: list[Path] = []
     pictures: list[Picture] = []
-    with output_folder(out, ["objects.json", "index.html", *names], overwrite) as unfinished:
-        with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress or tile is not None) as bar:
+    with output_folder(out, ["objects.json", "objects.csv", "index.html", *names], overwrite) as unfinished:
+        with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress or tiles is not None) as bar:
             images = _read(named, loaded.contrast, skip_damaged, skipped)
-            limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score}
-            if tile is not None and shared is not None:
-                results: Iterable[_FoundImage] = (
-                    (
-                        name,
-                        pixels,
-                        decompose_large(loaded, pixels, tile=tile, overlap=shared, progress=progress, **limits),
-                    )
-                    for name, pixels in images
-                )
-            else:
-                results = _in_squares(loaded, images, fit, limits)
+            results = (
+                _in_squares(loaded, images, fit, limits)
+                if tiles is None
+                else _in_tiles(loaded, images, limits | tiles | {"progress": progress})
+            )
             for name, pixels, found in results:
                 picture = write_image_results(pixels, found, name, unfinished)
                 sizes.append((name.file_name, *pixels.shape[:2]))
                 frames_of.append(name.frame)
                 annotations += coco_annotations(found, image_id=len(sizes))
+                rows += table_rows(found, name)
                 if len(pictures) < _ON_THE_SHEET:
                     pictures.append(thumbnail(picture, name, found))
                 bar.update(len(sizes) + len(skipped) - bar.n)
@@ -140,7 +167,7 @@ def decompose_paths(
             "date_created": machine["date"],
             "version": machine["unscene"],
             "images_folder": str(common),
-            **({"tile": tile, "overlap": shared} if tile else {"fit": fit}),
+            **({"fit": fit} if tiles is None else tiles),
             **limits,
             "model": loaded.name,
             "weights": dict(loaded.provenance),
@@ -149,8 +176,9 @@ def decompose_paths(
         for image, frame in zip(objects["images"], frames_of, strict=True):
             image.update({} if frame is None else {"frame": frame + 1})
         write_text(unfinished / "objects.json", json.dumps(objects, ensure_ascii=False, default=str))
+        write_text(unfinished / "objects.csv", csv_text(COLUMNS, rows))
         summary = DecomposedImages(out, len(sizes), len(annotations), tuple(skipped), tuple(pictures))
-        text = f"Objects: {summary.objects:,}, found by {loaded.name}. objects.json holds them all."
+        text = f"Objects: {summary.objects:,}, found by {loaded.name}. objects.json and objects.csv hold them all."
         if len(pictures) < summary.images:
             text += f" The first {len(pictures)} are shown here."
         if skipped:
@@ -159,6 +187,36 @@ def decompose_paths(
         title = f"{summary.images:,} image{'' if summary.images == 1 else 's'} decomposed"
         write_page(unfinished / "index.html", title, [Section("Overlays", text, summary.pictures)])
     return summary
+
+
+def tile_side(
+    loaded: LoadedModel,
+    tile: int | Literal["auto"] | None = None,
+    scale: float | None = None,
+    object_size: float | None = None,
+) -> int | None:
+    """The side of a tile in an image's pixels, or None for images that become squares, as in `decompose_paths`."""
+    if sum(option is not None for option in (scale, object_size, None if tile == "auto" else tile)) > 1:
+        raise RecipeError("the side of a tile, a scale and an object's size state the same: give one of them.")
+    if isinstance(tile, int):
+        return tile
+    if object_size is not None:
+        if not loaded.object_size:
+            raise RecipeError(
+                f"the recipe of {loaded.name} does not state how large objects were in its training "
+                "(data.object_size). Give --tile or --scale instead of --object-size."
+            )
+        scale = object_size / loaded.object_size
+    if tile is None and scale is None and not loaded.crop:
+        return None
+    if loaded.tile is None:
+        raise RecipeError(
+            f"{loaded.name} was trained on images of any size as one square, so the side of a tile is not known. "
+            "Give it: --tile PIXELS."
+        )
+    if scale is not None and not 0.01 <= scale <= 100:
+        raise RecipeError(f"objects can be .01 to 100 times as large as in the training, not {scale:g} times.")
+    return max(1, round(loaded.tile * (scale or 1)))
 
 
 def _read(
@@ -171,6 +229,11 @@ def _read(
             if not skip_damaged:
                 raise DataError(f"{error} Pass --skip-damaged to leave such images out.") from error
             skipped.append(name.path)
+
+
+def _in_tiles(loaded: LoadedModel, images: Iterable[_ReadImage], how: Mapping[str, Any]) -> Iterator[_FoundImage]:
+    for name, pixels in images:
+        yield name, pixels, decompose_large(loaded, pixels, **how)
 
 
 def _in_squares(
@@ -193,5 +256,7 @@ def _one_pass(
 ) -> Iterator[_FoundImage]:
     squares, geometries = zip(*(fit_image(pixels, loaded.size, fit) for _, pixels in batch), strict=True)
     decomposition = loaded.decompose(Scene.from_batch({"image": np.stack(squares)}).images)
+    options = {option: limit for option, limit in limits.items() if option != "min_score"}
     for index, (name, pixels) in enumerate(batch):
-        yield name, pixels, found_objects(decomposition, index, geometries[index], **limits)
+        found = found_objects(decomposition, index, geometries[index], limits["min_score"])
+        yield name, pixels, refine(found, pixels, **options)

@@ -1,14 +1,15 @@
-"""The objects of one image: labels, boxes and scores at the image's own resolution, and the same as COCO JSON."""
+"""The objects of one image: labels, boxes, scores and contrasts at its own resolution, and the same as COCO JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.data.samples import boxes_of_labels
@@ -16,6 +17,9 @@ from unscene.errors import ShapeError
 from unscene.scene import Decomposition
 
 _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
+_CONTRAST_PIXELS = 2**16  # of an object and its surroundings; of more, every second, third ... row and column counts
+_SIGNIFICANT = 4.0  # standard errors: a model chooses its masks among many, so noise alone gives two or three
+MIN_CONTRAST = 0.2  # above the contrasts that models find in noise, below those of objects (docs/guide/large_images.md)
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 
@@ -31,16 +35,28 @@ class FoundObjects:
     model_boxes: NDArray[np.float32] | None  # [N, 4] as the model states them, zero rows for none; None without boxes
     latents: NDArray[np.float32] | None  # [N, D]; None if the model has none
     locations: NDArray[np.float32] | None  # [N, 2] y and x in 0..1 of the image, as the model states them, or None
+    colours: NDArray[np.float32] | None = None  # [N, 3] mean red, green, blue in 0..255; None before `refine`
+    contrasts: NDArray[np.float32] | None = None  # [N] in 0..1, see `contrast`; None before `refine`
+
+    def centroids(self) -> NDArray[np.float64]:
+        """[N, 2] y and x of the mean pixel, in pixels from the top left; the middle of the first pixel is 0, 0."""
+        middles = np.empty((len(self.slots), 2))
+        for row, (label, (x1, y1, x2, y2)) in enumerate(self._windows()):
+            rows, columns = np.nonzero(self.labels[y1:y2, x1:x2] == label)
+            middles[row] = y1 + rows.mean(), x1 + columns.mean()
+        return middles
+
+    def _windows(self) -> Iterator[tuple[int, list[int]]]:
+        return zip(self.slots.tolist(), self.boxes.astype(int).tolist(), strict=True)
 
 
 def found_objects(
-    decomposition: Decomposition, index: int, geometry: ResizeGeometry, min_area: int = 1, min_score: float = 0.0
+    decomposition: Decomposition, index: int, geometry: ResizeGeometry, min_score: float = 0.0
 ) -> FoundObjects:
     """Return the objects of image `index` of a decomposition, whose model saw the image resized by `geometry`.
 
-    The masks are enlarged first and then compete for each pixel, so that borders are smooth. Objects of fewer than
-    `min_area` pixels or of a lower score than `min_score` become background, as do pixels outside of a crop, which the
-    model did not see.
+    The masks are enlarged first and then compete for each pixel, so that borders are smooth. Objects of a lower score
+    than `min_score` become background, as do pixels outside of a crop, which the model did not see.
     """
     foreground = np.array(decomposition.foreground, np.int64)
     labels = np.empty((geometry.height, geometry.width), np.uint8)
@@ -51,7 +67,7 @@ def found_objects(
         labels[top : top + rows] = stripe
         areas += np.bincount(stripe.ravel(), minlength=len(areas))
         share_sums += np.bincount(stripe.ravel(), weights=shares.ravel(), minlength=len(areas))
-    slots = np.flatnonzero(areas[1:] >= max(min_area, 1)) + 1
+    slots = np.flatnonzero(areas[1:]) + 1
     scores = (share_sums[slots] / areas[slots]).clip(0, 1).astype(np.float32)
     model_boxes, model_scores, valid = decomposition.boxes, decomposition.box_scores, decomposition.box_valid
     stated = None
@@ -95,11 +111,123 @@ def _labels_and_shares(
     return labels, shares
 
 
+def refine(
+    found: FoundObjects,
+    pixels: NDArray[np.uint8],
+    *,
+    min_area: int = 1,
+    min_contrast: float = 0.0,
+    split_parts: bool = False,
+    renumber: bool = False,
+) -> FoundObjects:
+    """Measure the colours and contrasts of an image's objects, and turn those below a limit into background.
+
+    Args:
+        found: the objects; their label map is changed.
+        pixels: [H, W, 3], the image.
+        min_area: least number of an object's pixels.
+        min_contrast: least `contrast` of an object.
+        split_parts: each connected part (of 8 neighbours) is an object of its own, with the scores, latents and boxes
+            that the model states for all parts together.
+        renumber: number the objects from 1 without a gap; parts are numbered so in any case.
+    """
+    if split_parts:
+        found, renumber = _split(found), True
+    colours, contrasts = np.zeros((len(found.slots), 3), np.float32), np.zeros(len(found.slots), np.float32)
+    for row, (label, (x1, y1, x2, y2)) in enumerate(found._windows()):
+        if found.areas[row] >= min_area:
+            mask = found.labels[y1:y2, x1:x2] == label
+            colours[row] = pixels[y1:y2, x1:x2][mask].mean(axis=0)
+            margin = max(2, round(float(found.areas[row]) ** 0.5 / 2))
+            around = (slice(max(0, y1 - margin), y2 + margin), slice(max(0, x1 - margin), x2 + margin))
+            contrasts[row] = contrast(pixels[around], found.labels[around], label)
+    kept = np.flatnonzero((found.areas >= min_area) & (contrasts >= min_contrast))
+    found = _rows(replace(found, colours=colours, contrasts=contrasts), kept)
+    new_labels = np.zeros(int(found.labels.max(initial=0)) + 1, found.labels.dtype)
+    new_labels[found.slots] = np.arange(1, len(kept) + 1) if renumber else found.slots
+    rows = max(1, _PIXELS_AT_ONCE // max(1, found.labels.shape[1]))
+    for top in range(0, len(found.labels), rows):
+        found.labels[top : top + rows] = new_labels[found.labels[top : top + rows]]
+    return replace(found, slots=new_labels[found.slots].astype(np.int64))
+
+
+def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int) -> float:
+    """How clearly an object's colour differs from the background around it, beyond noise and an even gradient; 0..1.
+
+    A pixel counts by the mean of its four neighbours, since a mask may follow the noise of its own pixels. Least
+    squares fit these colours as a + b y + c x + d m, where m is 1 in the object and 0 around it. With the residual
+    variance s^2, plus one grey level, and the standard error e of d, the contrast is D / (D + s^2), where
+    D = max(0, |d|^2 - 16 e^2) / 4 is the variance between object and background. Other objects do not count, unless
+    there is hardly any background.
+
+    Args:
+        pixels: [h, w, 3], the object with its surroundings.
+        labels: [h, w], 0 is the background.
+        label: the object's.
+    """
+    step = 1 + int((labels.size / _CONTRAST_PIXELS) ** 0.5)
+    labels, pixels = labels[::step, ::step], pixels[::step, ::step]
+    mask = labels == label
+    compared = mask | (labels == 0)
+    if 4 * (compared.sum() - mask.sum()) < min(mask.sum(), 40):
+        compared[:] = True
+    rows, columns = np.nonzero(compared)
+    inside = mask[compared].astype(np.float64)
+    if len(inside) < 6 or inside.min() == inside.max():
+        return 0.0
+    factors = np.stack([np.ones(len(inside)), rows - rows.mean(), columns - columns.mean(), inside], axis=1)
+    inverse = np.linalg.inv(factors.T @ factors + 1e-6 * np.eye(4))
+    padded = np.pad(pixels.astype(np.float32), ((1, 1), (1, 1), (0, 0)), "reflect")
+    neighbours = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    colours = neighbours[compared].astype(np.float64) / 4
+    fitted = inverse @ (factors.T @ colours)
+    variance = np.square(colours - factors @ fitted).sum() / (len(inside) - 4) + 3
+    between = max(0.0, np.square(fitted[3]).sum() - _SIGNIFICANT**2 * variance * inverse[3, 3]) / 4
+    return float(between / (between + variance))
+
+
+def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[tuple[slice, slice, NDArray[np.bool_]]]:
+    """Rows, columns, and the mask within them: of each connected part (of 8 neighbours), or of all together."""
+    parts = ndimage.label(mask, np.ones((3, 3)))[0] if connected else mask.astype(np.uint8)
+    windows = ndimage.find_objects(parts)
+    return [(rows, columns, parts[rows, columns] == number) for number, (rows, columns) in enumerate(windows, start=1)]
+
+
+def _split(found: FoundObjects) -> FoundObjects:
+    """Give every connected part but an object's largest one a label of its own."""
+    labels = found.labels.astype(np.int32, copy=False)
+    rows, slots, areas, boxes = (list[Any]() for _ in range(4))
+    number = int(labels.max(initial=0))
+    for row, (label, (x1, y1, x2, y2)) in enumerate(found._windows()):
+        parts = mask_parts(labels[y1:y2, x1:x2] == label)
+        for rank, (down, right, mask) in enumerate(sorted(parts, key=lambda part: -part[2].sum())):
+            part = labels[y1:y2, x1:x2][down, right]
+            number += rank > 0
+            part[mask] = number if rank else label
+            rows.append(row)
+            slots.append(number if rank else label)
+            areas.append(int(mask.sum()))
+            boxes.append((x1 + right.start, y1 + down.start, x1 + right.stop, y1 + down.stop))
+    return replace(
+        _rows(found, np.array(rows, np.int64)),
+        labels=labels,
+        slots=np.array(slots, np.int64),
+        areas=np.array(areas, np.int64),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+    )
+
+
+def _rows(found: FoundObjects, rows: NDArray[np.int64]) -> FoundObjects:
+    """The objects of some rows, with the same label map."""
+    arrays = {name: values for name, values in vars(found).items() if name != "labels" and values is not None}
+    return replace(found, **{name: values[rows] for name, values in arrays.items()})
+
+
 def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]:
     """Return the objects of one image as COCO annotations, without the `id` that `coco_json` gives.
 
-    `bbox` is the mask's. Besides COCO's fields an annotation has `score`, `slot` and, if the model has them,
-    `model_bbox`, `latent` and `location` (y and x in 0..1 of the image, from its top left).
+    `bbox` is the mask's. Besides COCO's fields an annotation has `score`, `slot`, `contrast` after `refine` and, if the
+    model has them, `model_bbox`, `latent` and `location` (y and x in 0..1 of the image, from its top left).
     """
     annotations = []
     for row, slot in enumerate(found.slots.tolist()):
@@ -114,6 +242,8 @@ def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]
             "score": round(float(found.scores[row]), 5),
             "slot": slot,
         }
+        if found.contrasts is not None:
+            annotation["contrast"] = round(float(found.contrasts[row]), 5)
         if found.model_boxes is not None and found.model_boxes[row].any():
             annotation["model_bbox"] = _bbox(found.model_boxes[row])
         if found.latents is not None:

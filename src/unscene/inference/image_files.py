@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -20,12 +20,16 @@ from unscene.data.image_folder import ImageFolder, ImageFolderSettings
 from unscene.errors import DataError
 from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects
-from unscene.report.overlay import overlay
 from unscene.report.page import Picture, SlotLocation
-from unscene.report.slots import label_map_palette
+from unscene.report.slots import label_map_palette, overlay
 
-SUFFIXES = (".overlay.png", ".masks.png", ".npz")
-_MOST_LABELS = 2**16 - 1  # a PNG has 16 bits at most
+SUFFIXES = (".overlay.png", ".masks.png", ".labels.tif", ".npz")
+COLUMNS = (
+    *("image", "frame", "label", "area", "centroid_x", "centroid_y", "x1", "y1", "x2", "y2"),
+    *("score", "contrast", "mean_red", "mean_green", "mean_blue"),
+)
+_IN_A_PNG = 2**16 - 1  # labels
+_PIXELS_AT_ONCE = 2**24
 _THUMBNAIL = 320  # pixels of the longer side
 
 
@@ -45,7 +49,8 @@ class NamedImage(NamedTuple):
 def named_images(paths: Sequence[Path], frames: Literal["first", "all"] = "first") -> tuple[Path, list[NamedImage]]:
     """Find the images of files and folders, folders with everything below them, every image once.
 
-    In folders, names that begin with a dot and results of an earlier run (`*.overlay.png`, `*.masks.png`) are ignored.
+    In folders, names that begin with a dot and results of an earlier run (`*.overlay.png`, `*.masks.png`,
+    `*.labels.tif`) are ignored.
 
     Returns:
         The folder that all have in common, and the images in their order. Results are named like the image, without
@@ -103,7 +108,7 @@ def _images_of(path: Path, frames: Literal["first", "all"]) -> list[tuple[Path, 
         raise DataError(f"There is no image or folder {path}. Check its name.")
     if not path.is_dir():
         return [(path, frame) for frame in (frame_numbers(path) if frames == "all" else (None,))]
-    results = SUFFIXES[:2]
+    results = SUFFIXES[:3]
     folder = ImageFolder(ImageFolderSettings(str(path), frames=frames))
     found = zip(map(_absolute, folder.paths), folder.frames, strict=True)
     images = [(file, frame) for file, frame in found if not file.name.endswith(results)]
@@ -121,33 +126,46 @@ def write_image_results(
 ) -> NDArray[np.uint8]:
     """Write the `SUFFIXES` files of an image [H, W, 3] into a folder; return the overlay [H, W, 3]."""
     target = folder / name.stem
-    boxes_by_slot = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)  # so that a slot keeps its colour
-    boxes_by_slot[found.slots - 1] = found.boxes
     last = int(found.slots.max(initial=0))
-    if last > _MOST_LABELS:
-        raise DataError(
-            f"{name.path} has {last:,} objects, but a label map holds {_MOST_LABELS:,}. "
-            "Raise --min-area or --min-score."
-        )
     few = last <= 255
-    colours = found.labels if few else np.where(found.labels > 0, (found.labels - 1) % 255 + 1, 0)
+    colours = np.empty(found.labels.shape, np.uint8)
+    rows = max(1, _PIXELS_AT_ONCE // pixels.shape[1])
+    for top in range(0, len(colours), rows):
+        labels = found.labels[top : top + rows]
+        colours[top : top + rows] = labels if few else np.where(labels > 0, (labels - 1) % 255 + 1, 0)
+    boxes_by_slot = np.zeros((last, 4), np.float32)  # so that a slot keeps its colour
+    boxes_by_slot[found.slots - 1] = found.boxes
     # hundreds of numbers and thick lines would hide small objects
     picture = overlay(pixels, colours, boxes_by_slot, numbers=few, stroke=None if few else 1)
-    if few:
-        label_map = Image.fromarray(found.labels.astype(np.uint8))
-        label_map.putpalette(label_map_palette())
-    else:
-        label_map = Image.fromarray(found.labels.astype(np.uint16))
     arrays = {key: getattr(found, key) for key in ("slots", "areas", "boxes", "scores")}
     arrays["image_size"] = np.array(pixels.shape[:2])
-    optional = {key: getattr(found, key) for key in ("model_boxes", "latents", "locations")}
+    optional = {key: getattr(found, key) for key in ("model_boxes", "latents", "locations", "contrasts", "colours")}
     arrays |= {key: values for key, values in optional.items() if values is not None}
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(f"{target}.overlay.png")
-        label_map.save(f"{target}.masks.png")
+        if few:
+            label_map = Image.fromarray(colours)
+            label_map.putpalette(label_map_palette())
+            label_map.save(f"{target}.masks.png")
+        deep = Image.fromarray(found.labels.astype(np.uint16 if last <= _IN_A_PNG else np.int32, copy=False))
+        if not few and last <= _IN_A_PNG:
+            deep.save(f"{target}.masks.png")
+        deep.save(f"{target}.labels.tif", compression="tiff_deflate")
         np.savez_compressed(f"{target}.npz", **arrays)
     return picture
+
+
+def table_rows(found: FoundObjects, name: NamedImage) -> list[list[Any]]:
+    """A row of `COLUMNS` for each object; measures and pixels from the image's top left."""
+    columns: list[list[Any]] = [found.slots.tolist(), found.areas.tolist()]
+    columns += found.centroids()[:, ::-1].round(2).T.tolist()
+    columns += found.boxes.astype(int).T.tolist()
+    columns.append(found.scores.astype(float).round(5).tolist())
+    if found.contrasts is not None and found.colours is not None:
+        columns += [found.contrasts.astype(float).round(5).tolist(), *found.colours.astype(float).round(1).T.tolist()]
+    frame = None if name.frame is None else name.frame + 1
+    return [[name.file_name, frame, *row] for row in zip(*columns, strict=True)]
 
 
 def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:

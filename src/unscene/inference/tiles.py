@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from unscene.data.image_resize import Rectangle, fit_image
 from unscene.errors import RecipeError
-from unscene.inference.found_objects import FoundObjects, found_objects
+from unscene.inference.found_objects import MIN_CONTRAST, FoundObjects, found_objects, mask_parts, refine
 from unscene.scene import Scene
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def decompose_large(
     overlap: int,
     min_score: float = 0.0,
     min_area: int = 1,
+    min_contrast: float = MIN_CONTRAST,
+    split_parts: bool = False,
     progress: bool = True,
 ) -> FoundObjects:
     """Decompose an image in overlapping tiles and merge the objects, as this module says.
 
-    Memory besides the image and its label map grows with the objects only: few tiles are held at a time. The objects
-    have no boxes or locations of the model, which are those of single tiles.
+    The objects have no boxes or locations of the model, which are those of single tiles.
 
     Args:
         loaded: the model.
@@ -55,34 +56,31 @@ def decompose_large(
         overlap: pixels that neighbouring tiles share; at least the diameter of the largest object.
         min_score: objects with a lower score are left out before the tiles are merged.
         min_area: objects of fewer pixels are left out.
-        progress: show a bar on stderr.
+        min_contrast: objects of a lower contrast are left out, see `found_objects.contrast`.
+        split_parts: each connected part is an object of its own.
+        progress: show a bar with the time left on stderr.
 
     Raises:
         RecipeError: the overlap is not below the tile.
     """
     height, width = pixels.shape[:2]
-    objects = _objects_of_tiles(loaded, pixels, tile, overlap, min_score, progress)
-    return _as_found(merge_tiles(objects, height, width), min_area)
+    objects = _objects_of_tiles(loaded, pixels, tile, overlap, min_score, split_parts, progress)
+    found = _as_found(merge_tiles(objects, height, width))
+    return refine(found, pixels, min_area=min_area, min_contrast=min_contrast, split_parts=split_parts, renumber=True)
 
 
-def _as_found(merged: MergedObjects, min_area: int) -> FoundObjects:
-    """The merged objects of enough pixels, numbered anew from 1."""
-    areas = np.bincount(merged.labels.ravel(), minlength=len(merged.objects) + 1)
-    kept = np.flatnonzero(areas[1:] >= max(min_area, 1))
-    new_labels = np.zeros(len(areas), np.int32)
-    new_labels[kept + 1] = np.arange(1, len(kept) + 1)
-    labels = new_labels[merged.labels]
-    objects = [merged.objects[index] for index in kept.tolist()]
-    boxes = np.zeros((len(objects), 4), np.float32)
-    for row, (rows, columns) in enumerate(find_objects(labels)):
+def _as_found(merged: MergedObjects) -> FoundObjects:
+    boxes, areas = np.zeros((len(merged.objects), 4), np.float32), np.zeros(len(merged.objects), np.int64)
+    for row, (rows, columns) in enumerate(find_objects(merged.labels)):
         boxes[row] = columns.start, rows.start, columns.stop, rows.stop
-    latents = [item.latent for item in objects if item.latent is not None]
+        areas[row] = (merged.labels[rows, columns] == row + 1).sum()
+    latents = [item.latent for item in merged.objects if item.latent is not None]
     return FoundObjects(
-        labels=labels,
-        slots=np.arange(1, len(objects) + 1),
-        areas=areas[kept + 1].astype(np.int64),
+        labels=merged.labels,
+        slots=np.arange(1, len(areas) + 1),
+        areas=areas,
         boxes=boxes,
-        scores=np.array([item.score for item in objects], np.float32),
+        scores=np.array([item.score for item in merged.objects], np.float32),
         model_boxes=None,
         latents=np.stack(latents) if latents else None,
         locations=None,
@@ -90,7 +88,13 @@ def _as_found(merged: MergedObjects, min_area: int) -> FoundObjects:
 
 
 def _objects_of_tiles(
-    loaded: LoadedModel, pixels: NDArray[np.uint8], tile: int, overlap: int, min_score: float, progress: bool
+    loaded: LoadedModel,
+    pixels: NDArray[np.uint8],
+    tile: int,
+    overlap: int,
+    min_score: float,
+    split_parts: bool,
+    progress: bool,
 ) -> Iterator[TileObject]:
     height, width = pixels.shape[:2]
     windows = tile_windows(height, width, tile, overlap)
@@ -100,10 +104,10 @@ def _objects_of_tiles(
             fitted = [fit_image(cut_tile(pixels, window), loaded.size, "stretch") for window in batch]
             decomposition = loaded.decompose(Scene.from_batch({"image": np.stack([s for s, _ in fitted])}).images)
             for index, window in enumerate(batch):
-                found = found_objects(decomposition, index, fitted[index][1], min_score=min_score)
+                found = found_objects(decomposition, index, fitted[index][1], min_score)
                 latents = [None] * len(found.slots) if found.latents is None else found.latents
                 answers = zip(found.slots.tolist(), found.scores.tolist(), latents, strict=True)
-                yield from tile_objects(found.labels, answers, window, (height, width))
+                yield from tile_objects(found.labels, answers, window, (height, width), split_parts)
             bar.update(len(batch))
 
 
@@ -139,7 +143,7 @@ def cut_tile(image: NDArray[_Number], window: Rectangle) -> NDArray[_Number]:
     return np.pad(part, missing + [(0, 0)] * (image.ndim - 2), mode="symmetric") if np.any(missing) else part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TileObject:
     """One object of one tile, in the pixels of the large image.
 
@@ -174,6 +178,7 @@ def tile_objects(
     answers: Iterable[tuple[int, float, NDArray[np.float32] | None]],
     window: Rectangle,
     image_size: tuple[int, int],
+    split_parts: bool = False,
 ) -> Iterator[TileObject]:
     """The objects of a tile's label map [tile, tile], clipped to the image.
 
@@ -182,23 +187,20 @@ def tile_objects(
         answers: label, score and latent of each object; other labels are left out.
         window: the tile.
         image_size: H and W of the image.
+        split_parts: each connected part is an object of its own.
     """
     x1, y1, x2, y2 = window
     height, width = image_size
     labels = labels[: height - y1, : width - x1]
     for label, score, latent in answers:
-        mask = labels == label
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not len(rows):
-            continue
-        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        cut = (
-            (top == 0 and y1 > 0)
-            or (left == 0 and x1 > 0)
-            or (bottom == y2 - y1 and y2 < height)
-            or (right == x2 - x1 and x2 < width)
-        )
-        yield TileObject(y1 + top, x1 + left, mask[top:bottom, left:right].copy(), score, latent, window, cut)
+        for rows, columns, part in mask_parts(labels == label, split_parts):
+            cut = (
+                (rows.start == 0 and y1 > 0)
+                or (columns.start == 0 and x1 > 0)
+                or (rows.stop == y2 - y1 and y2 < height)
+                or (columns.stop == x2 - x1 and x2 < width)
+            )
+            yield TileObject(y1 + rows.start, x1 + columns.start, part.copy(), score, latent, window, cut)
 
 
 @dataclass

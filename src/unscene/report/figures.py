@@ -16,8 +16,7 @@ from torch import Tensor
 
 from unscene.errors import check_shape
 from unscene.metrics import new_metric
-from unscene.report.overlay import bold_font, overlay
-from unscene.report.slots import Colour, slot_colour
+from unscene.report.slots import Colour, bold_font, overlay, slot_colour
 from unscene.report.table import shown
 from unscene.scene import Decomposition, Prediction, Scene, Segmentation
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
@@ -142,19 +142,24 @@ class Table:
         """The table as CSV with all digits; an empty cell for no value; `reported_NAME` is the paper's number."""
         reported = [name for name in self.columns if any(name in row.paper for row in self.rows)]
         facts = dict.fromkeys(name for row in self.rows for name in row.facts)
-        file = io.StringIO(newline="")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", *facts, *self.columns, *(f"reported_{name}" for name in reported)])
+        rows = []
         for row in self.rows:
             numbers = [row.values.get(name) for name in self.columns] + [row.paper.get(name) for name in reported]
-            texts = [row.name, *(row.facts.get(name) for name in facts)]
-            writer.writerow([*map(_no_formula, texts), *numbers])
-        return file.getvalue()
+            rows.append([row.name, *(row.facts.get(name) for name in facts), *numbers])
+        return csv_text(["name", *facts, *self.columns, *(f"reported_{name}" for name in reported)], rows)
 
 
-def _no_formula(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula, with an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV. A text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(
+            f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+            for cell in row
+        )
+    return file.getvalue()
 
 
 def best_rows(values: Sequence[float | None], described: Description) -> set[int]:

@@ -59,6 +59,23 @@ class LoadedModel:
         return getattr(self.recipe.data, "contrast", AS_STORED)  # type: ignore[no-any-return]
 
     @property
+    def crop(self) -> int | None:
+        """Side of the crops that the training took from larger images, in their pixels; None without crops."""
+        crop = getattr(self.recipe.data, "crop", None)  # of a generated scene it is a share of its side, a float
+        return crop if isinstance(crop, int) else None
+
+    @property
+    def object_size(self) -> float | None:
+        """Diameter of an object in the training's images, in their pixels; None where the recipe does not state it."""
+        size = getattr(self.recipe.data, "object_size", None)
+        return None if size in (None, "auto") else float(size)
+
+    @property
+    def tile(self) -> int | None:
+        """Side of the part of an image that the model saw in the training; None where it saw images of any size."""
+        return self.crop or (None if hasattr(self.recipe.data, "fit") else self.size)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from unscene.errors import RunError
+from unscene.errors import ExtraError, RunError, TrainingError
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import TrainerSettings
 from unscene.training import log
@@ -40,7 +45,7 @@ def test_resumed_events_replace_those_after_the_checkpoint(tmp_path):
         events = log.EventFile(tmp_path, step)
         for further in (1, 2, 3):
             events.add(step + further, {"loss": loss})
-        events.file.close()
+        events.close()
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     assert [(scalar.step, scalar.value) for scalar in read.Scalars("loss")] == [
@@ -53,9 +58,105 @@ def test_resumed_events_replace_those_after_the_checkpoint(tmp_path):
 def test_events_that_cannot_be_written_are_an_error_of_one_line(tmp_path):
     training_log = TrainingLog(RunFolder(tmp_path), TrainerSettings(), writes=True)
     training_log.start(0, repeat_validation=False)
-    training_log.events.file = Path("/dev/full").open("wb")  # noqa: SIM115
+    training_log.tracker.file = Path("/dev/full").open("wb")  # noqa: SIM115
     with pytest.raises(RunError, match=r"tensorboard: the disk is full"):
         training_log.write(1, {"loss": 2.0})
+
+
+def logged(run: RunFolder, logger: str) -> None:
+    """Write two rows, and one more of a resumed run, to a tracker."""
+    run.make_folders()
+    run.recipe.write_text("name: a/b\nseed: 3\n")
+    for step, losses in ((0, (3.0, 2.0)), (2, (1.0,))):
+        training_log = TrainingLog(run, TrainerSettings(logger=logger), writes=True)
+        training_log.start(step, repeat_validation=False)
+        for further, loss in enumerate(losses, start=1):
+            training_log.write(step + further, {"train/loss": loss})
+        training_log.close()
+    assert [row["train/loss"] for row in rows(run.metrics)] == ["3.0", "2.0", "1.0"]
+
+
+def test_csv_alone_leaves_no_other_file(tmp_path):
+    logged(RunFolder(tmp_path), "csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "metrics.csv", "recipe.yaml", "samples"]
+
+
+@pytest.mark.slow
+def test_trackio_holds_all_rows_of_a_resumed_run(tmp_path, monkeypatch):
+    pytest.importorskip("trackio", reason="needs the extra trackio")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    script = (
+        "import sys; from tests.training.test_log import *\n"
+        "logged(RunFolder(Path(sys.argv[1])), 'trackio')\n"
+        "import trackio\n"
+        "(found,) = trackio.Api().runs('unscene')\n"
+        "from trackio.sqlite_storage import SQLiteStorage\n"
+        "print([(row['step'], row['train/loss']) for row in SQLiteStorage.get_logs('unscene', found.name)])\n"
+    )
+    environment = {"TRACKIO_DIR": str(tmp_path / "store"), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "[(1, 3.0), (2, 2.0), (3, 1.0)]"
+
+
+@pytest.mark.slow
+def test_wandb_writes_offline_runs_into_the_folder(tmp_path):
+    pytest.importorskip("wandb", reason="needs the extra wandb")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    script = "import sys; from tests.training.test_log import *\nlogged(RunFolder(Path(sys.argv[1])), 'wandb')\n"
+    environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    content = b"".join(path.read_bytes() for path in sorted(run.path.rglob("*.wandb")))
+    assert content.count(b"train/loss") >= 3
+
+
+class FakeTracker(ModuleType):
+    """A module with the interface of wandb and trackio."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        super().__init__("wandb")
+        self.refuses, self.calls = refuses, []
+
+    def init(self, **how: Any) -> None:
+        if self.refuses:
+            raise RuntimeError("api_key not configured")
+        self.calls.append(("init", how))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.calls.append((step, values))
+
+    def finish(self) -> None:
+        self.calls.append(("finish", None))
+
+
+def test_a_tracker_gets_the_recipe_and_every_row_under_one_name(tmp_path, monkeypatch):
+    tracker = FakeTracker()
+    monkeypatch.setitem(sys.modules, "wandb", tracker)
+    run = RunFolder(tmp_path)
+    run.add_environment({"date": "2026-01-02T03:04:05+00:00"})
+    logged(run, "wandb")
+    first, *written = tracker.calls
+    name = f"{tmp_path.name}-20260102030405"
+    expected = {"project": "unscene", "name": name, "id": name, "resume": "allow", "dir": str(tmp_path)}
+    assert first == ("init", expected | {"config": {"name": "a/b", "seed": 3}})
+    assert written[:3] == [(1, {"train/loss": 3.0}), (2, {"train/loss": 2.0}), ("finish", None)]
+    assert written[3:] == [first, (3, {"train/loss": 1.0}), ("finish", None)]
+
+
+def test_a_tracker_that_refuses_or_is_missing_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", FakeTracker(refuses=True))
+    with pytest.raises(TrainingError, match=r"wandb cannot record this run \(api_key not configured\)\. Log in, or"):
+        logged(RunFolder(tmp_path), "wandb")
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(ExtraError, match=r"trackio is not installed, .*'unscene\[trackio\]'"):
+        logged(RunFolder(tmp_path), "trackio")
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -100,6 +100,8 @@ class TrainerSettings:
     keep_best_by: Literal["ari_fg", "ami_fg", "map_50", "mask_iou", "iou_polarity", "located"] = "ari_fg"
     checkpoint_minutes: PositiveFloat = 5.0  # between two checkpoints
     log_every: PositiveInt = 50  # steps between two rows of metrics.csv
+    # Where the rows go besides metrics.csv; `csv`: nowhere else. wandb and trackio are extras.
+    logger: Literal["tensorboard", "csv", "wandb", "trackio"] = "tensorboard"
     restart: RestartSettings = field(default_factory=RestartSettings)
 
 

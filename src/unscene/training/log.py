@@ -1,4 +1,4 @@
-"""What a training logs: metrics.csv, TensorBoard and the progress bar."""
+"""What a training logs: metrics.csv, TensorBoard or another tracker, and the progress bar."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unscene.distributed.processes import mean_over_processes
+from unscene.errors import TrainingError, import_extra
 from unscene.files import write_text, writing
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import TrainerSettings
@@ -56,8 +57,7 @@ class TrainingLog:
         if self.writes:
             self.table.keep_until(step, repeat_validation)
             self.started -= self.table.last_seconds()
-            with writing(self.run.tensorboard):
-                self.events = EventFile(self.run.tensorboard, step)
+            self.tracker = open_tracker(self.run, self.settings.logger, step)
         limit = f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None
         how: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": 1.0, "disable": not self.writes}
         self.bar = tqdm(total=self.settings.max_steps, initial=step, desc=limit, **how)
@@ -90,14 +90,14 @@ class TrainingLog:
         return dict(zip(self.sums, mean_over_processes(torch.stack(list(self.sums.values()))), strict=True))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Write values of a step to metrics.csv and TensorBoard."""
+        """Write values of a step to metrics.csv and the tracker."""
         self.latest |= values
         if self.writes:
             seconds = round(time.monotonic() - self.started, 2)
             rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
             self.table.append({"step": step, "seconds": seconds, **rounded})
-            with writing(self.run.tensorboard):
-                self.events.add(step, values)
+            if self.tracker:
+                self.tracker.add(step, values)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -107,10 +107,45 @@ class TrainingLog:
         self.speed_since += time.monotonic() - paused
 
     def close(self) -> None:
-        """Close TensorBoard's file and the bar."""
+        """Close the tracker and the bar."""
         self.bar.close()
-        if self.writes:
-            self.events.file.close()
+        if self.writes and self.tracker:
+            self.tracker.close()
+
+
+def open_tracker(run: RunFolder, logger: str, step: int) -> EventFile | ExperimentTracker | None:
+    """What takes the rows besides metrics.csv, by `trainer.logger`; of a resumed run those after `step` are new."""
+    if logger == "csv":
+        return None
+    return EventFile(run.tensorboard, step) if logger == "tensorboard" else ExperimentTracker(run, logger)
+
+
+class ExperimentTracker:
+    """Weights & Biases or trackio, which have one interface. A resumed run continues under its name.
+
+    An ExtraError if the package is not installed; a TrainingError if it refuses the run.
+    """
+
+    def __init__(self, run: RunFolder, package: str) -> None:
+        self.module = import_extra(package, package)
+        started = "".join(filter(str.isdigit, str(next(iter(run.starts()), {}).get("date", ""))))[:14]
+        name = "-".join(filter(None, (run.path.resolve().name, started)))
+        own: dict[str, Any] = {"id": name, "dir": str(run.path)} if package == "wandb" else {}
+        try:
+            self.module.init(project="unscene", name=name, config=run.recipe_values(), resume="allow", **own)
+        except Exception as error:  # of its own classes, or of the connection
+            raise TrainingError(
+                f"{package} cannot record this run ({str(error).strip()[:200]}). Log in, or choose another "
+                "--trainer.logger."
+            ) from error
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Add the values of a step by name."""
+        self.module.log(values, step=step)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self.module.finish()
 
 
 class EventFile:
@@ -120,8 +155,10 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        folder.mkdir(exist_ok=True)
-        self.file = (folder / f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}").open("wb")
+        self.folder = folder
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            self.file = (folder / f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}").open("wb")
         self._write(file_version="brain.Event:2")
         if step:
             self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -132,8 +169,13 @@ class EventFile:
         self._write(step=step, summary=Summary(value=scalars))
 
     def _write(self, **fields: Any) -> None:
-        RecordWriter(self.file).write(Event(wall_time=time.time(), **fields).SerializeToString())
-        self.file.flush()
+        with writing(self.folder):
+            RecordWriter(self.file).write(Event(wall_time=time.time(), **fields).SerializeToString())
+            self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
 
 class MetricsTable:

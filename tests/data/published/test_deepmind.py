@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unscene.data.hdf5 import resumable_writer
 from unscene.data.hdf5.reader import SceneStore
+from unscene.data.published import conversion
 from unscene.data.published.conversion import convert
+from unscene.data.tfrecord import records as tfrecord
 from unscene.errors import DataError
 
 rng = np.random.default_rng(0)
@@ -195,3 +198,33 @@ def test_a_folder_without_such_files(tmp_path):
         convert("cater", [tmp_path / "empty"], tmp_path / "out.h5", progress=False)
     with pytest.raises(DataError, match="no such place cannot be read"):
         convert("cater", [tmp_path / "no such place"], tmp_path / "out.h5", progress=False)
+
+
+def test_an_interrupted_conversion_of_many_files_is_resumed(tmp_path, write, monkeypatch):
+    monkeypatch.setattr(conversion, "_BATCH", 1)
+    monkeypatch.setattr(resumable_writer, "_BATCHES_A_PART", 2)
+    shards, scenes, whole, out = [], [tetromino() for _ in range(8)], tmp_path / "whole.h5", tmp_path / "out.h5"
+    for number in range(4):
+        shards.append(write(tmp_path / f"{number}.tfrecords", scenes[2 * number : 2 * number + 2], lambda data: data))
+    content = bytearray(shards[1].read_bytes())
+    content[-30] ^= 1  # in the data of the fourth record
+    shards[1].write_bytes(content)
+    assert convert("tetrominoes", shards, whole, {}, True, False) == 7
+    read = tfrecord.read_records
+
+    def interrupted(path, *arguments):
+        for record in read(path, *arguments):
+            if path == shards[3]:
+                raise KeyboardInterrupt
+            yield record
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="4 scenes are kept in"):
+        patch.setattr(tfrecord, "read_records", interrupted)
+        convert("tetrominoes", shards, out, {}, True, False)
+    assert convert("tetrominoes", shards, out, {}, True, False) == 7
+    first, second = SceneStore(whole), SceneStore(out)
+    assert first.attributes == second.attributes
+    assert first.attributes["damaged_left_out"] == 1
+    np.testing.assert_array_equal(first.batch(range(7))["image"], second.batch(range(7))["image"])
+    expected = [scene["image"] for number, scene in enumerate(scenes) if number != 3]
+    np.testing.assert_array_equal(second.batch(range(7))["image"], expected)

@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -91,6 +92,18 @@ class Source:
     total: int  # the position behind the last record
     files: Sequence[Path]  # what was found; decides whether an earlier conversion can be resumed
     unit: str = "B"
+
+    @classmethod
+    def of_scenes(
+        cls, read: Callable[..., EntryScene], each: Iterable[Any], total: int, files: Sequence[Path]
+    ) -> Source:
+        """A source that counts its scenes; `read` gets what `each` names: a scene's location, one value or a tuple."""
+
+        def scene(location: Any) -> list[EntryScene]:
+            return [read(*location) if isinstance(location, tuple) else read(location)]
+
+        records = (Record(partial(scene, location), number) for number, location in enumerate(each, 1))
+        return cls(records, total, files, " scenes")
 
 
 class OtherDataError(DataError):

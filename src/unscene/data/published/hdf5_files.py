@@ -10,7 +10,6 @@ pixels is not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from unscene.data.published.conversion import (
     DataSet,
     EntryScene,
     OnDamage,
-    Record,
     Source,
     clevr_crop,
 )
@@ -42,7 +40,7 @@ def _library(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnD
     files = find_files(paths, "*.hdf5")
     stores = [SceneStore(file) for file in files]
 
-    def scene(store: SceneStore, index: int) -> list[EntryScene]:
+    def scene(store: SceneStore, index: int) -> EntryScene:
         sample = {name: values[0] for name, values in store.batch([index]).items() if name != "boxes"}
         image, labels = sample.pop("image"), sample.pop("labels", None)
         if labels is None:
@@ -51,66 +49,59 @@ def _library(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnD
         K = len(visibility)
         if labels.max() >= K:
             raise DataError(
-                f"{store.path}: scene {index:,} has label {labels.max()}, but {K} entries. Download it again."
+                f"{store.path}: scene {index:,} has label {labels.max()} of {K} entries. Download it again."
             )
         factors = {name: values for name, values in sample.items() if values.shape[:1] == (K,)}
         other = {name: values for name, values in sample.items() if name not in factors}
-        return [EntryScene(image, labels, visibility, factors, other)]
+        return EntryScene(image, labels, visibility, factors, other)
 
-    indices = [(store, index) for store in stores for index in range(len(store))]
-    records = (Record(partial(scene, *item), number) for number, item in enumerate(indices, 1))
-    return Source(records, len(indices), files, " scenes")
+    locations = ((store, index) for store in stores for index in range(len(store)))
+    return Source.of_scenes(scene, locations, sum(map(len, stores)), files)
 
 
 def _efficient_morl(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
-    files, found = find_files(paths, "*.h5"), []
+    files = find_files(paths, "*.h5")
+    parts: list[tuple[Path, str, list[str], int]] = []
     for path in files:
         with open_file(path) as file, reading(path):
-            for part, name in _GROUPS.items():
-                if name in file and settings.split in ("all", part):
-                    arrays = _arrays(file, name)
-                    found.append((path, name, len(arrays["imgs"])))
-    if not found:
+            for part, group in _GROUPS.items():
+                if group in file and settings.split in ("all", part):
+                    parts.append((path, group, *_arrays(file, group)))
+    if not parts:
         raise DataError(
             f"{files[0]} has no group train, val or test of split {settings.split}. Check which file it is."
         )
 
-    def scene(path: Path, part: str, index: int) -> list[EntryScene]:
-        with open_file(path) as file, reading(path, f": sample {index:,} of '{part}'"):
-            image, masks, *factors = (dataset[index] for dataset in _arrays(file, part).values())
+    def scene(path: Path, group: str, names: list[str], index: int) -> EntryScene:
+        with open_file(path) as file, reading(path, f": sample {index:,} of '{group}'"):
+            image, masks, *rest = (file[f"{group}/{name}"][index] for name in names)
         image = np.broadcast_to(np.rint(image).clip(0, 255).astype(np.uint8), (*image.shape[:2], 3))
-        masks = masks[..., 0]
-        given = {"factors": np.asarray(factors[0])} if factors else {}
-        per_entry = bool(given) and given["factors"].shape[:1] == masks.shape[:1]
+        masks, given = masks[..., 0], dict(zip(("factors",), map(np.asarray, rest), strict=False))
+        of_entries = bool(given) and given["factors"].shape[:1] == masks.shape[:1]
         visibility, labels = masks.any(axis=(1, 2)), masks.argmax(axis=0).astype(np.uint8)
-        return [EntryScene(image, labels, visibility, *((given, {}) if per_entry else ({}, given)))]
+        return EntryScene(image, labels, visibility, *((given, {}) if of_entries else ({}, given)))
 
-    count = sum(size for *_, size in found)
-    samples = ((path, part, index) for path, part, size in found for index in range(size))
-    records = (Record(partial(scene, *sample), number) for number, sample in enumerate(samples, 1))
-    return Source(records, count, files, " scenes")
+    locations = ((path, group, names, index) for path, group, names, size in parts for index in range(size))
+    return Source.of_scenes(scene, locations, sum(size for *_, size in parts), files)
 
 
-def _arrays(file: h5py.File, part: str) -> dict[str, Any]:
-    """The arrays of a part, checked; `factors` only where it is one array of numbers."""
-    arrays = {}
-    if local_dataset(file, part) is None:
-        arrays = {
-            name: local_dataset(file, f"{part}/{name}") for name in ("imgs", "masks", "factors") if name in file[part]
-        }
+def _arrays(file: h5py.File, group: str) -> tuple[list[str], int]:
+    """The names of a group's checked arrays, and their number of scenes; `factors` only as one array of numbers."""
+    names = ("imgs", "masks", "factors") if local_dataset(file, group) is None else ()
+    arrays: dict[str, Any] = {name: local_dataset(file, f"{group}/{name}") for name in names if name in file[group]}
     images, masks, factors = (arrays.get(name) for name in ("imgs", "masks", "factors"))
     if images is None or masks is None or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise DataError(
-            f"{file.filename}: '{part}' needs imgs [N, H, W, C] and masks [N, K, H, W, 1]. Download it again."
+            f"{file.filename}: '{group}' needs imgs [N, H, W, C] and masks [N, K, H, W, 1]. Download it again."
         )
     N, H, W, _ = images.shape
-    if masks.shape != (N, K := masks.shape[1], H, W, 1) or not 1 <= K <= 256:
-        raise DataError(f"{file.filename}: '{part}/masks' must be [{N}, K, {H}, {W}, 1], but is {list(masks.shape)}.")
+    if masks.ndim != 5 or masks.shape != (N, K := masks.shape[1], H, W, 1) or not 1 <= K <= 256:
+        raise DataError(f"{file.filename}: '{group}/masks' must be [{N}, K, {H}, {W}, 1], but is {list(masks.shape)}.")
     if factors is None or factors.dtype.kind not in "biuf" or factors.shape[:1] != (N,):
         arrays.pop("factors", None)
     for dataset in arrays.values():
         check_readable(dataset)
-    return arrays
+    return list(arrays), N
 
 
 OBJECT_CENTRIC_LIBRARY = DataSet(_library)

@@ -26,7 +26,6 @@ from unscene.data.published.conversion import (
     DataSet,
     EntryScene,
     OnDamage,
-    Record,
     Source,
     centre_crop,
     clevr_crop,
@@ -138,7 +137,7 @@ def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: On
         parts = {"train": [], "validation": [], "test": ordered}
     chosen = [path for part, paths in parts.items() if settings.split in ("all", part) for path in paths]
 
-    def scene(path: Path) -> list[EntryScene]:
+    def scene(path: Path) -> EntryScene:
         json_path, label_path = path.with_suffix(".json"), path.with_name(f"{path.stem}_flat.png")
         image = rgb(_pixels(path))
         labels = label_map(_pixels(label_path), image, ENTRIES, str(label_path))
@@ -146,10 +145,9 @@ def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: On
             described = json.loads(_read(json_path))
         except ValueError as error:
             raise DataError(f"{json_path} is damaged ({error}). {_WAYS_OUT}") from None
-        return [EntryScene(image, labels, *_objects(described, {}, str(json_path)))]
+        return EntryScene(image, labels, *_objects(described, {}, str(json_path)))
 
-    records = (Record(partial(scene, path), number) for number, path in enumerate(chosen, 1))
-    return Source(records, len(chosen), chosen, " scenes")
+    return Source.of_scenes(scene, chosen, len(chosen), chosen)
 
 
 def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
@@ -169,7 +167,7 @@ def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage:
             f"{root} has no recordings/SCENARIO/rgb-*-mono-0.png of split {settings.split}. Unpack it again."
         )
 
-    def scene(path: Path) -> list[EntryScene]:
+    def scene(path: Path) -> EntryScene:
         camera = path.name.rpartition("-cam_")[2].partition("-")[0]
         name = f"{path.parent.name}/iseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.map"
         maps = [root / "iseg" / name, root / "recordings" / name]
@@ -177,10 +175,9 @@ def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage:
         image, pixels = rgb(_pixels(path)), _pixels(label_path) // 32
         labels = label_map(pixels, image, _SHAPESTACKS_ENTRIES, str(label_path))
         counts = np.bincount(labels.ravel(), minlength=_SHAPESTACKS_ENTRIES)
-        return [EntryScene(image, labels, counts)]
+        return EntryScene(image, labels, counts)
 
-    records = (Record(partial(scene, path), number) for number, path in enumerate(chosen, 1))
-    return Source(records, len(chosen), chosen, " scenes")
+    return Source.of_scenes(scene, chosen, len(chosen), chosen)
 
 
 def _clevr_images(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
@@ -192,25 +189,22 @@ def _clevr_images(paths: Sequence[Path], settings: ConversionSettings, on_damage
     if not images:
         raise DataError(f"{root} has no images of split {settings.split}. Unpack it again.")
 
-    def described(path: Path, item: Any, where: str) -> list[EntryScene]:
-        return [EntryScene(rgb(_pixels(path)), None, *_objects(item, _NAMES, where))]
-
-    def image_alone(path: Path) -> list[EntryScene]:
-        return [EntryScene(rgb(_pixels(path)), None, None)]
-
-    def read() -> Iterator[Record]:
-        if settings.split == "test":
-            yield from (Record(partial(image_alone, path), number) for number, path in enumerate(images, 1))
-            return
-        number = 0
+    def locations() -> Iterator[tuple[Path, Any, str]]:
         for part, folder in folders.items():
             scenes = root / "scenes" / f"CLEVR_{_PARTS[part]}_scenes.json"
             for index, item in enumerate(_scenes_of(scenes)):
-                number += 1
                 name = str(item.get("image_filename", "")) if isinstance(item, dict) else ""
-                yield Record(partial(described, folder / Path(name).name, item, f"{scenes}: scene {index:,}"), number)
+                yield folder / Path(name).name, item, f"{scenes}: scene {index:,}"
 
-    return Source(read(), len(images), images, " scenes")
+    def described(path: Path, item: Any, where: str) -> EntryScene:
+        return EntryScene(rgb(_pixels(path)), None, *_objects(item, _NAMES, where))
+
+    def image_alone(path: Path) -> EntryScene:
+        return EntryScene(rgb(_pixels(path)), None, None)
+
+    if settings.split == "test":
+        return Source.of_scenes(image_alone, images, len(images), images)
+    return Source.of_scenes(described, locations(), len(images), images)
 
 
 def _scenes_of(path: Path) -> Iterator[Any]:

@@ -156,6 +156,45 @@ def test_numbers_by_hand():
     )
 
 
+def mirrored(labels: torch.Tensor) -> torch.Tensor:
+    return hard(labels).flip(-1)
+
+
+def test_stable_objects_and_the_score_by_hand():
+    health = Health()
+    health.update(IMAGES, decomposition(hard(THREE)), mirrored=decomposition(mirrored(THREE)))
+    assert health.compute()["health/stable_objects"] == 3
+    assert health.score() == pytest.approx(3**0.5)  # everything is explained
+    moved = map_of((2, slice(0, 3), slice(0, 3)), (0, slice(0, 4), slice(4, 8)), (1, slice(5, 8), slice(0, 1)))
+    health = Health()  # another slot of the same mask; 9 of 16 pixels; 3 of 9 pixels
+    health.update(IMAGES, decomposition(hard(THREE)), mirrored=decomposition(mirrored(moved)))
+    assert health.compute()["health/stable_objects"] == 2
+
+
+def test_half_an_object_is_not_the_same():
+    half = map_of((0, slice(0, 4), slice(0, 2)))
+    health = Health()
+    health.update(IMAGES, decomposition(hard(map_of((0, slice(0, 4), slice(0, 4))))), decomposition(mirrored(half)))
+    assert health.compute()["health/stable_objects"] == 0
+    assert health.score() == 0
+
+
+def test_stable_slots_of_a_model_without_background():
+    health = Health()
+    health.update(IMAGES, decomposition(hard(THREE), None), decomposition(mirrored(THREE), None))
+    assert health.compute()["health/stable_objects"] == 4
+
+
+def test_stability_of_the_first_images_alone():
+    health, first = Health(), decomposition(mirrored(THREE))
+    one = Decomposition(first.log_masks[:1], first.components[:1], -1)
+    health.update(IMAGES, decomposition(hard(THREE)), one)
+    assert health.compute()["health/stable_objects"] == 3
+    without = Health()
+    without.update(IMAGES, decomposition(hard(THREE)))
+    assert without.score() is None
+
+
 def test_without_boxes_none_are_counted():
     health = Health()
     health.update(IMAGES, decomposition(hard(THREE)))

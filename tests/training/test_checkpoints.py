@@ -111,3 +111,20 @@ def test_scenes_are_described_by_their_number_and_the_files_names():
     assert describe_scenes(folder("1.png", "2.png")) != describe_scenes(folder("1.png", "3.png"))
     coco = SimpleNamespace(paths=np.array(["a/1.png", "2.png"]))
     assert describe_scenes(coco) == describe_scenes(folder("a/1.png", "2.png"))
+
+
+@pytest.mark.parametrize(
+    ("validations", "settled"),
+    [
+        ([[0.5, -1.0]], False),  # nothing earlier
+        ([[0.5, -1.0], [0.5, -1.0]], False),
+        ([[0.5, -1.0], [0.5, -1.0], [0.505, -0.99]], True),
+        ([[0.5, -1.0], [0.52, -1.0], [0.4, -1.0]], False),  # the first column gained
+        ([[0.5, -1.0], [0.4, -0.9], [0.4, -1.0]], False),  # the second
+        ([[0.0, -1.0], [0.0, -2.0], [0.0, -2.0]], True),
+    ],
+)
+def test_settled_if_no_column_gains_two_percent(validations, settled):
+    progression = Progression(validations=validations)
+    assert progression.is_settled(2) is settled
+    assert not progression.is_settled(0)

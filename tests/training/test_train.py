@@ -112,10 +112,28 @@ def test_metrics_name_every_term_and_the_validation(trained):
 def test_named_score_chooses_the_best_weights(tiny, tmp_path, by, score):
     run = train(tiny({"trainer.keep_best_by": by, "trainer.max_steps": 2}), tmp_path / "run")
     (validation,) = rows(run, "val/")
-    if score is None:  # the model has no locations
-        assert float(validation["val/score"]) == pytest.approx(-float(validation["val/reconstruction_mse"]))
-    else:
-        assert validation["val/score"] == validation[f"val/{score}"]
+    assert validation["val/score"] == validation[f"val/{score or 'label_free'}"]  # the model has no locations
+
+
+def test_without_labels_the_label_free_score_chooses(tiny, tmp_path):
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 90, 20)).save(tmp_path / f"{number}.png")
+    run = train(tiny({"trainer.max_steps": 2}, images=str(tmp_path)), tmp_path / "run")
+    (validation,) = rows(run, "val/")
+    health = {name: float(value) for name, value in rows(run, "health/")[0].items() if name.startswith("health/")}
+    expected = health["health/explained"] ** 2 * math.sqrt(health["health/stable_objects"])
+    assert float(validation["val/score"]) == float(validation["val/label_free"]) == pytest.approx(expected, rel=1e-5)
+    assert "val/ari_fg" not in validation
+
+
+def test_a_settled_training_ends_says_so_and_exports(tiny, tmp_path, capsys):
+    still = {"optimizer.learning_rate": 1e-12, "trainer.validate_minutes": 1e-6, "trainer.patience": 2}
+    run = train(tiny(still | {"trainer.max_steps": 50}), tmp_path / "run")
+    steps = [int(row["step"]) for row in rows(run, "val/")]
+    assert 3 <= len(steps) < 50
+    gained = "neither val/score nor the reconstruction gained 2 % in 2 validations"
+    assert f"step {steps[-1]}: {gained}, so the training ends" in capsys.readouterr().out
+    assert unscene.load(run.weights).provenance["checkpoint"] == "best.ckpt"
 
 
 def test_training_that_ends_with_a_cycle_ends_at_its_lowest_rate(tiny, tmp_path):

@@ -21,14 +21,14 @@ def is_decomposing(verdict: str) -> bool:
 
 
 class Health:
-    """Running means over the images of a validation: `update`, `compute`, `verdict`, `merge`."""
+    """Running means over the images of a validation: `update`, `compute`, `score`, `verdict`, `merge`."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.images: Counter[str] = Counter()  # by the number's name
         self.sums: Counter[str] = Counter()
 
-    def update(self, images: Tensor, decomposition: Decomposition) -> None:
-        """Add a batch of images [B, 3, H, W]."""
+    def update(self, images: Tensor, decomposition: Decomposition, mirrored: Decomposition | None = None) -> None:
+        """Add a batch of images [B, 3, H, W]; `mirrored` is of the first of them, flipped from left to right."""
         masks = decomposition.masks().float()
         shares = masks.mean(dim=(2, 3, 4))  # [B, K]: of the image
         foreground = shares[:, decomposition.foreground]
@@ -46,20 +46,32 @@ class Health:
             "explained": _colours_explained(images, masks),
             "explained_turned": _colours_explained(images, masks.flip(-2, -1)),
             "boxes": None if decomposition.box_valid is None else decomposition.box_valid.sum(1).float(),
+            "stable_objects": None if mirrored is None else _stable_objects(decomposition, mirrored),
         }
-        self.images += len(shares)
+        self.images.update({name: len(values) for name, values in counted.items() if values is not None})
         self.sums.update({name: float(values.sum()) for name, values in counted.items() if values is not None})
 
     def merge(self, other: Health) -> None:
         """Add what another process counted."""
-        self.images += other.images
-        self.sums.update(other.sums)  # adds
+        self.images.update(other.images)  # adds
+        self.sums.update(other.sums)
 
     def compute(self) -> dict[str, float]:
         """Return means over the images, by name; `report/metric_descriptions.yaml` explains them."""
         if not self.images:
             raise TrainingError("there is no health without images: call update first.")
-        return {f"health/{name}": value / self.images for name, value in self.sums.items()}
+        return {f"health/{name}": value / self.images[name] for name, value in self.sums.items()}
+
+    def score(self) -> float | None:
+        """Return explained^2 sqrt(stable objects), which ranks the weights of a training without a label.
+
+        It falls if masks leave an object to the background, lie beside it or change when the image is mirrored, and if
+        few slots take all objects. Ours: docs/notes/label_free_score.md has its ranks beside those of AP and ARI. None
+        if no batch had `mirrored`.
+        """
+        numbers = self.compute()
+        stable = numbers.get("health/stable_objects")
+        return None if stable is None else numbers["health/explained"] ** 2 * math.sqrt(stable)
 
     def collapse(self, largest_slot: float, foreground_won: float) -> str | None:
         """Return in words what shows a collapse; None without one. The limits are those of `RestartSettings`."""
@@ -95,6 +107,18 @@ class Health:
             what = "foreground" if "background" in numbers else "image"
             finding = f"{DECOMPOSING}: several slots share the {what}"
         return f"{finding} ({shown})"
+
+
+def _stable_objects(decomposition: Decomposition, mirrored: Decomposition) -> Tensor:
+    """[N] how many objects of the first N images are the same in the mirrored images, with an IoU above one half."""
+    K, second = decomposition.num_slots, mirrored.labels().flip(-1).flatten(1)
+    first = decomposition.labels()[: len(second)].flatten(1)
+    rows = torch.arange(len(second), device=second.device)[:, None]
+    shared = torch.bincount((K * (K * rows + first) + second).flatten(), minlength=len(second) * K * K)
+    shared = shared.view(-1, K, K)
+    union = shared.sum(2, keepdim=True) + shared.sum(1, keepdim=True) - shared
+    same = 2 * shared > union  # so no segment has two partners
+    return (same if decomposition.background is None else same[:, 1:, 1:]).sum(dim=(1, 2)).float()
 
 
 def _colours_explained(images: Tensor, masks: Tensor) -> Tensor:

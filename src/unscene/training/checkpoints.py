@@ -31,6 +31,7 @@ class Progression:
     first_step: int = 0  # of this attempt; later than 0 after a restart
     restarts: list[str] = field(default_factory=list)  # one line for each
     validation_due: bool = False  # the validation of this step is not complete
+    validations: list[list[float]] = field(default_factory=list)  # of this attempt, higher is better in each column
     observed: dict[str, Tensor] = field(default_factory=dict)  # means of `Losses.observed` over the last batch
     scenes: str = ""  # how many training and validation have, with a hash of the files' names where they are files
 
@@ -47,7 +48,7 @@ class Progression:
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> Progression:
-        """Return the progression of a checkpoint; those of earlier versions lack `observed`. TypeError: of a value."""
+        """Return the progression of a checkpoint; an earlier version's lacks some fields. TypeError: of a value."""
         known = {item.name: content[item.name] for item in fields(cls) if item.name in content}
         for name, value in known.items():
             if not isinstance(value, type(getattr(cls(), name))):
@@ -58,6 +59,14 @@ class Progression:
     def attempt_step(self) -> int:
         """Steps since the initial weights; schedules and annealing follow it."""
         return self.step - self.first_step
+
+    def is_settled(self, patience: int) -> bool:
+        """Whether no column of the last `patience` validations has a best value 2 % better than those before."""
+        earlier, recent = self.validations[:-patience], self.validations[-patience:]
+        if not patience or not earlier:
+            return False
+        best = [[max(column) for column in zip(*part, strict=True)] for part in (earlier, recent)]
+        return all(new <= old + 0.02 * abs(old) for old, new in zip(*best, strict=True))
 
 
 def checkpoint_content(

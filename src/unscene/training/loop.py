@@ -142,9 +142,14 @@ class TrainingLoop:
         self.progression.validation_due = validation_due or ended
         if interrupted or ended or validation_due or checkpoint_due:
             self.save()
-        if self.progression.validation_due and not interrupted:  # a user who pressed Ctrl-C is waiting
-            self.validate(last=ended)
-        return bool(interrupted or ended)
+        if not self.progression.validation_due or interrupted:  # a user who pressed Ctrl-C is waiting
+            return bool(interrupted or ended)
+        self.validate(last=ended)
+        settled = self.progression.is_settled(self.settings.patience)
+        if settled and not ended and self.fabric.is_global_zero:
+            gained = f"neither {SCORE} nor the reconstruction gained 2 % in {self.settings.patience} validations"
+            tqdm.write(f"step {self.progression.step:,}: {gained}, so the training ends (trainer.patience).")
+        return bool(ended or settled)
 
     def validate(self, last: bool) -> None:
         """Validate, log it, keep the best checkpoint, and restart after a collapse unless this is the last step."""
@@ -161,6 +166,7 @@ class TrainingLoop:
                     show_validation(self.run, progression.step, scores, health, progression.observed, images, shown)
             self.log.write(progression.step, scores | health.compute())
             progression.validation_due = False
+            progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
             if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
                 self.best_score = scores[SCORE]
                 self.save(best=True)
@@ -186,6 +192,7 @@ class TrainingLoop:
         message = f"step {progression.step:,}: collapsed after {taken:,} steps ({reason}); {again}"
         progression.first_step = progression.step
         progression.restarts.append(message)
+        progression.validations.clear()
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed + attempt)
             self.model.load_state_dict(self.recipe.build_model().state_dict())

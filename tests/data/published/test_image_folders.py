@@ -254,6 +254,8 @@ class TestClevrImages:
         [
             (lambda text: text.replace('"objects"', '"objects', 2), "scene 0 is damaged or cut short"),
             (lambda text: text[:-120], r"scene 2 is damaged or cut short .*--count 2 to keep"),
+            (lambda text: text.replace("10.5", "1" + 400 * "0"), "scene 1 has an object that cannot be read"),
+            (lambda text: text.replace('"objects": [', '"objects": ' + 20_000 * "[", 1), "scene 0 is damaged"),
             (lambda text: text.replace("cyan", "cyaN"), "scene 0 has an object that cannot be read"),
             (lambda text: text.replace("000001.png", "000009.png"), r"CLEVR_train_000009\.png does not exist"),
         ],

@@ -64,6 +64,10 @@ def _efficient_morl(paths: Sequence[Path], settings: ConversionSettings, on_dama
     parts: list[tuple[Path, str, list[str], int]] = []
     for path in files:
         with open_file(path) as file, reading(path):
+            if others := sorted(set(file) - set(_GROUPS.values())):
+                raise DataError(
+                    f"{path} has {others}, expected only train, val and test: it is damaged, or another file."
+                )
             for part, group in _GROUPS.items():
                 if group in file and settings.split in ("all", part):
                     parts.append((path, group, *_arrays(file, group)))

@@ -105,7 +105,7 @@ def _objects(scene: Any, names: Mapping[str, Sequence[str]], where: str) -> tupl
                 factors[name][entry] = item[name]
             for name, known in names.items():
                 factors[name][entry] = 1 + known.index(item[name])
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         reason = f"has an object that cannot be read ({type(error).__name__}: {error})"
         raise DataError(f"{where} {reason}; expected up to {ENTRIES - 1} objects. {_WAYS_OUT}") from None
     return visibility, {name: values[:, 0] if values.shape[1:] == (1,) else values for name, values in factors.items()}
@@ -143,7 +143,7 @@ def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: On
         labels = label_map(_pixels(label_path), image, ENTRIES, str(label_path))
         try:
             described = json.loads(_read(json_path))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{json_path} is damaged ({error}). {_WAYS_OUT}") from None
         return EntryScene(image, labels, *_objects(described, {}, str(json_path)))
 
@@ -222,7 +222,7 @@ def _scenes_of(path: Path) -> Iterator[Any]:
                     return
                 try:
                     item, at = decode(text, at)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     more = file.read(_MAX_SCENE) if len(text) - at < _MAX_SCENE else ""
                     if not more:
                         raise DataError(

@@ -45,7 +45,7 @@ class Case:
     Attributes:
         kind, name: its line of the summary, and its own name.
         words: the command line, run in a folder that holds the inputs.
-        inputs: what is copied there.
+        inputs: what is copied there; `a:b` has the name b there.
         change: changes the inputs, in that folder.
         expect: "same" answer as of the sound command; "either" that or a refusal; "decoded": "either", or the answer
             for the pixels as Pillow decodes them; "any" answer or a refusal; or a function that judges the answer.
@@ -112,10 +112,11 @@ class Judge:
     def _room(self, case: Case) -> Path:
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         (folder / ".tmp").mkdir()
-        for name in case.inputs:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for words in case.inputs:
+            name, _, target = words.partition(":")
+            (folder / (target or name)).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (self.inputs / name).is_dir() else shutil.copy
-            copy(self.inputs / name, folder / name)
+            copy(self.inputs / name, folder / (target or name))
         return folder
 
     def _judge_result(self, case: Case, ran: Ran, folder: Path) -> Verdict:

@@ -29,7 +29,7 @@ Answer = dict[str, str]  # what results say, by file
 
 GOOD, BAD = ("right", "clear"), ("traceback", "wrong", "hang", "litter")
 _CLEAR = re.compile(
-    r"(Shape|Recipe|Data|Checkpoint|Run|Training)Error: |unscene( \w+)?: |standard out|Stopped|Interr|Check this"
+    r"(Shape|Recipe|Data|Checkpoint|Run|Training|Memory)Error: |unscene( \w+)?: |standard out|Stopped|Interr|Check this"
 )
 _LITTER = re.compile(r"(^|/)(\..*\.part|\.unscene-[^/]*|\..*\.parts|unscene-report-.*)(/|$)")
 _OUTPUTS = ("out", "out.h5", "run")

@@ -252,6 +252,27 @@ def test_an_unforeseen_error_is_two_lines_and_a_report(monkeypatch, capsys, tmp_
     assert capsys.readouterr().err.endswith("No report could be written; UNSCENE_TRACEBACK=1 shows it here.\n")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 53.3 PiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 53 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+)
+def test_full_memory_is_said_with_what_to_lower(monkeypatch, capsys, error):
+    def fails(*arguments):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", fails)
+    monkeypatch.delenv("UNSCENE_TRACEBACK")
+    assert main(["recipes"]) == 1
+    line = last_line(capsys)
+    assert line.startswith("MemoryError: the memory is full (")
+    assert "allocate" in line
+    assert "--batch-size" in line
+
+
 def test_escapes_in_a_message_do_not_reach_the_terminal(monkeypatch, capsys):
     def fails(*arguments):
         raise RunError("\x1b[2Jmine.png\udcff is damaged.")

@@ -141,3 +141,15 @@ def test_workers_follow_the_cpu_affinity(machine):
         assert loader_workers(TrainerSettings()) == 0
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_more_processes_than_cores_are_refused_on_a_cpu(machine, monkeypatch):
+    machine(0)
+    monkeypatch.setattr(devices, "_available_cores", lambda: 2)
+    assert DeviceSetup.from_settings(TrainerSettings(devices=8)).processes == 8
+    with pytest.raises(RecipeError, match=r"trainer\.devices is 9, .* 2 cores here\. Set it to 8 or fewer"):
+        DeviceSetup.from_settings(TrainerSettings(devices=9))
+    monkeypatch.setattr(devices, "_available_cores", lambda: 64)
+    assert DeviceSetup.from_settings(TrainerSettings(devices=64)).processes == 64
+    machine(2)
+    assert DeviceSetup.from_settings(TrainerSettings(devices=9)).processes == 9  # Fabric knows the GPUs

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unscene.errors import RunError
 from unscene.evaluation.evaluate import measure
-from unscene.files import write_text
+from unscene.files import lock, write_text, writing
 from unscene.inference.decompose import decompose_paths
 from unscene.recipes import load_recipe
 from unscene.report.page import Section, write_page
@@ -29,16 +29,25 @@ def demo(out: Path, minutes: float = 3.0) -> Path:
     """Train for some minutes, run the rest, and return the page about it. An earlier demo in the folder is replaced.
 
     Raises:
-        RunError: the folder holds something that no demo wrote.
+        RunError: the folder holds something that no demo wrote, or is in use.
     """
-    mark = out / ".unscene-demo"
-    if out.exists() and any(out.iterdir()):
-        if not mark.is_file():
-            raise RunError(f"{out} holds files that no demo wrote. Name another folder with --out.")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file. Name a folder with --out.")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        return _demo(out, minutes)
 
+
+def _demo(out: Path, minutes: float) -> Path:
+    mark = out / ".unscene-demo"
+    earlier = [path for path in out.iterdir() if path != mark]
+    if earlier and not mark.is_file():
+        raise RunError(f"{out} holds files that no demo wrote. Name another folder with --out.")
+    with writing(out):
+        mark.touch()  # first, and it stays: after a kill the next demo knows the rest as its own
+        for path in earlier:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     print(f"1/4  Training {RECIPE} for {minutes:g} minutes, from nothing and without labels")
     changes = {"trainer.max_minutes": minutes, "trainer.validate_minutes": minutes / 3, "validation.count": 96}
     run = train(load_recipe(RECIPE, changes), out / "run")

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -45,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _failed(f"{error.filename}: {error.strerror}. Check this path, or name another one.")
             if os.environ.get("UNSCENE_TRACEBACK"):
                 raise
+            if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):  # PyTorch's
+                return _failed(
+                    f"MemoryError: the memory is full ({_first_line(error)}). Ask for less at once: smaller images "
+                    "(--data.size, --tile), or fewer (--batch-size, --trainer.batch_size)."
+                )
             return _failed(_unforeseen(error, words))
         sys.stdout.flush()
         if known.command == "recipes" and streams.lost:  # its work is what it prints
@@ -91,8 +97,11 @@ def _unforeseen(error: Exception, words: Sequence[str]) -> str:
         os.write(handle, report.encode(errors="backslashreplace"))
         os.close(handle)
         hint = f"The full report is in {path}; UNSCENE_TRACEBACK=1 shows it here."
-    first_line = next(iter(str(error).strip().splitlines()), "")[:200]
-    return f"unscene stopped at an unexpected error: {type(error).__name__}: {first_line}\n{hint}"
+    return f"unscene stopped at an unexpected error: {type(error).__name__}: {_first_line(error)}\n{hint}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:200]
 
 
 if __name__ == "__main__":

@@ -88,12 +88,14 @@ class TrainerSettings:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"  # the GPU where there is one
     # Processes on a machine, each with its share of every batch. `auto`: those that torchrun or srun started, else one
     # for each GPU, or one on a CPU.
-    devices: PositiveInt | Literal["auto"] = "auto"
+    devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     num_nodes: PositiveInt = 1  # machines that train together
     strategy: Literal["auto", "ddp"] = "auto"  # `ddp` is one process a device: auto's choice for several devices
-    workers: Annotated[int, Field(ge=-1)] = -1  # processes that load data, for each that trains; -1: up to 8 for a GPU
+    workers: Annotated[
+        int, Field(ge=-1, le=256)
+    ] = -1  # processes that load data, for each that trains; -1: up to 8 for a GPU
     prefetch: PositiveInt = 4  # batches that each worker keeps ready
-    threads: NonNegativeInt = 0  # of the CPU; 0 leaves PyTorch's choice
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of the CPU; 0 leaves PyTorch's choice
     validate_minutes: PositiveFloat = 5.0  # between two validations, each with a figure, a verdict and a checkpoint
     validate_images: PositiveInt = 1000  # the first scenes of the validation, at most so many
     # The score whose best weights are kept. Where it does not apply, and without labels, `val/label_free` is.

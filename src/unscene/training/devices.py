@@ -14,6 +14,7 @@ from unscene.errors import RecipeError
 from unscene.runs.trainer_settings import TrainerSettings
 
 _REFUSED = "the machine cannot do what the trainer's settings ask for: {}"
+_FEW = 8  # processes, which also fewer cores may train with, for a trial
 
 
 class DeviceSetup(NamedTuple):
@@ -31,6 +32,12 @@ class DeviceSetup(NamedTuple):
             raise RecipeError("trainer.accelerator is gpu, but PyTorch finds no GPU here. Set it to auto or cpu.")
         device = "cuda" if on_gpu and settings.accelerator != "cpu" else "cpu"
         if settings.devices != "auto":
+            most = max(_FEW, _available_cores())
+            if device == "cpu" and settings.devices > most:
+                raise RecipeError(
+                    f"trainer.devices is {settings.devices}, each a process, but there are {_available_cores()} cores "
+                    f"here. Set it to {most} or fewer."
+                )
             return cls(device, settings.devices, settings.num_nodes)
         alone = (torch.cuda.device_count() if device == "cuda" else 1, settings.num_nodes)
         return cls(device, *(processes_started() or alone))

@@ -182,3 +182,13 @@ class TestImageFolder:
     def test_impossible_settings(self, settings, message):
         with pytest.raises(RecipeError, match=message):
             ImageFolderSettings(**settings)
+
+
+def test_run_that_trains_within_the_folder_adds_no_images(tmp_path):
+    for name in ("a.png", "run/samples/step_1.png", "run/checkpoints/x.png", "trip/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "run" / "recipe.yaml").touch()
+    (tmp_path / "trip" / "recipe.yaml").touch()  # of a cake
+    assert [path.name for path in ImageFolder(ImageFolderSettings(str(tmp_path))).paths] == ["a.png", "b.png"]
+    assert len(ImageFolder(ImageFolderSettings(str(tmp_path / "run")))) == 2, "a folder that is named is searched"

@@ -151,11 +151,12 @@ def _find_images(folder: Path) -> list[tuple[Path, int | None]]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Every file, also behind links to folders; a folder that several links lead to is entered once."""
+    """Every file, also behind links to folders, each of which is entered once; without those of a run below it."""
     entered = set()
     for parent, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
         real = os.path.realpath(parent)
-        if real in entered:
+        is_run = "recipe.yaml" in files and "checkpoints" in folders  # its samples/ are no data
+        if real in entered or (is_run and Path(parent) != folder):
             folders.clear()
             continue
         entered.add(real)

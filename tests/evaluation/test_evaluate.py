@@ -151,6 +151,9 @@ def test_images_at_their_own_sizes_are_scored_as_decompose_finds_their_objects(l
     assert (result.health, result.verdict) == ({}, "")
     assert result.metrics["ms_per_image"] > 0
     assert result.provenance["evaluation"]["tile"] == 64
+    as_trained = evaluate(loaded, labelled, tmp_path / "auto", objects={"tile": "auto", "overlap": 0}, **how)
+    assert as_trained.metrics["pq"] == result.metrics["pq"]
+    assert as_trained.provenance["evaluation"]["tile"] == 64
     assert {scene.index for scene in result.scenes} == {0, 1}
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "Health" not in page

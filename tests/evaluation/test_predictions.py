@@ -250,6 +250,8 @@ def test_of_overlapping_masks_the_surer_has_the_pixel(data, tmp_path):
         (["--predictions", "m.npz"], "name it with --data"),
         (["--predictions", "m.npz", "--shift", "all"], "leave out --shift"),
         (["rmonet_unet/multi_dsprites_cpu", "--background", "0"], "for --predictions alone"),
+        (["rmonet_unet/multi_dsprites_cpu", "--tile", "64"], "tile: only for a model that decomposes images at their"),
+        (["rmonet_unet/multi_dsprites_cpu", "--shift", "all", "--scale", "2"], "leave out the options of tiles"),
         (["--predictions", "m.npz", "--data", "d.h5"], "d.h5 does not exist"),
     ],
 )

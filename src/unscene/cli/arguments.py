@@ -137,6 +137,7 @@ def _add_scoring(commands: Any) -> None:
     add("--background", type=int, metavar="SLOT", help="which slot of soft masks is the background (default: none)")
     add("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
     _scenes(add)
+    _objects(add)
     _results(add)
 
     add = _command(commands, "compare", "score several models on the same scenes", COMPARE_HELP, settings=True)
@@ -171,13 +172,8 @@ def _tile(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def _add_decompose(commands: Any) -> None:
-    add = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
-    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
-    add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
-    add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
+def _objects(add: Any) -> None:
     add("--min-area", type=int, default=1, metavar="PIXELS", help="least size of an object in its image (default 1)")
-    add("--frames", choices=("first", "all"), default="first", help="of stacks and animations (default: first)")
     add("--min-score", type=float, default=0.0, metavar="0..1", help="least score of an object (default 0)")
     least = "least contrast of an object to the background (default 0.2; 0 keeps what is found in noise as well)"
     add("--min-contrast", type=float, default=0.2, metavar="0..1", help=least)
@@ -187,7 +183,16 @@ def _add_decompose(commands: Any) -> None:
     add("--overlap", type=int, metavar="PIXELS", help="that tiles share (default: half a tile)")
     add("--scale", type=float, metavar="FACTOR", help="objects are so many times as large as in the training")
     add("--object-size", type=float, metavar="PIXELS", help="the same, as an object's diameter in these images")
+
+
+def _add_decompose(commands: Any) -> None:
+    add = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
+    add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
+    add("--frames", choices=("first", "all"), default="first", help="of stacks and animations (default: first)")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
+    _objects(add)
     _results(add)
 
 

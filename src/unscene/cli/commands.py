@@ -9,6 +9,8 @@ from typing import Any
 
 from unscene.errors import RecipeError
 
+_OBJECTS = ("min_area", "min_score", "min_contrast", "split_parts", "tile", "overlap", "scale", "object_size")
+
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """List the recipes, or print one."""
@@ -76,6 +78,10 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     if arguments.shift is not None and arguments.data:
         raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
     how: dict[str, Any] = {"batch_size": arguments.batch_size, "overwrite": arguments.overwrite}
+    objects = {name: getattr(arguments, name) for name in _OBJECTS}
+    objects = {name: value for name, value in objects.items() if value != arguments.parser.get_default(name)}
+    if objects and arguments.shift is not None:
+        raise RecipeError("--shift scores scenes of the model's size: leave out the options of tiles and objects.")
     if arguments.predictions:
         if arguments.shift is not None or not arguments.data:
             raise RecipeError("--predictions are scored on labelled data: name it with --data, and leave out --shift.")
@@ -93,7 +99,8 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
             return
         source, how["description_of_data"] = test_source(scored, arguments.data, changes)
         how["metrics_csv"] = scored.run.metrics if scored.run and scored.run.metrics.is_file() else None
-    for name, value in evaluate(scored, source, arguments.out, count=len(source), **how).metrics.items():
+    how |= {"count": len(source), "objects": objects}
+    for name, value in evaluate(scored, source, arguments.out, **how).metrics.items():
         shown = "not applicable" if value is None else f"{value:.4f}" if isinstance(value, float) else value
         print(f"{name:<28} {shown}")
     print(f"\nOpen {arguments.out / 'index.html'}")
@@ -134,8 +141,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
-    limits = ("min_area", "min_score", "min_contrast", "split_parts")
-    names = (*limits, "fit", "tile", "overlap", "scale", "object_size", "frames", "skip_damaged", "overwrite")
+    names = (*_OBJECTS, "fit", "frames", "skip_damaged", "overwrite")
     how = {name: getattr(arguments, name) for name in names}
     loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     result = decompose_paths(loaded, arguments.paths, arguments.out, **how)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from unscene.data import Source, object_names
-from unscene.errors import DataError
+from unscene.errors import DataError, RecipeError
 from unscene.evaluation.predictions import PredictedMasks
 from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_rank_by, segment_image
 from unscene.files import output_folder, write_text
+from unscene.inference.decompose import tile_side
+from unscene.inference.found_objects import MIN_CONTRAST
 from unscene.metrics import default_metrics
 from unscene.metrics.health import Health
 from unscene.metrics.object_locations import ObjectLocations
@@ -139,7 +141,7 @@ def measure(
         metrics_csv: file of the training, for the curves.
         examples: draw the best, median and worst scenes.
         bar_name: before the bar; the model's name if empty.
-        objects: options of `segment_image`, for images at their own sizes.
+        objects: options of `decompose_image`, for images at their own sizes.
 
     Raises:
         DataError: fewer scenes than `count`, scenes of another size than the model's, no labels for predicted masks, or
@@ -149,6 +151,11 @@ def measure(
         raise DataError(
             f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
+        )
+    if objects and (isinstance(scored, PredictedMasks) or not _has_own_sizes(source)):
+        options = ", ".join(objects)
+        raise RecipeError(
+            f"{options}: only for a model that decomposes images at their own sizes, as of --data FOLDER."
         )
     predictor = _predictor(scored, source, batch_size, objects or {})
     of_label_maps = isinstance(scored, PredictedMasks) or _has_own_sizes(source)
@@ -217,11 +224,12 @@ def _predictor(
         "precision": "bfloat16 (autocast)" if bfloat16 else "float32",
     }
     if own_sizes:
+        side = tile_side(scored, *(objects.get(name) for name in ("tile", "scale", "object_size")))
         return _Predictor(
             lambda indices: Scene.from_batch(source.batch(indices)),
             lambda scene, _: segment_image(scored, scene, **objects),
             1,
-            facts | {"batch_size": 1, **objects},
+            facts | {"batch_size": 1, "min_contrast": MIN_CONTRAST, **objects, "tile": side},
         )
     return _Predictor(
         lambda indices: read_scenes(source, indices, scored.size),

@@ -14,12 +14,10 @@ from unscene.data import Source, source_class
 from unscene.data.coco.dataset import Coco
 from unscene.data.hdf5.reader import SceneFile
 from unscene.data.image_file import AS_STORED, ContrastSettings
-from unscene.data.image_resize import fit_image
 from unscene.data.labelled_folder import LabelledFolder
 from unscene.errors import DataError, RecipeError
 from unscene.evaluation.masks import segmentation
-from unscene.inference.found_objects import found_objects
-from unscene.inference.tiles import decompose_large
+from unscene.inference.decompose import decompose_image
 from unscene.metrics import Metric
 from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.figures import comparison_rows, image_bytes, rows_png, scene_rows
@@ -94,18 +92,9 @@ def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
     return Scene.from_batch(sample)
 
 
-def segment_image(
-    loaded: LoadedModel, scene: Scene, *, tile: int | None = None, overlap: int | None = None, **limits: Any
-) -> Segmentation:
-    """The label map of the one image of a scene, of any size, as `decompose` gives it; the options are those there."""
-    pixels = image_bytes(scene.images[0])
-    if tile is None:
-        square, geometry = fit_image(pixels, loaded.size, loaded.fit)
-        decomposition = loaded.decompose(Scene.from_batch({"image": square[None]}).images)
-        found = found_objects(decomposition, 0, geometry, **limits)
-    else:
-        shared = tile // 2 if overlap is None else overlap
-        found = decompose_large(loaded, pixels, tile=tile, overlap=shared, progress=False, **limits)
+def segment_image(loaded: LoadedModel, scene: Scene, **options: Any) -> Segmentation:
+    """The label map of the one image of a scene, of any size, with the options of `decompose_image`."""
+    found = decompose_image(loaded, image_bytes(scene.images[0]), **options)
     scores = np.zeros(int(found.slots.max(initial=0)))
     scores[found.slots - 1] = found.scores
     return segmentation([found.labels], [scores])

@@ -219,6 +219,25 @@ def tile_side(
     return max(1, round(loaded.tile * (scale or 1)))
 
 
+def decompose_image(
+    loaded: LoadedModel,
+    pixels: NDArray[np.uint8],
+    *,
+    tile: int | Literal["auto"] | None = None,
+    overlap: int | None = None,
+    scale: float | None = None,
+    object_size: float | None = None,
+    **limits: Any,
+) -> FoundObjects:
+    """Return the objects of one image [H, W, 3] uint8 of any size; the options are those of `decompose_paths`."""
+    limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST, "split_parts": False} | limits
+    side = tile_side(loaded, tile, scale, object_size)
+    if side is None:
+        return next(_one_pass(loaded, [(NamedImage(Path(), "", ""), pixels)], loaded.fit, limits))[2]
+    shared = side // 2 if overlap is None else overlap
+    return decompose_large(loaded, pixels, tile=side, overlap=shared, progress=False, **limits)
+
+
 def _read(
     images: Sequence[NamedImage], contrast: ContrastSettings, skip_damaged: bool, skipped: list[Path]
 ) -> Iterator[_ReadImage]:

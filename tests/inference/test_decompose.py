@@ -109,6 +109,21 @@ def test_the_contact_sheet_links_to_files_that_exist(small, photos, tmp_path):
     assert (tmp_path / "out" / "a b&c#.overlay.png").is_file()
 
 
+def test_page_outlines_the_first_images_and_counts_all_objects(small, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(decompose_images, "_SHOWN_ALONE", 1)
+    summary = decompose_paths(small, [photos], tmp_path / "out", progress=False)
+    first, second = summary.pictures
+    assert (first.size, [outline.label for outline in first.outlines]) == ((64, 64), [1, 2])
+    assert [(outline.x, outline.y) for outline in first.outlines] == [(20, 20), (44, 52)]  # by hand
+    assert (second.size, second.outlines) == (None, ())
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<b>4</b>" in text
+    assert text.count("<rect") >= 2
+    monkeypatch.setattr(decompose_images, "_OUTLINED", 1)
+    few = decompose_paths(small, [photos], tmp_path / "few", progress=False)
+    assert [picture.size for picture in few.pictures] == [None, None]
+
+
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 def test_however_an_image_is_fitted_boxes_return_to_its_pixels(small, tmp_path, fit: FitKind):
     image = np.full((96, 128, 3), 255, np.uint8)

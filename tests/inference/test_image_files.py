@@ -18,6 +18,7 @@ from unscene.inference.image_files import (
     NamedImage,
     named_images,
     result_stems,
+    svg_path,
     table_rows,
     write_image_results,
 )
@@ -155,3 +156,23 @@ def test_table_rows_hold_the_columns_by_hand():
         "x1": 2, "y1": 1, "x2": 6, "y2": 3, "score": 0.5, "contrast": 0.25,
         "mean_red": 1, "mean_green": 2, "mean_blue": 3,
     }  # fmt: skip
+
+
+def test_svg_path_of_a_square_by_hand():
+    mask = np.ones((2, 2), bool)  # columns 3 and 4, rows 5 and 6: in half pixels from 6 to 10 and from 10 to 14
+    path = svg_path(mask, 3, 5)
+    numbers = [int(word) for word in path[1:-1].replace("l", " ").split()]
+    corners = np.cumsum(np.array(numbers).reshape(-1, 2), axis=0)
+    assert path.startswith("M")
+    assert path.endswith("z")
+    assert path.count("M") == 1
+    assert corners.min(axis=0).tolist() == [6, 10]
+    assert corners.max(axis=0).tolist() == [10, 14]
+
+
+def test_svg_path_has_a_ring_s_two_borders_and_is_short_for_large_masks():
+    ring = np.ones((7, 7), bool)
+    ring[2:5, 2:5] = False
+    assert svg_path(ring, 0, 0).count("M") == 2
+    rows, columns = np.mgrid[:2000, :2000] - 1000
+    assert len(svg_path(rows**2 + columns**2 < 990**2, 0, 0)) < 3000

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from unscene.report import page
-from unscene.report.page import Picture, Section, data_uri, write_page
+from unscene.report.page import Histogram, Outline, Picture, Section, data_uri, write_page
 from unscene.report.results import Curves, ExampleScene, ModelResult, page_values
 
 
@@ -137,3 +137,27 @@ def test_data_uri_names_the_image_format():
     Image.new("RGB", (2, 2)).save(file, "JPEG")
     assert data_uri(file.getvalue(), 1, []).startswith("data:image/jpeg;base64,")
     assert data_uri(png(), 1, []).startswith("data:image/png;base64,")
+
+
+def test_picture_with_outlines_can_be_enlarged_without_a_script(tmp_path):
+    outline = Outline(7, "#ff0000", "M2 2l4 0 0 4z", 1.5, 2.5, 3.0, "7: area 4, score 0.50 & more")
+    picture = Picture(png(), "two discs", "a.png: 1 object", "a.overlay.png", size=(20, 10), outlines=(outline,))
+    bars = Histogram.from_values("Areas in pixels", np.array([0.0, 10.0, 10.0]), 0, 10, 0)
+    assert (sum(bars.counts), bars.counts[0], bars.counts[-1]) == (3, 1, 2)
+    section = Section("Objects", "Words.", (picture,), numbers=(("Objects", "1"),), histograms=(bars,))
+    write_page(tmp_path / "index.html", "T", [section])
+    shown, text = Parsed(tmp_path / "index.html"), (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "script" not in shown.tags
+    assert shown.tags.count("input") == 6  # four steps of enlargement, outlines, numbers
+    assert shown.tags.count("rect") == 2  # bins that hold a value
+    assert '<path d="M2 2l4 0 0 4z" style="--slot: #ff0000"><title>7: area 4, score 0.50 &amp; more</title>' in text
+    assert 'viewBox="0 0 20 10"' in text
+    assert "a.png: 1 object" in shown.text
+
+
+def test_many_outlines_leave_less_room_for_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_FOR_PICTURES", 200_000)
+    outlines = tuple(Outline(1, "#fff", "M0 0l" + "1 1 " * 400, 0, 0, 1, "") for _ in range(80))
+    picture = Picture(png(300, 300), "noise", size=(300, 300), outlines=outlines)
+    write_page(tmp_path / "index.html", "T", [Section("S", "", (picture,))])
+    assert (tmp_path / "index.html").stat().st_size < 330_000

@@ -41,12 +41,13 @@ from unscene.inference.image_files import (
     SUFFIXES,
     NamedImage,
     named_images,
+    outlined,
     table_rows,
     thumbnail,
     write_image_results,
 )
 from unscene.inference.tiles import decompose_large
-from unscene.report.page import Picture, Section, write_page
+from unscene.report.page import Histogram, Picture, Section, write_page
 from unscene.report.table import csv_text
 from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene
@@ -59,6 +60,7 @@ _FoundImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], FoundObjects]"
 
 _PIXELS_AT_ONCE = 2**25  # of the images held in memory for one pass of the model
 _IMAGES_AT_ONCE = 32
+_SHOWN_ALONE, _OUTLINED = 12, 8000  # images and objects that the page shows large, with outlines
 _ON_THE_SHEET = 300  # images; a page of thousands would not open
 
 
@@ -143,6 +145,7 @@ def decompose_paths(
     rows: list[list[Any]] = []
     skipped: list[Path] = []
     pictures: list[Picture] = []
+    outlined_objects = 0
     with output_folder(out, ["objects.json", "objects.csv", "index.html", *names], overwrite) as unfinished:
         with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress or tiles is not None) as bar:
             images = _read(named, loaded.contrast, skip_damaged, skipped)
@@ -157,7 +160,10 @@ def decompose_paths(
                 frames_of.append(name.frame)
                 annotations += coco_annotations(found, image_id=len(sizes))
                 rows += table_rows(found, name)
-                if len(pictures) < _ON_THE_SHEET:
+                if len(pictures) < _SHOWN_ALONE and outlined_objects + len(found.slots) <= _OUTLINED:
+                    pictures.append(outlined(pixels, name, found))
+                    outlined_objects += len(found.slots)
+                elif len(pictures) < _ON_THE_SHEET:
                     pictures.append(thumbnail(picture, name, found))
                 bar.update(len(sizes) + len(skipped) - bar.n)
         if not sizes:
@@ -178,15 +184,28 @@ def decompose_paths(
         write_text(unfinished / "objects.json", json.dumps(objects, ensure_ascii=False, default=str))
         write_text(unfinished / "objects.csv", csv_text(COLUMNS, rows))
         summary = DecomposedImages(out, len(sizes), len(annotations), tuple(skipped), tuple(pictures))
-        text = f"Objects: {summary.objects:,}, found by {loaded.name}. objects.json and objects.csv hold them all."
+        text = f"Found by {loaded.name}. objects.json and objects.csv hold all objects."
         if len(pictures) < summary.images:
             text += f" The first {len(pictures)} are shown here."
         if skipped:
             more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
             text += f" Left out, since they cannot be read: {', '.join(map(str, skipped[:20]))}{more}."
         title = f"{summary.images:,} image{'' if summary.images == 1 else 's'} decomposed"
-        write_page(unfinished / "index.html", title, [Section("Overlays", text, summary.pictures)])
+        write_page(unfinished / "index.html", title, [_section(text, summary, rows)])
     return summary
+
+
+def _section(text: str, summary: DecomposedImages, rows: Sequence[Sequence[Any]]) -> Section:
+    areas, scores = (np.array([row[COLUMNS.index(name)] for row in rows], float) for name in ("area", "score"))
+    numbers = [("Objects", f"{len(rows):,}"), ("Objects in an image", f"{len(rows) / summary.images:,.1f}")]
+    histograms: tuple[Histogram, ...] = ()
+    if len(rows):
+        numbers.append(("Median area", f"{np.median(areas):,.0f} px"))
+        histograms = (
+            Histogram.from_values("Areas in pixels", areas, 0, areas.max(), 0),
+            Histogram.from_values("Scores", scores, 0, 1, 1),
+        )
+    return Section("Objects", text, summary.pictures, tuple(numbers), histograms)
 
 
 def tile_side(

@@ -6,6 +6,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -20,8 +21,8 @@ from unscene.data.image_folder import ImageFolder, ImageFolderSettings
 from unscene.errors import DataError
 from unscene.files import writing
 from unscene.inference.found_objects import FoundObjects
-from unscene.report.page import Picture, SlotLocation
-from unscene.report.slots import label_map_palette, overlay
+from unscene.report.page import Outline, Picture, SlotLocation
+from unscene.report.slots import label_map_palette, overlay, slot_colour
 
 SUFFIXES = (".overlay.png", ".masks.png", ".labels.tif", ".npz")
 COLUMNS = (
@@ -31,6 +32,7 @@ COLUMNS = (
 _IN_A_PNG = 2**16 - 1  # labels
 _PIXELS_AT_ONCE = 2**24
 _THUMBNAIL = 320  # pixels of the longer side
+_SHOWN = 1600  # the same, of an image that the page shows alone
 
 
 class NamedImage(NamedTuple):
@@ -166,6 +168,55 @@ def table_rows(found: FoundObjects, name: NamedImage) -> list[list[Any]]:
         columns += [found.contrasts.astype(float).round(5).tolist(), *found.colours.astype(float).round(1).T.tolist()]
     frame = None if name.frame is None else name.frame + 1
     return [[name.file_name, frame, *row] for row in zip(*columns, strict=True)]
+
+
+def outlined(pixels: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
+    """The image with the outline and number of each object as a vector drawing, for a page."""
+    height, width = pixels.shape[:2]
+    image = Image.fromarray(pixels)
+    image.thumbnail((_SHOWN, _SHOWN))
+    file = io.BytesIO()
+    if max(pixels.shape) <= _THUMBNAIL:
+        image.save(file, "PNG")
+    else:
+        image.save(file, "JPEG", quality=85)
+    rows = zip(
+        found.slots.tolist(), found.boxes.astype(int).tolist(), found.areas.tolist(), found.scores.tolist(),
+        found.centroids().tolist(), strict=True,
+    )  # fmt: skip
+    smallest = max(width, height) / 130  # of a number
+    outlines = tuple(
+        Outline(
+            label=label,
+            colour="#{:02x}{:02x}{:02x}".format(*slot_colour(label)),
+            path=svg_path(found.labels[y1:y2, x1:x2] == label, x1, y1),
+            x=x + 0.5,
+            y=y + 0.5,
+            height=max(smallest, min(0.4 * area**0.5, 4 * smallest)),
+            title=f"{label}: area {area:,}, score {score:.2f}",
+        )
+        for label, (x1, y1, x2, y2), area, score, (y, x) in rows
+    )
+    plain = thumbnail(pixels, name, found)
+    return replace(plain, data=file.getvalue(), size=(width, height), outlines=outlines)
+
+
+def svg_path(mask: NDArray[np.bool_], x: int, y: int) -> str:
+    """The border of a mask whose top left pixel is at x, y in the image, in half pixels; coarser for a large mask."""
+    from contourpy import contour_generator
+
+    step = max(1, max(mask.shape) // 100)
+    levels = np.pad(mask[::step, ::step].astype(np.float32), 1)
+    commands = []
+    lines: Any = contour_generator(z=levels).lines(0.5)  # a list of [points, 2] with the default kind of lines
+    for line in lines:
+        points = ((2 * line - 1) * step).round().astype(int) + np.array([2 * x, 2 * y])
+        moves = np.diff(points, axis=0)
+        turns = np.any(moves != np.roll(moves, 1, axis=0), axis=1)
+        corners = points[:-1][turns]
+        steps = np.diff(corners, axis=0).ravel().tolist()
+        commands.append(f"M{corners[0, 0]} {corners[0, 1]}l{' '.join(map(str, steps))}z")
+    return "".join(commands)
 
 
 def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:

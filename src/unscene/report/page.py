@@ -13,7 +13,9 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 from PIL import Image
 
 from unscene.files import write_text
@@ -33,23 +35,55 @@ class SlotLocation:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """The border of an object, which the page draws on a picture."""
+
+    label: int
+    colour: str  # as CSS takes it
+    path: str  # an SVG path in half pixels of the image
+    x: float  # of its number, in pixels of the image
+    y: float
+    height: float  # of its number
+    title: str  # shown beside the pointer
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often values occur, in bins of equal width from `low` to `high`."""
+
+    title: str
+    counts: tuple[int, ...]
+    low: str
+    high: str
+
+    @classmethod
+    def from_values(cls, title: str, values: NDArray[np.number], low: float, high: float, digits: int) -> Histogram:
+        counts, _ = np.histogram(values, bins=24, range=(low, high if high > low else low + 1))
+        return cls(title, tuple(counts.tolist()), f"{low:,.{digits}f}", f"{high:,.{digits}f}")
+
+
+@dataclass(frozen=True)
 class Picture:
-    """An image of the page."""
+    """An image of the page; with a size and outlines it is shown alone, and can be enlarged."""
 
     data: bytes  # a PNG or JPEG file
     alt: str  # what it shows, for readers who cannot see it
     caption: str = ""  # one line below it; empty for none
     link: str = ""  # relative address of the full image; empty for none
     locations: tuple[SlotLocation, ...] = ()  # of the objects in it, for a table; empty for a model without locations
+    size: tuple[int, int] | None = None  # width and height that the outlines refer to
+    outlines: tuple[Outline, ...] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, a sentence, pictures in a grid."""
+    """A part of a page: a heading, a sentence, numbers, histograms, pictures."""
 
     title: str
     text: str = ""
     pictures: tuple[Picture, ...] = ()
+    numbers: tuple[tuple[str, str], ...] = ()  # name and value
+    histograms: tuple[Histogram, ...] = ()
 
 
 def write_page(
@@ -68,12 +102,14 @@ def write_page(
     )
     shown = {"results": (), "title": title, "sections": sections, **values}
     shown["written"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    factor, sizes = 1.0, [2 * _FOR_PICTURES]
-    while sum(sizes) > _FOR_PICTURES:
+    drawn = [outline for section in sections for picture in section.pictures for outline in picture.outlines]
+    left = max(_FOR_PICTURES // 5, _FOR_PICTURES - sum(len(outline.path) + 200 for outline in drawn))
+    factor, sizes = 1.0, [2 * left]
+    while sum(sizes) > left:
         sizes = []
         environment.filters["data_uri"] = partial(data_uri, factor=factor, sizes=sizes)
         text = environment.get_template(template).render(shown)
-        factor *= 0.9 * sqrt(_FOR_PICTURES / max(1, sum(sizes)))
+        factor *= 0.9 * sqrt(left / max(1, sum(sizes)))
     write_text(path, _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 

@@ -79,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for free in WITHOUT_LABELS:
         for labelled in WITH_LABELS:
             pairs = [(row[free], row[labelled]) for row in rows if labelled in row]
-            if len(pairs) > 2:
+            if len(pairs) > 2 and all(len(set(column)) > 1 for column in zip(*pairs, strict=True)):
                 correlations[f"{free}, {labelled}"] = float(spearmanr(*zip(*pairs, strict=True)).statistic)
     print("\n".join(f"Spearman of {pair}: {value:.2f}" for pair, value in correlations.items()))
     arguments.json.write_text(json.dumps({"rows": rows, "spearman": correlations}, indent=2) + "\n")

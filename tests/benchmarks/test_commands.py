@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import inference, localization, metrics, pseudo_boxes, stages, training_step
+from benchmarks import inference, label_free_score, localization, metrics, pseudo_boxes, stages, training_step
 from benchmarks.model_stages import HEAD, LIKELIHOOD, PSEUDO_BOXES, RPN_LOSS, WHOLE, OurStages, backwards
 from benchmarks.plain_stages import PlainStages
 from benchmarks.plain_step import PAPERS_LETTER, plain_model
@@ -162,3 +162,14 @@ def test_metrics_agree_with_scikit_learn_and_pycocotools(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "plain_box_ap", lambda *_: 0.123)
     with pytest.raises(TrainingError, match=r"pycocotools says 0.123"):
         metrics.compared_box_ap(scene, decomposition, 1, 0)
+
+
+def test_score_without_labels_is_compared_with_those_of_labels(trained, tmp_path, capsys):
+    words = [str(trained.path), "--noise", "0", "0.5", "1", "--scenes", "20"]
+    found = written(label_free_score, words, tmp_path)
+    assert [row["noise"] for row in found["rows"]] == [0, 0.5, 1]
+    assert all({"label_free", "-mse", "ari_fg"} <= row.keys() for row in found["rows"])
+    assert len({row["-mse"] for row in found["rows"]}) == 3
+    shown = capsys.readouterr().out
+    assert all(f"Spearman of {pair}: {value:.2f}" in shown for pair, value in found["spearman"].items())
+    assert all(-1 <= value <= 1 for value in found["spearman"].values())

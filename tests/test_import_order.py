@@ -127,6 +127,7 @@ COMMANDS = (
     "push",
     "generate",
     "convert",
+    "data",
     "demo",
 )
 

@@ -207,6 +207,13 @@ class TestShapeStacks:
         with pytest.raises(DataError, match=r"env_b/iseg.*cam_10-mono-0\.map is damaged .*chunk at byte 33"):
             store_of("shapestacks", folder)
 
+    def test_a_list_names_nothing_outside_of_the_folder(self, tmp_path):
+        folder = write_shapestacks(tmp_path / "shapestacks")
+        write_shapestacks(tmp_path / "other")
+        (folder / "splits" / "default" / "train.txt").write_text("../../other/recordings/env_a\n")
+        store = store_of("shapestacks", folder, split="train")
+        assert store.batch(range(2))["image"][:, 0, 0, 0].tolist() == [1, 10]  # its own env_a
+
     def test_another_folder(self, tmp_path):
         with pytest.raises(DataError, match="has no folder recordings/"):
             store_of("shapestacks", tmp_path / "nothing")

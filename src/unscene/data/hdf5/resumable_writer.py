@@ -41,41 +41,41 @@ class SceneParts:
         folder: of the parts.
         made_from: what decides the scenes.
         position: position of the source at the end of the last part, or its start.
-        stores: the finished parts.
+        sizes: numbers of scenes of the finished parts.
     """
 
     path: Path
     folder: Path
     made_from: dict[str, Any]
     position: Position
-    stores: list[SceneStore] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of scenes in all parts."""
-        return sum(map(len, self.stores))
+        return sum(self.sizes)
 
     def add(self, batches: Iterable[Mapping[str, NDArray]]) -> None:
         """Write the batches of a source after `self.position`, which it updates, part after part."""
         rest = iter(batches)
         for first in rest:
-            part, batches_of_part = self._next_part, chain([first], islice(rest, _BATCHES_A_PART - 1))
+            batches_of_part = chain([first], islice(rest, _BATCHES_A_PART - 1))
             settings = {"made_from": self.made_from, "position": self.position}  # read when the part is full
-            write_scenes(part, batches_of_part, None, {"settings": settings}, progress=False)
-            self.stores.append(SceneStore(part))
+            part = self._part(len(self.sizes))
+            self.sizes.append(write_scenes(part, batches_of_part, None, {"settings": settings}, progress=False))
 
     def join(self, attributes: Mapping[str, Any], progress: bool = True) -> int:
         """Write the scenes of all parts to the new file; arguments, result and errors as those of `write_scenes`."""
         return write_scenes(self.path, self._batches(), len(self), attributes, progress)
 
     def _batches(self) -> Iterator[dict[str, NDArray]]:
-        for store in self.stores:
+        for number in range(len(self.sizes)):
+            store = SceneStore(self._part(number))  # one at a time: each holds its factors
             for start in range(0, len(store), _JOINED_AT_ONCE):
                 yield store.batch(np.arange(start, min(start + _JOINED_AT_ONCE, len(store))))
             store.close()
 
-    @property
-    def _next_part(self) -> Path:
-        return self.folder / f"{len(self.stores):06d}.h5"
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.h5"
 
     def resume(self, fits: Callable[[Position], bool]) -> None:
         """Take the parts of an earlier writer; remove damaged ones, those of something else, and what does not fit."""
@@ -85,8 +85,8 @@ class SceneParts:
                 settings = store.attributes["settings"]
                 made_from, position = settings["made_from"], settings["position"]
                 same = made_from == self.made_from and position.keys() == self.position.keys()
-                if same and part == self._next_part and fits(position):
-                    self.stores.append(store)
+                if same and part == self._part(len(self.sizes)) and fits(position):
+                    self.sizes.append(len(store))
                     self.position = position
                     continue
             part.unlink()

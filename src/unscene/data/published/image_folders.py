@@ -160,7 +160,9 @@ def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage:
         parts = {"train": sorted(folder.name for folder in (root / "recordings").iterdir() if folder.is_dir())}
     scenarios = [name for part in parts if settings.split in ("all", part) for name in parts[part]]
     chosen = [
-        path for name in scenarios for path in sorted((root / "recordings" / name).glob("rgb-*-cam_*-mono-0.png"))
+        path
+        for name in scenarios
+        for path in sorted((root / "recordings" / Path(name).name).glob("rgb-*-cam_*-mono-0.png"))
     ]
     if not chosen:
         raise DataError(

@@ -422,6 +422,12 @@ class TestChecks:
         assert "other.h5 has no checksums" in caplog.text
         assert "has ['palette'], which is not read" in caplog.text
 
+    @pytest.mark.parametrize(("divisor", "warned"), [(1, False), (255, True)])
+    def test_images_of_zeros_and_ones_are_told(self, path, divisor, warned, caplog):
+        images = np.tile(np.array([0, 255], np.uint8), (2, 8, 10, 3))[..., :3] // np.uint8(divisor)
+        SceneStore(foreign(path, image=images))
+        assert ("values 0 and 1" in caplog.text) == warned
+
 
 class TestContradictions:
     @pytest.fixture

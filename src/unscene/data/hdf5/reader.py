@@ -31,7 +31,7 @@ from unscene.errors import DataError
 from unscene.settings import NonEmptyText, settings_dataclass
 
 _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors
-_COMPARED = 16  # samples whose boxes are compared with their masks at once, others when they are read
+_COMPARED = 16  # samples whose values are checked at once; boxes of the others are when they are read
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +82,9 @@ class SceneStore:
         if not has_checksums:
             self._warn("has no checksums (older or of another program): changed values in it cannot be noticed.")
         with suppress(DataError):  # a damaged sample is named when it is asked for
-            self.batch(range(min(self._count, _COMPARED if self._has_mask else 0)))
+            first = self.batch(range(min(self._count, _COMPARED)))
+            if first["image"].max() == 1:
+                self._warn("has images of the values 0 and 1, which are nearly black. Multiply them by 255.")
         self.close()
 
     def __len__(self) -> int:

@@ -122,6 +122,9 @@ def test_the_version(capsys):
         (["compare", "runs/a"], "the following arguments are required: --out"),
         (["decompose", "runs/a", "--out", "x"], "the following arguments are required: PATH"),
         (["generate", "mds", "--count", "3", "--out", "x"], "invalid choice: 'mds'"),
+        (["evaluate", "", "--out", "x"], "unscene evaluate: an argument is empty (''). Give it a value"),
+        (["train", "r", "--out="], "unscene train: an argument is empty ('--out=')"),
+        (["decompose", "r", "a.png", "--out", ""], "unscene decompose: an argument is empty ('')"),
     ],
 )
 def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):

@@ -70,8 +70,11 @@ class Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """What the words of the command line say, settings apart."""
     known, unknown = build_parser().parse_known_args(words)
+    parser: Parser = known.parser
+    empty = [word for word in words if not word or (word.startswith("--") and word.endswith("="))]
+    if empty:  # Path("") would be the current folder
+        parser.error(f"an argument is empty ({empty[0]!r}). Give it a value; a shell variable may be unset.")
     if unknown:
-        parser: Parser = known.parser
         options = [option for action in parser._actions for option in action.option_strings]
         hint = did_you_mean(unknown[0].partition("=")[0], options)
         if known.takes_settings and unknown[0].startswith("--") and not hint:

@@ -284,6 +284,22 @@ def test_unknown_names_suggest_the_nearest():
         choose_rows(find_table("rmonet_table1"), ["monnet"])
 
 
+@pytest.mark.parametrize("name", ["../../out", "/out", "a/b", "..", ".", "", "x" * 101])
+@pytest.mark.parametrize("where", ["table", "row", "file", "home"])
+def test_names_of_a_table_lead_to_no_other_folder(table_file, name, where):
+    tables = yaml.safe_load(table_file.read_text())
+    rows = tables["tiny"]["rows"] = {"a": tables["tiny"]["rows"]["a"]}
+    if where == "table":
+        tables = {name: tables["tiny"]}
+    elif where == "row":
+        rows[name] = rows.pop("a")
+    else:
+        rows["a"] |= {"home": ["tiny", name]} if where == "home" else {"files": {"data.path": {"file": name}}}
+    table_file.write_text(yaml.safe_dump(tables))
+    with pytest.raises(RecipeError, match=r"becomes the name of a file or folder, .* Rename it"):
+        find_table(str(table_file))
+
+
 def test_damaged_entry_is_an_error(tmp_path):
     path = tmp_path / "seed-0.json"
     path.write_text("{")

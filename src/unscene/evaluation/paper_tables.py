@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from unscene.runs.recipe import Recipe
 from unscene.settings import settings_dataclass, typed_settings
 
 TABLES = Path(__file__).with_name("paper_tables.yaml")
+_FILE_NAME = re.compile(r"\w[\w. -]{0,99}")  # leads to no other folder
 
 
 @settings_dataclass
@@ -70,7 +72,14 @@ def paper_tables(own: Path | None = None) -> dict[str, PaperTable]:
     tables = {}
     for name, entry in values.items():
         resolved = {"name": name, **entry, "rows": {row_name: row(name, row_name) for row_name in entry["rows"]}}
-        tables[name] = typed_settings(PaperTable, resolved, name, str(own or TABLES))
+        table = tables[name] = typed_settings(PaperTable, resolved, name, str(own or TABLES))
+        for entered in table.rows.values():
+            for word in (name, *entered.home, *(file.get("file", "") for file in entered.files.values())):
+                if not _FILE_NAME.fullmatch(str(word)):
+                    raise RecipeError(
+                        f"{own or TABLES}: {str(word)[:200]!r} becomes the name of a file or folder, so it must have "
+                        "1 to 100 letters, digits, spaces, '.', '-' or '_', and begin with no sign. Rename it."
+                    )
     return tables
 
 

@@ -125,6 +125,7 @@ COMMANDS = (
     "decompose",
     "export",
     "push",
+    "explore",
     "generate",
     "convert",
     "data",

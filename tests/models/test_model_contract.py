@@ -186,6 +186,21 @@ def test_decomposing_uses_no_random_number(name, settings, scenes):
 
 
 @EVERY_MODEL
+def test_redrawing_unchanged_latents_gives_the_components_again(name, settings, scenes):
+    model, images = build(name, settings).eval(), scenes(2)
+    if not hasattr(model, "redraw"):
+        assert name == "explicit_localization", "its masks come from the images alone, and no latent stands for them"
+        return
+    with torch.no_grad():
+        expected = model(images)
+        redrawn = model.redraw(images, expected.latents)
+        other = model.redraw(images, expected.latents + 1)
+    check_decomposition(redrawn, 2, settings.num_slots)
+    assert_close(redrawn.components, expected.components, rtol=0, atol=1e-4)
+    assert (other.components - expected.components).abs().max() > 1e-4
+
+
+@EVERY_MODEL
 def test_images_are_decomposed_independently(name, settings, scenes):
     model, images = build(name, settings).eval(), scenes(3)
     with torch.no_grad():

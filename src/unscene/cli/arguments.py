@@ -46,6 +46,10 @@ For every image, at its own resolution: an overlay, a label map (PNG and TIFF), 
 together objects.json in COCO format, objects.csv and index.html. --fit crop takes an image's middle square (all outside
 is background), pad the whole image with margins, stretch the whole image out of proportion. --tile is for large images
 with many objects."""
+EXPLORE_HELP = """\
+Drop an image: its masks, boxes and slots, and a scene whose latents you move, whose objects you swap or remove.
+  unscene explore runs/NAME --data photos/
+The page is served to this machine alone, until Ctrl-C."""
 EXPORT_HELP = """\
 For MONet, R-MONet, SPACE and ReDO, whose number of slots is then fixed:
   unscene export runs/NAME model.onnx
@@ -211,6 +215,12 @@ def _add_use(commands: Any) -> None:
     add("--report", type=Path, metavar="DIR", help="an evaluation of these weights (default: RUN/report)")
     add("--license", default="", metavar="NAME", help="of the weights, for instance apache-2.0 (default: none stated)")
     add("--private", action="store_true", help="create a private repository")
+
+    add = _command(commands, "explore", "look at a model in the browser", EXPLORE_HELP)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("--data", type=Path, metavar="FILE|DIR", help="example images: an HDF5 file, an image or a folder")
+    add("--port", type=int, help="of the page (default: the first free one from 7860)")
+    add("--no-browser", action="store_true", help="print the address alone")
 
 
 def _add_data(commands: Any) -> None:

@@ -152,6 +152,14 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     print(f"{images}, {objects}\nOpen {result.out / 'index.html'}")
 
 
+def run_explore(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Look at a model in the browser."""
+    import unscene
+    from unscene.inference.explorer import explore
+
+    explore(unscene.load(arguments.model), arguments.data, arguments.port, browser=not arguments.no_browser)
+
+
 def run_export(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Write a model as an ONNX file."""
     import unscene
@@ -215,6 +223,6 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
 _RUN = (
     *(run_recipes, run_train, run_evaluate, run_compare, run_reproduce),
     *(run_decompose, run_generate, run_convert, run_data, run_demo),
-    *(run_export, run_push),
+    *(run_explore, run_export, run_push),
 )
 COMMANDS = {run.__name__.removeprefix("run_"): run for run in _RUN}

@@ -148,6 +148,10 @@ class IODINE(nn.Module):
             mean, _ = posterior.chunk(2, dim=2)
             return self._decomposition(*self._decode(mean), mean)
 
+    def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
+        """Decode latents [B, K, D]."""
+        return self._decomposition(*self._decode(latents), latents)
+
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """The loss for images [B, 3, size, size]: its terms, each [B], and the decomposition of the last sample.
 

@@ -146,6 +146,12 @@ class MONet(nn.Module):
         weights = {"reconstruction": 1.0, "latent_kl": settings.latent_weight, "mask_kl": settings.mask_weight}
         return Losses(terms, weights), Decomposition(log_masks, components, self.background, mean)
 
+    def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
+        """Decode latents [B, K, D]; the masks are the decoded ones, p(c | z_k)."""
+        components, mask_logits = self.vae.decode(latents)
+        components = coarse_background(components, self.background, self.settings.background_cells)
+        return Decomposition(mask_logits.log_softmax(dim=1), components, self.background, latents)
+
     def infer_masks(self, images: Tensor) -> Tensor:
         """The log masks [B, K, 1, size, size] of images [B, 3, size, size], by the recurrent attention.
 

@@ -85,6 +85,11 @@ class ReDO(nn.Module):
         codes = self._read(real)
         return self._decomposition(log_masks, self._draw(log_masks.exp(), codes), codes)
 
+    def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
+        """Draw the regions of the images from codes [B, K, D]."""
+        log_masks = self.masks(self._normalise(images))
+        return self._decomposition(log_masks, self._draw(log_masks.exp(), latents), latents)
+
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """The three terms for images [B, 3, size, size], and the decomposition with the redrawn regions.
 

@@ -73,6 +73,13 @@ class RMONet(nn.Module):
         components = coarse_background(components, self.background, self.settings.background_cells)
         return self._decomposition(attention, components, mean)
 
+    def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
+        """Decode latents [B, K, D] in the boxes of the images; the masks are the decoded ones, p(m | z_k)."""
+        attention = self.infer_masks(images, self.settings)
+        components, mask_logits = self.vae.decode(latents, attention.used, attention.regions)
+        components = coarse_background(components, self.background, self.settings.background_cells)
+        return self._decomposition(attention._replace(log_masks=mask_logits.log_softmax(dim=1)), components, latents)
+
     def infer_masks(self, images: Tensor, settings: RMONetSettings) -> Attention:
         """Section 3.1, Eq. 1: {m_k}, k in [1, K], and {t_k}, k in [1, K-1], = f_psi(x), for images [B, 3, size, size].
 

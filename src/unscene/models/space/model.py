@@ -13,6 +13,7 @@ the negative bound and the boundary loss         `SPACE.loss`, `SpaceForeground.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,16 @@ class SPACE(nn.Module):
         chosen = self.likeliest(cells)
         objects, background = self.foreground.decode(cells, chosen), self.background(images, sample=False)
         return self._decomposition(cells, chosen, objects, background)
+
+    def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
+        """Decode z_what of latents [B, K, D] in the boxes of the images; the background stays as it is."""
+        images = self._upscale(images)
+        cells = self.foreground.infer(images)
+        chosen = self.likeliest(cells)
+        index = chosen.unsqueeze(2).expand(-1, -1, latents.shape[2])
+        cells = cells._replace(code=cells.code.scatter(1, index, latents[:, :-1]))
+        objects, background = self.foreground.decode(cells, chosen), self.background(images, sample=False)
+        return replace(self._decomposition(cells, chosen, objects, background), latents=latents)
 
     def likeliest(self, cells: Cells) -> Tensor:
         """[B, K-1] indices of the cells with the highest presence, in reading order."""

@@ -149,6 +149,15 @@ def test_masks_of_an_hdf5_file(scene_file, tmp_path, name):
     assert report["mask_map_50_95"] == pytest.approx(1)
 
 
+def test_settings_of_a_group_are_changed_by_dotted_name(data, tmp_path, capsys):
+    folder = as_folder(tmp_path / "folder")
+    report = score(folder, data, tmp_path / "out", "--data.contrast.gamma", "0.5")
+    assert report["provenance"]["data"]["contrast"] == {"percentiles": None, "gamma": 0.5}
+    where = ["--data", str(data), "--out", str(tmp_path / "other")]
+    for wrong, message in (("kontrast.gamma", "Did you mean 'data.contrast.gamma'?"), ("folder.gamma", "data.folder")):
+        assert message in failing(capsys, "--predictions", str(folder), *where, f"--data.{wrong}", "1")
+
+
 def test_classes_of_a_coco_file(coco_root, tmp_path):
     """Perfect masks of the instances in front; the crowd is background."""
     data = coco_root / "annotations" / "instances_val2017.json"

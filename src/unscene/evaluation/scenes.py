@@ -75,7 +75,11 @@ def source_of(
     elif path.suffix == ".json":
         name, kind, options = "coco", Coco, {"own_size": True}
         values = {"folder": str(path.parent), "annotations": path.name, "images": "."}
-    settings = typed_settings(kind.Settings, values | changes, "data", f"--data {path}")
+    for setting, value in changes.items():
+        group, _, member = setting.partition(".")  # contrast.gamma
+        others = values.get(group)
+        values[group] = {**(others if isinstance(others, dict) else {}), member: value} if member else value
+    settings = typed_settings(kind.Settings, values, "data", f"--data {path}")
     source: Source = kind(settings, **options)
     return source, {"source": name} | plain(settings) | {"count": len(source)}
 

@@ -133,7 +133,7 @@ def _add_training(commands: Any) -> None:
 
     add = _command(commands, "demo", "train for three minutes, evaluate, decompose, and write a page about it")
     add("--out", type=Path, metavar="DIR", default=Path("demo"), help="where to (default demo/)")
-    add("--minutes", type=float, default=3.0, help="of training (default 3)")
+    add("--minutes", type=_minutes, default=3.0, help="of training (default 3)")
 
 
 def _add_scoring(commands: Any) -> None:
@@ -159,7 +159,15 @@ def _words(text: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
+    if not all(word.isdecimal() for word in _words(text)):
+        raise argparse.ArgumentTypeError(f"seeds are numbers from 0, separated by commas, not {text!r}")
     return [int(word) for word in _words(text)]
+
+
+def _minutes(text: str) -> float:
+    if not 0 <= float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"minutes must be 0 or more, not {text}")
+    return float(text)
 
 
 def _add_reproduce(commands: Any) -> None:
@@ -169,7 +177,7 @@ def _add_reproduce(commands: Any) -> None:
     add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints (default runs/)")
     add("--rows", type=_words, default=[], metavar="ROW,ROW", help="these rows only")
     add("--seeds", type=_seeds, metavar="0,1,2", help="these seeds instead of each row's own number")
-    add("--minutes", type=float, help="of each training, instead of each row's own")
+    add("--minutes", type=_minutes, help="of each training, instead of each row's own")
     add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's choice)")
     add("--full", action="store_true", help="the papers' recipes, which need a GPU")
     add("--adopt", type=Path, metavar="RUN", help="enter this run of a row's settings, and train nothing")

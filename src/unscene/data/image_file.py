@@ -17,13 +17,15 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from unscene.errors import DataError, RecipeError, refusal
 from unscene.settings import settings_dataclass
@@ -34,6 +36,8 @@ Result = TypeVar("Result")
 # EPS starts another program (Ghostscript); Pillow has no decoder of its own for the others
 _NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
 _ORIENTATION = 0x0112
+_OME = (".ome.tif", ".ome.tiff")
+_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 _STRIPE = 2**24  # pixels that are converted at once, so that memory holds a large image only twice
 _PNG_PIXELS, _PNG_FRAMES = (b"IHDR", b"PLTE", b"tRNS", b"IDAT"), (b"acTL", b"fcTL", b"fdAT")
@@ -53,14 +57,19 @@ class ContrastSettings:
         percentiles: the values at these two percentiles become 0 and 255, those beyond are clipped. Without them 8 bits
             stay as they are, and deeper greys are scaled as in `read_image`.
         gamma: exponent of the values in 0..1. Below 1, faint objects become brighter; 0.5 is the square root.
+        channels: the channels, from 1, that become grey (one) or red, green and blue (two or three). By default the
+            first three, or all that there are.
     """
 
+    channels: tuple[PositiveInt, ...] = ()
     percentiles: tuple[Percent, Percent] | None = None
     gamma: PositiveFloat = 1.0
 
     def __post_init__(self) -> None:
         if self.percentiles and self.percentiles[0] >= self.percentiles[1]:
             raise RecipeError(f"percentiles must rise, but are {list(self.percentiles)}.")
+        if len(self.channels) > 3:
+            raise RecipeError(f"channels are one, two or three, but here {len(self.channels)}.")
 
 
 AS_STORED = ContrastSettings()
@@ -72,23 +81,31 @@ def readable() -> tuple[tuple[str, ...], tuple[str, ...]]:
     suffixes = Image.registered_extensions()  # loads all formats
     formats = tuple(kind for kind in Image.ID if kind in Image.OPEN and kind not in _NOT_READ)
     kinds = (*formats, "MPO")  # a JPEG of several pictures, which the JPEG format reads
-    return formats, tuple(sorted(suffix for suffix, kind in suffixes.items() if kind in kinds))
+    videos = _VIDEOS if find_spec("av") else ()
+    return formats, tuple(sorted([*(suffix for suffix, kind in suffixes.items() if kind in kinds), *videos]))
 
 
 def read_image(path: str | Path, frame: int | None = None, contrast: ContrastSettings = AS_STORED) -> NDArray[np.uint8]:
     """Read an image at its full resolution, upright as its EXIF orientation says, as [H, W, 3] uint8.
 
-    The file's content decides the format. Grey, palette, CMYK and all other modes become RGB. Transparent pixels are
-    blended with white. `frame` is a page of a stack or a frame of an animation, from 0; by default it is the first, and
-    the log warns if there are more. Greys of more than 8 bits are scaled, not cut: floats in [0, 1] by 255; whole
-    numbers by the least of 8, 10, 12, 14 and 16 bits that holds them, with a warning for less than 16; any other range
-    from its least value to its greatest. `contrast` changes this; it reads all bits of a grey.
+    The file's content decides the format. Microscopes' TIFFs (OME, ImageJ) and videos need an extra. Grey, palette,
+    CMYK and all other modes become RGB. Transparent pixels are blended with white. `frame` is a page of a stack or a
+    frame of an animation or video, from 0; by default it is the first, and the log warns if there are more. Greys of
+    more than 8 bits are scaled, not cut: floats in [0, 1] by 255; whole numbers by the least of 8, 10, 12, 14 and 16
+    bits that holds them, with a warning for less than 16; any other range from its least value to its greatest.
+    `contrast` changes this; it reads all bits of a grey.
 
     Raises:
         DataError: the file is missing, may not be read, damaged, cut short, no image, or has more than twice
             `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a "decompression bomb").
     """
-    return _use(Path(path), lambda image: _upright(image, frame, Path(path), contrast))
+    if stacks := _stacks(Path(path)):
+        return _from_planes(stacks, Path(path), frame, contrast)
+    pixels = _use(Path(path), lambda image: _upright(image, frame, Path(path), contrast))
+    if contrast.channels:
+        planes = _chosen(pixels.transpose(2, 0, 1), contrast, Path(path))
+        pixels = _colours(planes)
+    return pixels
 
 
 def read_label_image(path: str | Path) -> NDArray[np.int32]:
@@ -103,6 +120,10 @@ def read_label_image(path: str | Path) -> NDArray[np.int32]:
 def image_size(path: Path, frame: int | None = None) -> tuple[int, int]:
     """The height and width that `read_image` returns, from the file's header. DataError as there."""
 
+    if stacks := _stacks(path):
+        height, width = stacks.read_planes(path, frame or 0).shape[1:]
+        return height, width
+
     def size(image: ImageFile.ImageFile) -> tuple[int, int]:
         image.seek(frame or 0)
         return image.size if _orientation(image) in _TURNED else (image.height, image.width)
@@ -114,13 +135,65 @@ def frame_numbers(path: Path) -> Sequence[int | None]:
     """The frames of an image file, from 0; None alone if it has one, or cannot be read (`read_image` says why)."""
     count = 1
     with suppress(DataError):
-        count = _use(path, lambda image: getattr(image, "n_frames", 1))
+        stacks = _stacks(path)
+        count = stacks.count_frames(path) if stacks else _use(path, lambda image: getattr(image, "n_frames", 1))
     return range(count) if count > 1 else [None]
 
 
 def is_turned(path: str | Path) -> bool:
     """Whether an image's EXIF orientation exchanges its height and width."""
-    return _use(Path(path), lambda image: _orientation(image) in _TURNED)
+    return not _stacks(Path(path)) and _use(Path(path), lambda image: _orientation(image) in _TURNED)
+
+
+def _stacks(path: Path) -> Any:
+    """The module that reads a file which Pillow does not, or of which it does not know the axes; else None."""
+    if path.name.lower().endswith((*_VIDEOS, *_OME)) or _is_of_a_microscope(path):
+        return import_module("unscene.data.stacks")
+    return None
+
+
+def _is_of_a_microscope(path: Path) -> bool:
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                    file.seek(0)
+                    with Image.open(file, formats=["TIFF"]) as image:
+                        text = str(getattr(image, "tag_v2", {}).get(270, ""))
+                    return "<OME" in text or text.startswith("ImageJ=")
+    return False
+
+
+def _from_planes(stacks: Any, path: Path, frame: int | None, contrast: ContrastSettings) -> NDArray[np.uint8]:
+    planes: NDArray[Any] = stacks.read_planes(path, frame or 0)
+    if frame is None and (stacks.is_video(path) or stacks.count_frames(path) > 1):
+        message = f"{path} has several frames or planes, of which only the first is read"
+        warn_once("frames", path.parent, f"{message}. To read all, set frames to all. {_ONCE}")
+    if not contrast.channels and len(planes) > 3:
+        message = f"{path} has {len(planes)} channels, of which the first three are read as red, green and blue"
+        warn_once("channels", path.parent, f"{message}. Choose them with contrast.channels. {_ONCE}")
+    scaled = []
+    for plane in _chosen(planes, contrast, path):
+        try:
+            is_byte = plane.dtype == np.uint8 and not contrast.percentiles
+            low, high = (0.0, 255.0) if is_byte else _grey_range(plane, path, contrast)
+        except DataError as error:
+            raise DataError(f"{path} {error}") from error
+        scaled.append(_scaled(plane.astype(np.float64), low, high, contrast).round().astype(np.uint8))
+    return _colours(scaled)
+
+
+def _chosen(planes: NDArray[Any], contrast: ContrastSettings, path: Path) -> Sequence[NDArray[Any]]:
+    """The planes [H, W] of the channels that are read."""
+    if contrast.channels and max(contrast.channels) > len(planes):
+        raise DataError(f"{path} has {len(planes)} channels, but channel {max(contrast.channels)} is asked for.")
+    return [planes[channel - 1] for channel in contrast.channels] if contrast.channels else list(planes[:3])
+
+
+def _colours(planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """One plane as grey, two as red and green, three as red, green and blue; [H, W, 3]."""
+    filled = [*planes, np.zeros_like(planes[0])] if len(planes) == 2 else planes
+    return np.stack([filled[0]] * 3 if len(planes) == 1 else filled, axis=-1)
 
 
 def warn_once(kind: str, folder: Path, message: str) -> None:

@@ -170,7 +170,7 @@ def test_an_image_dropped_in_a_browser_fills_the_table(clevr, explored, browser)
         area.dispatch_event("drop", {"dataTransfer": transfer})
         _, rows = explored.objects(0)
         tab.wait_for_function("n => document.querySelectorAll('tbody tr').length >= n", arg=len(rows))
-        text = " ".join(tab.locator("table").first.inner_text().split())
+        text = " ".join(" ".join(tab.locator("table").all_inner_texts()).split())
         for number, score, area_pixels, *_ in rows:
             assert str(area_pixels) in text, (number, score)
         local = ("data:", "blob:", address.rstrip("/"))

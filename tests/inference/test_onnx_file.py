@@ -20,7 +20,7 @@ from unscene.runs.loading import LoadedModel, load, shipped_weights
 EXPORTED = [
     *(("monet", variant) for variant in ("unet", "resnet and pyramid")),
     *(("rmonet", variant) for variant in ("lite", "roi_align", "regions")),
-    *(("space", variant) for variant in ("enlarged", "ours")),
+    *(("space", variant) for variant in ("as it is", "enlarged")),
     ("redo", "two regions"),
 ]
 

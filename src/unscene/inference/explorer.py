@@ -179,7 +179,13 @@ def build_page(loaded: LoadedModel, examples: Sequence[Pixels] = ()) -> Any:
             image = gradio.Image(label="Image", type="numpy", image_mode="RGB", sources=["upload", "clipboard"])
             found = gradio.Image(label="Masks and boxes", interactive=False, format="png")
         gallery = gradio.Gallery(
-            list(examples), label="Examples", columns=6, height="auto", visible=bool(examples), allow_preview=False
+            list(examples),
+            label="Examples",
+            columns=6,
+            height=200,
+            fit_columns=False,
+            visible=bool(examples),
+            allow_preview=False,
         )
         with gradio.Row():
             threshold = gradio.Slider(0, 1, 0, step=0.01, label="Least score of an object")
@@ -189,7 +195,9 @@ def build_page(loaded: LoadedModel, examples: Sequence[Pixels] = ()) -> Any:
         table = gradio.Dataframe(
             headers=list(COLUMNS), label="Objects, boxes in pixels of the image", interactive=False
         )
-        slots = gradio.Gallery(label="Slots: mask, component", columns=4, height="auto", interactive=False)
+        slots = gradio.Gallery(
+            label="Slots: mask, component", columns=3, height="auto", object_fit="contain", interactive=False
+        )
         gradio.Markdown(
             "### Change the scene" if redraws else "### Change the scene\nThis model draws no scene from latents alone."
         )

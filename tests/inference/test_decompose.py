@@ -259,6 +259,30 @@ def test_parts_of_a_slot_are_objects_on_request(small, tmp_path):
         assert decompose_paths(small, [tmp_path / "1.png"], out, progress=False, **options).objects == count
 
 
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (1, 1), (5, 7), (300, 10)])
+@pytest.mark.parametrize("tile", [None, 64])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_strips_and_images_smaller_than_a_tile_have_results_of_their_size(small, tmp_path, size, tile, colour):
+    Image.fromarray(np.full((*size, 3), colour, np.uint8)).save(tmp_path / "1.png")
+    summary = decompose_paths(small, [tmp_path / "1.png"], tmp_path / "out", tile=tile, progress=False)
+    assert (summary.images, summary.objects) == (1, 0)
+    with Image.open(tmp_path / "out" / "1.labels.tif") as labels:
+        assert np.asarray(labels).shape == size
+
+
+def test_pixels_that_are_no_numbers_are_named_and_leave_nothing(small, photos, tmp_path):
+    Image.fromarray(np.full((20, 20), np.nan, np.float32)).save(photos / "z.tif")
+    with pytest.raises(DataError, match=r"z\.tif has pixels that are no numbers.*--skip-damaged"):
+        decompose_paths(small, [photos], tmp_path / "out", tile=64, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_sizes_and_depths_are_decomposed_together(small, photos, tmp_path):
+    Image.fromarray(np.arange(30 * 400, dtype=np.uint16).reshape(30, 400)).save(photos / "deep.tif")
+    Image.fromarray(np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)).save(photos / "float.tif")
+    assert decompose_paths(small, [photos], tmp_path / "out", tile=64, progress=False).images == 4
+
+
 @pytest.mark.parametrize("model", ["rmonet_unet/multi_dsprites_cpu", "explicit_localization/multi_dsprites_cpu"])
 @pytest.mark.parametrize("tile", [None, 64])
 def test_shipped_weights_find_nothing_in_empty_images(tmp_path, model, tile):

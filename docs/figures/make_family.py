@@ -1,4 +1,4 @@
-"""Draws tetrominoes.png, objects_room.png and clevr_textures.png of docs/images: python docs/figures/make_family.py"""
+"""Draws the pictures of the smaller generators in docs/images: python docs/figures/make_family.py"""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ def row(name: str, count: int, labels: bool, **settings: Any) -> np.ndarray:
     """Scenes side by side, below them their label maps."""
     generator = source_class(name)
     sample = generator(generator.Settings(count=count, **settings)).batch(np.arange(count))
-    pictures = [sample["image"], *([PALETTE[sample["labels"]].astype(np.uint8)] if labels else [])]
-    framed = [np.pad(each, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=128) for each in pictures]
-    return np.concatenate([np.concatenate(list(each), axis=1) for each in framed])
+    pictures = [sample["image"], *([_in_colours(sample["labels"])] if labels else [])]
+    framed = [np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=128) for images in pictures]
+    return np.concatenate([np.concatenate(list(images), axis=1) for images in framed])
+
+
+def _in_colours(labels: np.ndarray) -> np.ndarray:
+    return PALETTE[np.where(labels > 0, 1 + (labels - 1) % (len(PALETTE) - 1), 0)].astype(np.uint8)
 
 
 def save(rows: list[np.ndarray], scale: int, file: str) -> None:
@@ -41,3 +45,7 @@ save(
     1,
     "clevr_textures.png",
 )
+many: dict[str, Any] = {"size": 192, "min_objects": 14, "max_objects": 14, "seed": 1}
+kinds = [{"kind": kind} for kind in ("discs", "ellipses", "parts")]
+columns = [row("many_objects", 1, True, **many, **kind) for kind in kinds]
+save([np.concatenate(columns, axis=1)], 1, "many_objects.png")

@@ -232,12 +232,18 @@ def _add_use(commands: Any) -> None:
 
 
 def _add_data(commands: Any) -> None:
-    add = _command(commands, "generate", "draw a data set into an HDF5 file", settings=True)
-    generators = ("multi_dsprites", "clevr_scenes", "tetrominoes", "objects_room", "montezuma")
+    add = _command(commands, "generate", "draw a data set into an HDF5 file, or a folder of images", settings=True)
+    generators = ("multi_dsprites", "clevr_scenes", "tetrominoes", "many_objects", "objects_room", "montezuma")
     add("source", choices=generators, help="what to draw")
     add("--count", type=int, required=True, help="number of scenes")
     add("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
-    add("--out", type=Path, metavar="FILE.h5", required=True)
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE.h5",
+        required=True,
+        help="without a suffix: folders of images and labels",
+    )
 
     add = _command(commands, "convert", "turn a published data set into an HDF5 file", CONVERT_HELP, settings=True)
     add("source", metavar="NAME", help="which data set, for instance clevr")

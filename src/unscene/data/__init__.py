@@ -21,6 +21,7 @@ SOURCES = {
     "multi_dsprites": "unscene.data.multi_dsprites:MultiDSprites",
     "clevr_scenes": "unscene.data.clevr.dataset:ClevrScenes",
     "tetrominoes": "unscene.data.tetrominoes:Tetrominoes",
+    "many_objects": "unscene.data.many_objects:ManyObjects",
     "objects_room": "unscene.data.objects_room.dataset:ObjectsRoom",
     "hdf5": "unscene.data.hdf5.reader:SceneFile",
     "montezuma": "unscene.data.montezuma.dataset:Montezuma",

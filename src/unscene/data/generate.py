@@ -1,39 +1,45 @@
-"""Writes the scenes of a generator to an HDF5 file."""
+"""Writes the scenes of a generator to an HDF5 file, or to a folder of images with label images."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
-from unscene.data import object_names, source_class
-from unscene.data.hdf5.writer import write_scenes
+from unscene.data import Source, object_names, source_class
+from unscene.data.hdf5.writer import refuse_existing, write_scenes
+from unscene.files import output_folder, write_text
 from unscene.settings import typed_settings
 
 BATCH = 256  # scenes at once
 
 
 def generate(source_name: str, path: Path, settings: dict[str, Any], progress: bool = True) -> int:
-    """Write every scene of a generator, for instance `multi_dsprites`, to a new HDF5 file; return their number.
+    """Write every scene of a generator, for instance `multi_dsprites`; return their number.
+
+    Args:
+        source_name: of the generator.
+        path: a new HDF5 file; without a suffix a new folder of `images/00000.png`, `labels/00000.png` ...
+        settings: of the generator.
+        progress: show a bar on stderr.
 
     Raises:
         RecipeError: a setting that the source does not have, or an impossible value.
-        DataError: the file exists or cannot be written.
+        DataError: the file or folder exists, or the file cannot be written.
+        RunError: the folder cannot be written.
     """
     generator = source_class(source_name)
     known = ", ".join(item.name for item in dataclasses.fields(generator.Settings))
     chosen = typed_settings(generator.Settings, settings, "data", source_name, f"It has: {known}.")
     source = generator(chosen)
-
-    def batches() -> Iterator[dict[str, NDArray[Any]]]:
-        for first in range(0, len(source), BATCH):
-            yield source.batch(np.arange(first, min(first + BATCH, len(source))))
-
     attributes = {
         "source": source_name,
         "seed": chosen.seed,
@@ -42,4 +48,26 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
     }
     if object_names(source):
         attributes["object_names"] = list(object_names(source))
+    if not path.suffix:
+        return _write_folder(path, source, attributes, progress)
+
+    def batches() -> Iterator[dict[str, NDArray[Any]]]:
+        for first in range(0, len(source), BATCH):
+            yield source.batch(np.arange(first, min(first + BATCH, len(source))))
+
     return write_scenes(path, batches(), len(source), attributes, progress)
+
+
+def _write_folder(path: Path, source: Source, attributes: Mapping[str, Any], progress: bool) -> int:
+    refuse_existing(path)
+    names = [f"{index:05}.png" for index in range(len(source))]
+    kinds = {"images": "image", "labels": "labels"}
+    with output_folder(path, ["scenes.json", *(f"{kind}/{name}" for kind in kinds for name in names)], False) as folder:
+        for kind in kinds:
+            (folder / kind).mkdir()
+        for index, name in enumerate(tqdm(names, unit=" scenes", desc=path.name, disable=not progress)):
+            scene = source.batch([index])
+            for kind, array in kinds.items():
+                Image.fromarray(scene[array][0]).save(folder / kind / name)
+        write_text(folder / "scenes.json", json.dumps(attributes, indent=2))
+    return len(source)

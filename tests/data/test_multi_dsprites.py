@@ -481,3 +481,52 @@ def test_no_sprite_is_no_window():
     covered, corner = covered_windows(none, 64)
     assert covered.shape == (0, 29, 29)
     assert corner.shape == (0, 2)
+
+
+@pytest.fixture(scope="module")
+def clips() -> dict[str, np.ndarray]:
+    return MultiDSprites(MultiDSpritesSettings(count=200, clip_length=20)).batch(range(200))
+
+
+def test_the_first_frame_of_a_clip_is_the_still_scene_of_its_index(clips):
+    still = MultiDSprites(MultiDSpritesSettings(count=10)).batch(range(10))
+    assert all(np.array_equal(clips[name][::20], values) for name, values in still.items())
+
+
+def test_only_the_locations_change_within_a_clip(clips):
+    for name in ("shape", "scale", "orientation", "color"):
+        frames = clips[name].reshape(10, 20, *clips[name].shape[1:])
+        assert (frames == frames[:, :1]).all(), name
+
+
+def test_sprites_move_in_a_straight_line_at_one_speed_and_turn_back_at_the_border(clips):
+    present = clips["shape"][::20] > 0
+    reflections = 0
+    for name in ("x", "y"):
+        path = clips[name].reshape(10, 20, 5).astype(np.float64)
+        assert path.min() >= 0
+        assert path.max() <= 1
+        step = np.abs(np.diff(path, axis=1))
+        slowed = step < step.max(axis=1, keepdims=True) - 1e-5  # the step in which a sprite turns back
+        direction = np.sign(np.diff(path, axis=1))
+        assert (slowed.sum(axis=1) <= 2)[present].all()
+        turned = (direction[:, 1:] != direction[:, :-1]) & present[:, None]
+        near = np.minimum(path, 1 - path)[:, 1:-1]
+        assert (near[turned] < 0.06 + 1e-6).all()
+        reflections += int(turned.sum())
+    assert reflections > 5
+    moved = np.hypot(*(np.diff(clips[name].reshape(10, 20, 5), axis=1) / 2 for name in ("x", "y")))
+    assert moved.max() <= 0.03 + 1e-6
+    assert moved[:, 0][present].max() > 0.02
+
+
+def test_a_frame_of_a_clip_is_the_same_in_any_batch(clips):
+    batch = MultiDSprites(MultiDSpritesSettings(count=200, clip_length=20)).batch([37, 3, 199])
+    assert all(np.array_equal(values, clips[name][[37, 3, 199]]) for name, values in batch.items())
+
+
+def test_an_occluder_stands_still_in_a_clip():
+    settings = MultiDSpritesSettings(count=20, clip_length=20, occluder=0.4, min_objects=0, max_objects=1)
+    images = MultiDSprites(settings).batch(range(20))["image"]
+    unpainted = (images == 128).all(axis=3).all(axis=0)
+    assert unpainted.sum() >= 26**2

@@ -4,7 +4,8 @@ A source has `len(source)` and `batch(indices) -> dict` of NumPy arrays: `image`
 is known, `labels` [B, H, W] (0 is the background; uint8, or int16 with -1 for a pixel that does not count) and `boxes`
 float32 [B, M, 4]. If its labels mean the same object in every image, it has `object_names`: the name of label `n` is
 `object_names[n - 1]`. A class whose scenes can differ from those of training has `shifts`: by a shift's name the
-settings that it changes.
+settings that it changes. If its scenes are frames of clips, it has `clip_length`, T: scene `i` is frame `i % T` of clip
+`i // T`, and a label means the same object in all frames of a clip.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Source(Protocol):
 def object_names(source: Source) -> tuple[str, ...]:
     """The names of labels 1, 2 ... of a source; empty where a label means no particular object."""
     return tuple(getattr(source, "object_names", ()))
+
+
+def clip_length(source: Source) -> int:
+    """The number of frames of each clip of a source; 1 for scenes that do not belong together."""
+    return int(getattr(source, "clip_length", 1))
 
 
 def shifts_of(name: str) -> dict[str, Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from unscene.data import Source, object_names, source_class
+from unscene.data import Source, clip_length, object_names, source_class
 from unscene.data.hdf5.writer import refuse_existing, write_scenes
 from unscene.files import output_folder, write_text
 from unscene.settings import typed_settings
@@ -48,6 +48,8 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
     }
     if object_names(source):
         attributes["object_names"] = list(object_names(source))
+    if clip_length(source) > 1:
+        attributes["clip_length"] = clip_length(source)
     if not path.suffix:
         return _write_folder(path, source, attributes, progress)
 

@@ -1,7 +1,7 @@
 """Multi-dSprites of the R-MONet and MONet papers ("coloured sprites on grayscale"): squares, ellipses, hearts.
 
 A sample comes from (seed, index) alone: it is the same in any batch. Sprites are painted in order: sprite `m` covers
-those before it and has label `m + 1`.
+those before it and has label `m + 1`. Scenes may be the frames of clips, in which the sprites move.
 
 The geometry is fitted to the published images (intersection over union .97 to 1 with true renders). Its lengths are in
 units of the image's side, for scale 1. A pixel belongs to a sprite that contains its centre; no pixel is mixed.
@@ -52,6 +52,7 @@ _CHUNK = 64  # scenes; their working arrays stay in the processor's cache
 _DRAWS = 8  # random numbers of the scene, and of each sprite
 _LEAST_CONTRAST = 48  # of 256 greys, between a grey sprite and the ground
 _OCCLUDER = 128  # grey
+_MOTION_STREAM = 0xA3C1_5D27_4E8B_90F6  # its top bit is set, so it differs from every seed
 
 
 @settings_dataclass
@@ -74,6 +75,10 @@ class MultiDSpritesSettings:
         shapes: some of square, ellipse, heart, with equal probability; and triangle, which the data set does not have.
         crop: central share of the image's side that is shown at the image's size, 1/4 to 1 (all of it).
         occluder: side of a grey square somewhere in front, as a share of the image's side; 0 is none.
+        clip_length: T; scene `i` is frame `i % T` of clip `i // T`, whose sprites move and keep their labels. 1: no
+            clips.
+        max_speed: of a sprite in a clip, as a share of the image's side per frame. Its speed is uniform up to this, its
+            direction is uniform, and it turns back where its centre meets the border of the centres' range.
     """
 
     count: PositiveInt = 60000
@@ -89,6 +94,8 @@ class MultiDSpritesSettings:
     shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = SHAPES
     crop: CropShare = 1.0
     occluder: OccluderShare = 0.0
+    clip_length: PositiveInt = 1
+    max_speed: Annotated[float, Field(ge=0, le=0.5)] = 0.03
 
     def __post_init__(self) -> None:
         check_object_range(self.min_objects, self.max_objects)
@@ -107,6 +114,11 @@ class MultiDSprites:
 
     def __len__(self) -> int:
         return self.settings.count
+
+    @property
+    def clip_length(self) -> int:
+        """Number of the frames of a clip; 1 for still scenes."""
+        return self.settings.clip_length
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Generate scenes; scene `i` is the same in every batch.
@@ -127,14 +139,16 @@ class MultiDSprites:
         indices = checked_indices(indices, len(self))
         settings = self.settings
         B, M, size = len(indices), settings.max_objects, settings.size
-        palette, sample = _random_factors(settings, indices)
+        clips, frames = np.divmod(indices, settings.clip_length)
+        palette, sample = _random_factors(settings, clips)
+        _move(settings, clips, frames, sample)
         sample["image"] = np.empty((B, size, size, 3), np.uint8)
         sample["labels"] = np.zeros((B, size, size), np.uint8)
         sample["boxes"] = np.empty((B, M, 4), np.float32)
         sample["visibility"] = np.zeros((B, M), np.float32)
         for start in range(0, B, _CHUNK):
             part = slice(start, start + _CHUNK)
-            _paint(settings, indices[part], {key: value[part] for key, value in sample.items()}, palette[part])
+            _paint(settings, clips[part], {key: value[part] for key, value in sample.items()}, palette[part])
         return sample
 
 
@@ -164,6 +178,20 @@ def _random_factors(
     }
 
 
+def _move(
+    settings: MultiDSpritesSettings, clips: NDArray[np.int64], frames: NDArray[np.int64], sample: dict[str, NDArray]
+) -> None:
+    """Move the sprites from their locations in frame 0 to those in `frames` [B], in place."""
+    draws = uniform_draws(settings.seed ^ _MOTION_STREAM, clips, 2 * settings.max_objects)
+    speed, turn = draws[:, ::2], draws[:, 1::2]  # [B, M]
+    step = settings.max_speed * speed / (1 - 2 * NEAREST_CENTRE)  # of the centres' range
+    direction = 2 * math.pi * turn
+    for name, velocity in (("x", step * np.cos(direction)), ("y", step * np.sin(direction))):
+        path = (sample[name] + velocity * frames[:, None]) % 2  # there and back
+        moved = (frames[:, None] > 0) & (sample["shape"] > 0)
+        sample[name] = np.where(moved, np.minimum(path, 2 - path), sample[name]).astype(np.float32)
+
+
 def _colours(
     settings: MultiDSpritesSettings, draws: NDArray[np.float64], ground: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
@@ -183,7 +211,7 @@ def _as_bytes(uniform: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _paint(
-    settings: MultiDSpritesSettings, indices: NDArray[np.int64], scenes: dict[str, NDArray], palette: NDArray[np.uint8]
+    settings: MultiDSpritesSettings, clips: NDArray[np.int64], scenes: dict[str, NDArray], palette: NDArray[np.uint8]
 ) -> None:
     """Fill image, labels, boxes and visibility of the scenes from their factors, in place."""
     labels, (B, M) = scenes["labels"], scenes["shape"].shape
@@ -204,7 +232,7 @@ def _paint(
     entry = labels + (np.arange(B) * (M + 1))[:, None, None]  # into the palettes of all scenes, one after another
     scenes["image"][...] = palette.reshape(-1, 4).view(np.uint32)[:, 0].take(entry)[..., None].view(np.uint8)[..., :3]
     if settings.occluder:
-        occlude(scenes["image"], labels, settings.seed, indices, settings.occluder, _OCCLUDER)
+        occlude(scenes["image"], labels, settings.seed, clips, settings.occluder, _OCCLUDER)
         entry = labels + (np.arange(B) * (M + 1))[:, None, None]
     scenes["boxes"][...] = boxes_of_labels(labels, M)
     shown = np.bincount(entry.ravel(), minlength=B * (M + 1)).reshape(B, M + 1)[:, 1:]

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from unscene.data.generate import generate
 from unscene.data.hdf5.reader import SceneFile, SceneFileSettings, SceneStore
 from unscene.data.hdf5.writer import write_scenes
 from unscene.data.multi_dsprites import VERSION, MultiDSprites, MultiDSpritesSettings
@@ -503,3 +504,13 @@ def test_too_few_scenes_and_another_size_are_refused(ten_scenes):
     with pytest.raises(DataError, match=r"images of 4 x 4 pixels, but the recipe's size is 64: resize them"):
         SceneFile(SceneFileSettings(ten_scenes))
     assert len(SceneFile(SceneFileSettings(ten_scenes, size=0))) == 10
+
+
+def test_a_file_of_clips_says_how_long_they_are_unless_the_range_begins_within_one(path):
+    generate("multi_dsprites", path, {"count": 12, "clip_length": 4, "size": 32}, progress=False)
+    lengths = {first: SceneFile(SceneFileSettings(str(path), first, size=32)).clip_length for first in (0, 8, 9)}
+    assert lengths == {0: 4, 8: 4, 9: 1}
+
+
+def test_a_file_of_scenes_that_do_not_belong_together_has_no_clips(written):
+    assert SceneFile(SceneFileSettings(str(written), size=32)).clip_length == 1

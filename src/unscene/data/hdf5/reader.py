@@ -7,7 +7,8 @@
     factors   [N, ...]      one small data set each (`shape`, `scale`, ...)
 
 Attributes of the file: `source`, `seed`, `generator_version`, `settings` (JSON), `unscene_version`, `complete`,
-`arrays` (JSON: the names of all data sets), and `object_names` (JSON) where labels mean the same object in every image.
+`arrays` (JSON: the names of all data sets), and `object_names` (JSON) where labels mean the same object in every image,
+`clip_length` where the samples are frames of clips.
 """
 
 from __future__ import annotations
@@ -218,6 +219,12 @@ class SceneFile:
         """The names of labels 1, 2 ..., where the file has them."""
         names = self.store.attributes.get("object_names", ())
         return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+    @property
+    def clip_length(self) -> int:
+        """Number of the frames of a clip; 1 where the file has no clips, or `first` is within one."""
+        length = self.store.attributes.get("clip_length", 1)
+        return length if isinstance(length, int) and length > 0 and self._range.start % length == 0 else 1
 
     def __len__(self) -> int:
         return len(self._range)

@@ -23,6 +23,17 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe's setting")
 
 
+def changed_settings(changes: Sequence[str]) -> dict[str, Any]:
+    """The words of `--set` as settings by dotted name; a RecipeError for a change that is no NAME=VALUE."""
+    changed: dict[str, Any] = {}
+    for change in changes:
+        setting, equals, value = change.partition("=")
+        if not equals:
+            raise RecipeError(f"--set needs NAME=VALUE, for instance model.num_slots=7, not '{change}'.")
+        changed[setting] = Word(value)
+    return changed
+
+
 def recipe_to_measure(name: str, changes: Sequence[str] = ()) -> Recipe:
     """Return a recipe with data that every machine has: its own where that is drawn, else sprites of its size.
 
@@ -35,12 +46,7 @@ def recipe_to_measure(name: str, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: no such recipe or setting, a value that cannot be, or a change that is no NAME=VALUE.
     """
-    changed: dict[str, Any] = {}
-    for change in changes:
-        setting, equals, value = change.partition("=")
-        if not equals:
-            raise RecipeError(f"--set needs NAME=VALUE, for instance model.num_slots=7, not '{change}'.")
-        changed[setting] = Word(value)
+    changed = changed_settings(changes)
     data = recipe_values(name).get("data")
     if isinstance(data, dict) and data.get("name") != "multi_dsprites":
         changed = {"data.name": "multi_dsprites", **changed}

@@ -43,6 +43,7 @@ class LabelledFolder:
 
     Attributes:
         names: the image's path below the folder, without its suffix; image `i` of a batch is `names[i]`.
+        paths: of each image and its label image.
         own_size: images have sizes of their own, so a batch of several may be impossible.
 
     Raises:
@@ -72,7 +73,7 @@ class LabelledFolder:
                     "x_label.tif beside x.tif, or both as images/x.tif and labels/x.tif."
                 )
         self.names = list(images)
-        self._paths = [(images[name], labels[name]) for name in images]
+        self.paths = [(images[name], labels[name]) for name in images]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,7 +88,7 @@ class LabelledFolder:
         Raises:
             DataError: a file cannot be read, an image and its label image differ in size, or the images do.
         """
-        rows = [self._read(*self._paths[index]) for index in checked_indices(indices, len(self)).tolist()]
+        rows = [self._read(*self.paths[index]) for index in checked_indices(indices, len(self)).tolist()]
         if len({labels.shape for _, labels in rows}) > 1:
             raise DataError(f"{self.settings.folder}: the images have several sizes. Read them one by one.")
         labels = np.stack([labels for _, labels in rows])

@@ -14,6 +14,7 @@ from unscene.views import VIEWS
 
 if TYPE_CHECKING:
     from unscene.api import decompose, evaluate, evaluate_masks, train
+    from unscene.inference.tracking import Tracker
     from unscene.runs.loading import LoadedModel, load
     from unscene.scene import Decomposition, Losses, Scene
 
@@ -23,6 +24,7 @@ __all__ = [
     "LoadedModel",
     "Losses",
     "Scene",
+    "Tracker",
     "decompose",
     "evaluate",
     "evaluate_masks",
@@ -32,6 +34,7 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Decomposition", "Losses", "Scene"), "unscene.scene"),
+    "Tracker": "unscene.inference.tracking",
     **dict.fromkeys(("LoadedModel", "load"), "unscene.runs.loading"),
     **dict.fromkeys(("decompose", "evaluate", "evaluate_masks", "train"), "unscene.api"),
 }

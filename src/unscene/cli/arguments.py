@@ -206,6 +206,7 @@ def _add_decompose(commands: Any) -> None:
     add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
     add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")
     add("--frames", choices=("first", "all"), default="first", help="of stacks and animations (default: first)")
+    add("--track", action="store_true", help="the images are frames of one sequence: follow their objects (tracks.csv)")
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _objects(add)
     _results(add)

@@ -143,6 +143,10 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
     names = (*_OBJECTS, "fit", "frames", "skip_damaged", "overwrite")
     how = {name: getattr(arguments, name) for name in names}
+    if arguments.track:
+        from unscene.inference.tracking import Linker
+
+        how |= {"link": Linker().link, "frames": "all"}
     loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
     result = decompose_paths(loaded, arguments.paths, arguments.out, **how)
     for path in result.skipped:

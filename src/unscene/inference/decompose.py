@@ -15,13 +15,15 @@ and for all together `objects.json` (COCO), `objects.csv` (a row for each object
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from unscene.data.image_file import ContrastSettings, read_image
@@ -39,11 +41,15 @@ from unscene.inference.found_objects import (
 from unscene.inference.image_files import (
     COLUMNS,
     SUFFIXES,
+    TRACK_COLUMNS,
     NamedImage,
+    animation,
     named_images,
     outlined,
+    reduced,
     table_rows,
     thumbnail,
+    track_rows,
     write_image_results,
 )
 from unscene.inference.tiles import decompose_large
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
 _ReadImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8]]"
 _FoundImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], FoundObjects]"
 
+_PARTS = re.compile(r"(\d*)(\D*)")  # of a file's name, so that 2 comes before 10
 _PIXELS_AT_ONCE = 2**25  # of the images held in memory for one pass of the model
 _IMAGES_AT_ONCE = 32
 _SHOWN_ALONE, _OUTLINED = 12, 8000  # images and objects that the page shows large, with outlines
@@ -92,6 +99,7 @@ def decompose_paths(
     scale: float | None = None,
     object_size: float | None = None,
     frames: Literal["first", "all"] = "first",
+    link: Callable[[FoundObjects], FoundObjects] | None = None,
     progress: bool = True,
 ) -> DecomposedImages:
     """Decompose image files and folders of images.
@@ -117,10 +125,12 @@ def decompose_paths(
         scale: how many times larger objects are than in the training's images, in pixels; tiles are larger by it.
         object_size: the same, as the diameter of an object in pixels, where the recipe has `data.object_size`.
         frames: of a stack of pages or an animation, decompose the first frame, or all.
+        link: `Linker().link` of `unscene.inference.tracking`, if the images are the frames of a sequence, in the order
+            of their names (2 before 10); `tracks.csv` and an animation are written too.
         progress: show a bar on stderr.
 
     Raises:
-        DataError: no image, a damaged one, or none that can be read.
+        DataError: no image, a damaged one, or none that can be read; frames of different sizes.
         RunError: earlier results are in the folder, or it cannot be written.
         RecipeError: a limit is not in 0..1, options contradict each other, or the side of a tile is not known.
     """
@@ -135,16 +145,22 @@ def decompose_paths(
     if side is None and overlap is not None:
         raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
     common, named = named_images(paths, frames)
+    if link:
+        named.sort(
+            key=lambda image: ([(int(n or 0), text) for n, text in _PARTS.findall(image.file_name)], image.frame or 0)
+        )
     fit = fit or loaded.fit
     tiles = None if side is None else {"tile": side, "overlap": side // 2 if overlap is None else overlap}
     limits["split_parts"] = split_parts
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]
+    names += ["tracks.csv"] if link else []
     sizes: list[tuple[str, int, int]] = []  # (file name, H, W)
     frames_of: list[int | None] = []
     annotations: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
     skipped: list[Path] = []
     pictures: list[Picture] = []
+    animated: list[Image.Image] = []
     outlined_objects = 0
     with output_folder(out, ["objects.json", "objects.csv", "index.html", *names], overwrite) as unfinished:
         with tqdm(total=len(named), unit=" images", desc=loaded.name, disable=not progress or tiles is not None) as bar:
@@ -155,10 +171,13 @@ def decompose_paths(
                 else _in_tiles(loaded, images, limits | tiles | {"progress": progress})
             )
             for name, pixels, found in results:
+                found = link(found) if link else found
                 picture = write_image_results(pixels, found, name, unfinished)
                 sizes.append((name.file_name, *pixels.shape[:2]))
                 frames_of.append(name.frame)
                 annotations += coco_annotations(found, image_id=len(sizes))
+                if link and len(animated) < _ON_THE_SHEET:
+                    animated.append(reduced(picture))
                 rows += table_rows(found, name)
                 if len(pictures) < _SHOWN_ALONE and outlined_objects + len(found.slots) <= _OUTLINED:
                     pictures.append(outlined(pixels, name, found))
@@ -178,6 +197,10 @@ def decompose_paths(
             "model": loaded.name,
             "weights": dict(loaded.provenance),
         }
+        if link:
+            for annotation in annotations:
+                annotation["track_id"] = annotation["slot"]
+            write_text(unfinished / "tracks.csv", csv_text(TRACK_COLUMNS, track_rows(annotations)))
         objects = coco_json(sizes, annotations, info)
         for image, frame in zip(objects["images"], frames_of, strict=True):
             image.update({} if frame is None else {"frame": frame + 1})
@@ -191,7 +214,12 @@ def decompose_paths(
             more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
             text += f" Left out, since they cannot be read: {', '.join(map(str, skipped[:20]))}{more}."
         title = f"{summary.images:,} image{'' if summary.images == 1 else 's'} decomposed"
-        write_page(unfinished / "index.html", title, [_section(text, summary, rows)])
+        sections = [_section(text, summary, rows)]
+        if link:
+            tracks = len({annotation["track_id"] for annotation in annotations})
+            about = f"{tracks:,} track{'' if tracks == 1 else 's'}: one colour and number each. tracks.csv holds them."
+            sections.insert(0, Section("Tracks", about, (animation(animated, len(sizes)),)))
+        write_page(unfinished / "index.html", title, sections)
     return summary
 
 

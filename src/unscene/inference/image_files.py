@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
@@ -29,8 +29,10 @@ COLUMNS = (
     *("image", "frame", "label", "area", "centroid_x", "centroid_y", "x1", "y1", "x2", "y2"),
     *("score", "contrast", "mean_red", "mean_green", "mean_blue"),
 )
+TRACK_COLUMNS = ("frame", "id", "x1", "y1", "x2", "y2", "x", "y", "score", "area")
 _IN_A_PNG = 2**16 - 1  # labels
 _PIXELS_AT_ONCE = 2**24
+_ANIMATION_BYTES = 2**20
 _THUMBNAIL = 320  # pixels of the longer side
 _SHOWN = 1600  # the same, of an image that the page shows alone
 
@@ -221,14 +223,9 @@ def svg_path(mask: NDArray[np.bool_], x: int, y: int) -> str:
 
 def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
-    image = Image.fromarray(picture)
-    small = max(image.size) <= _THUMBNAIL
-    if small:  # enlarged without smoothing, so that its pixels are visible
-        zoom = _THUMBNAIL // max(image.size)
-        image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    image = reduced(picture)
     file = io.BytesIO()
-    if small:
+    if max(picture.shape) <= _THUMBNAIL:
         image.save(file, "PNG")
     else:
         image.save(file, "JPEG", quality=85)
@@ -241,3 +238,36 @@ def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects)
         link=quote(f"{name.stem}.overlay.png"),
         locations=tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows),
     )
+
+
+def reduced(picture: NDArray[np.uint8]) -> Image.Image:
+    """The picture with a longer side of 320 pixels; a small one is enlarged without smoothing, to show its pixels."""
+    image = Image.fromarray(picture)
+    zoom = _THUMBNAIL // max(image.size)
+    if zoom:
+        return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return image
+
+
+def track_rows(annotations: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """A row of `TRACK_COLUMNS` for each COCO annotation with a `track_id`: x and y are the box's middle."""
+    rows = []
+    for annotation in annotations:
+        x, y, width, height = annotation["bbox"]
+        box = [x, y, x + width, y + height, x + width / 2, y + height / 2]
+        rows.append([annotation["image_id"], annotation["track_id"], *box, annotation["score"], annotation["area"]])
+    return rows
+
+
+def animation(frames: Sequence[Image.Image], count: int) -> Picture:
+    """An animation of as many of the first frames as fit in 1 MB, ten a second."""
+    shown = len(frames)
+    while True:
+        file = io.BytesIO()
+        frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:shown], duration=100, loop=0, quality=70)
+        if file.tell() <= _ANIMATION_BYTES or shown == 1:
+            break
+        shown //= 2
+    caption = f"{shown} of {count} frames" if shown < count else f"{count} frame{'' if count == 1 else 's'}"
+    return Picture(file.getvalue(), f"An animation of {caption}, each object in the colour of its track.", caption)

@@ -66,7 +66,7 @@ class Histogram:
 class Picture:
     """An image of the page; with a size and outlines it is shown alone, and can be enlarged."""
 
-    data: bytes  # a PNG or JPEG file
+    data: bytes  # a PNG, JPEG or animated WebP file
     alt: str  # what it shows, for readers who cannot see it
     caption: str = ""  # one line below it; empty for none
     link: str = ""  # relative address of the full image; empty for none
@@ -89,7 +89,7 @@ class Section:
 def write_page(
     path: Path, title: str, sections: Sequence[Section] = (), *, template: str = "page.html.j2", **values: Any
 ) -> None:
-    """Write a page, of at most 8 MB: if its pictures are too large for that, all are reduced by the same factor.
+    """Write a page, of at most 8 MB beside its animations: larger pictures are all reduced by the same factor.
 
     `template` is a file of this folder, and `values` are what it shows beside the sections, such as `page_values`.
     """
@@ -114,10 +114,13 @@ def write_page(
 
 
 def data_uri(data: bytes, factor: float, sizes: list[int]) -> str:
-    """A PNG or JPEG file as an address that contains it.
+    """A PNG, JPEG or WebP file as an address that contains it.
 
-    Its width and height are multiplied by `factor` if that is below 1. `sizes` collects the bytes of all pictures.
+    Its width and height are multiplied by `factor` if that is below 1. `sizes` collects the bytes of all pictures. An
+    animation (WebP) is neither reduced nor counted.
     """
+    if data.startswith(b"RIFF"):
+        return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
     if factor < 1:
         with Image.open(io.BytesIO(data)) as image:
             size = max(1, int(image.width * factor)), max(1, int(image.height * factor))

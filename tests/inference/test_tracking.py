@@ -1,0 +1,186 @@
+"""tracking: numbers stay over crossings, gaps and empty frames; streams and folders of frames."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from unscene import Tracker
+from unscene.data.samples import boxes_of_labels
+from unscene.errors import DataError, RecipeError
+from unscene.inference.decompose import decompose_paths
+from unscene.inference.found_objects import FoundObjects
+from unscene.inference.tracking import Linker, LinkSettings
+from unscene.report.page import data_uri
+
+SIZE = 40
+
+
+def found(objects: dict[int, tuple[int, int]], latents: dict[int, list[float]] | None = None) -> FoundObjects:
+    """Squares of 6 pixels: by label the top left y and x."""
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    for label, (y, x) in objects.items():
+        labels[y : y + 6, x : x + 6] = label
+    slots = np.array([label for label in sorted(objects) if (labels == label).any()], np.int64)
+    return FoundObjects(
+        labels=labels,
+        slots=slots,
+        areas=np.array([(labels == label).sum() for label in slots], np.int64),
+        boxes=boxes_of_labels(labels[None], 9)[0][slots - 1],
+        scores=np.ones(len(slots), np.float32),
+        model_boxes=None,
+        latents=None if latents is None else np.array([latents[label] for label in slots], np.float32),
+        locations=None,
+    )
+
+
+def numbers(linker: Linker, *frames: FoundObjects) -> list[list[int]]:
+    return [linker.link(frame).slots.tolist() for frame in frames]
+
+
+def test_an_object_keeps_its_number_when_its_slot_changes():
+    assert numbers(Linker(), found({1: (0, 0), 2: (20, 20)}), found({2: (0, 1), 1: (20, 21)})) == [[1, 2], [2, 1]]
+
+
+def test_the_label_map_holds_the_numbers():
+    linker = Linker()
+    linker.link(found({3: (0, 0)}))
+    linked = linker.link(found({3: (20, 20), 5: (1, 0)}))
+    assert linked.slots.tolist() == [2, 1]
+    assert linked.labels[3, 2] == 1
+    assert linked.labels[22, 22] == 2
+    assert (linked.labels > 0).sum() == 72
+
+
+def test_objects_that_cross_keep_their_numbers_by_their_velocities():
+    frames = [found({1: (10, 4 * t), 2: (14, 32 - 4 * t)}) for t in range(9)]  # they pass between frames 4 and 5
+    assert numbers(Linker(LinkSettings(iou_weight=0)), *frames) == [[1, 2]] * 9
+
+
+def test_objects_that_swap_their_locations_are_told_apart_by_their_latents():
+    latents = {1: [1.0, 0.0], 2: [0.0, 1.0]}
+    frames = [found({1: (0, 0), 2: (0, 8)}, latents), found({1: (0, 8), 2: (0, 0)}, latents)]
+    assert numbers(Linker(LinkSettings(latent_weight=5)), *frames) == [[1, 2], [1, 2]]
+    assert numbers(Linker(LinkSettings(latent_weight=0)), *frames) == [[1, 2], [2, 1]]
+
+
+@pytest.mark.parametrize(("missing", "number"), [(1, 1), (3, 1), (4, 2)])
+def test_an_object_that_returns_within_the_gap_keeps_its_number(missing, number):
+    linker = Linker(LinkSettings(max_gap=3))
+    frames = [found({1: (10, 10)}), *[found({})] * missing, found({1: (10, 11)})]
+    assert numbers(linker, *frames) == [[1], *[[]] * missing, [number]]
+
+
+def test_an_object_far_from_every_track_is_a_new_one():
+    assert numbers(Linker(), found({1: (0, 0)}), found({1: (34, 34)})) == [[1], [2]]
+
+
+def test_frames_without_any_object():
+    assert numbers(Linker(), found({}), found({}), found({1: (0, 0)})) == [[], [], [1]]
+
+
+def test_tracks_that_are_gone_are_forgotten():
+    linker = Linker(LinkSettings(max_gap=0))
+    for t in range(50):
+        linker.link(found({1: (30 * (t % 2), 30 * (t % 2))}))
+    assert (linker.tracks, len(linker._recent)) == (50, 2)
+
+
+def test_more_than_255_tracks_have_a_deeper_label_map():
+    linker = Linker(LinkSettings(max_gap=0))
+    for t in range(300):
+        linked = linker.link(found({1: (30 * (t % 2), 30 * (t % 2))}))
+    assert linked.slots.tolist() == [300]
+    assert linked.labels.max() == 300
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.integers(1, 5), st.tuples(st.integers(0, 34), st.integers(0, 34)), max_size=5), max_size=6
+    )
+)
+def test_numbers_are_distinct_in_a_frame_and_masks_stay(frames):
+    linker = Linker()
+    for objects in frames:
+        before = found(objects)
+        linked = linker.link(before)
+        assert len(set(linked.slots.tolist())) == len(before.slots)
+        assert all(
+            np.array_equal(linked.labels == new, before.labels == old)
+            for new, old in zip(linked.slots, before.slots, strict=True)
+        )
+        assert linked.slots.max(initial=0) <= linker.tracks
+
+
+def test_a_frame_of_another_size_is_refused():
+    linker = Linker()
+    linker.link(found({1: (0, 0)}))
+    other = FoundObjects(np.zeros((8, 9), np.uint8), *[np.zeros(0, np.int64)] * 2, np.zeros((0, 4)), *[None] * 4)
+    with pytest.raises(DataError, match=r"^frame 2 is 9 x 8 pixels, but the frames before it are 40 x 40\."):
+        linker.link(other)
+
+
+def test_a_cost_without_masks_and_locations_is_refused():
+    with pytest.raises(RecipeError, match="iou_weight or location_weight must be above 0"):
+        LinkSettings(iou_weight=0, location_weight=0)
+
+
+def moving(t: int) -> np.ndarray:
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[8:32, 8 + 2 * t : 32 + 2 * t] = (200, 0, 0)
+    return image
+
+
+@pytest.fixture
+def small(make_loaded, make_model):
+    return make_loaded(make_model(num_slots=3), size=64)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t in range(12):
+        Image.fromarray(moving(t)).save(folder / f"{t}.png")
+    return folder
+
+
+def test_a_stream_of_frames(small):
+    tracker = Tracker(small, min_contrast=0)
+    first = tracker.update(moving(0))
+    assert [tracker.update(moving(t)).slots.tolist() for t in (1, 2)] == [first.slots.tolist()] * 2
+
+
+def test_a_folder_of_frames_gives_tracks_in_the_order_of_the_numbers(small, frames, tmp_path):
+    out = tmp_path / "out"
+    result = decompose_paths(small, [frames], out, min_contrast=0, link=Linker().link, progress=False)
+    rows = list(csv.DictReader((out / "tracks.csv").open()))
+    coco = json.loads((out / "objects.json").read_text())
+    assert len(rows) == result.objects > 0
+    assert [image["file_name"] for image in coco["images"]] == [f"{t}.png" for t in range(12)]
+    assert [(int(row["frame"]), int(row["id"])) for row in rows] == [
+        (annotation["image_id"], annotation["track_id"]) for annotation in coco["annotations"]
+    ]
+    page = (out / "index.html").read_text()
+    assert "data:image/webp" in page
+    assert "12 frames" in page
+
+
+def test_frames_of_different_sizes_leave_no_results(small, frames, tmp_path):
+    Image.fromarray(moving(0)[:32]).save(frames / "5.png")
+    with pytest.raises(DataError, match="frame 6 is 64 x 32"):
+        decompose_paths(small, [frames], tmp_path / "out", link=Linker().link, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_animation_is_embedded_as_it_is():
+    sizes: list[int] = []
+    assert data_uri(b"RIFF....WEBP", 0.1, sizes) == "data:image/webp;base64,UklGRi4uLi5XRUJQ"
+    assert sizes == []

@@ -421,6 +421,17 @@ class TestContrast:
         monkeypatch.setattr(image_file, "_STRIPE", 45)
         assert_array_equal(read_image(path, contrast=contrast), expected)
 
+    @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+    @pytest.mark.parametrize(("bright", "lifted"), [(63.75, 127.5), (200, 200), (2, 255 * (2 / 255) ** 0.4)])
+    def test_automatic_gamma_brings_the_90th_percentile_to_the_middle(self, tmp_path, depth, bright, lifted):
+        values = np.zeros((1, 101), np.float64)
+        values[0, 85:], values[0, -1] = bright, 255
+        values = (values * 4).astype(np.uint16) if depth is np.uint16 else values.round().astype(np.uint8)
+        path = saved(tmp_path / "dark.tif", Image.fromarray(values))
+        image = read_image(path, contrast=ContrastSettings(percentiles=(0.0, 100.0), gamma="auto"))[0, :, 0]
+        assert image[90] == pytest.approx(lifted, abs=1)
+        assert (image[0], image[-1]) == (0, 255)
+
     def test_percentiles_must_rise(self):
         with pytest.raises(RecipeError, match=r"percentiles must rise, but are \[9.0, 1.0\]"):
             ContrastSettings(percentiles=(9.0, 1.0))

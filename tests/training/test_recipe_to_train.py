@@ -31,18 +31,19 @@ def chosen(recipe) -> tuple:
 
 def test_one_number_decides(folder, capsys):
     recipe = recipe_to_train(RECIPE, {"data.folder": folder, "data.object_size": Word("22")})
-    assert chosen(recipe) == (88, 22.0, 13, 5)  # 4 objects; 1 + .75 * 16; a third of 64 / 4
+    assert chosen(recipe) == (66, 22.0, 8, 7)  # 3 objects; 1 + .75 * 9; a third of 64 / 3
+    assert recipe.model.proposals.max_side == 42.7
     printed = capsys.readouterr().out
-    assert "data.crop 88, data.object_size 22.0, model.num_slots 13, model.pseudo_boxes.min_side 5" in printed
-    assert "data.size 64 (an object has 16)" in printed
-    assert recipe.parts["validation"].crop == 88
+    assert "data.crop 66, data.object_size 22.0, model.num_slots 8, model.pseudo_boxes.min_side 7" in printed
+    assert "data.size 64 (an object has 21)" in printed
+    assert recipe.parts["validation"].crop == 66
     assert len(recipe.source()) == 4000
 
 
 def test_a_first_look_proposes_the_number_and_says_how_sure_it_is(folder, capsys):
     recipe = recipe_to_train(RECIPE, {"data.folder": folder})
     assert recipe.data.object_size == pytest.approx(20, rel=0.2)
-    assert recipe.data.crop == pytest.approx(80, rel=0.2)
+    assert recipe.data.crop == pytest.approx(60, rel=0.2)
     printed = capsys.readouterr().out
     assert "blobs in 1 image" in printed
     assert "(fairly sure)" in printed

@@ -15,7 +15,7 @@ from unscene.errors import DataError
 from unscene.recipes import load_recipe
 from unscene.runs.recipe import Recipe
 
-_SIDE = 4  # of a crop, in diameters of an object
+_SIDE = 3  # of a crop, in diameters of an object
 _DENSITY = 0.75  # of the crop's area in squares around objects: as densely as discs are packed
 _MOST_SLOTS = 33
 _LOOKED_AT = 4  # images
@@ -25,9 +25,9 @@ def recipe_to_train(name: str, changes: dict[str, Any]) -> Recipe:
     """Return a recipe with settings changed by dotted name, and with those that `data.object_size` decides.
 
     This is for data of `image_crops` with an object's size, or with `crop: auto`, whose objects are measured in a first
-    look at the images unless their size is given. A crop is 4 objects wide. A model has a slot for every object of a
-    densely filled crop, at most 33, and the least side of a pseudo box is a third of an object. What `changes` give
-    stays. The first process prints what was chosen.
+    look at the images unless their size is given. A crop is 3 objects wide. A model has a slot for every object of a
+    densely filled crop, at most 33. The least side of a pseudo box is a third of an object, the longest side of a
+    proposed box two objects. What `changes` give stays. The first process prints what was chosen.
 
     Raises:
         RecipeError: as `load_recipe`.
@@ -50,6 +50,8 @@ def recipe_to_train(name: str, changes: dict[str, Any]) -> Recipe:
         chosen["model.num_slots"] = min(max(3, slots), _MOST_SLOTS)
     if hasattr(recipe.model, "pseudo_boxes"):
         chosen["model.pseudo_boxes.min_side"] = max(3, round(seen / 3))
+    if hasattr(recipe.model, "proposals"):
+        chosen["model.proposals.max_side"] = round(2 * seen, 1)
     given = {key: value for key, value in changes.items() if key not in ("data.crop", "data.object_size")}
     if is_first_process():
         shown = ", ".join(f"{key} {given.get(key, value)}" for key, value in chosen.items())

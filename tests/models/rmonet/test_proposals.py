@@ -144,6 +144,12 @@ def test_a_box_wholly_outside_of_the_image_is_dropped():
     assert proposals.boxes[0].tolist() == [[0, 0, 9, 9], [0, 0, 0, 0]]
 
 
+def test_a_box_longer_than_max_side_does_not_suppress_the_shorter_ones():
+    predicted = outputs([3.0, 2.0, 1.0], [[0.0, 0, 20, 41], [0, 0, 20, 20], [0, 21, 20, 41]], (3,))
+    proposals = rpn_of(max_side=40.0).propose(predicted, SIZE, 3)
+    assert proposals.boxes[0].tolist() == [[0, 0, 20, 20], [0, 21, 20, 41], [0, 0, 0, 0]]
+
+
 def test_top_n_before_and_after_count_boxes_of_a_level_and_of_an_image():
     anchors = [[10.0 * n, 0, 10.0 * n + 8, 8] for n in range(6)]
     predicted = outputs([6.0, 5, 4, 3, 2, 1], anchors, (4, 2))

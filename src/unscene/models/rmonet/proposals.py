@@ -89,6 +89,8 @@ class RegionProposals(nn.Module):
         scores = logits.sigmoid().flatten(1)
         sides = boxes[..., 2:] - boxes[..., :2]
         valid = (sides >= 1e-3).all(dim=-1) & (scores > threshold) & (logits.flatten(1) > -torch.inf)
+        if settings.max_side is not None:
+            valid &= sides.amax(dim=-1) <= settings.max_side
         levels = logits.flatten(0, 1).shape  # each level of each image is a group of its own
         keep = batched_nms(
             boxes.view(*levels, 4), scores.view(levels), valid.view(levels), settings.level_nms_threshold

@@ -89,6 +89,8 @@ class ProposalSettings:
         top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
         score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
         final_nms_threshold: threshold of the NMS over all levels ("NMS threshold for output bbox").
+        max_side: boxes with a longer side, in pixels, are dropped; None drops none. Ours, for objects of about one
+            size: then no box holds two of them.
         foreground_iou: anchors that overlap a pseudo box at least so much are positive.
         background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
         batch_size: anchors sampled from an image ("batch size per image").
@@ -106,6 +108,7 @@ class ProposalSettings:
     top_n_after: PositiveInt = 20
     score_threshold: Share = 0.5
     final_nms_threshold: Share = 0.3
+    max_side: PositiveFloat | None = None
     foreground_iou: Share = 0.7
     background_iou: Share = 0.3
     batch_size: PositiveInt = 256

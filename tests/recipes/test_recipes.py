@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from unscene.data.tfrecord.clevr import NUM_TEST, NUM_TRAIN, SIZE
 
+from unscene.data.published.deepmind import NUM_TEST, NUM_TRAIN
 from unscene.errors import RecipeError
 from unscene.metrics import default_metrics
 from unscene.models.space.settings import SPACESettings
@@ -364,7 +364,7 @@ def test_clevr_is_split_as_it_is_converted(name):  # 48,400 to train, 1,600 to t
         (48_400, 1_600),
     ]
     assert (NUM_TRAIN, NUM_TEST) == (48_400, 1_600)
-    assert {(section["name"], section["path"], section["size"]) for section in sections} == {("hdf5", "clevr.h5", SIZE)}
+    assert {(section["name"], section["path"], section["size"]) for section in sections} == {("hdf5", "clevr.h5", 128)}
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("/clevr")])

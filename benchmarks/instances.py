@@ -97,6 +97,11 @@ def data_sets(
     folders: Sequence[Path], object_size: float, kinds: Sequence[str], images: int, out: Path
 ) -> list[DataSet]:
     """The labelled folders, and the drawn sets, which are written below `out`."""
+    names = [*(folder.resolve().name for folder in folders), *kinds]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(
+            f"two data sets have the name '{repeated[0]}': rename the folder, or choose others by --drawn."
+        )
     found = []
     for folder in folders:
         source = LabelledFolder(LabelledFolderSettings(str(folder), _contrast()))

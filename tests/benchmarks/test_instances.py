@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from benchmarks import instances
 from benchmarks.instance_methods import WATERSHEDS, cellpose, contrast, least_area, pretrained, stardist, without_small
-from benchmarks.instances import OURS, OURS_SEEN, DataSet, main, results, scored
+from benchmarks.instances import OURS, OURS_SEEN, RECIPE, DataSet, main, results, scored, trained
 from unscene.data.generate import generate
 from unscene.data.image_file import AS_STORED
 from unscene.errors import RecipeError
@@ -121,6 +122,8 @@ def test_mistakes(folder, tmp_path):
         main([*words, "--run", "runs/cells"])
     with pytest.raises(RecipeError, match=r"--run names the data 'cell', but there are: cells\."):
         main([*words, "--run", "cell=rmonet_unet/multi_dsprites_cpu"])
+    with pytest.raises(RecipeError, match="two data sets have the name 'cells'"):
+        main([*words, "--data", str(folder)])
     assert not (tmp_path / "out.json").exists()
 
 
@@ -149,6 +152,24 @@ def test_other_programs_are_called_or_left_out_with_a_reason(monkeypatch):
         np.testing.assert_array_equal(segment(image, SIZE), np.where(labels == 9, 0, labels))
     assert "weights cannot be had here (OSError: no route to host)" in reasons["a"]
     assert "not installed (No module named 'x')" in reasons["b"]
+
+
+def test_training_gets_images_without_labels(folder, tmp_path, monkeypatch):
+    trainings = []
+
+    def record(recipe, settings, out):
+        images = sorted(path.name for path in Path(settings["data.folder"]).iterdir())
+        trainings.append((recipe, images, settings["data.object_size"], settings["trainer.max_minutes"], out))
+
+    monkeypatch.setattr(instances, "train", record)
+    trained(DataSet("cells", folder, None, SIZE), 5, {"trainer.max_minutes": 2}, tmp_path / "out")
+    settings = {"count": 2, "size": 64, "object_size": SIZE, "min_objects": 1, "max_objects": 2}
+    generate("many_objects", tmp_path / "seen", settings, progress=False)
+    trained(DataSet("discs", folder, tmp_path / "seen", 22.0), 5, {}, tmp_path)
+    assert trainings == [
+        (RECIPE, ["a.png"], SIZE, 2, Path("runs/instances-cells")),
+        (RECIPE, ["00000.png", "00001.png"], 22.0, 5, Path("runs/instances-discs")),
+    ]
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RESULT_KINDS = {  # of results, each with an index.html, by the file that the others do not have
     "metrics.json": "an evaluation",
     "shifts.json": "an evaluation under shifts",
+    "slots.json": "an evaluation with several numbers of slots",
     "compare.json": "a comparison",
     "objects.json": "decomposed images",
 }
@@ -134,7 +135,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool | Callable[[]
     next command does. The first of `names` tells the kind (`RESULT_KINDS`) and moves last: if it exists, all do.
 
     Raises:
-        RunError: `out` is in use, cannot be written, or holds results of another kind or, without `overwrite`, any.
+        RunError: `out` is in use, cannot be written, or holds another kind's page or, without `overwrite`, such files.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file. Name a folder for the results with --out.")
@@ -148,7 +149,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool | Callable[[]
             remove_litter(out)
             _publish(complete, out, names)
             for name, kind in RESULT_KINDS.items():
-                if name != names[0] and (out / name).exists():
+                if name != names[0] and "index.html" in names and (out / name).exists():
                     raise RunError(
                         f"{out / name} is of {kind}, and {RESULT_KINDS[names[0]]} would replace only its page, even "
                         "with --overwrite. Name another folder with --out."

@@ -123,7 +123,10 @@ def test_the_version(capsys):
         (["decompose", "runs/a", "--out", "x"], "the following arguments are required: PATH"),
         (["generate", "mds", "--count", "3", "--out", "x"], "invalid choice: 'mds'"),
         (["evaluate", "", "--out", "x"], "unscene evaluate: an argument is empty (''). Give it a value"),
-        (["reproduce", "t", "--seeds", "0,-1"], "argument --seeds: seeds are numbers from 0, separated by commas, not"),
+        (
+            ["reproduce", "t", "--seeds", "0,-1"],
+            "argument --seeds: numbers from 0, separated by commas, were expected",
+        ),
         (["reproduce", "t", "--minutes", "nan"], "argument --minutes: minutes must be 0 or more, not nan"),
         (["demo", "--minutes=-1"], "argument --minutes: minutes must be 0 or more, not -1"),
         (["train", "r", "--out="], "unscene train: an argument is empty ('--out=')"),
@@ -164,9 +167,17 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
         ("recipes --model.num_slots 3", "RecipeError: --all shows every setting"),
         ("evaluate nowhere --out x", "CheckpointError: nowhere does not exist"),
         (
-            "evaluate nowhere --out x --model.num_slots 3",
-            "RecipeError: `unscene evaluate` takes settings of the data only",
+            "evaluate nowhere --out x --model.size 3",
+            "takes settings of the data only, --data.SETTING, and --model.num_slots, not",
         ),
+        (
+            "evaluate nowhere --out x --model.num_slots 3 --slots 4",
+            "--slots and --model.num_slots are for an evaluation",
+        ),
+        ("evaluate nowhere --out x --shift all --slots 4", "leave out all but one"),
+        ("evaluate --predictions a.npz --data b.h5 --slots 4 --out x", "are for a model, not for --predictions"),
+        ("evaluate rmonet_unet/multi_dsprites_cpu --out x --slots 1", "model.num_slots must be"),
+        ("evaluate explicit_localization/montezuma_cpu --out x --model.num_slots 1", "model.num_slots must be"),
         ("compare nowhere --out x", "CheckpointError: nowhere does not exist"),
         (
             "compare nowhere --out x --model.num_slots 3",
@@ -176,7 +187,10 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
         ("compare rmonet_unet/multi_dsprites_cpu --out x --scenes 0", "DataError: the number of scenes in the figure"),
         ("compare rmonet_unet/multi_dsprites_cpu --out x --data a.h5", "a.h5 does not exist"),
         ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
-        ("decompose nowhere a.png --out x --data.size 3", "RecipeError: `unscene decompose` takes no settings"),
+        (
+            "decompose nowhere a.png --out x --data.size 3",
+            "RecipeError: `unscene decompose` takes one setting, --model.num_slots, not --data.size",
+        ),
         ("generate multi_dsprites --count 0 --out a.h5", "multi_dsprites: data.count must be 1 or more, not 0"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.sizes 3", "Did you mean 'data.size'?"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.size x", "data.size must be a whole number, not x"),
@@ -427,10 +441,33 @@ def test_evaluate_under_shifts_prints_one_table_and_writes_a_page(trained, tmp_p
     assert "would be overwritten" in last_line(capsys)
     assert main([*words, "crops"]) == 1
     assert "multi_dsprites has no shift 'crops'" in last_line(capsys)
-    assert main([*words, ""]) == 1
+    assert main([*words, "crop,"]) == 1
     assert "multi_dsprites has no shift ''" in last_line(capsys)
     assert main([*words, "crop", "--data", "scenes.h5"]) == 1
     assert "--shift draws scenes, --data reads them from a file: leave out one of them." in last_line(capsys)
+
+
+def test_the_number_of_slots_changes_in_evaluate_and_decompose(trained, tmp_path, capsys):
+    words = ["evaluate", str(trained.weights), "--data.count=2"]
+    assert main([*words, "--slots", "6,4", "--out", str(tmp_path / "slots")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "rmonet_unet/multi_dsprites_cpu: 2 scenes of multi_dsprites, seed 2."
+    assert [line.split()[:2] for line in lines[3:5]] == [["6", "slots"], ["4", "slots"]]
+    assert main([*words, "--model.num_slots=4", "--out", str(tmp_path / "four")]) == 0
+    four = json.loads((tmp_path / "four" / "metrics.json").read_text())
+    table = json.loads((tmp_path / "slots" / "slots.json").read_text())["models"]
+    assert four["ari_fg"] == table[1]["ari_fg"]
+    assert four["provenance"]["weights"]["num_slots"] == 4
+    assert "num_slots" not in table[0]["evaluation"]["provenance"]["weights"]
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / "four")]) == 1  # six slots are another evaluation
+    assert "--overwrite" in capsys.readouterr().err.splitlines()[-1]
+
+    Image.new("RGB", (32, 32), (200, 10, 10)).save(tmp_path / "photo.png")
+    words = ["decompose", str(trained.weights), str(tmp_path / "photo.png"), "--out", str(tmp_path / "photo")]
+    assert main([*words, "--model.num_slots", "3"]) == 0
+    info = json.loads((tmp_path / "photo" / "objects.json").read_text())["info"]
+    assert info["weights"]["num_slots"] == 3
 
 
 def test_evaluate_reads_a_file(trained, tmp_path, capsys):

@@ -14,7 +14,7 @@ from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.evaluation import shifts
 from unscene.evaluation.evaluate import evaluate, measure
-from unscene.evaluation.shifts import changes_in_words, chosen_shifts, evaluate_shifts
+from unscene.evaluation.shifts import changes_in_words, chosen_shifts, evaluate_shifts, evaluate_slots
 
 CROP = {"crop": {"crop": 0.5}}
 MORE = {"more_objects": {"min_objects": 7, "max_objects": 10}}
@@ -38,6 +38,8 @@ def loaded(make_loaded, make_model):
             return SimpleNamespace(data_settings=data_settings, data_name="multi_dsprites", locations=lambda part: {})
 
         def with_slots(self, num_slots):
+            if num_slots == self.model.num_slots:
+                return self
             if num_slots == 12:
                 raise RecipeError("twelve is too many.")
             return Shifting(make_model(num_slots=num_slots))
@@ -98,6 +100,31 @@ def test_model_of_a_fixed_number_of_slots_keeps_it(evaluated):
     note = "scored with its own 6 slots, too few for 11 objects and the background: twelve is too many."
     assert row.facts["note"] == note
     assert row.values["ari_fg"] < 0.95
+
+
+def test_numbers_of_slots_are_scored_on_the_same_scenes(loaded, make_model, scenes, tmp_path):
+    how = {"batch_size": 32, "description_of_data": {"source": "multi_dsprites"}, "progress": False}
+    table = evaluate_slots(loaded, [3, 6, 3], scenes, tmp_path / "out", **how)
+    written = json.loads((tmp_path / "out" / "slots.json").read_text(encoding="utf-8"))["models"]
+    assert [row["model"] for row in written] == ["3 slots", "6 slots"]
+    for row, number in zip(written, (3, 6), strict=True):
+        alone = measure(type(loaded)(make_model(num_slots=number)), scenes, count=40, **how)
+        assert {name: row[name] for name in alone.metrics if name != "ms_per_image"} == {
+            name: value for name, value in alone.metrics.items() if name != "ms_per_image"
+        }
+        assert (row["slots"], row["explained"]) == (number, alone.health["explained"])
+        assert row["evaluation"]["recipe"]["model"]["num_slots"] == number
+    assert [row["changes"] for row in written] == [{"num_slots": 3}, {}]
+    assert [bool(row["evaluation"]["reported"]) for row in written] == [False, True]  # the paper's are of its own K
+    assert written[0]["ari_fg"] < written[1]["ari_fg"]  # three slots are too few for five objects
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<h1>colour/multi_dsprites: numbers of slots</h1>" in page
+    assert "and as many of each shift" not in page + table.intro
+    for name in ("3 slots", "6 slots"):
+        assert f'alt="{name}: 6 scenes, a column each.' in page
+    with pytest.raises(RecipeError, match="twelve is too many"):
+        evaluate_slots(loaded, [6, 12], scenes, tmp_path / "other", **how)
+    assert not (tmp_path / "other").exists()
 
 
 def test_shifted_scenes_have_no_paper_numbers(evaluated, tmp_path):

@@ -29,10 +29,11 @@ EVALUATE_HELP = """\
 Draws fresh scenes as the recipe's `test` section says, changed by --data.SETTING, or reads --data:
   unscene evaluate runs/NAME --data.seed 7 --data.count 1600 --out report/
   unscene evaluate runs/NAME --shift all --data.count 320 --out shifted/
+  unscene evaluate runs/NAME --slots 4,6,8 --out slots/     (--model.num_slots 8 for one number)
   unscene evaluate runs/NAME --data labelled/ --tile 96 --out report/
   unscene evaluate --predictions masks.npz --data scenes.h5 --out report/
 A folder holds x.tif beside x_label.tif, or images/x.tif and labels/x.tif; images keep their own sizes, as in decompose.
-Writes DIR/index.html and DIR/metrics.json, or with --shift DIR/shifts.json, with every number and its origin."""
+Writes DIR/index.html and DIR/metrics.json (shifts.json, slots.json) with every number and its origin."""
 COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
@@ -45,7 +46,7 @@ DECOMPOSE_HELP = """\
 For every image, at its own resolution: an overlay, a label map (PNG and TIFF), boxes with scores, latents; for all
 together objects.json in COCO format, objects.csv and index.html. --fit crop takes an image's middle square (all outside
 is background), pad the whole image with margins, stretch the whole image out of proportion. --tile is for large images
-with many objects."""
+with many objects. --model.num_slots 8 decomposes with another number of slots, if the weights allow it."""
 EXPLORE_HELP = """\
 Drop an image: its masks, boxes and slots, and a scene whose latents you move, whose objects you swap or remove.
   unscene explore runs/NAME --data photos/
@@ -143,6 +144,12 @@ def _add_scoring(commands: Any) -> None:
     add("--predictions", type=Path, metavar="PATH", help=masks)
     add("--background", type=int, metavar="SLOT", help="which slot of soft masks is the background (default: none)")
     add("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
+    add(
+        "--slots",
+        type=_numbers,
+        metavar="K,K",
+        help="score these numbers of slots on the same scenes: a table and page",
+    )
     _scenes(add)
     _objects(add)
     _results(add)
@@ -158,9 +165,9 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _seeds(text: str) -> list[int]:
-    if not all(word.isdecimal() for word in _words(text)):
-        raise argparse.ArgumentTypeError(f"seeds are numbers from 0, separated by commas, not {text!r}")
+def _numbers(text: str) -> list[int]:
+    if not _words(text) or not all(word.isdecimal() for word in _words(text)):
+        raise argparse.ArgumentTypeError(f"numbers from 0, separated by commas, were expected, not {text!r}")
     return [int(word) for word in _words(text)]
 
 
@@ -176,7 +183,7 @@ def _add_reproduce(commands: Any) -> None:
     add("--out", type=Path, metavar="RESULTS", default=Path("results"), help="default results/")
     add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints (default runs/)")
     add("--rows", type=_words, default=[], metavar="ROW,ROW", help="these rows only")
-    add("--seeds", type=_seeds, metavar="0,1,2", help="these seeds instead of each row's own number")
+    add("--seeds", type=_numbers, metavar="0,1,2", help="these seeds instead of each row's own number")
     add("--minutes", type=_minutes, help="of each training, instead of each row's own")
     add("--threads", type=int, default=0, help="of the CPU (default: PyTorch's choice)")
     add("--full", action="store_true", help="the papers' recipes, which need a GPU")
@@ -201,7 +208,7 @@ def _objects(add: Any) -> None:
 
 
 def _add_decompose(commands: Any) -> None:
-    add = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP)
+    add = _command(commands, "decompose", "masks, boxes and latents of your own images", DECOMPOSE_HELP, settings=True)
     add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
     add("paths", metavar="PATH", nargs="+", type=Path, help="images, or folders of images")
     add("--fit", choices=("crop", "pad", "stretch"), help="how an image becomes a square (default: as in the training)")

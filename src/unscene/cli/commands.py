@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unscene.errors import RecipeError
 
+if TYPE_CHECKING:
+    from unscene.runs.loading import LoadedModel
+
+_SLOTS = "model.num_slots"  # the one setting of a trained model that may change
 _OBJECTS = ("min_area", "min_score", "min_contrast", "split_parts", "tile", "overlap", "scale", "object_size")
 
 
@@ -65,18 +69,20 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score a model, with --shift on shifted scenes too, or predicted masks."""
-    import unscene
+    """Score a model, with --shift on shifted scenes too, with --slots for several K, or predicted masks."""
     from unscene.evaluation.evaluate import evaluate
     from unscene.evaluation.predictions import PredictedMasks
     from unscene.evaluation.scenes import source_of, test_source
-    from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts
+    from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts, evaluate_slots
 
+    slots = changes.pop(_SLOTS, None)
     changes = _data_settings(changes, "evaluate")
     if (arguments.model is None) == (arguments.predictions is None):
         raise RecipeError("name a model to score, or masks of any program: --predictions PATH --data PATH.")
     if arguments.shift is not None and arguments.data:
         raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
+    if sum(given is not None for given in (arguments.shift, arguments.slots, slots)) > 1:
+        raise RecipeError(f"--shift, --slots and --{_SLOTS} are for an evaluation each: leave out all but one.")
     how: dict[str, Any] = {"batch_size": arguments.batch_size, "overwrite": arguments.overwrite}
     objects = {name: getattr(arguments, name) for name in _OBJECTS}
     objects = {name: value for name, value in objects.items() if value != arguments.parser.get_default(name)}
@@ -85,19 +91,25 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     if arguments.predictions:
         if arguments.shift is not None or not arguments.data:
             raise RecipeError("--predictions are scored on labelled data: name it with --data, and leave out --shift.")
+        if arguments.slots is not None or slots is not None:
+            raise RecipeError(f"--slots and --{_SLOTS} are for a model, not for --predictions: leave them out.")
         source, how["description_of_data"] = source_of(arguments.data, changes)
         scored: Any = PredictedMasks(arguments.predictions, source, arguments.background)
     else:
         if arguments.background is not None:
             raise RecipeError("--background is for --predictions alone: a model states its own.")
-        scored = unscene.load(arguments.model, verify=not arguments.no_verify)
+        scored = _load(arguments, slots)
         if arguments.shift is not None:
             shifts = chosen_shifts(scored, arguments.shift)
             table = evaluate_shifts(scored, shifts, arguments.out, changes=changes, **how)
+        else:
+            source, how["description_of_data"] = test_source(scored, arguments.data, changes)
+        if arguments.slots is not None:
+            table = evaluate_slots(scored, arguments.slots, source, arguments.out, objects=objects, **how)
+        if arguments.shift is not None or arguments.slots is not None:
             print("\n".join([f"{scored.name}: {table.intro}", *table.lines()]))
             print(f"\nOpen {arguments.out / 'index.html'}")
             return
-        source, how["description_of_data"] = test_source(scored, arguments.data, changes)
         how["metrics_csv"] = scored.run.metrics if scored.run and scored.run.metrics.is_file() else None
     how |= {"count": len(source), "objects": objects}
     for name, value in evaluate(scored, source, arguments.out, **how).metrics.items():
@@ -137,18 +149,19 @@ def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Decompose a user's images."""
-    import unscene
     from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
+    slots = changes.pop(_SLOTS, None)
+    for name in changes:
+        raise RecipeError(f"`unscene decompose` takes one setting, --{_SLOTS}, not --{name}.")
     names = (*_OBJECTS, "fit", "frames", "skip_damaged", "overwrite")
     how = {name: getattr(arguments, name) for name in names}
     if arguments.track:
         from unscene.inference.tracking import Linker
 
         how |= {"link": Linker().link, "frames": "all"}
-    loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
-    result = decompose_paths(loaded, arguments.paths, arguments.out, **how)
+    result = decompose_paths(_load(arguments, slots), arguments.paths, arguments.out, **how)
     for path in result.skipped:
         print(printable(f"left out, cannot be read: {path}"), file=sys.stderr)
     counts = {"image": result.images, "object": result.objects}
@@ -216,11 +229,20 @@ def run_demo(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     print(f"\nOpen {demo(arguments.out, arguments.minutes).resolve()}")
 
 
+def _load(arguments: argparse.Namespace, num_slots: Any) -> LoadedModel:
+    """The model of a command, with another number of slots unless that is None."""
+    import unscene
+
+    loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
+    return loaded if num_slots is None else loaded.with_slots(num_slots)
+
+
 def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
     """Settings of the data by their own names; there are no others for this command."""
     for name in changes:
         if not name.startswith("data."):
-            raise RecipeError(f"`unscene {command}` takes settings of the data only, --data.SETTING, not --{name}.")
+            known = f"--data.SETTING{f', and --{_SLOTS}' if command in ('evaluate', 'probe') else ''}"
+            raise RecipeError(f"`unscene {command}` takes settings of the data only, {known}, not --{name}.")
     return {name.removeprefix("data."): value for name, value in changes.items()}
 
 

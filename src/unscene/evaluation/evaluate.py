@@ -152,13 +152,13 @@ def measure(
             f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
-    if objects and (isinstance(scored, PredictedMasks) or not _has_own_sizes(source)):
+    if objects and (isinstance(scored, PredictedMasks) or not has_own_sizes(source)):
         options = ", ".join(objects)
         raise RecipeError(
             f"{options}: only for a model that decomposes images at their own sizes, as of --data FOLDER."
         )
     predictor = _predictor(scored, source, batch_size, objects or {})
-    of_label_maps = isinstance(scored, PredictedMasks) or _has_own_sizes(source)
+    of_label_maps = isinstance(scored, PredictedMasks) or has_own_sizes(source)
     curves = training_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
     metrics, health, seconds = default_metrics(of_label_maps), Health(), []
     with tqdm(total=count, unit=" scenes", desc=bar_name or scored.name, disable=not progress) as bar:
@@ -199,14 +199,14 @@ def measure(
     )
 
 
-def _has_own_sizes(source: Source) -> bool:
+def has_own_sizes(source: Source) -> bool:
     return bool(getattr(source, "own_size", False))
 
 
 def _predictor(
     scored: LoadedModel | PredictedMasks, source: Source, batch_size: int, objects: Mapping[str, Any]
 ) -> _Predictor:
-    own_sizes = _has_own_sizes(source)
+    own_sizes = has_own_sizes(source)
     if isinstance(scored, PredictedMasks):
 
         def read(indices: Sequence[int]) -> Scene:

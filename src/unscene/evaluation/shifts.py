@@ -1,21 +1,22 @@
-"""Evaluate a model on shifted test sets: scenes of another kind than those that it was trained on.
+"""Evaluate a model under several conditions, in one table: on shifted test sets, or with other numbers of slots.
 
-The test set without a shift, then each shift of it, on equally many scenes; one table.
+A shift is a test set of another kind of scenes than those of the training. The test set without a shift comes first,
+and each shift has equally many scenes.
 
-shifts.json    every number and its provenance
-index.html     the page: the table, and the first scenes of each test set
+shifts.json or slots.json    every number and its provenance
+index.html                   the page: the table, and the first scenes of each row
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unscene.data import SOURCES, shifts_of
+from unscene.data import SOURCES, Source, shifts_of
 from unscene.errors import RecipeError, did_you_mean
-from unscene.evaluation.evaluate import measure, write_side_by_side
+from unscene.evaluation.evaluate import has_own_sizes, measure, write_side_by_side
 from unscene.evaluation.scenes import draw_scenes, test_source
 from unscene.files import output_folder
 from unscene.report.results import ModelResult, scenes_in_words
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 
 NONE = "none"  # the name of the test set without a shift
 
-_COLUMNS = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
-_SHOWN = 6  # scenes of each test set on the page, the first ones
+_OF_SHIFTS = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
+_OF_SLOTS = (
+    *("ari_fg", "ari", "map_50", "mask_iou", "pq", "count_error", "false_objects", "reconstruction_mse"),
+    *("explained", "slots_used", "ms_per_image"),
+)
+_SHOWN = 6  # scenes of each row on the page, the first ones
 
 Shifts = Mapping[str, Mapping[str, Any]]  # changes of the data's settings, by the shift's name
 
@@ -55,15 +60,21 @@ def chosen_shifts(loaded: LoadedModel, word: str) -> dict[str, Mapping[str, Any]
     return {name: known[name] for name in names}
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """A row of the table: a model, the scenes that it is scored on, and what differs from its own recipe."""
+
+    name: str
+    model: LoadedModel
+    source: Source
+    description_of_data: dict[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    details: tuple[str, ...] = ()  # the changes in words, for the page
+    note: str = ""
+
+
 def evaluate_shifts(
-    loaded: LoadedModel,
-    shifts: Shifts,
-    out: Path,
-    *,
-    changes: Mapping[str, Any] | None = None,
-    batch_size: int = 32,
-    progress: bool = True,
-    overwrite: bool = False,
+    loaded: LoadedModel, shifts: Shifts, out: Path, *, changes: Mapping[str, Any] | None = None, **how: Any
 ) -> Table:
     """Evaluate a model on its test set and on shifts of it, and write the files above.
 
@@ -73,33 +84,82 @@ def evaluate_shifts(
     Raises:
         RunError: `out` holds files of these names, or cannot be written.
     """
-    all_shifts: Shifts = {NONE: {}, **shifts}
-    sets = {name: test_source(loaded, None, {**(changes or {}), **shift}) for name, shift in all_shifts.items()}
-    with output_folder(out, ("shifts.json", "index.html"), overwrite) as folder:
+    rows = []
+    for name, shift in {NONE: {}, **shifts}.items():
+        source, described = test_source(loaded, None, {**(changes or {}), **shift})
+        model, note = _with_slots_for(loaded, shift.get("max_objects"))
+        details = (changes_in_words(shift),) if shift else ()
+        rows.append(_Condition(name, model, source, described, shift, details, note))
+    title = f"{loaded.name}: shifted test sets"
+    return _evaluate_side_by_side(rows, out, "shifts", title, "shift", _OF_SHIFTS, **how)
+
+
+def evaluate_slots(
+    loaded: LoadedModel,
+    numbers: Sequence[int],
+    source: Source,
+    out: Path,
+    *,
+    description_of_data: dict[str, Any],
+    **how: Any,
+) -> Table:
+    """Evaluate the same weights with other numbers of slots on the same scenes, and write the files above.
+
+    The other arguments are those of `evaluate_shifts`.
+
+    Raises:
+        RecipeError: the weights are for one number of slots.
+        RunError: `out` holds files of these names, or cannot be written.
+    """
+    rows = []
+    for number in dict.fromkeys(numbers):
+        model = loaded.with_slots(number)
+        changes, details = ({}, ("as in the training",)) if model is loaded else ({"num_slots": _slots(model)}, ())
+        rows.append(_Condition(f"{_slots(model)} slots", model, source, description_of_data, changes, details))
+    title = f"{loaded.name}: numbers of slots"
+    return _evaluate_side_by_side(rows, out, "slots", title, "model", _OF_SLOTS, **how)
+
+
+def _evaluate_side_by_side(
+    conditions: Sequence[_Condition],
+    out: Path,
+    kind: str,
+    title: str,
+    label: str,
+    columns: Sequence[str],
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    overwrite: bool = False,
+    objects: Mapping[str, Any] | None = None,
+) -> Table:
+    """The table of all conditions, and its files in `out`; changes of the ARI are those from the first one."""
+    with output_folder(out, (f"{kind}.json", "index.html"), overwrite) as folder:
         results: list[ModelResult] = []
         rows, pictures = [], []
-        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False}
-        for name, (source, described) in sets.items():
-            shift = all_shifts[name]
-            model, note = _with_slots_for(loaded, shift.get("max_objects"))
-            result = measure(model, source, count=len(source), description_of_data=described, bar_name=name, **how)
-            result = replace(result, name=name)
-            if shift:  # the paper's numbers are of the test set without a shift
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False, "objects": objects}
+        for at in conditions:
+            how |= {"count": len(at.source), "description_of_data": at.description_of_data, "bar_name": at.name}
+            result = replace(measure(at.model, at.source, **how), name=at.name)
+            if at.changes:  # the paper's numbers are of the recipe as it is
                 about = (result.recipe.get("about") or {}) | {"reported": {}}
                 result = replace(result, recipe=result.recipe | {"about": about})
             results.append(result)
-            here, unshifted = result.metrics["ari_fg"], results[0].metrics["ari_fg"]
-            change = here - unshifted if shift and here is not None and unshifted is not None else None
-            values = {"slots": _slots(model), "ari_fg_change": change, **result.metrics}
-            details = (changes_in_words(shift),) if shift else ()
-            rows.append(Row(name, values, facts={"changes": dict(shift), "note": note}, details=details))
-            pictures.append((name, draw_scenes({model.name: model}, source, min(_SHOWN, len(source)))))
-        columns = tuple(name for name in _COLUMNS if any(row.values.get(name) is not None for row in rows))
+            here, first = result.metrics["ari_fg"], results[0].metrics["ari_fg"]
+            change = here - first if at.changes and here is not None and first is not None else None
+            health = {name: result.health[name] for name in columns if name in result.health}
+            values = {"slots": _slots(at.model), "ari_fg_change": change, **health, **result.metrics}
+            rows.append(Row(at.name, values, facts={"changes": dict(at.changes), "note": at.note}, details=at.details))
+            if not has_own_sizes(at.source):
+                scenes = min(_SHOWN, len(at.source))
+                pictures.append((at.name, draw_scenes({at.model.name: at.model}, at.source, scenes)))
+        shown = tuple(name for name in columns if any(row.values.get(name) is not None for row in rows))
         notes = tuple(f"{row.name}: {row.facts['note']}" for row in rows if row.facts["note"])
-        intro = f"{scenes_in_words(results[0].provenance['data'])}; and as many of each shift."
-        table = Table("shift", columns, tuple(rows), frozenset(columns), notes, intro)
-        title = f"{loaded.name}: shifted test sets"
-        write_side_by_side(folder, "shifts", title, table, results, {"name": loaded.name}, pictures=pictures)
+        intro = f"{scenes_in_words(results[0].provenance['data'])}{'; and as many of each shift' * (kind == 'shifts')}."
+        unranked = frozenset(shown) if kind == "shifts" else frozenset({"slots_used", "ms_per_image"})
+        table = Table(label, shown, tuple(rows), unranked, notes, intro)
+        name = {"name": conditions[0].model.name}
+        write_side_by_side(folder, kind, title, table, results, name, pictures=pictures)
     return table
 
 

@@ -48,9 +48,9 @@ def match_objects(iou: NDArray[np.float64]) -> Matches:
 
 @dataclass
 class InstanceMatching:
-    """AP and F1 at every threshold, PQ, SQ, RQ, and the mean of |predicted - true| objects over the images.
+    """AP and F1 at every threshold, PQ, SQ, RQ; over the images the mean of FP at .5 and of |predicted - true| objects.
 
-    Without any object at all, true or predicted, all but the count error are None; without any pair, 0. `per_image` is
+    Without any object at all, true or predicted, all but these means are None; without any pair, 0. `per_image` is
     AP at .5. The background's slot is no object, where the model states it.
     """
 
@@ -75,6 +75,7 @@ class InstanceMatching:
         scores["pq"] = 2 * iou / objects if objects else None
         scores["sq"] = iou / max(tp[0], 1) if objects else None
         scores["rq"] = scores["instance_f1_50"]
+        scores["false_objects"] = mean_of_counted(image.predicted - image.matched[0] for image in images)
         scores["count_error"] = mean_of_counted(abs(image.predicted - image.true) for image in images)
         return scores
 

@@ -109,14 +109,16 @@ class LoadedModel:
     def with_slots(self, num_slots: int) -> LoadedModel:
         """Return the same weights in a model of `num_slots` slots. RecipeError: it cannot have so many."""
         recipe = read_recipe(self.config, self.name, {"model.num_slots": num_slots})
+        num_slots, trained = recipe.values["model"]["num_slots"], self.config["model"]["num_slots"]
+        if num_slots == trained:
+            return self
         model = recipe.build_model(pretrained=False)
         try:
             model.load_state_dict(self.model.state_dict())
         except RuntimeError:
-            trained = self.config["model"]["num_slots"]
             raise RecipeError(f"the weights of '{self.name}' are for {trained} slots, not for {num_slots}.") from None
         model.eval().to(self.device, memory_format=torch.channels_last)
-        return replace(self, model=model, recipe=recipe)
+        return replace(self, model=model, recipe=recipe, provenance=self.provenance | {"num_slots": num_slots})
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> LoadedModel:

@@ -32,11 +32,11 @@ from unscene.data.object_size import propose_object_size
 from unscene.errors import RecipeError
 from unscene.evaluation.masks import segmentation, true_scene
 from unscene.metrics.instance_matching import InstanceMatching
-from unscene.recipes import load_recipe
 from unscene.runs.loading import LoadedModel, load
 from unscene.runs.run_folder import new_run_folder
 
 RECIPE = "rmonet_unet/images"
+CONTRAST = ContrastSettings(percentiles=(0.5, 99.8))  # for other methods; of 16 bits, 8 are left
 KINDS = ("discs", "ellipses", "parts")
 OURS, OURS_SEEN = "unscene", "unscene, on its training's images"
 SCORES = ("instance_ap_50", "instance_ap_70", "instance_f1_50", "pq", "count_error")
@@ -104,7 +104,7 @@ def data_sets(
         )
     found = []
     for folder in folders:
-        source = LabelledFolder(LabelledFolderSettings(str(folder), _contrast()))
+        source = LabelledFolder(LabelledFolderSettings(str(folder), CONTRAST))
         size = object_size or propose_object_size(source.batch([i])["image"][0] for i in range(len(source))).diameter
         found.append(DataSet(folder.resolve().name, folder, None, size))
     for kind in kinds:
@@ -113,10 +113,6 @@ def data_sets(
             generate("many_objects", out / kind / name, settings, progress=False)
         found.append(DataSet(kind, out / kind / "new", out / kind / "seen", ManyObjectsSettings().object_size))
     return found
-
-
-def _contrast() -> ContrastSettings:
-    return load_recipe(RECIPE, {"data.folder": "."}).data.contrast  # type: ignore[no-any-return]
 
 
 def trained(data: DataSet, minutes: float, changes: dict[str, Any], out: Path) -> LoadedModel:
@@ -139,7 +135,7 @@ def results(data: DataSet, others: dict[str, Segment], model: LoadedModel | None
             if folder:
                 yield scored(data, folder, model.contrast, name, ours(model), rounds)
     for name, segment in others.items():
-        yield scored(data, data.folder, _contrast(), name, segment, rounds)
+        yield scored(data, data.folder, CONTRAST, name, segment, rounds)
 
 
 def table(rows: Sequence[Result]) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from unscene.data import Source, object_names
+from unscene.data import Source, clip_length, object_names
 from unscene.errors import DataError, RecipeError
+from unscene.evaluation.clips import OPTIONS, ClipTracking
 from unscene.evaluation.predictions import PredictedMasks
 from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_rank_by, segment_image
 from unscene.files import output_folder, write_text
@@ -141,7 +142,7 @@ def measure(
         metrics_csv: file of the training, for the curves.
         examples: draw the best, median and worst scenes.
         bar_name: before the bar; the model's name if empty.
-        objects: options of `decompose_image`, for images at their own sizes.
+        objects: options of `decompose_image`, for images at their own sizes; of clips `ClipTracking`'s.
 
     Raises:
         DataError: fewer scenes than `count`, scenes of another size than the model's, no labels for predicted masks, or
@@ -152,7 +153,10 @@ def measure(
             f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
-    if objects and (isinstance(scored, PredictedMasks) or not has_own_sizes(source)):
+    frames = 1 if isinstance(scored, PredictedMasks) else clip_length(source)
+    of_frames = objects if objects and frames > 1 and set(objects) <= set(OPTIONS) else {}
+    clips = ClipTracking(frames, **of_frames) if frames > 1 else None
+    if objects and not of_frames and (isinstance(scored, PredictedMasks) or not has_own_sizes(source)):
         options = ", ".join(objects)
         raise RecipeError(
             f"{options}: only for a model that decomposes images at their own sizes, as of --data FOLDER."
@@ -172,9 +176,12 @@ def measure(
                 metric.update(scene, prediction)
             if isinstance(prediction, Decomposition):
                 health.update(scene.images, prediction)
+                if clips:
+                    clips.update(scene, prediction)
             bar.update(len(scene))
     values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
     is_model = not isinstance(scored, PredictedMasks)
+    values |= clips.compute() if clips else {}
     ranked_by, scores = scores_to_rank_by(metrics)
     names = object_names(source)
     by_label, locations = dict(enumerate(names, start=1)), metrics.get("object_locations")

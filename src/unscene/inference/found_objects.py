@@ -295,7 +295,7 @@ def coco_json(
 
 def decomposition_coco(decomposition: Decomposition, file_names: Sequence[str]) -> dict[str, Any]:
     """The objects of all images at the model's resolution as a COCO data set, see `Decomposition.to_coco`."""
-    found = _found_in_squares(decomposition)
+    found = found_in_squares(decomposition)
     names = file_names or [str(number) for number in range(1, len(found) + 1)]
     if len(names) != len(found):
         raise ShapeError(f"file_names must be one for each of the {len(found)} images, but are {len(names)}.")
@@ -314,12 +314,13 @@ def decomposition_detections(decomposition: Decomposition) -> list[Any]:
             confidence=found.scores,
             class_id=found.slots,
         )
-        for found in _found_in_squares(decomposition)
+        for found in found_in_squares(decomposition)
     ]
 
 
-def _found_in_squares(decomposition: Decomposition) -> list[FoundObjects]:
+def found_in_squares(decomposition: Decomposition, min_score: float = 0.0) -> list[FoundObjects]:
+    """The objects of all images, at the model's resolution."""
     decomposition = decomposition.map(lambda tensor: tensor.detach().cpu())
     side = int(decomposition.log_masks.shape[-1])
     geometry = ResizeGeometry(side, side, side, (0, 0, side, side), (0, 0, side, side))
-    return [found_objects(decomposition, index, geometry) for index in range(len(decomposition.log_masks))]
+    return [found_objects(decomposition, index, geometry, min_score) for index in range(len(decomposition.log_masks))]

@@ -1,0 +1,64 @@
+"""The tracks of a model on labelled clips, scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unscene.inference.found_objects import MIN_CONTRAST, found_in_squares, refine
+from unscene.inference.tracking import Linker
+from unscene.metrics.tracking import TrackingScores
+from unscene.report.figures import image_bytes
+from unscene.scene import Decomposition, Scene
+
+OPTIONS = ("min_area", "min_score", "min_contrast", "split_parts")
+
+
+class ClipTracking:
+    """Links the objects of one frame after another as `decompose --track` does; holds one clip at a time.
+
+    Args:
+        length: number of the frames of a clip.
+        min_area: this and the others are as in `decompose_paths`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        min_area: int = 1,
+        min_score: float = 0.0,
+        min_contrast: float = MIN_CONTRAST,
+        split_parts: bool = False,
+    ) -> None:
+        self.length, self.min_score = length, min_score
+        self.limits: dict[str, Any] = {"min_area": min_area, "min_contrast": min_contrast, "split_parts": split_parts}
+        self.scores = TrackingScores()
+        self._start_clip()
+
+    def _start_clip(self) -> None:
+        self._linker = Linker()
+        self._frames: list[tuple[NDArray[np.integer], NDArray[np.integer]]] = []  # true and predicted labels
+
+    def update(self, scene: Scene, decomposition: Decomposition) -> None:
+        """Add the next frames; a scene without labels is left out."""
+        if scene.labels is None:
+            return
+        for index, found in enumerate(found_in_squares(decomposition, self.min_score)):
+            found = self._linker.link(refine(found, image_bytes(scene.images[index]), **self.limits))
+            self._frames.append((scene.labels[index].numpy(), found.labels))
+            if len(self._frames) == self.length:
+                self._end_clip()
+
+    def _end_clip(self) -> None:
+        true, predicted = (np.stack(maps) for maps in zip(*self._frames, strict=True))
+        self.scores.add_clip(true, predicted)
+        self._start_clip()
+
+    def compute(self) -> dict[str, float | int | None]:
+        """The scores of `TrackingScores`; the last clip may be shorter."""
+        if self._frames:
+            self._end_clip()
+        return self.scores.compute()

@@ -470,6 +470,27 @@ def test_the_number_of_slots_changes_in_evaluate_and_decompose(trained, tmp_path
     assert info["weights"]["num_slots"] == 3
 
 
+def test_probe_prints_a_table_and_writes_its_numbers(trained, tmp_path, capsys):
+    words = ["probe", str(trained.weights), "--out", str(tmp_path / "probe"), "--batch-size=64"]
+    assert main([*words, "--data.count=48", "--model.num_slots=5", "--boxes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("rmonet_unet/multi_dsprites_cpu: 48 scenes of multi_dsprites, seed 2. ")
+    rows = ["shape, accuracy", "scale, R2", "x, R2", "y, R2", "color, R2"]
+    assert [line[:15].strip() for line in lines[3:8]] == rows
+    assert lines[-1] == str(tmp_path / "probe" / "probe.json")
+    written = json.loads((tmp_path / "probe" / "probe.json").read_text())
+    assert list(written["properties"]) == [row.split(",")[0] for row in rows]
+    assert written["provenance"]["weights"]["num_slots"] == 5
+    assert written["provenance"]["data"]["scenes"] == 48
+    assert written["provenance"]["evaluation"]["boxes"] is True
+    assert main([*words, "--data.count=2", "--overwrite"]) == 1
+    assert "too few: probes need 20 of each" in capsys.readouterr().err.splitlines()[-1]
+    Image.new("RGB", (32, 32), (200, 10, 10)).save(tmp_path / "photo.png")
+    Image.new("L", (32, 32), 1).save(tmp_path / "photo_label.png")
+    assert main([*words, "--data", str(tmp_path), "--overwrite"]) == 1
+    assert "states no properties of its objects" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_evaluate_reads_a_file(trained, tmp_path, capsys):
     path = tmp_path / "scenes.h5"
     assert main(f"generate multi_dsprites --count 5 --data.size 32 --out {path}".split()) == 0

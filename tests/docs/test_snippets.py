@@ -64,6 +64,8 @@ def small(words: list[str], folder: Path) -> list[str]:
         added = SMALL_TRAINING | {"trainer.max_steps": 4} if "--resume" in words else small_settings(words[1])
     elif name in ("evaluate", "compare") and "--data" not in words:
         added = {"data.count": 2}
+    elif name == "probe":
+        added = {"data.count": 40}
     elif name in ("generate", "convert"):
         return [*words, "--count", "2"]
     elif name == "demo":

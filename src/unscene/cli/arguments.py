@@ -38,6 +38,10 @@ COMPARE_HELP = """\
 Scores all on the same scenes: those of the first one's recipe, changed by --data.SETTING, or of --data FILE.h5:
   unscene compare runs/A runs/B rmonet_unet/multi_dsprites_cpu --data.seed 7 --data.count 1600 --out comparison/
 Writes one table (compare.json, compare.csv, index.html), the trainings' curves, and the first scenes decomposed."""
+PROBE_HELP = """\
+Linear and MLP probes learn shape, colour, size and position from the latents of three quarters of the scenes:
+  unscene probe runs/NAME --data.count 4000 --out probe/
+Prints accuracy or R2 on the other scenes and writes DIR/probe.json, with every score and its origin."""
 REPRODUCE_HELP = """\
 Tables: rmonet_table1, rmonet_table2, rmonet_fig17 to rmonet_fig20, elm_table1, elm_table2; or a YAML file of that form.
   unscene reproduce rmonet_table1 --rows monet,space --seeds 0,1,2 --minutes 90 --threads 1 --out results/
@@ -157,6 +161,12 @@ def _add_scoring(commands: Any) -> None:
     add = _command(commands, "compare", "score several models on the same scenes", COMPARE_HELP, settings=True)
     add("models", metavar="RUN_OR_WEIGHTS", nargs="+", help=f"{MODEL_HELP}; of one image size")
     add("--scenes", type=int, default=6, help="how many scenes are drawn (default 6)")
+    _scenes(add)
+    _results(add)
+
+    add = _command(commands, "probe", "predict the properties of objects from latents", PROBE_HELP, settings=True)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("--boxes", action="store_true", help="add the box or location that the model states to each latent")
     _scenes(add)
     _results(add)
 

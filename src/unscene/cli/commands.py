@@ -133,6 +133,20 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     print("\n".join([*table.lines(), f"\nOpen {arguments.out / 'index.html'}"]))
 
 
+def run_probe(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Predict the properties of objects from latents."""
+    from unscene.evaluation.probe import probe
+    from unscene.evaluation.scenes import test_source
+
+    slots = changes.pop(_SLOTS, None)
+    changes = _data_settings(changes, "probe")
+    loaded = _load(arguments, slots)
+    source, described = test_source(loaded, arguments.data, changes)
+    how = {name: getattr(arguments, name) for name in ("batch_size", "boxes", "overwrite")}
+    table = probe(loaded, source, arguments.out, description_of_data=described, **how)
+    print("\n".join([f"{loaded.name}: {table.intro}", *table.lines(), f"\n{arguments.out / 'probe.json'}"]))
+
+
 def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     """Train and score the rows of a paper's table."""
     from unscene.evaluation.paper_tables import choose_rows, find_table
@@ -247,7 +261,7 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 _RUN = (
-    *(run_recipes, run_train, run_evaluate, run_compare, run_reproduce),
+    *(run_recipes, run_train, run_evaluate, run_compare, run_probe, run_reproduce),
     *(run_decompose, run_generate, run_convert, run_data, run_demo),
     *(run_explore, run_export, run_push),
 )

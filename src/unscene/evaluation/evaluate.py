@@ -69,7 +69,7 @@ def evaluate(
     with output_folder(out, ("metrics.json", "index.html"), lambda: overwrite or _holds(out, identity)) as folder:
         result = measure(scored, source, count=count, description_of_data=description_of_data, **how)
         write_page(folder / "index.html", f"{scored.name}: evaluation", **page_values([result]))
-        write_text(folder / "metrics.json", _json_text(result.as_json()))
+        write_text(folder / "metrics.json", json_text(result.as_json()))
     return result
 
 
@@ -105,11 +105,11 @@ def write_side_by_side(
         for row, result in zip(table.rows, results, strict=True)
     ]
     content = {"schema": SCHEMA, **facts, "notes": table.notes, f"{table.label}s": rows}
-    write_text(folder / f"{name}.json", _json_text(content))
+    write_text(folder / f"{name}.json", json_text(content))
     write_page(folder / "index.html", title, template="table.html.j2", table=table, **shown, **page_values(results))
 
 
-def _json_text(values: dict[str, Any]) -> str:
+def json_text(values: dict[str, Any]) -> str:
     """The text of a JSON file of results; NaN is an error."""
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
@@ -210,6 +210,14 @@ def has_own_sizes(source: Source) -> bool:
     return bool(getattr(source, "own_size", False))
 
 
+def model_facts(loaded: LoadedModel) -> dict[str, Any]:
+    """How a model decomposes, for the provenance."""
+    device = next(loaded.model.parameters()).device
+    bfloat16 = use_bfloat16(loaded.config["trainer"]["precision"], device)
+    precision = "bfloat16 (autocast)" if bfloat16 else "float32"
+    return {"recipe": loaded.name, "device": str(device), "precision": precision}
+
+
 def _predictor(
     scored: LoadedModel | PredictedMasks, source: Source, batch_size: int, objects: Mapping[str, Any]
 ) -> _Predictor:
@@ -223,13 +231,7 @@ def _predictor(
             return scene
 
         return _Predictor(read, scored.predict, 1 if own_sizes else batch_size, {})
-    device = next(scored.model.parameters()).device
-    bfloat16 = use_bfloat16(scored.config["trainer"]["precision"], device)
-    facts = {
-        "recipe": scored.name,
-        "device": str(device),
-        "precision": "bfloat16 (autocast)" if bfloat16 else "float32",
-    }
+    facts = model_facts(scored)
     if own_sizes:
         side = tile_side(scored, *(objects.get(name) for name in ("tile", "scale", "object_size")))
         return _Predictor(

@@ -86,7 +86,11 @@ def source_of(
 
 def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:
     """Read scenes of a source; DataError unless they are `size` pixels square."""
-    sample = source.batch(list(indices))
+    return checked_scene(source.batch(list(indices)), size)
+
+
+def checked_scene(sample: Mapping[str, Any], size: int) -> Scene:
+    """The scenes of a source's batch; DataError unless they are `size` pixels square."""
     height, width = sample["image"].shape[1:3]
     if (height, width) != (size, size):
         raise DataError(

@@ -166,7 +166,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with TemporaryDirectory() as folder:
         out = Path(folder)
         sets = data_sets(options.data, options.object_size, kinds, options.images, out)
-        models = {name: load(path) for name, path in (_pair(text) for text in options.run)}
+        models = {name: load(path, options.device) for name, path in (_pair(text) for text in options.run)}
         if unknown := sorted(models.keys() - {data.name for data in sets}):
             names = ", ".join(data.name for data in sets)
             raise RecipeError(f"--run names the data '{unknown[0]}', but there are: {names}.")

@@ -5,8 +5,8 @@ Pairs of a track and an object have the cost
     c = (w_iou (1 - IoU) + w_latent (1 - cosine) + w_location d) / (w_iou + w_latent + w_location)
 
 of the track's last mask and latent, and of the distance d of the object's centre from the location that the track has
-if it keeps its velocity, in twice the square root of the track's area, at most 1. The Hungarian method (Kuhn, 1955)
-finds the pairs of least cost. Memory does not grow with the sequence.
+if it keeps its velocity. The unit of d is three times the square root of the track's area, and d is at most 1. The
+Hungarian method (Kuhn, 1955) finds the pairs of least cost. Memory does not grow with the sequence.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LinkSettings:
     iou_weight: NonNegativeFloat = 1.0
     latent_weight: NonNegativeFloat = 1.0
     location_weight: NonNegativeFloat = 1.0
-    max_cost: Annotated[float, Field(ge=0, le=1)] = 0.8
+    max_cost: Annotated[float, Field(ge=0, le=1)] = 0.9
     max_gap: NonNegativeInt = 10
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class Linker:
     def _cost(self, track: _Track, seen: _Track) -> float:
         settings, gap = self.settings, seen.frame - track.frame
         expected = track.centre if track.velocity is None else track.centre + gap * track.velocity
-        distance = float(np.linalg.norm(seen.centre - expected)) / (2 * track.area**0.5)
+        distance = float(np.linalg.norm(seen.centre - expected)) / (3 * track.area**0.5)
         terms = [
             (settings.iou_weight, 1 - _overlap(track, seen)),
             (settings.location_weight, min(1.0, distance)),

@@ -91,6 +91,15 @@ def test_without_sprites_there_is_only_background():
     assert (generated["image"][empty] == generated["image"][empty][:, :1, :1]).all()
 
 
+def test_scenes_of_no_sprites_at_all():
+    generated = MultiDSprites(MultiDSpritesSettings(count=70, min_objects=0, max_objects=0, clip_length=2)).batch(
+        range(70)
+    )
+    assert generated["boxes"].shape == (70, 1, 4)
+    assert not any(values.any() for name, values in generated.items() if name != "image")
+    assert (generated["image"] == generated["image"][:, :1, :1]).all()
+
+
 def test_rows_without_a_sprite_are_zero(scenes):
     absent = scenes["shape"] == 0
     assert absent.any()
@@ -336,8 +345,7 @@ def test_indices_are_one_row_of_whole_numbers(indices):
         ({"seed": -1}, "seed must be from 0 to"),
         ({"size": 8}, "size must be 16 or more, not 8"),
         ({"min_objects": 4, "max_objects": 3}, "min_objects must be at most max_objects, 3, not 4"),
-        ({"max_objects": 256}, "max_objects must be from 1 to 255, not 256"),
-        ({"min_objects": 0, "max_objects": 0}, "max_objects must be from 1"),
+        ({"max_objects": 256}, "max_objects must be from 0 to 255, not 256"),
         ({"min_scale": 0.0}, "min_scale must be above 0 and at most 1, not 0.0"),
         ({"max_scale": 1.5}, "max_scale must be above 0 and at most 1, not 1.5"),
         ({"max_orientation": -1.0}, "from 0 to 360, not -1"),

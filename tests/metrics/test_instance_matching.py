@@ -49,15 +49,15 @@ def test_of_two_halves_one_matches(true, predicted):
     assert result["instance_ap_50"] == pytest.approx(1 / 2)
     assert result["pq"] == pytest.approx(0.5 / 1.5)
     assert (result["sq"], result["count_error"]) == (0.5, 1)
-    assert result["false_objects"] == len(set(predicted[0])) - 1
+    assert result["false_per_image"] == len(set(predicted[0])) - 1
 
 
 def test_nothing_found_and_nothing_there():
     assert scores([[1, 2]], [[0, 0]]) == {**dict.fromkeys(scores([[1]], [[1]]), 0), "count_error": 2}
     assert scores([[0, 0]], [[3, 0]])["instance_f1_50"] == 0
-    assert scores([[0, 0]], [[3, 4]])["false_objects"] == 2
+    assert scores([[0, 0]], [[3, 4]])["false_per_image"] == 2
     empty = scores([[0, 0]], [[0, 0]])
-    assert (empty.pop("count_error"), empty.pop("false_objects")) == (0, 0)
+    assert (empty.pop("count_error"), empty.pop("false_per_image")) == (0, 0)
     assert set(empty.values()) == {None}
     assert matching(([[0, 0]], [[0, 0]])).per_image() == [None]
 

@@ -64,7 +64,7 @@ class MultiDSpritesSettings:
         seed: another seed gives another, unrelated data set.
         size: side of the image in pixels; the sprites grow with it.
         min_objects: fewest sprites of a scene.
-        max_objects: most sprites of a scene; also M, the rows of boxes and factors.
+        max_objects: most sprites of a scene; also M, the rows of boxes and factors, which have one row for 0.
         colours: "fitted": uniform RGB for sprites, as in the published images; "saturated": uniform hue at full
             saturation and value, as the paper states; "grey": uniform among the greys that are 48 of 256 or more away
             from the ground. Uniform RGB hardly ever gives a grey (all three within 16 of 256: 1 %).
@@ -85,7 +85,7 @@ class MultiDSpritesSettings:
     seed: Seed = 0
     size: Annotated[int, Field(ge=16)] = 64  # below, a sprite could touch the border
     min_objects: NonNegativeInt = 2
-    max_objects: Annotated[int, Field(ge=1, le=255)] = 5
+    max_objects: Annotated[int, Field(ge=0, le=255)] = 5
     colours: Literal["fitted", "saturated", "grey"] = "fitted"
     background: Literal["grey", "colour"] = "grey"
     min_scale: Scale = 0.5
@@ -138,7 +138,7 @@ class MultiDSprites:
         """
         indices = checked_indices(indices, len(self))
         settings = self.settings
-        B, M, size = len(indices), settings.max_objects, settings.size
+        B, M, size = len(indices), max(1, settings.max_objects), settings.size
         clips, frames = np.divmod(indices, settings.clip_length)
         palette, sample = _random_factors(settings, clips)
         _move(settings, clips, frames, sample)
@@ -156,10 +156,10 @@ def _random_factors(
     settings: MultiDSpritesSettings, indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray]]:
     """The scenes' palettes [B, M + 1, 4] uint8 (label to RGB, and an unused byte) and the factors of their sprites."""
-    B, M = len(indices), settings.max_objects
+    B, M = len(indices), max(1, settings.max_objects)
     draws = uniform_draws(settings.seed, indices, _DRAWS * (M + 1)).reshape(B, M + 1, _DRAWS)
     scene, sprite = draws[:, 0], draws[:, 1:]
-    number = settings.min_objects + (scene[:, 0] * (M + 1 - settings.min_objects)).astype(np.int64)
+    number = settings.min_objects + (scene[:, 0] * (settings.max_objects + 1 - settings.min_objects)).astype(np.int64)
     present = np.arange(M) < number[:, None]  # [B, M]
     kinds = np.array([ALL_SHAPES.index(shape) + 1 for shape in settings.shapes], np.uint8)
 
@@ -182,7 +182,7 @@ def _move(
     settings: MultiDSpritesSettings, clips: NDArray[np.int64], frames: NDArray[np.int64], sample: dict[str, NDArray]
 ) -> None:
     """Move the sprites from their locations in frame 0 to those in `frames` [B], in place."""
-    draws = uniform_draws(settings.seed ^ _MOTION_STREAM, clips, 2 * settings.max_objects)
+    draws = uniform_draws(settings.seed ^ _MOTION_STREAM, clips, 2 * max(1, settings.max_objects))
     speed, turn = draws[:, ::2], draws[:, 1::2]  # [B, M]
     step = settings.max_speed * speed / (1 - 2 * NEAREST_CENTRE)  # of the centres' range
     direction = 2 * math.pi * turn

@@ -29,7 +29,7 @@ NONE = "none"  # the name of the test set without a shift
 
 _OF_SHIFTS = ("slots", "ari_fg", "ari_fg_change", "map_50", "mask_iou", "reconstruction_mse")
 _OF_SLOTS = (
-    *("ari_fg", "ari", "map_50", "mask_iou", "pq", "count_error", "false_objects", "reconstruction_mse"),
+    *("ari_fg", "ari", "map_50", "mask_iou", "pq", "count_error", "false_per_image", "reconstruction_mse"),
     *("explained", "slots_used", "ms_per_image"),
 )
 _SHOWN = 6  # scenes of each row on the page, the first ones

@@ -75,7 +75,7 @@ class InstanceMatching:
         scores["pq"] = 2 * iou / objects if objects else None
         scores["sq"] = iou / max(tp[0], 1) if objects else None
         scores["rq"] = scores["instance_f1_50"]
-        scores["false_objects"] = mean_of_counted(image.predicted - image.matched[0] for image in images)
+        scores["false_per_image"] = mean_of_counted(image.predicted - image.matched[0] for image in images)
         scores["count_error"] = mean_of_counted(abs(image.predicted - image.true) for image in images)
         return scores
 

@@ -140,6 +140,13 @@ def test_label_images_of_one_name(tmp_path):
         label_images(tmp_path)
 
 
+def test_two_images_of_one_name_are_refused(tmp_path):
+    for name in ("x.png", "x.tif", "x_label.png"):
+        save(tmp_path / name, LABELS if "label" in name else PICTURE)
+    with pytest.raises(DataError, match=r"two images of 'x': x\.png and x\.tif"):
+        folder(tmp_path)
+
+
 def test_renumbered_keeps_the_order_and_what_does_not_count():
     labels, objects = renumbered(np.array([[-1, 0, 70_000], [3, 3, 5]]))
     assert labels.tolist() == [[-1, 0, 3], [1, 1, 2]]

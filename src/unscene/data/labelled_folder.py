@@ -47,7 +47,7 @@ class LabelledFolder:
         own_size: images have sizes of their own, so a batch of several may be impossible.
 
     Raises:
-        DataError: the folder is missing, has no image, or an image or a label image stands alone.
+        DataError: the folder is missing, has no image or two of one name, or an image or a label image stands alone.
     """
 
     Settings = LabelledFolderSettings
@@ -129,9 +129,16 @@ def renumbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """The images of a folder by their path below it without suffix."""
-    paths = ImageFolder(ImageFolderSettings(str(folder))).paths
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    """The images of a folder by their path below it without suffix. DataError: two have one name."""
+    files: dict[str, Path] = {}
+    for path in ImageFolder(ImageFolderSettings(str(folder))).paths:
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in files:
+            raise DataError(
+                f"{folder} has two images of '{name}': {files[name].name} and {path.name}. Remove one, or rename it."
+            )
+        files[name] = path
+    return files
 
 
 def _ending(name: str) -> str:

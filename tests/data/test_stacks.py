@@ -50,6 +50,22 @@ def test_one_channel_of_a_picture_is_grey(tmp_path):
     assert read_image(tmp_path / "a.png", None, ContrastSettings(channels=(2,)))[0, 0].tolist() == [20, 20, 20]
 
 
+@pytest.mark.parametrize("contrast", [{"percentiles": (0, 100)}, {"gamma": 0.5}, {"gamma": "auto", "channels": (3, 1)}])
+def test_a_frame_of_a_video_has_the_colours_of_the_same_picture(tmp_path, monkeypatch, contrast):
+    from PIL import Image
+
+    from unscene.data import stacks
+
+    picture = np.random.default_rng(0).integers(0, (60, 120, 200), (6, 5, 3)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    monkeypatch.setattr(stacks, "read_planes", lambda path, frame: picture.transpose(2, 0, 1))
+    settings = ContrastSettings(**contrast)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.mp4", 0, settings), read_image(tmp_path / "a.png", None, settings)
+    )
+
+
 def test_only_the_first_of_several_planes_and_three_of_five_channels_are_read_with_a_warning(ome, caplog):
     read_image(ome(channels=5))
     assert "several frames or planes" in caplog.text

@@ -51,7 +51,7 @@ _warned: set[tuple[str, Path]] = set()
 
 @settings_dataclass
 class ContrastSettings:
-    """How the values of an image become 0..255, alike in all of the image and its channels.
+    """How the values of an image become 0..255: alike in all its colours, but each channel of a microscope by itself.
 
     Attributes:
         percentiles: the values at these two percentiles become 0 and 255, those beyond are clipped. Without them 8 bits
@@ -173,6 +173,10 @@ def _from_planes(stacks: Any, path: Path, frame: int | None, contrast: ContrastS
     if not contrast.channels and len(planes) > 3:
         message = f"{path} has {len(planes)} channels, of which the first three are read as red, green and blue"
         warn_once("channels", path.parent, f"{message}. Choose them with contrast.channels. {_ONCE}")
+    if stacks.is_video(path):
+        pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
+        _change_contrast(pixels, contrast)
+        return _colours(_chosen(pixels.transpose(2, 0, 1), contrast, path))
     scaled = []
     for plane in _chosen(planes, contrast, path):
         try:
@@ -365,14 +369,22 @@ def _as_rgb(image: Image.Image, path: Path, contrast: ContrastSettings) -> NDArr
             on_white.alpha_composite(stripe.convert("RGBA"))
             stripe = on_white
         pixels[top : top + rows] = np.asarray(stripe if stripe.mode == "RGB" else stripe.convert("RGB"))
-    if greys is None and contrast != AS_STORED:
-        low, high = _percentile_range(pixels, contrast) if contrast.percentiles else (0.0, 255.0)
-        gamma = _gamma(pixels, low, high, contrast)
-        table = _scaled(np.arange(256.0), low, high, gamma).round().astype(int).tolist()
-        for top in range(0, image.height, rows):
-            stripe = Image.fromarray(pixels[top : top + rows])
-            pixels[top : top + rows] = np.asarray(stripe.point(3 * table))
+    if greys is None:
+        _change_contrast(pixels, contrast)
     return pixels
+
+
+def _change_contrast(pixels: NDArray[np.uint8], contrast: ContrastSettings) -> None:
+    """Scale the values of a picture [H, W, 3] in place, alike in all colours."""
+    if contrast == AS_STORED:
+        return
+    low, high = _percentile_range(pixels, contrast) if contrast.percentiles else (0.0, 255.0)
+    gamma = _gamma(pixels, low, high, contrast)
+    table = _scaled(np.arange(256.0), low, high, gamma).round().astype(int).tolist()
+    rows = max(1, _STRIPE // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        stripe = Image.fromarray(pixels[top : top + rows])
+        pixels[top : top + rows] = np.asarray(stripe.point(3 * table))
 
 
 def _scaled(values: NDArray[np.float64], low: float, high: float, gamma: float) -> NDArray[np.float64]:

@@ -186,6 +186,26 @@ def test_a_report_of_other_weights_is_refused(hub, scored):
     assert hub.repositories == {}
 
 
+def test_a_report_of_another_number_of_slots_is_refused(hub, scored):
+    path = scored / "report" / "metrics.json"
+    report = json.loads(path.read_text())
+    report["provenance"]["weights"]["num_slots"] = 12  # as `LoadedModel.with_slots` adds it
+    path.write_text(json.dumps(report))
+    with pytest.raises(CheckpointError, match="another number of slots"):
+        push(scored, "somebody/new")
+
+
+def test_the_card_names_no_folder_of_the_machine(hub, scored):
+    path = scored / "report" / "metrics.json"
+    report = json.loads(path.read_text())
+    report["provenance"]["data"] |= {"source": "hdf5", "path": "/home/somebody/secret/scenes.h5"}
+    path.write_text(json.dumps(report))
+    push(scored, "somebody/new")
+    card = hub.repositories["somebody/new"]["README.md"].decode()
+    assert "path scenes.h5" in card
+    assert "secret" not in card
+
+
 def test_a_checkpoint_is_not_published(hub, trained):
     with pytest.raises(CheckpointError, match=r"has no weights\.safetensors, which a training writes at its end"):
         push(trained.best, "somebody/new")

@@ -75,13 +75,16 @@ def _evaluation(loaded: LoadedModel, report: Path | None) -> dict[str, Any]:
     path = report / "metrics.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        scored = found["provenance"]["weights"]["sha256"]
+        scored = found["provenance"]["weights"]
+        checksum = scored["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is no evaluation ({error!r}). Write it: `unscene evaluate RUN --out DIR`."
         ) from error
-    if scored != loaded.provenance["sha256"]:
-        raise CheckpointError(f"{path} is of other weights. Evaluate these: `unscene evaluate RUN --out DIR`.")
+    if checksum != loaded.provenance["sha256"] or "num_slots" in scored:
+        raise CheckpointError(
+            f"{path} is of other weights or another number of slots. Evaluate these: `unscene evaluate RUN --out DIR`."
+        )
     return dict(found)
 
 
@@ -102,7 +105,9 @@ def _card(loaded: LoadedModel, repository: str, evaluation: dict[str, Any], lice
         eval_results=results or None,
         model_name=loaded.name if results else None,
     )
-    described = ", ".join(f"{key} {value}" for key, value in data.items() if isinstance(value, str | int))
+    described = ", ".join(  # of a path its last name alone: the card is public
+        f"{key} {Path(str(value)).name}" for key, value in data.items() if isinstance(value, str | int) and value != ""
+    )
     rows = [f"| {name} | {value:.4f} |" for name, value in scores.items()]
     table = "\n".join([f"On {described}:", "", "| metric | value |", "|---|---|", *rows]) if rows else "Not measured."
     return _CARD.format(

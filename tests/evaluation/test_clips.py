@@ -41,7 +41,9 @@ def test_true_masks_in_any_slots_give_the_true_tracks():
 
 def test_an_evaluation_of_clips_has_the_scores_of_tracks(loaded):
     how = {"count": 10, "batch_size": 4, "description_of_data": {}, "progress": False, "examples": False}
-    metrics = measure(loaded, MultiDSprites(SETTINGS), objects={"min_area": 4}, **how).metrics
+    result = measure(loaded, MultiDSprites(SETTINGS), objects={"min_area": 4}, **how)
+    metrics = result.metrics
+    assert result.provenance["evaluation"]["tracks"]["min_area"] == 4
     assert 0 < metrics["hota"] <= 1
     assert metrics["missed_objects"] >= 0
     assert "mota" not in measure(loaded, MultiDSprites(MultiDSpritesSettings(count=10)), **how).metrics

@@ -35,6 +35,7 @@ class ClipTracking:
     ) -> None:
         self.length, self.min_score = length, min_score
         self.limits: dict[str, Any] = {"min_area": min_area, "min_contrast": min_contrast, "split_parts": split_parts}
+        self.options = {"min_score": min_score, **self.limits}
         self.scores = TrackingScores()
         self._start_clip()
 

@@ -194,7 +194,7 @@ def measure(
         else {},
         verdict=health.verdict() if health.images else "",
         provenance={
-            "evaluation": predictor.facts | describe_machine(),
+            "evaluation": predictor.facts | ({"tracks": clips.options} if clips else {}) | describe_machine(),
             "data": {**description_of_data, "scenes": count},
             _origin(scored): dict(scored.provenance),
         },

@@ -360,3 +360,16 @@ def test_the_sides_of_a_box_are_rounded_before_their_difference():
     (annotation,) = coco_annotations(objects(np.ones((9, 9), int), [(0.126, 0.5, 3.244, 7.999)], [0.123456]), 1)
     assert annotation["bbox"] == [0.13, 0.5, 3.11, 7.5]
     assert annotation["score"] == 0.12346
+
+
+def test_a_model_may_have_more_than_255_objects():
+    masks = torch.full((1, 301, 1, 20, 20), -20.0)
+    rows, columns = np.divmod(np.arange(300), 20)
+    masks[0, np.arange(300), 0, rows, columns] = 0.0
+    masks[0, 300, 0, 15:] = 0.0
+    shape = (1, 301, 3, 20, 20)
+    decomposition = Decomposition(masks.log_softmax(dim=1), torch.zeros(shape), background=300)
+    found = found_objects(decomposition, 0, fit_image(np.zeros((20, 20, 3), np.uint8), 20, "stretch")[1])
+    assert found.slots.tolist() == list(range(1, 301))
+    assert found.labels[14, 19] == 300
+    assert (found.areas == 1).all()

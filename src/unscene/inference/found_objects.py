@@ -59,7 +59,7 @@ def found_objects(
     than `min_score` become background, as do pixels outside of a crop, which the model did not see.
     """
     foreground = np.array(decomposition.foreground, np.int64)
-    labels = np.empty((geometry.height, geometry.width), np.uint8)
+    labels = np.empty((geometry.height, geometry.width), np.min_scalar_type(len(foreground)))
     areas, share_sums = np.zeros((2, len(foreground) + 1))
     rows = max(1, _PIXELS_AT_ONCE // geometry.width)
     for top in range(0, geometry.height, rows):
@@ -78,7 +78,7 @@ def found_objects(
     kept = scores >= min_score
     slots, scores, stated = slots[kept], scores[kept], None if stated is None else stated[kept]
     if len(slots) < (areas[1:] > 0).sum():
-        labels = np.where(np.isin(np.arange(len(areas)), slots), np.arange(len(areas)), 0).astype(np.uint8)[labels]
+        labels = np.where(np.isin(np.arange(len(areas)), slots), np.arange(len(areas)), 0).astype(labels.dtype)[labels]
     latents, locations = decomposition.latents, decomposition.locations
     return FoundObjects(
         labels=labels,
@@ -96,11 +96,11 @@ def found_objects(
 
 def _labels_and_shares(
     decomposition: Decomposition, index: int, geometry: ResizeGeometry, rows: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
     """The label that wins each pixel of some rows, and its share; one slot at a time, for memory's sake."""
-    labels = np.zeros((rows[1] - rows[0], geometry.width), np.uint8)
-    shares = np.zeros(labels.shape, np.float32)
     foreground = decomposition.foreground
+    labels = np.zeros((rows[1] - rows[0], geometry.width), np.min_scalar_type(len(foreground)))
+    shares = np.zeros(labels.shape, np.float32)
     for slot in range(decomposition.num_slots):
         label = foreground.index(slot) + 1 if slot in foreground else 0
         mask = decomposition.log_masks[index, slot].float().exp().numpy()  # [1, size, size]

@@ -95,14 +95,14 @@ class Source:
 
     @classmethod
     def of_scenes(
-        cls, read: Callable[..., EntryScene], each: Iterable[Any], total: int, files: Sequence[Path]
+        cls, read: Callable[..., EntryScene], locations: Iterable[Any], total: int, files: Sequence[Path]
     ) -> Source:
-        """A source that counts its scenes; `read` gets what `each` names: a scene's location, one value or a tuple."""
+        """A source that counts its scenes; `read` gets the location of a scene, one value or a tuple."""
 
         def scene(location: Any) -> list[EntryScene]:
             return [read(*location) if isinstance(location, tuple) else read(location)]
 
-        records = (Record(partial(scene, location), number) for number, location in enumerate(each, 1))
+        records = (Record(partial(scene, location), number) for number, location in enumerate(locations, 1))
         return cls(records, total, files, " scenes")
 
 

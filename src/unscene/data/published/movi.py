@@ -65,8 +65,8 @@ def _scenes(features: Mapping[str, Feature], where: str) -> list[EntryScene]:
     scenes = []
     for t in range(T):
         image = rgb(png_pixels(video[t], f"{where}: frame {t} of 'video'"))
-        place = f"{where}: frame {t} of 'segmentations'"
-        labels = label_map(png_pixels(maps[t], place), image, ENTRIES, place)
+        map_name = f"{where}: frame {t} of 'segmentations'"
+        labels = label_map(png_pixels(maps[t], map_name), image, ENTRIES, map_name)
         factors = {name: values[:, t] for name, values in tracks.items() if values is not None}
         factors |= {name: values[:, 0] for name, values in constant.items() if values is not None}
         counts = np.bincount(labels.ravel(), minlength=ENTRIES)

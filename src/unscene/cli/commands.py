@@ -255,7 +255,7 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
     """Settings of the data by their own names; there are no others for this command."""
     for name in changes:
         if not name.startswith("data."):
-            known = f"--data.SETTING{f', and --{_SLOTS}' if command == 'evaluate' else ''}"
+            known = f"--data.SETTING{f', and --{_SLOTS}' if command in ('evaluate', 'probe') else ''}"
             raise RecipeError(f"`unscene {command}` takes settings of the data only, {known}, not --{name}.")
     return {name.removeprefix("data."): value for name, value in changes.items()}
 

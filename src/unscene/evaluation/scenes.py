@@ -67,13 +67,15 @@ def source_of(
 
     An HDF5 file of scenes of `size` pixels (0: of any size); or images at their own sizes: a folder with label images,
     or a .json file in COCO's layout, whose images are in its folder unless the setting `images` names another.
+    Images at their own sizes are read with the model's `contrast`.
     """
-    name, kind, options = "hdf5", SceneFile, {}  # type: str, Any, dict[str, Any]
+    name, kind, options, described = "hdf5", SceneFile, {}, {}  # type: str, Any, dict[str, Any], dict[str, Any]
     values: dict[str, Any] = {"path": str(path), "size": size}
     if path.is_dir():
         name, kind, values = "labelled_folder", LabelledFolder, {"folder": str(path), "contrast": plain(contrast)}
     elif path.suffix == ".json":
-        name, kind, options = "coco", Coco, {"own_size": True}
+        name, kind, options = "coco", Coco, {"own_size": True, "contrast": contrast}
+        described = {"contrast": plain(contrast)}
         values = {"folder": str(path.parent), "annotations": path.name, "images": "."}
     for setting, value in changes.items():
         group, _, member = setting.partition(".")  # contrast.gamma
@@ -81,7 +83,7 @@ def source_of(
         values[group] = {**(others if isinstance(others, dict) else {}), member: value} if member else value
     settings = typed_settings(kind.Settings, values, "data", f"--data {path}")
     source: Source = kind(settings, **options)
-    return source, {"source": name} | plain(settings) | {"count": len(source)}
+    return source, {"source": name} | plain(settings) | described | {"count": len(source)}
 
 
 def read_scenes(source: Source, indices: Sequence[int], size: int) -> Scene:

@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from pydantic import PositiveInt
 
 from unscene.data.coco.instances import ImageInstances, missing, pack_instances, read_coco
-from unscene.data.image_file import is_turned, read_image
+from unscene.data.image_file import AS_STORED, ContrastSettings, is_turned, read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
 from unscene.errors import DataError
@@ -64,6 +64,7 @@ class Coco:
     """COCO's images, read when they are needed. Memory holds a few arrays, which forked workers share.
 
     With `own_size` images stay as they are, whatever `size` and `fit` say, and a batch has images of one size.
+    `contrast` is as in `read_image`.
 
     Attributes:
         paths: paths of the images, [N] of str; image `i` of a batch is `paths[i]`.
@@ -77,8 +78,8 @@ class Coco:
 
     Settings = CocoSettings
 
-    def __init__(self, settings: CocoSettings, own_size: bool = False) -> None:
-        self.settings, self.own_size = settings, own_size
+    def __init__(self, settings: CocoSettings, own_size: bool = False, contrast: ContrastSettings = AS_STORED) -> None:
+        self.settings, self.own_size, self.contrast = settings, own_size, contrast
         root = Path(settings.folder).expanduser()
         folder, file = root / settings.images, root / settings.annotations
         if not folder.is_dir():
@@ -128,7 +129,9 @@ class Coco:
         image = np.empty((*shape, 3), np.uint8)
         if self.instances is None:
             for row, index in enumerate(indices.tolist()):
-                image[row], _ = fit_image(read_image(self.paths[index]), size, self.settings.fit)
+                image[row], _ = fit_image(
+                    read_image(self.paths[index], contrast=self.contrast), size, self.settings.fit
+                )
             return {"image": image}
         labels, in_front = np.empty((2, *shape), np.uint8)
         category = np.zeros((len(indices), self.instances.most), np.int64)
@@ -141,7 +144,7 @@ class Coco:
 
     def _labelled(self, path: str, instances: ImageInstances) -> tuple[NDArray[np.uint8], ...]:
         """An image, its label map, and the one in which the smaller instance is in front; all fitted."""
-        pixels = read_image(path)
+        pixels = read_image(path, contrast=self.contrast)
         height, width = pixels.shape[:2]
         if (height, width) != (instances.height, instances.width):
             message = f"{path} has {width} x {height} pixels"

@@ -176,9 +176,13 @@ class Decomposition:
         """Return one `supervision.Detections` for each image (an extra); `class_id` is the slot's label."""
         return list(view("detections")(self))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, without those that the model does not have."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""
-        changed: Any = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        changed: Any = {name: change(value) for name, value in self.tensors().items()}
         return replace(self, **changed)
 
 

@@ -177,11 +177,6 @@ def outlined(pixels: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
     image.thumbnail((_SHOWN, _SHOWN))
-    file = io.BytesIO()
-    if max(pixels.shape) <= _THUMBNAIL:
-        image.save(file, "PNG")
-    else:
-        image.save(file, "JPEG", quality=85)
     rows = zip(
         found.slots.tolist(), found.boxes.astype(int).tolist(), found.areas.tolist(), found.scores.tolist(),
         found.centroids().tolist(), strict=True,
@@ -200,7 +195,7 @@ def outlined(pixels: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -
         for label, (x1, y1, x2, y2), area, score, (y, x) in rows
     )
     plain = thumbnail(pixels, name, found)
-    return replace(plain, data=file.getvalue(), size=(width, height), outlines=outlines)
+    return replace(plain, data=_encoded(image, pixels), size=(width, height), outlines=outlines)
 
 
 def svg_path(mask: NDArray[np.bool_], x: int, y: int) -> str:
@@ -223,21 +218,22 @@ def svg_path(mask: NDArray[np.bool_], x: int, y: int) -> str:
 
 def thumbnail(picture: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -> Picture:
     """The overlay, small, with the number of objects below and a link to the full one; a JPEG, or a PNG if small."""
-    image = reduced(picture)
-    file = io.BytesIO()
-    if max(picture.shape) <= _THUMBNAIL:
-        image.save(file, "PNG")
-    else:
-        image.save(file, "JPEG", quality=85)
     rows = () if found.locations is None else zip(found.slots.tolist(), found.locations.tolist(), strict=True)
     objects = f"{len(found.slots)} object{'' if len(found.slots) == 1 else 's'}"
     return Picture(
-        file.getvalue(),
+        _encoded(reduced(picture), picture),
         alt=f"{name.title} with the masks and boxes of {objects}.",
         caption=f"{name.title}: {objects}",
         link=quote(f"{name.stem}.overlay.png"),
         locations=tuple(SlotLocation(slot, y, x) for slot, (y, x) in rows),
     )
+
+
+def _encoded(image: Image.Image, full: NDArray[np.uint8]) -> bytes:
+    """A picture that a page shows, as a JPEG, or as a PNG where the full one is small."""
+    file = io.BytesIO()
+    image.save(file, "PNG" if max(full.shape) <= _THUMBNAIL else "JPEG", quality=85)
+    return file.getvalue()
 
 
 def reduced(picture: NDArray[np.uint8]) -> Image.Image:

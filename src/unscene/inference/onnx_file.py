@@ -55,7 +55,7 @@ def export_onnx(loaded: LoadedModel, path: Path, batch_size: int = 1) -> float:
         exported = torch.export.export(graph, (images,), strict=False)
         for logger in ("torch.onnx", "onnx_ir"):
             logging.getLogger(logger).setLevel(logging.ERROR)
-        names = list(_tensors(expected))
+        names = list(expected.tensors())
         program = torch.onnx.export(exported, input_names=["images"], output_names=names, verbose=False)
     assert program is not None
     facts = {"recipe": loaded.recipe.text(), "provenance": json.dumps(loaded.provenance, default=str)}
@@ -81,17 +81,13 @@ class _Graph(nn.Module):
         self.decomposition = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_tensors(self.decomposition(images)).values())
-
-
-def _tensors(decomposition: Decomposition) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(decomposition).items() if isinstance(value, Tensor)}
+        return tuple(self.decomposition(images).tensors().values())
 
 
 def _difference(first: Decomposition, second: Decomposition) -> float:
     """The largest difference of two decompositions: of shares, of colours times their shares, of boxes in sides."""
     largest = [(first.masks() * first.components - second.masks() * second.components).abs().max()]
-    for name, expected in _tensors(first).items():
+    for name, expected in first.tensors().items():
         found = getattr(second, name)
         if name == "log_masks":
             expected, found = expected.exp(), found.exp()

@@ -95,7 +95,7 @@ class LoadedModel:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         with torch.inference_mode(False), torch.no_grad(), autocast:
             parts = [self.model(part.to(self.device)).map(_plain) for part in images.split(batch_size)]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _tensors(parts[0])}
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()}
         decomposition: Decomposition = replace(parts[0], **joined)
         broken = _not_finite(decomposition)
         if broken:
@@ -217,13 +217,9 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _tensors(decomposition: Decomposition) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(decomposition).items() if isinstance(value, Tensor)}
-
-
 def _not_finite(decomposition: Decomposition) -> str | None:
     """Name of the first field with NaN or infinity. A log mask may be -inf: its share is 0."""
-    for name, value in _tensors(decomposition).items():
+    for name, value in decomposition.tensors().items():
         if value.is_floating_point() and value.numel():
             lowest, highest = value.aminmax()  # NaN if any is; far faster than isfinite().all()
             if not highest.isfinite() or not (lowest.isfinite() or name == "log_masks"):

@@ -158,7 +158,7 @@ def test_another_source_keeps_what_it_knows():
         "skip_damaged": False,
         "fit": "crop",
         "frames": "first",
-        "contrast": {"percentiles": None, "gamma": 1.0},
+        "contrast": {"channels": [], "percentiles": None, "gamma": 1.0},
     }
     assert recipe.validation == recipe.test == {}
 

@@ -91,9 +91,7 @@ class TrainerSettings:
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     num_nodes: PositiveInt = 1  # machines that train together
     strategy: Literal["auto", "ddp"] = "auto"  # `ddp` is one process a device: auto's choice for several devices
-    workers: Annotated[
-        int, Field(ge=-1, le=256)
-    ] = -1  # processes that load data, for each that trains; -1: up to 8 for a GPU
+    workers: Annotated[int, Field(ge=-1, le=256)] = -1  # that load data, of each process; -1: up to 8 for a GPU
     prefetch: PositiveInt = 4  # batches that each worker keeps ready
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of the CPU; 0 leaves PyTorch's choice
     validate_minutes: PositiveFloat = 5.0  # between two validations, each with a figure, a verdict and a checkpoint

@@ -151,6 +151,8 @@ def test_images_at_their_own_sizes_are_scored_as_decompose_finds_their_objects(l
     assert (result.health, result.verdict) == ({}, "")
     assert result.metrics["ms_per_image"] > 0
     assert result.provenance["evaluation"]["tile"] == 64
+    with pytest.raises(RunError, match="--overwrite"):  # other tiles are another evaluation
+        evaluate(loaded, labelled, tmp_path / "out", objects={"tile": 32}, **how)
     as_trained = evaluate(loaded, labelled, tmp_path / "auto", objects={"tile": "auto", "overlap": 0}, **how)
     assert as_trained.metrics["pq"] == result.metrics["pq"]
     assert as_trained.provenance["evaluation"]["tile"] == 64

@@ -167,6 +167,17 @@ def test_classes_of_a_coco_file(coco_root, tmp_path):
     assert report["provenance"]["data"]["images"] == "../val2017"
 
 
+def test_images_of_one_name_are_refused(coco_root, tmp_path, capsys):
+    data = coco_root / "annotations" / "instances_val2017.json"
+    content = json.loads(data.read_text())
+    content["images"].append(content["images"][0] | {"id": 999, "file_name": "0" * 11 + "1.png"})
+    content["images"][0]["file_name"] = "0" * 11 + "1.jpg"
+    twice = tmp_path / "twice.json"
+    twice.write_text(json.dumps(content))
+    where = ["--data", str(data), "--data.images", "../val2017", "--out", str(tmp_path / "out")]
+    assert "images of one name" in failing(capsys, "--predictions", str(twice), *where)
+
+
 def failing(capsys, *words: str) -> str:
     assert main(["evaluate", *words]) == 1
     return capsys.readouterr().err

@@ -59,13 +59,18 @@ def evaluate(
 ) -> ModelResult:
     """Evaluate a model, or masks that another program predicted, and write `metrics.json` and `index.html`.
 
-    The first `count` scenes of the source are scored. The same evaluation (weights or masks, data, count) may be
-    written again; another one in `out` is replaced with `overwrite` only. The other arguments are those of `measure`.
+    The first `count` scenes of the source are scored. The same evaluation (weights or masks, data, count, options of
+    the objects) may be written again; another one in `out` is replaced with `overwrite` only. The other arguments are
+    those of `measure`.
 
     Raises:
         RunError: `out` holds another evaluation, or cannot be written.
     """
-    identity = {_origin(scored): dict(scored.provenance), "data": {**description_of_data, "scenes": count}}
+    identity = {
+        _origin(scored): dict(scored.provenance),
+        "data": {**description_of_data, "scenes": count},
+        "objects": dict(how.get("objects") or {}),
+    }
     with output_folder(out, ("metrics.json", "index.html"), lambda: overwrite or _holds(out, identity)) as folder:
         result = measure(scored, source, count=count, description_of_data=description_of_data, **how)
         write_page(folder / "index.html", f"{scored.name}: evaluation", **page_values([result]))
@@ -82,7 +87,7 @@ def _holds(out: Path, identity: dict[str, Any]) -> bool:
     """Whether `out` holds the evaluation of the same weights and scenes, which may be replaced."""
     try:
         known = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["provenance"]
-        return bool({name: known[name] for name in identity} == json.loads(json.dumps(identity, default=str)))
+        return bool({name: known.get(name, {}) for name in identity} == json.loads(json.dumps(identity, default=str)))
     except (OSError, ValueError, KeyError, TypeError):  # missing, damaged or of another program
         return False
 
@@ -197,7 +202,8 @@ def measure(
             "evaluation": predictor.facts | ({"tracks": clips.options} if clips else {}) | describe_machine(),
             "data": {**description_of_data, "scenes": count},
             _origin(scored): dict(scored.provenance),
-        },
+        }
+        | ({"objects": dict(objects)} if objects else {}),
         recipe={} if isinstance(scored, PredictedMasks) else scored.config,
         ranked_by=ranked_by,
         scenes=tuple(example_scenes(predictor.read, predictor.predict, names, scores)) if examples else (),

@@ -119,6 +119,8 @@ class PredictedMasks:
             return self._of_results(source, results)
         images, annotations = read_coco(self.path)
         by_name = {str(Path(image["file_name"]).with_suffix("")): image for image in images}
+        if len(by_name) < len(images):
+            raise DataError(f"{self.path} has images of one name without its suffix. Give each image its own name.")
         names = self._check_names(source, by_name, "its file_name")
         return self._painted([by_name[name] for name in names], annotations)
 

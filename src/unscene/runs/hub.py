@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from unscene.errors import CheckpointError, import_extra
 from unscene.runs.loading import HUB, LoadedModel, chosen_file, hub_errors, load
+
+_log = logging.getLogger(__name__)
 
 _CARD = """---
 {metadata}
@@ -55,6 +58,9 @@ def push(
     loaded = load(file)
     if report is None and run is not None and (run.path / "report" / "metrics.json").is_file():
         report = run.path / "report"
+    if named := loaded.recipe.training_locations():
+        shown = ", ".join(f"{name} {value}" for name, value in named.items())
+        _log.warning("the recipe, which becomes public, names files or folders of this machine: %s", shown)
     card = _card(loaded, repository, _evaluation(loaded, report), licence)
     files = {
         "weights.safetensors": file.read_bytes(),

@@ -244,6 +244,9 @@ def answer(case: Case, folder: Path, ran: Ran) -> Answer:
 
 
 def _steady(values: Any) -> Any:
+    """Values without what varies from run to run: their last digits follow from the number of threads."""
+    if isinstance(values, float):
+        return float(f"{values:.5g}")
     if isinstance(values, dict):
         return {key: _steady(value) for key, value in values.items() if not _VARYING.fullmatch(key)}
     return [_steady(value) for value in values] if isinstance(values, list) else values

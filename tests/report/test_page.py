@@ -152,6 +152,8 @@ def test_picture_with_outlines_can_be_enlarged_without_a_script(tmp_path):
     assert shown.tags.count("rect") == 2  # bins that hold a value
     assert '<path d="M2 2l4 0 0 4z" style="--slot: #ff0000"><title>7: area 4, score 0.50 &amp; more</title>' in text
     assert 'viewBox="0 0 20 10"' in text
+    # closed: a browser would take what follows for a part of the image, and not show it
+    assert 'height="10" preserveAspectRatio="none" class="pixels"/>' in text
     assert "a.png: 1 object" in shown.text
 
 

@@ -76,6 +76,14 @@ def test_the_same_command_completes_results_of_a_killed_one(renames, image, tmp_
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "out" / "objects.json").exists()
     assert main(words) == 0
-    names = ["index.html", "objects.json", "photo.masks.png", "photo.npz", "photo.overlay.png"]
+    names = [
+        "index.html",
+        "objects.csv",
+        "objects.json",
+        "photo.labels.tif",
+        "photo.masks.png",
+        "photo.npz",
+        "photo.overlay.png",
+    ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert len(json.loads((tmp_path / "out" / "objects.json").read_text())["images"]) == 1

@@ -147,6 +147,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool | Callable[[]
             stack.enter_context(lock(out))
             shutil.rmtree(unfinished, ignore_errors=True)  # of a process that has ended, as the others
             remove_litter(out)
+            recovered = complete.exists()
             _publish(complete, out, names)
             for name, kind in RESULT_KINDS.items():
                 if name != names[0] and "index.html" in names and (out / name).exists():
@@ -157,9 +158,10 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool | Callable[[]
             there = [name for name in names if (out / name).exists()]
             if there and not (overwrite() if callable(overwrite) else overwrite):
                 more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+                found = f"{out} now holds the complete results of a command that was interrupted at its end. "
                 raise RunError(
-                    f"{out / there[0]}{more} would be overwritten. Name another folder with --out, or replace the "
-                    "results with --overwrite."
+                    f"{found if recovered else ''}{out / there[0]}{more} would be overwritten. Name another folder "
+                    "with --out, or replace the results with --overwrite."
                 )
             unfinished.mkdir()
         try:

@@ -60,7 +60,7 @@ def test_it_trains_from_the_imagenet_weights_and_is_resumed_and_scored_without(w
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda path: None)  # which takes seconds
-    assert main(["train", "--resume", str(run), "--trainer.max_steps=3"]) == 0
+    assert main(["train", "--resume", str(run), "--trainer.max_steps=3", f"--data.folder={coco_root}"]) == 0
     assert read_weights(run / "weights.safetensors")[1]["model"]["backbone"]["pretrained"] is True
     hint = capsys.readouterr().out.splitlines()[-1]
     assert hint.startswith("Score it:  unscene evaluate ")

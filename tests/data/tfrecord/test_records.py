@@ -257,8 +257,8 @@ class TestOtherFiles:
         ("content", "expected"),
         [
             (b"", "is empty (0 bytes)"),
-            (gzip.compress(b""), "holds no record"),
-            (gzip.compress(b"<html>this is no TFRecord</html>"), "is it a TFRecord file at all?"),
+            (gzip.compress(b"", mtime=0), "holds no record"),
+            (gzip.compress(b"<html>this is no TFRecord</html>", mtime=0), "is it a TFRecord file at all?"),
             (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "starts with b'<?xml versio'"),
             (b"\x89HDF\r\n\x1a\n" + bytes(100), "starts with b'\\x89HDF"),
             (b"PK\x03\x04" + bytes(100), "starts with b'PK"),

@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from unscene.errors import ShapeError, check_shape
@@ -256,3 +259,24 @@ class Losses:
         """[B] the weighted sum of the terms."""
         weighted = [self.weights[name] * term for name, term in self.terms.items()]
         return sum(weighted[1:], start=weighted[0])
+
+
+def boxes_of_labels(labels: NDArray[np.integer], num_objects: int) -> NDArray[np.float32]:
+    """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] (0 is the background).
+
+    Returns:
+        [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive, M is `num_objects`. Label `m + 1` goes to row `m`;
+        a label without a pixel has a zero row, labels above M are left out.
+
+    Raises:
+        ShapeError: `labels` has not three axes, or does not hold whole numbers.
+    """
+    batch = check_shape(labels, "B H W", "labels")["B"]
+    if labels.dtype.kind not in "iu":
+        raise ShapeError(f"labels must be whole numbers, but are {labels.dtype}. Convert them with labels.astype(int).")
+    boxes = np.zeros((batch, num_objects, 4), np.float32)
+    for label_map, rows in zip(labels, boxes, strict=True):
+        for row, found in zip(rows, find_objects(label_map, num_objects), strict=False):
+            if found is not None:
+                row[:] = found[1].start, found[0].start, found[1].stop, found[0].stop
+    return boxes

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import regionprops
 
-from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
+from unscene.data.samples import checked_indices, resolve_range
 from unscene.errors import DataError, ShapeError
+from unscene.scene import boxes_of_labels
 
 
 def test_indices_keep_their_order_and_duplicates():

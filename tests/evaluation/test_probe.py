@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError, RecipeError, RunError
 from unscene.evaluation.probe import factors_of, match_by_mask, probe, score_probes, slot_vectors
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, boxes_of_labels
 
 M, SIZE = 3, 6
 HOW: dict[str, Any] = {"description_of_data": {"source": "stripes", "seed": 1}, "progress": False}

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unscene import Tracker
-from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError, RecipeError
 from unscene.inference.decompose import decompose_paths
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.tracking import Linker, LinkSettings
 from unscene.report.page import data_uri
+from unscene.scene import boxes_of_labels
 
 SIZE = 40
 

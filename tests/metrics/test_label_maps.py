@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from unscene.metrics import default_metrics
-from unscene.metrics.object_locations import label_boxes
-from unscene.scene import Scene, Segmentation
+from unscene.scene import Scene, Segmentation, boxes_of_labels
 
 AT_MOST_1 = (
     *("ari_fg", "ari", "ami_fg", "map_50_95", "mask_map_50_95", "instance_ap_90", "instance_f1_50", "pq", "sq", "rq"),
@@ -23,7 +22,10 @@ RANKED = ("map_", "ar_", "mask_map_", "mask_ar_")  # equal scores rank by label
 def scores(true, predicted) -> dict[str, float | None]:
     labels = torch.as_tensor(np.asarray(true))[None]
     count = max(int(labels.max()), 1)
-    boxes, categories = label_boxes(labels[0], count)[None], torch.arange(1, count + 1)[None]
+    boxes, categories = (
+        torch.from_numpy(boxes_of_labels(labels.clamp_min(0).numpy(), count)),
+        torch.arange(1, count + 1)[None],
+    )
     metrics, scene = (
         [*default_metrics().values()],
         Scene(torch.zeros(1, 3, *labels.shape[1:]), labels, boxes, categories),

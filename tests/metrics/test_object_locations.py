@@ -31,7 +31,7 @@ def two_objects() -> torch.Tensor:
 
 def test_middles_of_boxes_by_hand():
     assert label_centres(two_objects()[0]) == {1: (0.3, 0.2), 3: (0.9, 0.6)}
-    assert label_centres(torch.zeros(4, 4)) == {}
+    assert label_centres(torch.zeros(4, 4, dtype=torch.int64)) == {}
 
 
 def test_locations_within_five_percent_count_as_located():

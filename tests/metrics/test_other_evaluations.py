@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from unscene.metrics import Metric, new_metric
-from unscene.metrics.object_locations import label_boxes
-from unscene.scene import Scene, Segmentation
+from unscene.scene import Scene, Segmentation, boxes_of_labels
 
 
 def label_maps() -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +37,7 @@ def measured():
 
     def measure(name: str, all_slots: bool = False) -> Metric:
         true, predicted = map(torch.from_numpy, label_maps())
-        boxes = torch.stack([label_boxes(labels, 5) for labels in true])
+        boxes = torch.from_numpy(boxes_of_labels(true.clamp_min(0).numpy(), 5))
         scene = Scene(torch.zeros(8, 3, 32, 48), true, boxes, torch.tensor([CLASSES[1:]]).expand(8, 5))
         metric = new_metric(name)
         metric.update(scene, Segmentation(predicted + all_slots))

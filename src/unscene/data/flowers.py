@@ -20,8 +20,9 @@ from scipy.io.matlab import MatReadError
 
 from unscene.data.image_file import read_image
 from unscene.data.image_resize import FitKind
-from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
+from unscene.data.samples import checked_indices, resolve_range
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import NonEmptyText, settings_dataclass
 
 SEGMENTATIONS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102segmentations.tgz"

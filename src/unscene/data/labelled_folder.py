@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from unscene.data.image_file import ContrastSettings, read_image, read_label_image
 from unscene.data.image_folder import ImageFolder, ImageFolderSettings
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import checked_indices
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import NonEmptyText, settings_dataclass
 
 _ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask", ".labels", ".masks")  # of a label image's name

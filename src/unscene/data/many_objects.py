@@ -20,8 +20,9 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.special import ndtri
 
 from unscene.data.generated_scenes import Seed, check_object_range, uniform_draws
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import GeneratedScenes, checked_indices
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
@@ -62,16 +63,10 @@ class ManyObjectsSettings:
         check_object_range(self.min_objects, self.max_objects)
 
 
-class ManyObjects:
+class ManyObjects(GeneratedScenes[ManyObjectsSettings]):
     """Images of many objects, generated when they are needed."""
 
     Settings = ManyObjectsSettings
-
-    def __init__(self, settings: ManyObjectsSettings | None = None) -> None:
-        self.settings = settings or ManyObjectsSettings()
-
-    def __len__(self) -> int:
-        return self.settings.count
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Generate images; image `i` is the same in every batch.

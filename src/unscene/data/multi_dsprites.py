@@ -26,8 +26,9 @@ from unscene.data.generated_scenes import (
     shifts_with,
     uniform_draws,
 )
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import GeneratedScenes, checked_indices
 from unscene.errors import RecipeError
+from unscene.scene import boxes_of_labels
 from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
@@ -103,17 +104,11 @@ class MultiDSpritesSettings:
             raise RecipeError(f"min_scale must be at most max_scale, {self.max_scale:g}, not {self.min_scale:g}.")
 
 
-class MultiDSprites:
+class MultiDSprites(GeneratedScenes[MultiDSpritesSettings]):
     """Multi-dSprites scenes, generated when they are needed."""
 
     Settings = MultiDSpritesSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
-
-    def __init__(self, settings: MultiDSpritesSettings | None = None) -> None:
-        self.settings = settings or MultiDSpritesSettings()
-
-    def __len__(self) -> int:
-        return self.settings.count
 
     @property
     def clip_length(self) -> int:

@@ -1,14 +1,34 @@
-"""What every data source shares: checked indices, ranges of a data set, and boxes of label maps."""
+"""What data sources share: generated scenes, checked indices, and ranges of a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 from unscene.errors import DataError, ShapeError, check_shape
+
+
+class _Counted(Protocol):
+    @property
+    def count(self) -> int: ...
+
+
+_Settings = TypeVar("_Settings", bound=_Counted)
+
+
+class GeneratedScenes(Generic[_Settings]):
+    """Scenes that are drawn when they are needed; each follows from the seed and its index."""
+
+    Settings: ClassVar[Any]
+
+    def __init__(self, settings: _Settings | None = None) -> None:
+        self.settings: _Settings = settings or self.Settings()
+
+    def __len__(self) -> int:
+        return self.settings.count
 
 
 def checked_indices(indices: Sequence[int] | NDArray[np.integer], count: int) -> NDArray[np.int64]:
@@ -45,24 +65,3 @@ def resolve_range(first: int, count: int, size: int, data: str) -> range:
             "test.count, or give more data."
         )
     return range(start, start + length)
-
-
-def boxes_of_labels(labels: NDArray[np.integer], num_objects: int) -> NDArray[np.float32]:
-    """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] (0 is the background).
-
-    Returns:
-        [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive, M is `num_objects`. Label `m + 1` goes to row `m`;
-        a label without a pixel has a zero row, labels above M are left out.
-
-    Raises:
-        ShapeError: `labels` has not three axes, or does not hold whole numbers.
-    """
-    batch = check_shape(labels, "B H W", "labels")["B"]
-    if labels.dtype.kind not in "iu":
-        raise ShapeError(f"labels must be whole numbers, but are {labels.dtype}. Convert them with labels.astype(int).")
-    boxes = np.zeros((batch, num_objects, 4), np.float32)
-    for label_map, rows in zip(labels, boxes, strict=True):
-        for row, found in zip(rows, find_objects(label_map, num_objects), strict=False):
-            if found is not None:
-                row[:] = found[1].start, found[0].start, found[1].stop, found[0].stop
-    return boxes

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from unscene.data.generated_scenes import Seed, check_object_range, uniform_draws
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import GeneratedScenes, checked_indices
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
@@ -83,16 +84,10 @@ class TetrominoesSettings:
         check_object_range(self.min_objects, self.max_objects)
 
 
-class Tetrominoes:
+class Tetrominoes(GeneratedScenes[TetrominoesSettings]):
     """Scenes of blocks, generated when they are needed."""
 
     Settings = TetrominoesSettings
-
-    def __init__(self, settings: TetrominoesSettings | None = None) -> None:
-        self.settings = settings or TetrominoesSettings()
-
-    def __len__(self) -> int:
-        return self.settings.count
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Generate scenes; scene `i` is the same in every batch.

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unscene.data.labelled_folder import renumbered
-from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError, ShapeError
 from unscene.metrics import default_metrics
-from unscene.scene import Scene, Segmentation
+from unscene.scene import Scene, Segmentation, boxes_of_labels
 
 
 def evaluate_masks(

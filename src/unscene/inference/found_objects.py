@@ -12,9 +12,8 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from unscene.data.image_resize import ResizeGeometry
-from unscene.data.samples import boxes_of_labels
 from unscene.errors import ShapeError
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, boxes_of_labels
 
 _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
 _CONTRAST_PIXELS = 2**16  # of an object and its surroundings; of more, every second, third ... row and column counts

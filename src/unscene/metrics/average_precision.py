@@ -24,9 +24,8 @@ from torch import Tensor
 from unscene.errors import ShapeError, TrainingError
 from unscene.metrics import mean_of_counted
 from unscene.metrics.contingency import BROKEN_WEIGHTS
-from unscene.metrics.object_locations import label_boxes
 from unscene.metrics.region_iou import matched_iou, object_overlaps
-from unscene.scene import Prediction, Scene, Segmentation
+from unscene.scene import Prediction, Scene, Segmentation, boxes_of_labels
 
 _MOST_FOUND = 100  # of an image, as in COCO
 
@@ -120,7 +119,7 @@ def _box_overlaps(scene: Scene, prediction: Prediction) -> list[Overlaps] | None
     found: Tensor | None
     valid: Tensor | None
     if isinstance(prediction, Segmentation):
-        found = torch.stack([label_boxes(labels, prediction.num_slots - 1) for labels in masks.cpu()])
+        found = torch.from_numpy(boxes_of_labels(masks.clamp_min(0).cpu().numpy(), prediction.num_slots - 1))
         scores, valid = object_scores(prediction), found.any(dim=2)
     else:
         found, scores, valid = prediction.boxes, prediction.box_scores, prediction.box_valid

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torchvision.ops import box_iou
 
 from unscene.metrics import ImageValues, MeanOverImages
-from unscene.metrics.object_locations import label_boxes
-from unscene.scene import Prediction, Scene
+from unscene.scene import Prediction, Scene, boxes_of_labels
 
 _LEAST_IOU = 0.5
 
@@ -20,7 +20,7 @@ def _correct_images(scene: Scene, prediction: Prediction) -> ImageValues | None:
     first = 0 if prediction.background is None else 1
     for true, labels in zip(scene.boxes, prediction.labels().cpu() + (1 - first), strict=True):
         shown = true[(true[:, 2:] > true[:, :2]).all(dim=1)].double().cpu()
-        found = label_boxes(labels, int(labels.max())).double()
+        found = torch.from_numpy(boxes_of_labels(labels.numpy()[None], int(labels.max()))[0]).double()
         near = box_iou(shown, found[found.any(dim=1)]) >= _LEAST_IOU
         values.append(float(near.any()) if len(shown) else None)
     return {"corloc": values}

@@ -6,32 +6,21 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from unscene.errors import check_shape
 from unscene.metrics import mean_of_counted
-from unscene.scene import Prediction, Scene, Segmentation
+from unscene.scene import Prediction, Scene, Segmentation, boxes_of_labels
 
 TOLERANCE = 0.05  # of the frame
-
-
-def label_boxes(labels: Tensor, count: int) -> Tensor:
-    """[count, 4] int64 `x1 y1 x2 y2`, end exclusive, of labels 1 to `count` of a map [H, W]; zeros if absent."""
-    boxes = torch.zeros(count, 4, dtype=torch.int64)
-    for row, found in enumerate(find_objects(labels.clamp_min(0).numpy(), count) if count else ()):
-        if found is not None:
-            boxes[row] = torch.tensor([found[1].start, found[0].start, found[1].stop, found[0].stop])
-    return boxes
 
 
 def label_centres(labels: Tensor) -> dict[int, tuple[float, float]]:
     """The middle of the box around each object of a label map [H, W], y and x in 0..1, by label."""
     height, width = labels.shape
-    boxes = label_boxes(labels, int(labels.max())).tolist()
+    boxes = boxes_of_labels(labels.clamp_min(0).numpy()[None], int(labels.max()))[0].tolist()
     return {
         label: ((y1 + y2) / 2 / height, (x1 + x2) / 2 / width)
         for label, (x1, y1, x2, y2) in enumerate(boxes, start=1)

@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from unscene.metrics import mean_of_counted
 from unscene.metrics.ari import adjusted_rand_index
+from unscene.metrics.contingency import contingency_table
 
 FEWEST_PIXELS = 6
 _LEVELS = np.arange(1, 20) / 20
@@ -36,7 +37,7 @@ class TrackingScores:
 
     def add_clip(self, true: NDArray[np.integer], predicted: NDArray[np.integer]) -> None:
         """Add label maps [T, H, W] of a clip: 0 is the background; true pixels of -1 do not count."""
-        tables = _tables(true, predicted)
+        tables = contingency_table(torch.from_numpy(true), torch.from_numpy(predicted)).numpy()
         self._ari.append(_foreground_ari(tables.sum(axis=0)))
         true_pixels, predicted_pixels = tables.sum(axis=2)[:, 1:, None], tables.sum(axis=1)[:, None, 1:]
         seen = (true_pixels >= FEWEST_PIXELS) & (predicted_pixels >= FEWEST_PIXELS)
@@ -83,17 +84,6 @@ class TrackingScores:
             "missed_objects": self.true - self.matched,
             "false_objects": self.predicted - self.matched,
         }
-
-
-def _tables(true: NDArray[np.integer], predicted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """[T, M + 1, N + 1] pixels of every pair of labels in every frame, for labels without gaps."""
-    rows, columns = int(true.max(initial=0)) + 1, int(predicted.max(initial=0)) + 1
-    tables = np.zeros((len(true), rows, columns), np.int64)
-    for table, labels, found in zip(tables, true, predicted, strict=True):
-        counted = labels >= 0
-        pairs = labels[counted].astype(np.int64) * columns + found[counted]
-        table += np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
-    return tables
 
 
 def _foreground_ari(table: NDArray[np.int64]) -> float | None:

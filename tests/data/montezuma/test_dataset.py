@@ -19,8 +19,8 @@ from unscene.data.montezuma.dataset import (
     resized,
     resized_labels,
 )
-from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError, RecipeError
+from unscene.scene import boxes_of_labels
 
 pytest.importorskip("ale_py")
 FEW = MontezumaSettings(count=40, seed=3)

@@ -29,8 +29,9 @@ from unscene.data.generated_scenes import (
     occlude,
     shifts_with,
 )
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import GeneratedScenes, checked_indices
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
@@ -76,17 +77,11 @@ class ClevrScenesSettings:
         check_object_range(self.min_objects, self.max_objects)
 
 
-class ClevrScenes:
+class ClevrScenes(GeneratedScenes[ClevrScenesSettings]):
     """CLEVR-like scenes, traced when they are needed."""
 
     Settings = ClevrScenesSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
-
-    def __init__(self, settings: ClevrScenesSettings | None = None) -> None:
-        self.settings = settings or ClevrScenesSettings()
-
-    def __len__(self) -> int:
-        return self.settings.count
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Trace scenes; scene `i` is the same in every batch.

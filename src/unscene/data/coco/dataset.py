@@ -23,8 +23,9 @@ from pydantic import PositiveInt
 from unscene.data.coco.instances import ImageInstances, missing, pack_instances, read_coco
 from unscene.data.image_file import AS_STORED, ContrastSettings, is_turned, read_image
 from unscene.data.image_resize import FitKind, fit_image
-from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
+from unscene.data.samples import checked_indices, resolve_range
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import NonEmptyText, settings_dataclass
 
 

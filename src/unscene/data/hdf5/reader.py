@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
 
 from unscene.data.hdf5.opening import check_readable, local_dataset, open_file, reading
-from unscene.data.samples import boxes_of_labels, checked_indices, resolve_range
+from unscene.data.samples import checked_indices, resolve_range
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import NonEmptyText, settings_dataclass
 
 _MAX_FACTOR_BYTES = 4096  # a sample; smaller data sets are kept in memory, larger ones are not factors

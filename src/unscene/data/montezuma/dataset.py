@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import checked_indices
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import settings_dataclass
 
 LADDERS = ("middle ladder", "bottom left ladder", "bottom right ladder")

@@ -21,8 +21,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from unscene.data.clevr.dataset import compiled_tracer
 from unscene.data.clevr.objects import ALL_SHAPES
 from unscene.data.generated_scenes import Seed, check_object_range, uniform_draws
-from unscene.data.samples import boxes_of_labels, checked_indices
+from unscene.data.samples import GeneratedScenes, checked_indices
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import distinct_names, settings_dataclass
 
 VERSION = 1  # of the generator: raised whenever the same seed would give another scene
@@ -73,17 +74,11 @@ class ObjectsRoomSettings:
         check_object_range(self.min_objects, self.max_objects)
 
 
-class ObjectsRoom:
+class ObjectsRoom(GeneratedScenes[ObjectsRoomSettings]):
     """Rooms, traced when they are needed."""
 
     Settings = ObjectsRoomSettings
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = SHIFTS
-
-    def __init__(self, settings: ObjectsRoomSettings | None = None) -> None:
-        self.settings = settings or ObjectsRoomSettings()
-
-    def __len__(self) -> int:
-        return self.settings.count
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
         """Trace scenes; scene `i` is the same in every batch. M counts the scenery that is no background, too.

@@ -28,8 +28,8 @@ from tqdm import tqdm
 from unscene.data.generated_scenes import check_object_range
 from unscene.data.hdf5.resumable_writer import scene_parts
 from unscene.data.published import DATA_SETS
-from unscene.data.samples import boxes_of_labels
 from unscene.errors import DataError
+from unscene.scene import boxes_of_labels
 from unscene.settings import registered_class, settings_dataclass, typed_settings
 
 Arrays = Mapping[str, NDArray]
@@ -85,7 +85,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordSource:
     """The records of some files, in order."""
 
     records: Iterable[Record]
@@ -96,7 +96,7 @@ class Source:
     @classmethod
     def of_scenes(
         cls, read: Callable[..., EntryScene], locations: Iterable[Any], total: int, files: Sequence[Path]
-    ) -> Source:
+    ) -> RecordSource:
         """A source that counts its scenes; `read` gets the location of a scene, one value or a tuple."""
 
         def scene(location: Any) -> list[EntryScene]:
@@ -123,7 +123,7 @@ class DataSet:
         attributes: of the new file, from its number of scenes.
     """
 
-    open: Callable[[Sequence[Path], ConversionSettings, OnDamage], Source]
+    open: Callable[[Sequence[Path], ConversionSettings, OnDamage], RecordSource]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     crop: Callable[[int, int], tuple[slice, slice]] = lambda height, width: (slice(height), slice(width))
     low_pass: bool = True
@@ -192,7 +192,7 @@ def convert(
 
 
 def _sound_records(
-    source: Source,
+    source: RecordSource,
     errors: list[DataError],
     skip_damaged: bool,
     progress: bool,
@@ -320,7 +320,7 @@ def _stacked(scenes: Sequence[Arrays]) -> dict[str, NDArray]:
     return batch
 
 
-def _digest(source: Source) -> str:
+def _digest(source: RecordSource) -> str:
     """A digest of the names and sizes of the source's files."""
     text = "\n".join(f"{file.name} {file.stat().st_size}" for file in source.files)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -35,7 +35,7 @@ from unscene.data.published.conversion import (
     OnDamage,
     OtherDataError,
     Record,
-    Source,
+    RecordSource,
     clevr_crop,
 )
 from unscene.data.tfrecord import records
@@ -70,7 +70,7 @@ def find_files(paths: Sequence[Path], pattern: str, split: str = "all") -> list[
     return files
 
 
-def record_source(files: Sequence[Path], scenes_of: ToScenes, on_damage: OnDamage) -> Source:
+def record_source(files: Sequence[Path], scenes_of: ToScenes, on_damage: OnDamage) -> RecordSource:
     """The records of TFRecord files; `scenes_of` gets the features of one, and its name for messages."""
 
     def read() -> Iterator[Record]:
@@ -84,7 +84,7 @@ def record_source(files: Sequence[Path], scenes_of: ToScenes, on_damage: OnDamag
     def parsed(record: records.Record) -> Sequence[EntryScene]:
         return scenes_of(parse_example(record.data, record.where), record.where)
 
-    return Source(read(), sum(file.stat().st_size for file in files), files)
+    return RecordSource(read(), sum(file.stat().st_size for file in files), files)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _data_set(*layouts: RecordLayout, **more: object) -> DataSet:
         text = f"{'; '.join(first.misfits(rows))}. {looks}. Give {first.file} instead."
         raise OtherDataError(f"{where} is no scene of {first.file}: {text}")
 
-    def open_records(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+    def open_records(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
         return record_source(find_files(paths, "*tfrecord*", settings.split), scenes_of, on_damage)
 
     return DataSet(open_records, **more)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from unscene.data.published.conversion import (
     DataSet,
     EntryScene,
     OnDamage,
-    Source,
+    RecordSource,
     clevr_crop,
 )
 from unscene.data.published.deepmind import find_files
@@ -32,7 +32,7 @@ from unscene.errors import DataError
 _GROUPS = {"train": "train", "validation": "val", "test": "test"}
 
 
-def _library(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+def _library(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     if settings.split != "all":
         raise DataError(
             "object_centric_library names no parts: give data.split all, and hold scenes out with --test.count."
@@ -56,10 +56,10 @@ def _library(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnD
         return EntryScene(image, labels, visibility, factors, other)
 
     locations = ((store, index) for store in stores for index in range(len(store)))
-    return Source.of_scenes(scene, locations, sum(map(len, stores)), files)
+    return RecordSource.of_scenes(scene, locations, sum(map(len, stores)), files)
 
 
-def _efficient_morl(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+def _efficient_morl(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     files = find_files(paths, "*.h5")
     parts: list[tuple[Path, str, list[str], int]] = []
     for path in files:
@@ -86,7 +86,7 @@ def _efficient_morl(paths: Sequence[Path], settings: ConversionSettings, on_dama
         return EntryScene(image, labels, visibility, *((given, {}) if of_entries else ({}, given)))
 
     locations = ((path, group, names, index) for path, group, names, size in parts for index in range(size))
-    return Source.of_scenes(scene, locations, sum(size for *_, size in parts), files)
+    return RecordSource.of_scenes(scene, locations, sum(size for *_, size in parts), files)
 
 
 def _arrays(file: h5py.File, group: str) -> tuple[list[str], int]:

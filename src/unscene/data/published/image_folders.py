@@ -26,7 +26,7 @@ from unscene.data.published.conversion import (
     DataSet,
     EntryScene,
     OnDamage,
-    Source,
+    RecordSource,
     centre_crop,
     clevr_crop,
 )
@@ -118,7 +118,7 @@ def _folder(paths: Sequence[Path], below: str) -> Path:
     raise DataError(f"{', '.join(map(str, paths))} has no folder {below}/. Name the one folder that is unpacked.")
 
 
-def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     """Of the images in the order of their numbers, the first tenth is the test, the next one the validation."""
     found = {path: _CLEVRTEX.fullmatch(path.name) for folder in paths for path in folder.rglob("CLEVRTEX_*.png")}
     images = {(match[1], int(match[2])): path for path, match in found.items() if match}
@@ -147,10 +147,10 @@ def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: On
             raise DataError(f"{json_path} is damaged ({error}). {_WAYS_OUT}") from None
         return EntryScene(image, labels, *_objects(described, {}, str(json_path)))
 
-    return Source.of_scenes(scene, chosen, len(chosen), chosen)
+    return RecordSource.of_scenes(scene, chosen, len(chosen), chosen)
 
 
-def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     """Scenarios by the lists in splits/default; without lists all train. A label is stored as 32 times itself."""
     root = _folder(paths, "recordings")
     lists = {"train": "train", "validation": "eval", "test": "test"}
@@ -179,10 +179,10 @@ def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage:
         counts = np.bincount(labels.ravel(), minlength=_SHAPESTACKS_ENTRIES)
         return EntryScene(image, labels, counts)
 
-    return Source.of_scenes(scene, chosen, len(chosen), chosen)
+    return RecordSource.of_scenes(scene, chosen, len(chosen), chosen)
 
 
-def _clevr_images(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+def _clevr_images(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     """Train and validation have scenes; the test has images alone, and is converted if it is asked for."""
     root = _folder(paths, "images")
     parts = [part for part in _PARTS if settings.split == part or (settings.split == "all" and part != "test")]
@@ -205,8 +205,8 @@ def _clevr_images(paths: Sequence[Path], settings: ConversionSettings, on_damage
         return EntryScene(rgb(_pixels(path)), None, None)
 
     if settings.split == "test":
-        return Source.of_scenes(image_alone, images, len(images), images)
-    return Source.of_scenes(described, locations(), len(images), images)
+        return RecordSource.of_scenes(image_alone, images, len(images), images)
+    return RecordSource.of_scenes(described, locations(), len(images), images)
 
 
 def _scenes_of(path: Path) -> Iterator[Any]:

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.published.conversion import ConversionSettings, DataSet, EntryScene, OnDamage, OtherDataError, Source
+from unscene.data.published.conversion import (
+    ConversionSettings,
+    DataSet,
+    EntryScene,
+    OnDamage,
+    OtherDataError,
+    RecordSource,
+)
 from unscene.data.published.deepmind import find_files, record_source
 from unscene.data.published.image_folders import label_map, png_pixels, rgb
 from unscene.data.tfrecord.example import Feature
@@ -32,7 +39,7 @@ _PER_VIDEO = {
 }
 
 
-def _movi(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> Source:
+def _movi(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     files = find_files(paths, "*.tfrecord*", settings.split)
     for folder in dict.fromkeys(file.parent for file in files):
         _check_features(folder / "features.json")

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.inference.test_onnx_file import loaded_tiny
 from tests.tiny import MODELS
 from unscene.cli.main import main
+from unscene.data.image_file import ContrastSettings
 from unscene.errors import DataError, ExtraError
 from unscene.inference.explorer import (
     COLUMNS,
@@ -58,6 +59,22 @@ def test_objects_are_in_pixels_of_the_image(explored):
     scores = sorted(row[1] for row in rows)
     assert len(explored.objects(scores[0] + 1e-3)[1]) == len(rows) - scores.count(scores[0])
     assert explored.objects(1.0)[1] == []
+
+
+def test_after_a_training_on_crops_the_middle_crop_is_shown(clevr, monkeypatch):
+    monkeypatch.setattr(LoadedModel, "crop", 40)
+    pixels = np.arange(50 * 60, dtype=np.int64).reshape(50, 60, 1) % 251 * np.ones(3, np.int64)
+    shown = Exploration.of_image(clevr, pixels.astype(np.uint8)).pixels
+    np.testing.assert_array_equal(shown, pixels[5:45, 10:50])
+    assert Exploration.of_image(clevr, shown[:30]).pixels.shape == (30, 40, 3)
+
+
+def test_the_model_sees_the_contrast_of_its_training(clevr, monkeypatch):
+    monkeypatch.setattr(LoadedModel, "contrast", ContrastSettings(percentiles=(0.0, 100.0)))
+    pixels = np.full((40, 40, 3), 100, np.uint8)
+    pixels[0] = 50
+    shown = Exploration.of_image(clevr, pixels).pixels
+    assert (shown.min(), shown.max(), pixels.max()) == (0, 255, 100)
 
 
 def test_a_removed_object_is_no_longer_in_the_scene(explored):

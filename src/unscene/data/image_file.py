@@ -175,7 +175,7 @@ def _from_planes(stacks: Any, path: Path, frame: int | None, contrast: ContrastS
         warn_once("channels", path.parent, f"{message}. Choose them with contrast.channels. {_ONCE}")
     if stacks.is_video(path):
         pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
-        _change_contrast(pixels, contrast)
+        change_contrast(pixels, contrast)
         return _colours(_chosen(pixels.transpose(2, 0, 1), contrast, path))
     scaled = []
     for plane in _chosen(planes, contrast, path):
@@ -370,11 +370,11 @@ def _as_rgb(image: Image.Image, path: Path, contrast: ContrastSettings) -> NDArr
             stripe = on_white
         pixels[top : top + rows] = np.asarray(stripe if stripe.mode == "RGB" else stripe.convert("RGB"))
     if greys is None:
-        _change_contrast(pixels, contrast)
+        change_contrast(pixels, contrast)
     return pixels
 
 
-def _change_contrast(pixels: NDArray[np.uint8], contrast: ContrastSettings) -> None:
+def change_contrast(pixels: NDArray[np.uint8], contrast: ContrastSettings) -> None:
     """Scale the values of a picture [H, W, 3] in place, alike in all colours."""
     if contrast == AS_STORED:
         return

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unscene.data.hdf5.reader import SceneStore
-from unscene.data.image_file import read_image
+from unscene.data.image_file import ContrastSettings, change_contrast, read_image
 from unscene.data.image_resize import ResizeGeometry, fit_image
 from unscene.errors import RecipeError, UnsceneError, import_extra
 from unscene.inference.found_objects import found_objects
@@ -51,7 +51,13 @@ class Exploration:
 
     @classmethod
     def of_image(cls, loaded: LoadedModel, pixels: Pixels) -> Exploration:
-        """Decompose an image [H, W, 3] of any size, fitted as in the training."""
+        """Decompose an image [H, W, 3] as the training saw its images; after one on crops, the middle crop."""
+        pixels = pixels.copy()
+        change_contrast(pixels, loaded.contrast)
+        if loaded.crop:
+            height, width = (min(side, loaded.crop) for side in pixels.shape[:2])
+            top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+            pixels = pixels[top : top + height, left : left + width]
         square, geometry = fit_image(pixels, loaded.size, loaded.fit)
         images = Scene.from_batch({"image": square[None]}).images
         decomposition = loaded.decompose(images)
@@ -135,7 +141,8 @@ def example_images(loaded: LoadedModel, data: Path | None) -> list[Pixels]:
         store = SceneStore(data)
         return list(store.batch(range(min(EXAMPLES, len(store))))["image"])
     _, named = named_images([data])
-    return [read_image(image.path, image.frame, loaded.contrast) for image in named[:EXAMPLES]]
+    channels = ContrastSettings(channels=loaded.contrast.channels)  # `Exploration` does the rest
+    return [read_image(image.path, image.frame, channels) for image in named[:EXAMPLES]]
 
 
 def explore(loaded: LoadedModel, data: Path | None = None, port: int | None = None, browser: bool = True) -> None:
@@ -172,8 +179,9 @@ def build_page(loaded: LoadedModel, examples: Sequence[Pixels] = ()) -> Any:
     has_slots = can_change_slots(loaded)
     models = {len(names): loaded}
 
+    part = f"its middle {loaded.crop} x {loaded.crop} pixels, resized to" if loaded.crop else "it as"
     with gradio.Blocks(title=f"unscene: {loaded.name}") as page:
-        gradio.Markdown(f"## {loaded.name}\nDrop an image. The model sees {loaded.size} x {loaded.size} pixels of it.")
+        gradio.Markdown(f"## {loaded.name}\nDrop an image. The model sees {part} {loaded.size} x {loaded.size} pixels.")
         state = gradio.State()
         with gradio.Row():
             image = gradio.Image(label="Image", type="numpy", image_mode="RGB", sources=["upload", "clipboard"])

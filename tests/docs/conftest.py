@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 import unscene
 from tests.tiny import RECIPE
+from unscene.data import SOURCES
+from unscene.metrics import METRICS
+from unscene.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_TRAINING = {name: value for name, value in RECIPE.items() if name.startswith("trainer.")} | {
@@ -27,8 +32,11 @@ def small_settings(recipe: str, images: bool = False) -> dict[str, Any]:
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch) -> Path:
-    """A reader's folder: the example images, and functions that train and score with small settings."""
+def reader(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A reader's folder: the example images, and functions that train and score with small settings.
+
+    What a page registers is forgotten after it.
+    """
     shutil.copytree(ROOT / "docs" / "images" / "scenes", tmp_path / "docs" / "images" / "scenes")
     monkeypatch.chdir(tmp_path)
     train, evaluate = unscene.train, unscene.evaluate
@@ -42,4 +50,5 @@ def reader(tmp_path, monkeypatch) -> Path:
 
     monkeypatch.setattr(unscene, "train", train_small, raising=False)
     monkeypatch.setattr(unscene, "evaluate", evaluate_small, raising=False)
-    return tmp_path
+    with patch.dict(MODELS), patch.dict(SOURCES), patch.dict(METRICS):
+        yield tmp_path

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError, ShapeError
-from unscene.models.common.component_vae import ComponentVAE, ComponentVAESettings, coarse_background
+from unscene.models.common.component_vae import ComponentVAE, ComponentVAESettings, coarse
 from unscene.models.common.stick_breaking import LOG_ZERO
 
 SMALL = ComponentVAESettings(
@@ -193,26 +193,24 @@ def test_the_first_log_variance_is_moved_and_nothing_else():
     assert_close(moved, log_variance - 3)
 
 
-@pytest.mark.parametrize("background", [0, -1])
-def test_one_cell_is_the_mean_colour_and_other_slots_stay(background):
-    components = torch.rand(2, 4, 3, 8, 8)
-    result = coarse_background(components, background, 1)
-    mean = components[:, background].mean(dim=(2, 3), keepdim=True)
-    assert_close(result[:, background], mean.expand(2, 3, 8, 8))
-    others = [slot for slot in range(4) if slot != background % 4]
-    assert torch.equal(result[:, others], components[:, others])
+def test_cells_are_of_their_slots_only():
+    torch.manual_seed(0)
+    vae, latents = small_vae(), torch.randn(2, 3, small_vae().settings.latent_dim)
+    used = torch.tensor([[True, True, True], [False, True, True]])
+    free, logits = vae.decode(latents, used)
+    components, same_logits = vae.decode(latents, used, cells=(0, 1, 2))
+    assert torch.equal(same_logits, logits)
+    assert torch.equal(components[:, 0], free[:, 0])
+    assert_close(components[:, 1], free[:, 1].mean(dim=(2, 3), keepdim=True).expand_as(free[:, 1]))
+    assert_close(components[:, 2], coarse(free[:, 2], 2))
+    assert all(torch.equal(vae.decode(latents, used, cells=cells)[0], free) for cells in (None, (0, 0, 0)))
 
 
 def test_two_cells_keep_a_step_from_left_to_right_and_lose_a_spot():
-    components = torch.zeros(1, 2, 1, 8, 8)
-    components[0, 0, 0, :, 4:] = 1
-    coarse = coarse_background(components, 0, 2)[0, 0, 0]
-    assert_close(coarse[:, 0], torch.zeros(8))
-    assert_close(coarse[:, -1], torch.ones(8))
-    components[0, 0, 0, 2, 1] = 1  # one of 16 pixels of a cell
-    assert coarse_background(components, 0, 2)[0, 0, 0, 0, 0] == pytest.approx(1 / 16)
-
-
-def test_no_cells_change_nothing():
-    components = torch.rand(1, 2, 3, 4, 4)
-    assert coarse_background(components, 0, 0) is components
+    colour = torch.zeros(1, 1, 8, 8)
+    colour[..., 4:] = 1
+    result = coarse(colour, 2)[0, 0]
+    assert_close(result[:, 0], torch.zeros(8))
+    assert_close(result[:, -1], torch.ones(8))
+    colour[0, 0, 2, 1] = 1  # one of 16 pixels of a cell
+    assert coarse(colour, 2)[0, 0, 0, 0] == pytest.approx(1 / 16)

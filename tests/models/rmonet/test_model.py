@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import norm
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch.testing import assert_close
@@ -415,6 +416,18 @@ def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
     losses.total.mean().backward()
     assert torch.isfinite(losses.total).all()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.head.parameters())
+
+
+def test_objects_of_one_cell_have_one_colour_in_their_regions(scenes):
+    vae = dataclasses.replace(TINY.vae, decoder_region="roi", roi_size=16)
+    model, images = tiny(foreground_cells=1, vae=vae), scenes(2)
+    _, decomposition = model.loss(images)
+    objects = decomposition.components[:, : model.background].detach()
+    inside = objects.amax(dim=2, keepdim=True) > 0  # outside of its region a slot is black
+    for slot, seen in zip(objects.flatten(0, 1), inside.flatten(0, 1), strict=True):
+        colours = slot[:, F.max_pool2d(1.0 - seen.float(), 3, 1, 1)[0] == 0]  # the region's border fades
+        assert_close(colours, colours[:, :1].expand_as(colours), rtol=0, atol=1e-5)
+    assert decomposition.components[:, model.background].std(dim=(2, 3)).max() > 1e-3
 
 
 def test_a_background_of_one_cell_is_constant_over_the_image(scenes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -136,16 +137,25 @@ class ComponentVAE(nn.Module):
         return mean, log_variance
 
     def decode(
-        self, latents: Tensor, used: Tensor | None = None, regions: Tensor | None = None
+        self,
+        latents: Tensor,
+        used: Tensor | None = None,
+        regions: Tensor | None = None,
+        cells: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W] of latents [B, K, D], float32 or better.
 
-        `used` and `regions` as in `encode`; a slot that is not used has the colour 0 and the logit LOG_ZERO.
+        `used` and `regions` as in `encode`; a slot that is not used has the colour 0 and the logit LOG_ZERO. `cells`:
+        of each slot's colours, see `coarse`; None: 0 of all.
         """
         slots = SlotPacking.from_used(used, latents)
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
+        if cells is not None:
+            of_slot = slots.pack(torch.stack([latents.new_full((), n) for n in cells]).expand(latents.shape[:2]))
+            for count in {*cells} - {0}:
+                colour = torch.where((of_slot == count).view(-1, 1, 1, 1), coarse(colour, count), colour)
         if self.settings.decoder_region == "roi":
             size, regions = (self.size, self.size), self._regions(regions, slots)
             colour = paste_boxes(colour, regions, size)
@@ -159,15 +169,11 @@ class ComponentVAE(nn.Module):
         return whole_image_box(self.size, slots.used.device).expand(len(slots.image), 4)
 
 
-def coarse_background(components: Tensor, background: int, cells: int) -> Tensor:
-    """Average the slot `background` of components [B, K, C, H, W] over cells x cells rectangles, enlarged bilinearly.
+def coarse(colour: Tensor, cells: int) -> Tensor:
+    """Average colours [S, C, H, W] over cells x cells rectangles, enlarged bilinearly to [S, C, H, W].
 
-    Such a background has few colours, with 1 cell one, and cannot draw objects. Ours; the papers' backgrounds are free:
-    0 cells.
+    Such a component has few colours, with 1 cell one: a background cannot draw objects, and an object cannot draw
+    another beside it or its own blurred edge. Ours; the papers' components are free.
     """
-    if cells == 0:
-        return components
-    slots = list(components.unbind(dim=1))
-    averages = F.adaptive_avg_pool2d(slots[background], cells)
-    slots[background] = F.interpolate(averages, size=components.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.stack(slots, dim=1)
+    averages = F.adaptive_avg_pool2d(colour, cells)
+    return F.interpolate(averages, size=colour.shape[-2:], mode="bilinear", align_corners=False)

@@ -22,7 +22,6 @@ from unscene.models.common.component_vae import (
     LOWEST_LOG_MASK,
     ComponentVAE,
     ComponentVAESettings,
-    coarse_background,
 )
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
@@ -48,8 +47,9 @@ class MONetSettings:
         mask_weight: gamma, of the masks' divergence from the decoded masks.
         mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself (as public code does).
         warmup: see `WarmupSettings`; off in the papers.
-        background_cells: 0 (the papers'): the background's component is free; otherwise it is a map of so many cells in
-            either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
+        background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
+            either direction, see `coarse`, and cannot draw objects. 1 is one colour. Ours.
+        foreground_cells: the same for the other components, over each slot's region. With 1 an object has one colour.
         initial_scope_weight: factor of the attention's initial weights that read the log scope: 1 is PyTorch's. Ours
             are smaller, since a scope of -16 drowns the image.
         attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and head, on the whole image.
@@ -68,6 +68,7 @@ class MONetSettings:
     mixture_over: MixtureOver = "pixel"
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
     background_cells: NonNegativeInt = 0
+    foreground_cells: NonNegativeInt = 0
     initial_scope_weight: float = 1.0
     attention: Literal["unet", "resnet_fpn"] = "unet"
     unet: AttentionUNetSettings = field(default_factory=AttentionUNetSettings)
@@ -93,6 +94,15 @@ class MONetSettings:
             sigma_foreground=warmup.sigma(step, self.sigma_foreground),
             latent_weight=warmup.linear(step, warmup.latent_weight, self.latent_weight),
             mask_weight=warmup.linear(step, warmup.mask_weight, self.mask_weight),
+        )
+
+    @property
+    def cells(self) -> tuple[int, ...] | None:
+        """The cells of every slot's colours; None: all components are free."""
+        return (
+            (self.background_cells, *[self.foreground_cells] * (self.num_slots - 1))
+            if self.background_cells or self.foreground_cells
+            else None
         )
 
     def sigmas(self, like: Tensor) -> Tensor:
@@ -125,8 +135,7 @@ class MONet(nn.Module):
         """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
         log_masks = self.infer_masks(images)
         mean, _ = self.vae.encode(images, log_masks)
-        components, _ = self.vae.decode(mean)
-        components = coarse_background(components, self.background, self.settings.background_cells)
+        components, _ = self.vae.decode(mean, cells=self.settings.cells)
         return Decomposition(log_masks, components, self.background, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
@@ -134,8 +143,9 @@ class MONet(nn.Module):
         settings = self.settings.at(step)
         log_masks = self.infer_masks(images)  # q(c | x)
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)
-        components, mask_logits = self.vae.decode(sample_gaussian(mean, log_variance))  # p(x | z_k), p(c | z_k)
-        components = coarse_background(components, self.background, settings.background_cells)
+        components, mask_logits = self.vae.decode(
+            sample_gaussian(mean, log_variance), cells=settings.cells
+        )  # p(x | z_k), p(c | z_k)
         terms = {
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over
@@ -148,8 +158,7 @@ class MONet(nn.Module):
 
     def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
         """Decode latents [B, K, D]; the masks are the decoded ones, p(c | z_k)."""
-        components, mask_logits = self.vae.decode(latents)
-        components = coarse_background(components, self.background, self.settings.background_cells)
+        components, mask_logits = self.vae.decode(latents, cells=self.settings.cells)
         return Decomposition(mask_logits.log_softmax(dim=1), components, self.background, latents)
 
     def infer_masks(self, images: Tensor) -> Tensor:

@@ -177,7 +177,8 @@ class RMONetSettings:
         weights: weights of the loss terms.
         warmup: see `WarmupSettings`; the papers have none.
         background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
-            either direction, see `coarse_background`, and cannot draw objects. 1 is one colour. Ours.
+            either direction, see `coarse`, and cannot draw objects. 1 is one colour. Ours.
+        foreground_cells: the same for the other components, over each slot's region. With 1 an object has one colour.
         backbone, proposals, head, vae, pseudo_boxes: settings of the parts.
     """
 
@@ -192,6 +193,7 @@ class RMONetSettings:
     weights: LossWeights = field(default_factory=LossWeights)
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
     background_cells: NonNegativeInt = 0
+    foreground_cells: NonNegativeInt = 0
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
@@ -241,6 +243,15 @@ class RMONetSettings:
             normalised: Tensor = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
             return normalised
         return (images - 0.5) / 0.5 if self.normalise else images
+
+    @property
+    def cells(self) -> tuple[int, ...] | None:
+        """The cells of every slot's colours; None: all components are free."""
+        return (
+            (*[self.foreground_cells] * (self.num_slots - 1), self.background_cells)
+            if self.background_cells or self.foreground_cells
+            else None
+        )
 
     def sigmas(self, like: Tensor) -> Tensor:
         """Return the [K] standard deviations of the slots' Gaussians, the background's last, on a tensor's device."""

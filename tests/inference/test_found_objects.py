@@ -28,6 +28,7 @@ from unscene.inference.found_objects import (
     contrast,
     found_objects,
     refine,
+    touching_parts,
 )
 from unscene.scene import Decomposition
 
@@ -189,6 +190,33 @@ def test_connected_parts_become_objects():
     large = refine(objects_of(labels), np.zeros((12, 30, 3), np.uint8), split_parts=True, min_area=8)
     assert sorted(large.areas.tolist()) == [8, 18]
     assert large.slots.tolist() == [1, 2]
+
+
+def discs(*places, radius=8):
+    rows, columns = np.mgrid[:60, :90]
+    return np.any([(rows - y) ** 2 + (columns - x) ** 2 < radius**2 for y, x in places], axis=0)
+
+
+def test_discs_that_touch_are_divided_between_their_middles():
+    labels = np.zeros((60, 90), np.uint8)
+    labels[discs((20, 15), (20, 29))] = 1  # 16 pixels wide, overlapping by 2
+    for label, place in enumerate([(20, 50), (45, 15), (45, 50)], start=2):
+        labels[discs(place)] = label
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    assert len(refine(objects_of(labels), pixels, split_parts=True).slots) == 4
+    found = refine(objects_of(labels), pixels, split_parts="touching")
+    assert len(found.slots) == 5
+    assert (found.labels > 0).sum() == (labels > 0).sum() == found.areas.sum()
+    left, right = found.labels[20, 15], found.labels[20, 29]
+    assert left != right
+    middles = found.centroids()[[found.slots.tolist().index(label) for label in (left, right)]]
+    np.testing.assert_allclose(middles, [(20, 15), (20, 29)], atol=0.6)
+
+
+@pytest.mark.parametrize("shape", [discs((30, 30)), discs((30, 20), radius=19), np.ones((60, 90), bool), discs()])
+def test_a_shape_without_a_waist_or_of_usual_size_is_one_object(shape):
+    for usual in (200.0, 5000.0):
+        assert len(touching_parts(shape, usual)) == int(shape.any())
 
 
 def test_objects_under_the_least_score_become_background():

@@ -210,6 +210,8 @@ def _objects(add: Any) -> None:
     least = "least contrast of an object to the background (default 0.2; 0 keeps what is found in noise as well)"
     add("--min-contrast", type=float, default=0.2, metavar="0..1", help=least)
     add("--split-parts", action="store_true", help="each connected part of a mask is an object of its own")
+    touching = "the same, and parts larger than usual are divided at their waists: objects that touch"
+    add("--split-touching", action="store_const", const="touching", dest="split_parts", help=touching)
     sides = "side of overlapping tiles of large images; auto: that of the training's images or crops (default: auto "
     add("--tile", type=_tile, metavar="auto|PIXELS", help=f"{sides}after a training on crops, else no tiles)")
     add("--overlap", type=int, metavar="PIXELS", help="that tiles share (default: half a tile)")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.inference.found_objects import MIN_CONTRAST, found_in_squares, refine
+from unscene.inference.found_objects import MIN_CONTRAST, SplitParts, found_in_squares, refine
 from unscene.inference.tracking import Linker
 from unscene.metrics.tracking import TrackingScores
 from unscene.report.figures import image_bytes
@@ -31,7 +31,7 @@ class ClipTracking:
         min_area: int = 1,
         min_score: float = 0.0,
         min_contrast: float = MIN_CONTRAST,
-        split_parts: bool = False,
+        split_parts: SplitParts = False,
     ) -> None:
         self.length, self.min_score = length, min_score
         self.limits: dict[str, Any] = {"min_area": min_area, "min_contrast": min_contrast, "split_parts": split_parts}

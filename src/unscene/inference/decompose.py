@@ -33,6 +33,7 @@ from unscene.files import output_folder, write_text
 from unscene.inference.found_objects import (
     MIN_CONTRAST,
     FoundObjects,
+    SplitParts,
     coco_annotations,
     coco_json,
     found_objects,
@@ -93,7 +94,7 @@ def decompose_paths(
     min_area: int = 1,
     min_score: float = 0.0,
     min_contrast: float = MIN_CONTRAST,
-    split_parts: bool = False,
+    split_parts: SplitParts = False,
     tile: int | Literal["auto"] | None = None,
     overlap: int | None = None,
     scale: float | None = None,
@@ -118,7 +119,7 @@ def decompose_paths(
         min_area: least number of an object's pixels in the image; smaller ones are background.
         min_score: least score of an object; others are background.
         min_contrast: least contrast of an object to the background, see `found_objects.contrast`.
-        split_parts: each connected part of a mask is an object of its own.
+        split_parts: each connected part of a mask is an object of its own; "touching": see `refine`.
         tile: decompose each image in overlapping tiles of this side, as `decompose_large`; "auto": of the side that the
             training's images or crops had; None: "auto" after a training on crops, else each image as one square.
         overlap: pixels that neighbouring tiles share, by default half a tile.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,11 @@ _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
 _CONTRAST_PIXELS = 2**16  # of an object and its surroundings; of more, every second, third ... row and column counts
 _SIGNIFICANT = 4.0  # standard errors: a model chooses its masks among many, so noise alone gives two or three
 MIN_CONTRAST = 0.2  # above the contrasts that models find in noise, below those of objects (docs/guide/large_images.md)
+_LARGE = 1.2  # usual areas, above which an object may be several that touch
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
+
+SplitParts = bool | Literal["touching"]
+Part = tuple[slice, slice, NDArray[np.bool_]]  # rows, columns, and the mask within them
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def refine(
     *,
     min_area: int = 1,
     min_contrast: float = 0.0,
-    split_parts: bool = False,
+    split_parts: SplitParts = False,
     renumber: bool = False,
 ) -> FoundObjects:
     """Measure the colours and contrasts of an image's objects, and turn those below a limit into background.
@@ -127,11 +132,15 @@ def refine(
         min_area: least number of an object's pixels.
         min_contrast: least `contrast` of an object.
         split_parts: each connected part (of 8 neighbours) is an object of its own, with the scores, latents and boxes
-            that the model states for all parts together.
+            that the model states for all parts together. "touching": then parts larger than usual are divided by
+            `touching_parts`, too.
         renumber: number the objects from 1 without a gap; parts are numbered so in any case.
     """
     if split_parts:
-        found, renumber = _split(found), True
+        found, renumber = _split(found, mask_parts), True
+    counted = found.areas[found.areas >= min_area]
+    if split_parts == "touching" and len(counted):
+        found = _split(found, partial(touching_parts, usual_area=float(np.median(counted))))
     colours, contrasts = np.zeros((len(found.slots), 3), np.float32), np.zeros(len(found.slots), np.float32)
     for row, (label, (x1, y1, x2, y2)) in enumerate(found._windows()):
         if found.areas[row] >= min_area:
@@ -185,20 +194,41 @@ def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int)
     return float(between / (between + variance))
 
 
-def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[tuple[slice, slice, NDArray[np.bool_]]]:
+def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[Part]:
     """Rows, columns, and the mask within them: of each connected part (of 8 neighbours), or of all together."""
-    parts = ndimage.label(mask, np.ones((3, 3)))[0] if connected else mask.astype(np.uint8)
+    return _parts(ndimage.label(mask, np.ones((3, 3)))[0] if connected else mask.astype(np.uint8))
+
+
+def touching_parts(mask: NDArray[np.bool_], usual_area: float) -> list[Part]:
+    """Divide a mask at its waists, if it is larger than 1.2 usual objects: a watershed of the distance to its border.
+
+    The distance is smoothed by a twentieth of the usual object's diameter, and its maxima must be higher than the waist
+    by half a hundredth of it. So an object with a waist of its own is divided as well.
+    """
+    if mask.sum() <= _LARGE * usual_area:
+        return mask_parts(mask, connected=False)
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
+    diameter = 2 * (usual_area / np.pi) ** 0.5
+    inside = np.pad(mask, 1)
+    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(inside), 0.05 * diameter)
+    maxima = ndimage.label(inside & (h_maxima(distance, 0.005 * diameter) > 0), np.ones((3, 3)))[0]
+    return _parts(watershed(-distance, maxima, mask=inside)[1:-1, 1:-1])
+
+
+def _parts(parts: NDArray[np.integer]) -> list[Part]:
     windows = ndimage.find_objects(parts)
     return [(rows, columns, parts[rows, columns] == number) for number, (rows, columns) in enumerate(windows, start=1)]
 
 
-def _split(found: FoundObjects) -> FoundObjects:
-    """Give every connected part but an object's largest one a label of its own."""
+def _split(found: FoundObjects, parts_of: Callable[[NDArray[np.bool_]], list[Part]]) -> FoundObjects:
+    """Give every part but an object's largest one a label of its own."""
     labels = found.labels.astype(np.int32, copy=False)
     rows, slots, areas, boxes = (list[Any]() for _ in range(4))
     number = int(labels.max(initial=0))
     for row, (label, (x1, y1, x2, y2)) in enumerate(found._windows()):
-        parts = mask_parts(labels[y1:y2, x1:x2] == label)
+        parts = parts_of(labels[y1:y2, x1:x2] == label)
         for rank, (down, right, mask) in enumerate(sorted(parts, key=lambda part: -part[2].sum())):
             part = labels[y1:y2, x1:x2][down, right]
             number += rank > 0

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from unscene.data.image_resize import Rectangle, fit_image
 from unscene.errors import RecipeError
-from unscene.inference.found_objects import MIN_CONTRAST, FoundObjects, found_objects, mask_parts, refine
+from unscene.inference.found_objects import MIN_CONTRAST, FoundObjects, SplitParts, found_objects, mask_parts, refine
 from unscene.scene import Scene
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def decompose_large(
     min_score: float = 0.0,
     min_area: int = 1,
     min_contrast: float = MIN_CONTRAST,
-    split_parts: bool = False,
+    split_parts: SplitParts = False,
     progress: bool = True,
 ) -> FoundObjects:
     """Decompose an image in overlapping tiles and merge the objects, as this module says.
@@ -57,14 +57,14 @@ def decompose_large(
         min_score: objects with a lower score are left out before the tiles are merged.
         min_area: objects of fewer pixels are left out.
         min_contrast: objects of a lower contrast are left out, see `found_objects.contrast`.
-        split_parts: each connected part is an object of its own.
+        split_parts: as in `refine`.
         progress: show a bar with the time left on stderr.
 
     Raises:
         RecipeError: the overlap is not below the tile.
     """
     height, width = pixels.shape[:2]
-    objects = _objects_of_tiles(loaded, pixels, tile, overlap, min_score, split_parts, progress)
+    objects = _objects_of_tiles(loaded, pixels, tile, overlap, min_score, bool(split_parts), progress)
     found = _as_found(merge_tiles(objects, height, width))
     return refine(found, pixels, min_area=min_area, min_contrast=min_contrast, split_parts=split_parts, renumber=True)
 

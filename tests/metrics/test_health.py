@@ -106,8 +106,8 @@ def test_colours_explained_by_hand():
     health = Health()
     health.update(image, Decomposition(masks.log(), torch.zeros(1, 2, 3, 4, 4)))
     between = (3 / 4 * (1 / 3 - 1 / 2) ** 2 + 1 / 4 * (1 - 1 / 2) ** 2) / (1 / 4)
-    assert health.compute()["health/explained"] == pytest.approx(between)
-    assert health.compute()["health/explained_turned"] == pytest.approx(between)
+    assert health.compute()["explained"] == pytest.approx(between)
+    assert health.compute()["explained_turned"] == pytest.approx(between)
 
 
 def test_masks_that_are_no_numbers():
@@ -143,15 +143,15 @@ def test_numbers_by_hand():
     health.update(IMAGES, decomposition(hard(THREE), valid=torch.tensor([[True, True, False], [True, False, False]])))
     assert health.compute() == pytest.approx(
         {
-            "health/largest_slot": 1 / 3,  # three objects of 9 pixels
-            "health/slots_used": 3,
-            "health/foreground": 27 / 64,
-            "health/foreground_won": 27 / 64,
-            "health/background": 37 / 64,
-            "health/decided": 1,
-            "health/explained": 1,
-            "health/explained_turned": turned,
-            "health/boxes": 1.5,
+            "largest_slot": 1 / 3,  # three objects of 9 pixels
+            "slots_used": 3,
+            "foreground": 27 / 64,
+            "foreground_won": 27 / 64,
+            "background": 37 / 64,
+            "decided": 1,
+            "explained": 1,
+            "explained_turned": turned,
+            "boxes": 1.5,
         }
     )
 
@@ -163,33 +163,33 @@ def mirrored(labels: torch.Tensor) -> torch.Tensor:
 def test_stable_objects_and_the_score_by_hand():
     health = Health()
     health.update(IMAGES, decomposition(hard(THREE)), mirrored=decomposition(mirrored(THREE)))
-    assert health.compute()["health/stable_objects"] == 3
+    assert health.compute()["stable_objects"] == 3
     assert health.score() == pytest.approx(3**0.5)  # everything is explained
     moved = map_of((2, slice(0, 3), slice(0, 3)), (0, slice(0, 4), slice(4, 8)), (1, slice(5, 8), slice(0, 1)))
     health = Health()  # another slot of the same mask; 9 of 16 pixels; 3 of 9 pixels
     health.update(IMAGES, decomposition(hard(THREE)), mirrored=decomposition(mirrored(moved)))
-    assert health.compute()["health/stable_objects"] == 2
+    assert health.compute()["stable_objects"] == 2
 
 
 def test_half_an_object_is_not_the_same():
     half = map_of((0, slice(0, 4), slice(0, 2)))
     health = Health()
     health.update(IMAGES, decomposition(hard(map_of((0, slice(0, 4), slice(0, 4))))), decomposition(mirrored(half)))
-    assert health.compute()["health/stable_objects"] == 0
+    assert health.compute()["stable_objects"] == 0
     assert health.score() == 0
 
 
 def test_stable_slots_of_a_model_without_background():
     health = Health()
     health.update(IMAGES, decomposition(hard(THREE), None), decomposition(mirrored(THREE), None))
-    assert health.compute()["health/stable_objects"] == 4
+    assert health.compute()["stable_objects"] == 4
 
 
 def test_stability_of_the_first_images_alone():
     health, first = Health(), decomposition(mirrored(THREE))
     one = Decomposition(first.log_masks[:1], first.components[:1], -1)
     health.update(IMAGES, decomposition(hard(THREE)), one)
-    assert health.compute()["health/stable_objects"] == 3
+    assert health.compute()["stable_objects"] == 3
     without = Health()
     without.update(IMAGES, decomposition(hard(THREE)))
     assert without.score() is None
@@ -198,7 +198,7 @@ def test_stability_of_the_first_images_alone():
 def test_without_boxes_none_are_counted():
     health = Health()
     health.update(IMAGES, decomposition(hard(THREE)))
-    assert "health/boxes" not in health.compute()
+    assert "boxes" not in health.compute()
 
 
 def test_merged_processes_count_as_one():

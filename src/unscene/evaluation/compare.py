@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -27,10 +27,8 @@ from unscene.files import output_folder, write_bytes, write_text
 from unscene.report.curves import light_and_dark, score_figure, time_unit
 from unscene.report.results import Curves, ModelResult, scenes_in_words
 from unscene.report.table import Row, Table, description_of
+from unscene.runs.loading import LoadedModel
 from unscene.runs.metrics_csv import TrainingRecord, read_training
-
-if TYPE_CHECKING:
-    from unscene.runs.loading import LoadedModel
 
 _FILES = ("compare.json", "compare.csv", "index.html", "scenes.png", "curves.png")
 _MOST_SHOWN = 24  # scenes in the figure
@@ -42,7 +40,7 @@ _COLUMNS = (
 _ROUNDS, _FEWEST_ROUNDS = 15, 3
 _SECONDS = 10.0  # for each model; then no further round begins
 
-Models: TypeAlias = "Mapping[str, LoadedModel]"  # by their names in the comparison
+Models: TypeAlias = Mapping[str, LoadedModel]  # by their names in the comparison
 
 
 def compare(
@@ -59,11 +57,8 @@ def compare(
     """Compare models on all scenes of a source, and write the files above.
 
     The models have one image size, that of the source. The figure shows the first `shown` scenes. Another comparison in
-    `out` is replaced with `overwrite` only. The other arguments are those of `measure`.
-
-    Raises:
-        RunError: `out` holds files of these names, or cannot be written.
-        DataError: models or scenes of different sizes, no scene, or a damaged metrics.csv.
+    `out` is replaced with `overwrite` only (RunError). The other arguments are those of `measure`. DataError: models or
+    scenes of different sizes, no scene, or a damaged metrics.csv.
     """
     if getattr(source, "own_size", False):
         raise DataError("models are compared on scenes of their size: name an HDF5 file, or evaluate each by itself.")
@@ -80,11 +75,11 @@ def compare(
     with output_folder(out, _FILES, overwrite) as folder:
         how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False}
         how |= {"count": len(source), "description_of_data": description_of_data}
-        scored = [measure(model, source, **how) for model in models.values()]
+        scored = [replace(measure(model, source, **how), name=name) for name, model in models.items()]
         images = read_scenes(source, range(min(batch_size, len(source))), size).images
         seconds = interleaved_timings(list(models.values()), images)
         timings = [{"images": len(images), "seconds": rounds} for rounds in seconds]
-        results = [*map(_with_times, models, scored, timings, trainings.values())]
+        results = [*map(_with_times, scored, timings, trainings.values())]
         rows = tuple(map(_row, models.values(), results, trainings.values()))
         reported = [name for row in rows for name in row.paper]
         machines = {training.machine for training in trainings.values() if training}
@@ -141,14 +136,14 @@ def unique_names(words: Sequence[str], models: Sequence[LoadedModel]) -> list[st
     return [f"{w} [{words[: i + 1].count(w)}]" if words.count(w) > 1 else w for i, w in enumerate(words)]
 
 
-def _with_times(name: str, result: ModelResult, timing: dict[str, Any], training: TrainingRecord | None) -> ModelResult:
-    """An evaluation under its name in this comparison, with the time measured in turns and the training."""
+def _with_times(result: ModelResult, timing: dict[str, Any], training: TrainingRecord | None) -> ModelResult:
+    """An evaluation with the time measured in turns, and the training."""
     known = {"decomposing": timing}
     if training:
         minutes = round(training.minutes, 2)
         known["training"] = {"steps": training.steps, "minutes": minutes, "machine": training.machine}
     metrics = result.metrics | {"ms_per_image": 1000 * median(timing["seconds"]) / timing["images"]}
-    return replace(result, name=name, metrics=metrics, provenance=result.provenance | known)
+    return replace(result, metrics=metrics, provenance=result.provenance | known)
 
 
 def _row(model: LoadedModel, result: ModelResult, training: TrainingRecord | None) -> Row:

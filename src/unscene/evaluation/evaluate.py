@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
@@ -27,24 +26,15 @@ from unscene.report.curves import training_curves
 from unscene.report.page import write_page
 from unscene.report.results import ModelResult, page_values
 from unscene.report.table import Table
+from unscene.runs.loading import LoadedModel
 from unscene.runs.run_folder import describe_machine
 from unscene.runs.trainer_settings import use_bfloat16
 from unscene.scene import Decomposition, Prediction, Scene
 
-if TYPE_CHECKING:
-    from unscene.runs.loading import LoadedModel
-
 SCHEMA = 2  # of compare.json and shifts.json; raised whenever a name in them changes its meaning
 
-
-@dataclass(frozen=True)
-class _Predictor:
-    """How scenes are read and predicted, so many at once, and what a report says about it."""
-
-    read: Callable[[Sequence[int]], Scene]
-    predict: Callable[[Scene, Sequence[int]], Prediction]
-    batch_size: int
-    facts: dict[str, Any]
+_Read: TypeAlias = Callable[[Sequence[int]], Scene]
+_Predict: TypeAlias = Callable[[Scene, Sequence[int]], Prediction]
 
 
 def evaluate(
@@ -135,47 +125,34 @@ def measure(
     """Evaluate a model or predicted masks, and write nothing.
 
     Scenes are read and decomposed batch by batch, so memory does not grow with their number. Images of their own sizes
-    are decomposed one by one as in `decompose`, and their label maps are scored.
+    are decomposed one by one as in `decompose`, and their label maps are scored. `description_of_data` is ready for
+    JSON. A training's `metrics_csv` gives the curves. With `examples`, the best, median and worst scenes are drawn.
+    `objects` are options of `decompose_image` for images at their own sizes, and of `ClipTracking` for clips.
 
-    Args:
-        scored: the model, or the masks.
-        source: source of the test scenes, of the model's size or of images at their own sizes.
-        count: number of scenes, from the first.
-        batch_size: scenes in one call of the model; the time is measured for it.
-        description_of_data: name, seed and settings of the source, ready for JSON.
-        progress: show a bar on stderr.
-        metrics_csv: file of the training, for the curves.
-        examples: draw the best, median and worst scenes.
-        bar_name: before the bar; the model's name if empty.
-        objects: options of `decompose_image`, for images at their own sizes; of clips `ClipTracking`'s.
-
-    Raises:
-        DataError: fewer scenes than `count`, scenes of another size than the model's, no labels for predicted masks, or
-            a damaged metrics.csv.
+    DataError: fewer scenes than `count`, scenes of another size than the model's, no labels for predicted masks, or a
+    damaged metrics.csv.
     """
+    is_model, own_sizes = not isinstance(scored, PredictedMasks), has_own_sizes(source)
     if not 1 <= count <= len(source) or batch_size < 1:
         raise DataError(
             f"count must be from 1 to the {len(source):,} scenes of the source, and batch_size 1 or more, "
             f"but they are {count:,} and {batch_size}."
         )
-    frames = 1 if isinstance(scored, PredictedMasks) else clip_length(source)
+    frames = clip_length(source) if is_model else 1
     of_frames = objects if objects and frames > 1 and set(objects) <= set(OPTIONS) else {}
     clips = ClipTracking(frames, **of_frames) if frames > 1 else None
-    if objects and not of_frames and (isinstance(scored, PredictedMasks) or not has_own_sizes(source)):
+    if objects and not of_frames and not (is_model and own_sizes):
         options = ", ".join(objects)
-        raise RecipeError(
-            f"{options}: only for a model that decomposes images at their own sizes, as of --data FOLDER."
-        )
-    predictor = _predictor(scored, source, batch_size, objects or {})
-    of_label_maps = isinstance(scored, PredictedMasks) or has_own_sizes(source)
+        raise RecipeError(f"{options}: only for a model that decomposes images at their own sizes (--data FOLDER).")
+    read, predict, at_once, facts = _reader_and_predictor(scored, source, batch_size, objects or {})
     curves = training_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged
-    metrics, health, seconds = default_metrics(of_label_maps), Health(), []
+    metrics, health, seconds = default_metrics(of_label_maps=own_sizes or not is_model), Health(), []
     with tqdm(total=count, unit=" scenes", desc=bar_name or scored.name, disable=not progress) as bar:
-        for first in range(0, count, predictor.batch_size):
-            indices = range(first, min(first + predictor.batch_size, count))
-            scene = predictor.read(indices)
+        for first in range(0, count, at_once):
+            indices = range(first, min(first + at_once, count))
+            scene = read(indices)
             began = perf_counter()
-            prediction = predictor.predict(scene, indices)
+            prediction = predict(scene, indices)
             seconds.append((len(scene), perf_counter() - began))
             for metric in metrics.values():
                 metric.update(scene, prediction)
@@ -185,28 +162,27 @@ def measure(
                     clips.update(scene, prediction)
             bar.update(len(scene))
     values = {name: value for metric in metrics.values() for name, value in metric.compute().items()}
-    is_model = not isinstance(scored, PredictedMasks)
     values |= clips.compute() if clips else {}
+    # an image, over the full batches; without the first one, a warm-up, where there are others
+    milliseconds = [1000 * taken / images for images, taken in seconds if images == seconds[0][0]]
     ranked_by, scores = scores_to_rank_by(metrics)
     names = object_names(source)
     by_label, locations = dict(enumerate(names, start=1)), metrics.get("object_locations")
     located = locations.by_label() if names and isinstance(locations, ObjectLocations) else []
     return ModelResult(
         name=scored.name,
-        metrics=values | ({"ms_per_image": _milliseconds(seconds)} if is_model else {}),
-        health={name.removeprefix("health/"): value for name, value in health.compute().items()}
-        if health.images
-        else {},
+        metrics=values | ({"ms_per_image": median(milliseconds[1:] or milliseconds)} if is_model else {}),
+        health=health.compute() if health.images else {},
         verdict=health.verdict() if health.images else "",
         provenance={
-            "evaluation": predictor.facts | ({"tracks": clips.options} if clips else {}) | describe_machine(),
+            "evaluation": facts | ({"tracks": clips.options} if clips else {}) | describe_machine(),
             "data": {**description_of_data, "scenes": count},
             _origin(scored): dict(scored.provenance),
         }
         | ({"objects": dict(objects)} if objects else {}),
         recipe={} if isinstance(scored, PredictedMasks) else scored.config,
         ranked_by=ranked_by,
-        scenes=tuple(example_scenes(predictor.read, predictor.predict, names, scores)) if examples else (),
+        scenes=tuple(example_scenes(read, predict, names, scores)) if examples else (),
         curves=curves,
         located={by_label.get(row.label, f"object {row.label}"): row for row in located},
     )
@@ -224,9 +200,10 @@ def model_facts(loaded: LoadedModel) -> dict[str, Any]:
     return {"recipe": loaded.name, "device": str(device), "precision": precision}
 
 
-def _predictor(
+def _reader_and_predictor(
     scored: LoadedModel | PredictedMasks, source: Source, batch_size: int, objects: Mapping[str, Any]
-) -> _Predictor:
+) -> tuple[_Read, _Predict, int, dict[str, Any]]:
+    """How scenes are read and predicted, how many at once, and what a report says about it."""
     own_sizes = has_own_sizes(source)
     if isinstance(scored, PredictedMasks):
 
@@ -236,25 +213,19 @@ def _predictor(
                 raise DataError("the data has no masks, so nothing can be scored with it. Name labelled data.")
             return scene
 
-        return _Predictor(read, scored.predict, 1 if own_sizes else batch_size, {})
+        return read, scored.predict, 1 if own_sizes else batch_size, {}
     facts = model_facts(scored)
     if own_sizes:
         side = tile_side(scored, *(objects.get(name) for name in ("tile", "scale", "object_size")))
-        return _Predictor(
+        return (
             lambda indices: Scene.from_batch(source.batch(indices)),
             lambda scene, _: segment_image(scored, scene, **objects),
             1,
             facts | {"batch_size": 1, "min_contrast": MIN_CONTRAST, **objects, "tile": side},
         )
-    return _Predictor(
+    return (
         lambda indices: read_scenes(source, indices, scored.size),
         lambda scene, _: scored.decompose(scene.images, batch_size=batch_size),
         batch_size,
         facts | {"batch_size": batch_size},
     )
-
-
-def _milliseconds(seconds: list[tuple[int, float]]) -> float:
-    """Median milliseconds an image, over the full batches; without the first one, a warm-up, where there are others."""
-    full = [taken for taken in seconds if taken[0] == seconds[0][0]]
-    return median(1000 * taken / images for images, taken in full[1:] or full)

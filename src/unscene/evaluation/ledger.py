@@ -30,7 +30,6 @@ _SCENES = 6  # of a figure, the first ones of the test
 
 
 def entry_path(results: Path, row: PaperRow, seed: int) -> Path:
-    """The file of the entry of a row and a seed."""
     return results.joinpath(*row.home, f"seed-{seed}.json")
 
 
@@ -53,16 +52,11 @@ def read_entry(path: Path) -> dict[str, Any] | None:
 
 
 def write_entry(path: Path, entry: Mapping[str, Any]) -> None:
-    """Write an entry, whole or not at all."""
-    _write_json(path, {"schema": SCHEMA, **entry})
+    write_json(path, {"schema": SCHEMA, **entry})
 
 
-def write_summary(results: Path, tables: Iterable[PaperTable]) -> None:
-    """Write `summary.json`."""
-    _write_json(results / "summary.json", summary(results, tables))
-
-
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of the ledger, whole or not at all."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -80,12 +74,9 @@ def mean_metrics(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, fl
     values: dict[str, list[float]] = {}
     for entry in entries:
         for name, value in entry["metrics"].items():
-            if value is not None:
-                values.setdefault(name, []).append(value)
-    return {
-        name: {"mean": fmean(numbers), "sd": stdev(numbers) if len(numbers) > 1 else None}
-        for name, numbers in values.items()
-    }
+            values.setdefault(name, []).extend([] if value is None else [value])
+    spread = {name: stdev(numbers) if len(numbers) > 1 else None for name, numbers in values.items()}
+    return {name: {"mean": fmean(numbers), "sd": spread[name]} for name, numbers in values.items() if numbers}
 
 
 def summary(results: Path, tables: Iterable[PaperTable]) -> list[dict[str, Any]]:
@@ -143,10 +134,10 @@ def _row(name: str, entries: list[dict[str, Any]], paper: Mapping[str, float]) -
 
 
 def draw_figure(results: Path, runs: Path, table: PaperTable) -> bytes | None:
-    """The figure of a table as a PNG file, from the ledger in `results` and the weights in `runs`.
+    """The figure of a table as a PNG file, from the ledger in `results` and the weights in `runs`; None without any.
 
     `table.figure` is its kind: `curves` (the score against images and against time), `scenes` (segmentations by every
-    row and stage), `slots` (every slot of the first row's model). None if the table has no figure or no training yet.
+    row and stage), `slots` (every slot of the first row's model).
     """
     if table.figure == "curves":
         return _curves(results, table)

@@ -40,7 +40,6 @@ class PaperRow:
     paper: dict[str, float] = field(default_factory=dict)
 
     def resolved(self, seed: int) -> Recipe:
-        """The recipe with this row's changes and a seed."""
         return load_recipe(self.recipe, {**self.changes, **self.ablation, "seed": seed})
 
 

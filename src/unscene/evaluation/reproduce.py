@@ -60,8 +60,7 @@ class Queue:
 def reproduce(queue: Queue) -> Table:
     """Train and score what is missing, and return the table.
 
-    Raises:
-        RunError: a disk is full, a run is in use, or at the end: some trainings failed. All others are in the ledger.
+    RunError: a disk is full, a run is in use, or at the end: some trainings failed. All others are in the ledger.
     """
     failures = []
     for row, seed in queue.jobs():
@@ -85,9 +84,8 @@ def reproduce(queue: Queue) -> Table:
 def adopt(queue: Queue, folder: Path) -> Path:
     """Add the training in a run's folder to the ledger, if its recipe is a row's; return its entry's file.
 
-    Raises:
-        RunError: no row has its recipe; the message names a setting that differs.
-        CheckpointError: it is not a run's folder, or has no weights.
+    RunError: no row has its recipe; the message names a setting that differs. CheckpointError: it is no run's folder,
+    or has no weights.
     """
     run = RunFolder.open(folder)
     values = run.recipe_values()
@@ -110,7 +108,8 @@ def adopt(queue: Queue, folder: Path) -> Path:
 
 
 def _write_summary(queue: Queue) -> None:
-    ledger.write_summary(queue.results, {**paper_tables(), queue.table.name: queue.table}.values())
+    tables = {**paper_tables(), queue.table.name: queue.table}.values()
+    ledger.write_json(queue.results / "summary.json", ledger.summary(queue.results, tables))
 
 
 def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
@@ -190,12 +189,11 @@ def _train(row: PaperRow, recipe: Recipe, run: RunFolder, resume: bool, minutes:
 
 
 def _with_trainer(recipe: Recipe, **settings: Any) -> Recipe:
-    """The recipe with other settings of the trainer."""
     return read_recipe(recipe.values, recipe.name, {f"trainer.{name}": value for name, value in settings.items()})
 
 
 def _minutes_so_far(run: RunFolder) -> float:
-    """Minutes of training up to the last checkpoint."""
+    """Up to the last checkpoint."""
     if not run.last.is_file():
         return 0.0
     table = MetricsTable(run.metrics)
@@ -204,7 +202,6 @@ def _minutes_so_far(run: RunFolder) -> float:
 
 
 def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dict[str, Any]:
-    """The entry of a training, without scores."""
     training, starts = read_training(run), run.starts()
     steps = training.steps if training else 0
     machines = [{name: start.get(name) for name in HARDWARE} for start in starts]
@@ -231,11 +228,8 @@ def _curve(run: RunFolder) -> dict[str, list[float | None]]:
     """Step, minutes and scores of every validation, as columns."""
     columns, clock = read_columns(run.metrics)
     minutes = {step: seconds / 60 for step, seconds in clock.tolist()}
-    curves = {
-        name: {step: value for step, _, value in columns[f"val/{name}"].tolist()}
-        for name in CURVE
-        if f"val/{name}" in columns
-    }
+    found = {name: columns[f"val/{name}"].tolist() for name in CURVE if f"val/{name}" in columns}
+    curves = {name: {step: value for step, _, value in rows} for name, rows in found.items()}
     steps = sorted({step for curve in curves.values() for step in curve})
     scores = {name: [_rounded(curve.get(step)) for step in steps] for name, curve in curves.items()}
     return {"step": [*map(int, steps)], "minutes": [round(minutes[step], 2) for step in steps], **scores}
@@ -259,9 +253,8 @@ def _scores(weights: Path, progress: bool) -> dict[str, Any]:
     """Health and scores of a run's best weights, or of a checkpoint, on its recipe's test scenes."""
     loaded = load(weights)
     source, described = test_source(loaded, None, {}, trusted=True)
-    result = measure(
-        loaded, source, count=len(source), description_of_data=described, progress=progress, examples=False
-    )
+    how: dict[str, Any] = {"description_of_data": described, "progress": progress, "examples": False}
+    result = measure(loaded, source, count=len(source), **how)
     ran = result.provenance["evaluation"]
     return {
         "collapsed": not is_decomposing(result.verdict),

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +23,9 @@ from unscene.metrics.object_locations import label_centres, match_locations
 from unscene.report.figures import comparison_rows, image_bytes, rows_png, scene_rows
 from unscene.report.page import Picture, SlotLocation
 from unscene.report.results import ExampleScene, Rank
+from unscene.runs.loading import LoadedModel
 from unscene.scene import Prediction, Scene, Segmentation
 from unscene.settings import plain, typed_settings
-
-if TYPE_CHECKING:
-    from unscene.runs.loading import LoadedModel
 
 PER_RANK = 3  # scenes shown of the best, the median and the worst
 
@@ -183,7 +181,6 @@ def slot_locations(scene: Scene, decomposition: Prediction, row: int, names: Seq
 
 
 def _described(scene: Scene, prediction: Prediction, row: int) -> str:
-    """What the figure of a scene shows."""
     labels = prediction.labels()[row].unique()
     slots = len(labels) if prediction.background is None else int((labels > 0).sum())
     true = "" if scene.labels is None else f" of {int((scene.labels[row].unique() > 0).sum())} true objects"

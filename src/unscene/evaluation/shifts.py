@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unscene.data import SOURCES, Source, shifts_of
 from unscene.errors import RecipeError, did_you_mean
@@ -21,9 +21,7 @@ from unscene.evaluation.scenes import draw_scenes, test_source
 from unscene.files import output_folder
 from unscene.report.results import ModelResult, scenes_in_words
 from unscene.report.table import Row, Table
-
-if TYPE_CHECKING:
-    from unscene.runs.loading import LoadedModel
+from unscene.runs.loading import LoadedModel
 
 NONE = "none"  # the name of the test set without a shift
 
@@ -79,10 +77,7 @@ def evaluate_shifts(
     """Evaluate a model on its test set and on shifts of it, and write the files above.
 
     `changes` are settings of the data in every test set, by name; a shift's own settings take precedence. Another
-    evaluation in `out` is replaced with `overwrite` only. The other arguments are those of `measure`.
-
-    Raises:
-        RunError: `out` holds files of these names, or cannot be written.
+    evaluation in `out` is replaced with `overwrite` only (RunError). The other arguments are those of `measure`.
     """
     rows = []
     for name, shift in {NONE: {}, **shifts}.items():
@@ -105,11 +100,7 @@ def evaluate_slots(
 ) -> Table:
     """Evaluate the same weights with other numbers of slots on the same scenes, and write the files above.
 
-    The other arguments are those of `evaluate_shifts`.
-
-    Raises:
-        RecipeError: the weights are for one number of slots.
-        RunError: `out` holds files of these names, or cannot be written.
+    The other arguments are those of `evaluate_shifts`. RecipeError: the weights are for one number of slots.
     """
     rows = []
     for number in dict.fromkeys(numbers):
@@ -190,5 +181,4 @@ def _with_slots_for(loaded: LoadedModel, objects: int | None) -> tuple[LoadedMod
 
 
 def _slots(loaded: LoadedModel) -> int | None:
-    slots: int | None = loaded.config["model"].get("num_slots")
-    return slots
+    return loaded.config["model"].get("num_slots")

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import fsum
-from typing import Protocol, Self, TypeAlias
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
 from unscene.scene import Prediction, Scene
 from unscene.settings import registered_class
 
 ImageValues: TypeAlias = "dict[str, list[float | None]]"  # by the number's name, one value an image
+Item = TypeVar("Item")
 
 
 class Metric(Protocol):
@@ -72,6 +73,24 @@ class MeanOverImages:
     def merge(self, other: MeanOverImages) -> None:
         for name, values in self.values.items():
             values += other.values[name]
+
+
+class ItemPerImage(Generic[Item]):
+    """The state of a metric that keeps an item of each image, None where it is not applicable."""
+
+    def __init__(self) -> None:
+        self.images: list[Item | None] = []
+
+    def measure(self, scene: Scene, prediction: Prediction) -> Iterable[Item] | None:
+        """The items of a batch; None if the metric is not applicable."""
+        raise NotImplementedError
+
+    def update(self, scene: Scene, prediction: Prediction) -> None:
+        measured = self.measure(scene, prediction)
+        self.images += [None] * len(scene) if measured is None else measured
+
+    def merge(self, other: Self) -> None:
+        self.images += other.images
 
 
 def mean_of_counted(values: Iterable[float | None]) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from unscene.errors import ShapeError, TrainingError
-from unscene.metrics import mean_of_counted
+from unscene.metrics import ItemPerImage, mean_of_counted
 from unscene.metrics.contingency import BROKEN_WEIGHTS
 from unscene.metrics.region_iou import matched_iou, object_overlaps
 from unscene.scene import Prediction, Scene, Segmentation, boxes_of_labels
@@ -37,25 +36,20 @@ class Overlaps(NamedTuple):
     scores: NDArray[np.float64]
 
 
-@dataclass
-class AveragePrecision:
+class AveragePrecision(ItemPerImage[Overlaps]):
     """Average precision of found against true objects.
 
     Without any object found all are 0; without any true object, None. `per_image` is another measure, for one image has
     no useful precision: the mean IoU of its true objects with those matched to them (Hungarian), 0 for the unmatched.
-
-    Attributes:
-        measure: the overlaps of a batch; None if it is not applicable.
-        names: of precision at .50:.95, .50 and .75, and of recall at .50:.95.
+    `names` are those of precision at .50:.95, .50 and .75, and of recall at .50:.95.
     """
 
-    measure: Callable[[Scene, Prediction], list[Overlaps] | None]
-    names: tuple[str, str, str, str]
-    images: list[Overlaps | None] = field(default_factory=list, init=False)  # None: not applicable
+    def __init__(self, overlaps: Callable[[Scene, Prediction], list[Overlaps] | None], names: Sequence[str]) -> None:
+        super().__init__()
+        self.overlaps, self.names = overlaps, names
 
-    def update(self, scene: Scene, prediction: Prediction) -> None:
-        measured = self.measure(scene, prediction)
-        self.images += [None] * len(scene) if measured is None else measured
+    def measure(self, scene: Scene, prediction: Prediction) -> list[Overlaps] | None:
+        return self.overlaps(scene, prediction)
 
     def compute(self) -> dict[str, float | int | None]:
         images = [image for image in self.images if image is not None]
@@ -67,9 +61,6 @@ class AveragePrecision:
 
     def per_image(self) -> list[float | None]:
         return [None if image is None else mean_of_counted(matched_iou(image.iou).tolist()) for image in self.images]
-
-    def merge(self, other: AveragePrecision) -> None:
-        self.images += other.images
 
 
 def coco_precision_and_recall(images: Sequence[Overlaps]) -> tuple[float, float, float, float]:

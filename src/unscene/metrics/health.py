@@ -60,7 +60,7 @@ class Health:
         """Return means over the images, by name; `report/metric_descriptions.yaml` explains them."""
         if not self.images:
             raise TrainingError("there is no health without images: call update first.")
-        return {f"health/{name}": value / self.images[name] for name, value in self.sums.items()}
+        return {name: value / self.images[name] for name, value in self.sums.items()}
 
     def score(self) -> float | None:
         """Return explained^2 sqrt(stable objects), which ranks the weights of a training without a label.
@@ -70,16 +70,16 @@ class Health:
         if no batch had `mirrored`.
         """
         numbers = self.compute()
-        stable = numbers.get("health/stable_objects")
-        return None if stable is None else numbers["health/explained"] ** 2 * math.sqrt(stable)
+        stable = numbers.get("stable_objects")
+        return None if stable is None else numbers["explained"] ** 2 * math.sqrt(stable)
 
     def collapse(self, largest_slot: float, foreground_won: float) -> str | None:
         """Return in words what shows a collapse; None without one. The limits are those of `RestartSettings`."""
         numbers = self.compute()
-        if numbers["health/foreground_won"] < foreground_won:
-            return f"the objects' slots win {numbers['health/foreground_won']:.3f} of the pixels"
-        if numbers.get("health/largest_slot", 0.0) > largest_slot:
-            return f"the largest slot holds {numbers['health/largest_slot']:.3f} of the foreground"
+        if numbers["foreground_won"] < foreground_won:
+            return f"the objects' slots win {numbers['foreground_won']:.3f} of the pixels"
+        if numbers.get("largest_slot", 0.0) > largest_slot:
+            return f"the largest slot holds {numbers['largest_slot']:.3f} of the foreground"
         return None
 
     def verdict(self) -> str:
@@ -87,7 +87,7 @@ class Health:
 
         Without a background slot, a slot that holds most of the image is no collapse.
         """
-        numbers = {name.removeprefix("health/"): value for name, value in self.compute().items()}
+        numbers = self.compute()
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.items())
         if not all(math.isfinite(value) for value in numbers.values()):
             finding = "not finite: the masks hold NaN or infinity"

@@ -11,13 +11,13 @@ This AP isn't COCO's: it has no score and no precision-recall curve. PQ is for o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.metrics import mean_of_counted
+from unscene.metrics import ItemPerImage, mean_of_counted
 from unscene.metrics.region_iou import object_overlaps
 from unscene.scene import Prediction, Scene
 
@@ -46,22 +46,17 @@ def match_objects(iou: NDArray[np.float64]) -> Matches:
     return Matches(true, predicted, tuple(matched), float(iou[edges[0]].sum()) - THRESHOLDS[0] * halves)
 
 
-@dataclass
-class InstanceMatching:
+class InstanceMatching(ItemPerImage[Matches]):
     """AP and F1 at every threshold, PQ, SQ, RQ; over the images the mean of FP at .5 and of |predicted - true| objects.
 
     Without any object at all, true or predicted, all but these means are None; without any pair, 0. `per_image` is
     AP at .5. The background's slot is no object, where the model states it.
     """
 
-    images: list[Matches | None] = field(default_factory=list, init=False)  # None: not applicable
-
-    def update(self, scene: Scene, prediction: Prediction) -> None:
+    def measure(self, scene: Scene, prediction: Prediction) -> Iterable[Matches] | None:
         if scene.labels is None:
-            self.images += [None] * len(scene)
-        else:
-            overlaps = object_overlaps(scene.labels, prediction)
-            self.images += [match_objects(iou[:, found]) for iou, found in overlaps]
+            return None
+        return [match_objects(iou[:, found]) for iou, found in object_overlaps(scene.labels, prediction)]
 
     def compute(self) -> dict[str, float | int | None]:
         images = [image for image in self.images if image is not None]
@@ -86,6 +81,3 @@ class InstanceMatching:
             else None
             for image in self.images
         ]
-
-    def merge(self, other: InstanceMatching) -> None:
-        self.images += other.images

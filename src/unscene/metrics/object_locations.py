@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from unscene.errors import check_shape
-from unscene.metrics import mean_of_counted
+from unscene.metrics import ItemPerImage, mean_of_counted
 from unscene.scene import Prediction, Scene, Segmentation, boxes_of_labels
 
 TOLERANCE = 0.05  # of the frame
@@ -55,41 +56,37 @@ class LocatedObject:
     distance: float | None  # median of the located ones, in shares of the frame; None without any
 
 
-@dataclass
-class ObjectLocations:
+class ObjectLocations(ItemPerImage[dict[int, float]]):
     """Share of the true objects that have a location within 5 % of the frame from the middle of their box.
 
-    Objects and slots are matched one to one, image by image. An object without a pixel does not count.
+    Objects and slots are matched one to one, image by image. An object without a pixel does not count. An image's item
+    is the distance of each label.
     """
 
-    objects: list[dict[int, float]] = field(default_factory=list, init=False)  # label -> distance, image by image
-
-    def update(self, scene: Scene, prediction: Prediction) -> None:
+    def measure(self, scene: Scene, prediction: Prediction) -> Iterable[dict[int, float]] | None:
         if scene.labels is None or isinstance(prediction, Segmentation) or prediction.locations is None:
-            self.objects += [{} for _ in range(len(scene))]
-            return
+            return None
         batch, _, _, height, width = prediction.log_masks.shape
         check_shape(scene.labels, f"{batch} {height} {width}", "labels")
+        measured = []
         for labels, locations in zip(scene.labels.cpu(), prediction.locations.double().cpu().numpy(), strict=True):
             centres = label_centres(labels)
             _, distances = match_locations(np.array([*centres.values()]).reshape(-1, 2), locations)
-            self.objects.append(dict(zip(centres, distances.tolist(), strict=True)))
+            measured.append(dict(zip(centres, distances.tolist(), strict=True)))
+        return measured
 
     def compute(self) -> dict[str, float | int | None]:
-        distances = [distance for image in self.objects for distance in image.values() if np.isfinite(distance)]
+        distances = [distance for image in self.images for distance in (image or {}).values() if np.isfinite(distance)]
         return {"located": mean_of_counted(self.per_image()), "location_error": mean_of_counted(distances)}
 
     def by_label(self) -> list[LocatedObject]:
         """The objects of each label, for data whose labels mean the same in every image."""
-        rows = []
-        for label in sorted({label for image in self.objects for label in image}):
-            distances = [image[label] for image in self.objects if label in image]
+        rows, images = [], [image for image in self.images if image]
+        for label in sorted({label for image in images for label in image}):
+            distances = [image[label] for image in images if label in image]
             near = [distance for distance in distances if np.isfinite(distance)]
             rows.append(LocatedObject(label, len(distances), len(near), median(near) if near else None))
         return rows
 
     def per_image(self) -> list[float | None]:
-        return [mean_of_counted(float(np.isfinite(distance)) for distance in image.values()) for image in self.objects]
-
-    def merge(self, other: ObjectLocations) -> None:
-        self.objects += other.objects
+        return [mean_of_counted(map(float, np.isfinite([*(image or {}).values()]))) for image in self.images]

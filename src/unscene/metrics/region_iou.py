@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from unscene.metrics import ImageValues, MeanOverImages, mean_of_counted
+from unscene.metrics import ImageValues, ItemPerImage, MeanOverImages, mean_of_counted
 from unscene.metrics.contingency import decomposition_table
 from unscene.scene import Prediction, Scene
 
@@ -51,33 +50,26 @@ def _first_slot(prediction: Prediction) -> int:
     return 0 if prediction.background is None else 1
 
 
-@dataclass
-class MaskIoU:
+class MaskIoU(ItemPerImage[list[float]]):
     """IoU of the true objects' masks and the slots' hard masks (argmax over all K), matched image by image.
 
     The background is not an object. If the model states its background slot, that slot cannot be matched. An object
     without a slot counts 0. Objects without a pixel and images without objects do not count.
     """
 
-    objects: list[list[float]] = field(default_factory=list, init=False)  # the IoU of every object, image by image
-
-    def update(self, scene: Scene, prediction: Prediction) -> None:
+    def measure(self, scene: Scene, prediction: Prediction) -> Iterable[list[float]] | None:
         if scene.labels is None:
-            self.objects += [[] for _ in range(len(scene))]
-        else:
-            self.objects += [matched_iou(iou).tolist() for iou, _ in object_overlaps(scene.labels, prediction)]
+            return None
+        return [matched_iou(iou).tolist() for iou, _ in object_overlaps(scene.labels, prediction)]
 
     def compute(self) -> dict[str, float | int | None]:
         return {
             "mask_iou": mean_of_counted(self.per_image()),
-            "mask_iou_objects": mean_of_counted(iou for image in self.objects for iou in image),
+            "mask_iou_objects": mean_of_counted(iou for image in self.images for iou in image or ()),
         }
 
     def per_image(self) -> list[float | None]:
-        return [mean_of_counted(image) for image in self.objects]
-
-    def merge(self, other: MaskIoU) -> None:
-        self.objects += other.objects
+        return [mean_of_counted(image or ()) for image in self.images]
 
 
 def _best_overlaps(scene: Scene, prediction: Prediction) -> ImageValues | None:

@@ -164,7 +164,7 @@ class TrainingLoop:
                 if self.fabric.is_global_zero:
                     images, shown = self.sample_images, self.model(self.sample_images.to(device))
                     show_validation(self.run, progression.step, scores, health, progression.observed, images, shown)
-            self.log.write(progression.step, scores | health.compute())
+            self.log.write(progression.step, scores | {f"health/{name}": n for name, n in health.compute().items()})
             progression.validation_due = False
             progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
             if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):

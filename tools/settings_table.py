@@ -26,7 +26,6 @@ def settings_table(name: str) -> str:
     found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name]
     if not found:
         raise ValueError(f"{module} has no class {class_name}.")
-    docstring = ast.get_docstring(found[0]) or ""
     constants = {
         target.id: node.value
         for node in tree.body
@@ -34,7 +33,7 @@ def settings_table(name: str) -> str:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    described = dict(described_attributes(docstring))
+    described = dict(described_attributes(ast.get_docstring(found[0]) or ""))
     rows = []
     for field in found[0].body:
         if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
@@ -42,8 +41,7 @@ def settings_table(name: str) -> str:
         if isinstance(field.target, ast.Name):
             meaning = described.get(field.target.id) or comment_of(source, field)
             rows.append(f"| `{field.target.id}` | {default(field.value, constants)} | {meaning} |")
-    intro = "" if described else docstring.partition("\n\n")[0].replace("\n", " ") + "\n\n"
-    return "\n".join([f"{intro}| Setting | Default | Meaning |", "|---|---|---|", *rows])
+    return "\n".join(["| Setting | Default | Meaning |", "|---|---|---|", *rows])
 
 
 def described_attributes(docstring: str) -> Iterator[tuple[str, str]]:

@@ -54,8 +54,6 @@ class Second:
         "| `width` | required | two at once. |",
     ]
     assert tool.settings_table("there.parts.Second").splitlines() == [
-        "Described by comments.",
-        "",
         "| Setting | Default | Meaning |",
         "|---|---|---|",
         "| `first` | `3` | of all |",

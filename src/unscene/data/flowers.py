@@ -34,25 +34,18 @@ _CACHE_BYTES = 2**30
 
 @settings_dataclass
 class FlowersSettings:
-    """Which flowers.
+    """Which flowers."""
 
-    Attributes:
-        root: folder that holds `flowers-102`, or to download it to.
-        split: as in ReDO, `train` is the file's `tstid` (6,149 images), `validation` its `valid`, `test` its `trnid`
-            (1,020 each).
-        count: number of images, from the first; 0 takes all.
-        size: side of the square, in pixels; see `middle_square`.
-        mask: which pixels of a segmentation are background. `redo` (ReDO's rule): red or green is 0 or blue is 254.
-            `distance`: within 60 of (0, 0, 254), which JPEG compression disturbs less.
-        download: download missing files: 345 MB of images and 203 MB of segmentations.
-    """
-
-    root: NonEmptyText = "data"
+    root: NonEmptyText = "data"  # folder that holds `flowers-102`, or to download it to
+    # as in ReDO, `train` is the file's `tstid` (6,149 images), `validation` its `valid`, `test` its `trnid` (1,020
+    # each)
     split: Literal["train", "validation", "test"] = "train"
-    count: NonNegativeInt = 0
-    size: PositiveInt = 128
+    count: NonNegativeInt = 0  # number of images, from the first; 0 takes all
+    size: PositiveInt = 128  # side of the square, in pixels; see `middle_square`
+    # Which pixels of a segmentation are background. `redo` (ReDO's rule): red or green is 0 or blue is 254. `distance`:
+    # within 60 of (0, 0, 254), which JPEG compression disturbs less.
     mask: Literal["redo", "distance"] = "redo"
-    download: bool = False
+    download: bool = False  # download missing files: 345 MB of images and 203 MB of segmentations
     fit: ClassVar[FitKind] = "crop"  # how `decompose` fits other images, see `fit_image`
 
 

@@ -51,19 +51,16 @@ _warned: set[tuple[str, Path]] = set()
 
 @settings_dataclass
 class ContrastSettings:
-    """How the values of an image become 0..255: alike in all its colours, but each channel of a microscope by itself.
+    """How the values of an image become 0..255: alike in all colours, but each channel of a microscope by itself."""
 
-    Attributes:
-        percentiles: the values at these two percentiles become 0 and 255, those beyond are clipped. Without them 8 bits
-            stay as they are, and deeper greys are scaled as in `read_image`.
-        gamma: exponent of the values in 0..1. Below 1, faint objects become brighter; 0.5 is the square root. `auto`
-            takes an exponent from 0.4 to 1 for each image, which brings its 90th percentile as near to 0.5 as it can.
-        channels: the channels, from 1, that become grey (one) or red, green and blue (two or three). By default the
-            first three, or all that there are.
-    """
-
+    # The channels, from 1, that become grey (one) or red, green and blue (two or three). By default the first three, or
+    # all that there are.
     channels: tuple[PositiveInt, ...] = ()
+    # The values at these two percentiles become 0 and 255, those beyond are clipped. Without them 8 bits stay as they
+    # are, and deeper greys are scaled as in `read_image`.
     percentiles: tuple[Percent, Percent] | None = None
+    # Exponent of the values in 0..1. Below 1, faint objects become brighter; 0.5 is the square root. `auto` takes an
+    # exponent from 0.4 to 1 for each image, which brings its 90th percentile as near to 0.5 as it can.
     gamma: PositiveFloat | Literal["auto"] = 1.0
 
     def __post_init__(self) -> None:

@@ -29,23 +29,16 @@ _log = logging.getLogger(__name__)
 
 @settings_dataclass
 class ImageFolderSettings:
-    """Which images, and how they become the model's square.
+    """Which images, and how they become the model's square."""
 
-    Attributes:
-        folder: searched with all folders below it; names that begin with a dot are ignored.
-        size: side of the square in pixels.
-        skip_damaged: leave out the images that cannot be read. For that, every image is read once at the start.
-        fit: as in `fit_image`.
-        frames: of a stack of pages or an animation, read the `first`, or `all` as images of their own.
-        contrast: see `ContrastSettings`.
-    """
-
-    folder: NonEmptyText
-    size: PositiveInt = 64
+    folder: NonEmptyText  # searched with all folders below it; names that begin with a dot are ignored
+    size: PositiveInt = 64  # side of the square in pixels
+    # Leave out the images that cannot be read. For that, every image is read once at the start.
     skip_damaged: bool = False
-    fit: FitKind = "crop"
+    fit: FitKind = "crop"  # as in `fit_image`
+    # of a stack of pages or an animation, read the `first`, or `all` as images of their own
     frames: Literal["first", "all"] = "first"
-    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)  # see `ContrastSettings`
 
 
 class ImageFolder:

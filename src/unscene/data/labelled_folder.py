@@ -28,15 +28,10 @@ _ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask", ".labels", ".ma
 
 @settings_dataclass
 class LabelledFolderSettings:
-    """Which images.
+    """Which images."""
 
-    Attributes:
-        folder: searched with all folders below it, as in `ImageFolder`.
-        contrast: see `ContrastSettings`.
-    """
-
-    folder: NonEmptyText
-    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    folder: NonEmptyText  # searched with all folders below it, as in `ImageFolder`
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)  # see `ContrastSettings`
 
 
 class LabelledFolder:

@@ -37,26 +37,17 @@ _SCENE_DRAWS, _OBJECT_DRAWS = 3, 16 + 3 * _TRIES
 
 @settings_dataclass
 class ManyObjectsSettings:
-    """The kind of images.
+    """The kind of images."""
 
-    Attributes:
-        kind: of objects and ground, as the module says.
-        count: number of images.
-        seed: another seed gives another, unrelated data set.
-        size: side of an image in pixels.
-        object_size: usual diameter in pixels. An object has the area of a disc of .8 to 1.2 times this diameter.
-        min_objects: fewest objects of an image.
-        max_objects: most objects of an image; also M, the rows of boxes.
-        touching: share of the objects that are set against an earlier one. The others keep a distance to earlier ones.
-    """
-
-    kind: Literal["discs", "ellipses", "parts"] = "discs"
-    count: PositiveInt = 100
-    seed: Seed = 0
-    size: Annotated[int, Field(ge=32)] = 512
+    kind: Literal["discs", "ellipses", "parts"] = "discs"  # of objects and ground, as the module says
+    count: PositiveInt = 100  # number of images
+    seed: Seed = 0  # another seed gives another, unrelated data set
+    size: Annotated[int, Field(ge=32)] = 512  # side of an image in pixels
+    # Usual diameter in pixels. An object has the area of a disc of .8 to 1.2 times this diameter.
     object_size: Annotated[float, Field(ge=6)] = 22.0
-    min_objects: NonNegativeInt = 40
-    max_objects: Annotated[int, Field(ge=1, le=255)] = 80
+    min_objects: NonNegativeInt = 40  # fewest objects of an image
+    max_objects: Annotated[int, Field(ge=1, le=255)] = 80  # most objects of an image; also M, the rows of boxes
+    # Share of the objects that are set against an earlier one. The others keep a distance to earlier ones.
     touching: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def __post_init__(self) -> None:

@@ -58,44 +58,32 @@ _MOTION_STREAM = 0xA3C1_5D27_4E8B_90F6  # its top bit is set, so it differs from
 
 @settings_dataclass
 class MultiDSpritesSettings:
-    """The kind of scenes. The defaults are the R-MONet paper's variant.
+    """The kind of scenes. The defaults are the R-MONet paper's variant."""
 
-    Attributes:
-        count: number of scenes.
-        seed: another seed gives another, unrelated data set.
-        size: side of the image in pixels; the sprites grow with it.
-        min_objects: fewest sprites of a scene.
-        max_objects: most sprites of a scene; also M, the rows of boxes and factors, which have one row for 0.
-        colours: "fitted": uniform RGB for sprites, as in the published images; "saturated": uniform hue at full
-            saturation and value, as the paper states; "grey": uniform among the greys that are 48 of 256 or more away
-            from the ground. Uniform RGB hardly ever gives a grey (all three within 16 of 256: 1 %).
-        background: "grey": one uniform grey a scene; "colour": uniform RGB.
-        min_scale: smallest sprite, uniform up to `max_scale`.
-        max_scale: largest sprite.
-        max_orientation: sprites are turned by an angle uniform from 0 to this, in degrees; 0 leaves all upright.
-        shapes: some of square, ellipse, heart, with equal probability; and triangle, which the data set does not have.
-        crop: central share of the image's side that is shown at the image's size, 1/4 to 1 (all of it).
-        occluder: side of a grey square somewhere in front, as a share of the image's side; 0 is none.
-        clip_length: T; scene `i` is frame `i % T` of clip `i // T`, whose sprites move and keep their labels. 1: no
-            clips.
-        max_speed: of a sprite in a clip, as a share of the image's side per frame. Its speed is uniform up to this, its
-            direction is uniform, and it turns back where its centre meets the border of the centres' range.
-    """
-
-    count: PositiveInt = 60000
-    seed: Seed = 0
+    count: PositiveInt = 60000  # number of scenes
+    seed: Seed = 0  # another seed gives another, unrelated data set
+    # side of the image in pixels; the sprites grow with it
     size: Annotated[int, Field(ge=16)] = 64  # below, a sprite could touch the border
-    min_objects: NonNegativeInt = 2
+    min_objects: NonNegativeInt = 2  # fewest sprites of a scene
+    # most sprites of a scene; also M, the rows of boxes and factors, which have one row for 0
     max_objects: Annotated[int, Field(ge=0, le=255)] = 5
+    # "fitted": uniform RGB for sprites, as in the published images; "saturated": uniform hue at full saturation and
+    # value, as the paper states; "grey": uniform among the greys that are 48 of 256 or more away from the ground.
+    # Uniform RGB hardly ever gives a grey (all three within 16 of 256: 1 %).
     colours: Literal["fitted", "saturated", "grey"] = "fitted"
-    background: Literal["grey", "colour"] = "grey"
-    min_scale: Scale = 0.5
-    max_scale: Scale = 1.0
+    background: Literal["grey", "colour"] = "grey"  # "grey": one uniform grey a scene; "colour": uniform RGB
+    min_scale: Scale = 0.5  # smallest sprite, uniform up to `max_scale`
+    max_scale: Scale = 1.0  # largest sprite
+    # sprites are turned by an angle uniform from 0 to this, in degrees; 0 leaves all upright
     max_orientation: Annotated[float, Field(ge=0, le=360)] = 360.0
+    # some of square, ellipse, heart, with equal probability; and triangle, which the data set does not have
     shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = SHAPES
-    crop: CropShare = 1.0
-    occluder: OccluderShare = 0.0
+    crop: CropShare = 1.0  # central share of the image's side that is shown at the image's size, 1/4 to 1 (all of it)
+    occluder: OccluderShare = 0.0  # side of a grey square somewhere in front, as a share of the image's side; 0 is none
+    # T; scene `i` is frame `i % T` of clip `i // T`, whose sprites move and keep their labels. 1: no clips.
     clip_length: PositiveInt = 1
+    # Of a sprite in a clip, as a share of the image's side per frame. Its speed is uniform up to this, its direction is
+    # uniform, and it turns back where its centre meets the border of the centres' range.
     max_speed: Annotated[float, Field(ge=0, le=0.5)] = 0.03
 
     def __post_init__(self) -> None:

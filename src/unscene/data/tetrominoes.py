@@ -62,22 +62,15 @@ ORIENTATIONS = _orientations()
 
 @settings_dataclass
 class TetrominoesSettings:
-    """The kind of scenes. The defaults are the published ones.
+    """The kind of scenes. The defaults are the published ones."""
 
-    Attributes:
-        count: number of scenes.
-        seed: another seed gives another, unrelated data set.
-        size: side of the image in pixels; blocks keep theirs.
-        min_objects: fewest blocks of a scene.
-        max_objects: most blocks of a scene; also M, the rows of boxes and factors.
-        colours: some of red, green, blue, yellow, magenta, cyan, with equal probability.
-    """
-
-    count: PositiveInt = 60000
-    seed: Seed = 0
-    size: Annotated[int, Field(ge=4 * CELL)] = 35
-    min_objects: Annotated[int, Field(ge=0)] = 3
+    count: PositiveInt = 60000  # number of scenes
+    seed: Seed = 0  # another seed gives another, unrelated data set
+    size: Annotated[int, Field(ge=4 * CELL)] = 35  # side of the image in pixels; blocks keep theirs
+    min_objects: Annotated[int, Field(ge=0)] = 3  # fewest blocks of a scene
+    # most blocks of a scene; also M, the rows of boxes and factors
     max_objects: Annotated[int, Field(ge=1, le=255)] = 3
+    # some of red, green, blue, yellow, magenta, cyan, with equal probability
     colours: Annotated[tuple[str, ...], distinct_names(COLOURS)] = tuple(COLOURS)
 
     def __post_init__(self) -> None:

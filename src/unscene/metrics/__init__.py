@@ -42,15 +42,11 @@ class Metric(Protocol):
 
 @dataclass
 class MeanOverImages:
-    """A metric whose numbers are means over images; those of `totals` are sums instead.
+    """A metric whose numbers are means over images; those of `totals` are sums instead."""
 
-    Attributes:
-        measure: the values of a batch, None for an image that is not counted; or None if it is not applicable.
-        names: names of the numbers; `per_image` returns the first one.
-    """
-
+    # the values of a batch, None for an image that is not counted; or None if it is not applicable
     measure: Callable[[Scene, Prediction], ImageValues | None]
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # names of the numbers; `per_image` returns the first one
     totals: tuple[str, ...] = ()
     values: ImageValues = field(init=False)
 

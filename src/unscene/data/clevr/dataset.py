@@ -42,35 +42,25 @@ _OCCLUDER = 51  # grey, darker than floor and wall
 
 @settings_dataclass
 class ClevrScenesSettings:
-    """The kind of scenes. The defaults are the papers' CLEVR6: 3 to 6 objects of all kinds.
+    """The kind of scenes. The defaults are the papers' CLEVR6: 3 to 6 objects of all kinds."""
 
-    Attributes:
-        count: number of scenes.
-        seed: another seed gives another, unrelated data set.
-        size: side of the image in pixels.
-        min_objects: fewest objects of a scene; some of them may be outside of the crop.
-        max_objects: most objects of a scene; also M, the rows of boxes and factors.
-        shapes: with equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
-        materials: some of rubber, metal.
-        colours: by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which CLEVR does not have.
-        sizes: some of large, small.
-        crop: central share of the papers' crop that is traced at the image's size, 1/4 to 1 (all of it).
-        occluder: side of a dark grey square somewhere in front, as a share of the image's side; 0 is none.
-        textures: cover floor and objects with random patterns of two colours, as ClevrTex does with photographs of
-            materials. The first colour of an object is its own.
-    """
-
-    count: PositiveInt = 60000
-    seed: Seed = 0
-    size: Annotated[int, Field(ge=16)] = 128
-    min_objects: NonNegativeInt = 3
+    count: PositiveInt = 60000  # number of scenes
+    seed: Seed = 0  # another seed gives another, unrelated data set
+    size: Annotated[int, Field(ge=16)] = 128  # side of the image in pixels
+    min_objects: NonNegativeInt = 3  # fewest objects of a scene; some of them may be outside of the crop
+    # most objects of a scene; also M, the rows of boxes and factors
     max_objects: Annotated[int, Field(ge=1, le=10)] = 6  # as in CLEVR; there is hardly room for more
+    # With equal probability, as are materials, colours and sizes. CLEVR has no `cone`.
     shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = SHAPES
-    materials: Annotated[tuple[str, ...], distinct_names(MATERIALS)] = MATERIALS
+    materials: Annotated[tuple[str, ...], distinct_names(MATERIALS)] = MATERIALS  # some of rubber, metal
+    # by their names in CLEVR; and `orange`, `pink`, `white` and `black`, which CLEVR does not have
     colours: Annotated[tuple[str, ...], distinct_names(ALL_COLOURS)] = tuple(COLOURS)
-    sizes: Annotated[tuple[str, ...], distinct_names(SIZES)] = tuple(SIZES)
-    crop: CropShare = 1.0
+    sizes: Annotated[tuple[str, ...], distinct_names(SIZES)] = tuple(SIZES)  # some of large, small
+    crop: CropShare = 1.0  # central share of the papers' crop that is traced at the image's size, 1/4 to 1 (all of it)
+    # side of a dark grey square somewhere in front, as a share of the image's side; 0 is none
     occluder: OccluderShare = 0.0
+    # Cover floor and objects with random patterns of two colours, as ClevrTex does with photographs of materials. The
+    # first colour of an object is its own.
     textures: bool = False
 
     def __post_init__(self) -> None:

@@ -31,33 +31,22 @@ from unscene.settings import NonEmptyText, settings_dataclass
 
 @settings_dataclass
 class CocoSettings:
-    """Which images, and how they become the model's square.
+    """Which images, and how they become the model's square."""
 
-    Attributes:
-        folder: contains the other two.
-        images: folder of the images, below `folder`.
-        annotations: the file that lists them and their instances, below `folder`.
-        first: index of the first image, in the order of their ids; below 0 it counts from the end.
-        count: number of images; 0 takes all from `first` on, below 0 all but so many at the end.
-        size: side of the square in pixels.
-        fit: as in `fit_image`; label maps take the nearest pixel, boxes are those of the label map.
-        labels: read the instances; a training needs none.
-        overlaps: pixels of several instances are `left_out` of the label map, or have the smallest one's label
-            (`smaller_in_front`); the boxes are always those of the latter.
-        skip_damaged: leave out the instances whose polygons or run lengths cannot be read.
-        outside: read images of the file's absolute names and of names with `..` too, outside of the folder of images.
-    """
-
-    folder: NonEmptyText = "data/coco"
-    images: NonEmptyText = "train2017"
+    folder: NonEmptyText = "data/coco"  # contains the other two
+    images: NonEmptyText = "train2017"  # folder of the images, below `folder`
+    # the file that lists them and their instances, below `folder`
     annotations: NonEmptyText = "annotations/instances_train2017.json"
-    first: int = 0
-    count: int = 0
-    size: PositiveInt = 128
-    fit: FitKind = "crop"
-    labels: bool = True
+    first: int = 0  # index of the first image, in the order of their ids; below 0 it counts from the end
+    count: int = 0  # number of images; 0 takes all from `first` on, below 0 all but so many at the end
+    size: PositiveInt = 128  # side of the square in pixels
+    fit: FitKind = "crop"  # as in `fit_image`; label maps take the nearest pixel, boxes are those of the label map
+    labels: bool = True  # read the instances; a training needs none
+    # pixels of several instances are `left_out` of the label map, or have the smallest one's label
+    # (`smaller_in_front`); the boxes are always those of the latter
     overlaps: Literal["left_out", "smaller_in_front"] = "left_out"
-    skip_damaged: bool = False
+    skip_damaged: bool = False  # leave out the instances whose polygons or run lengths cannot be read
+    # read images of the file's absolute names and of names with `..` too, outside of the folder of images
     outside: bool = False
 
 

@@ -179,20 +179,13 @@ class SceneStore:
 
 @settings_dataclass
 class SceneFileSettings:
-    """A range of the scenes of an HDF5 file, so that one file holds a training and a test set.
+    """A range of the scenes of an HDF5 file, so that one file holds a training and a test set."""
 
-    Attributes:
-        path: path of a file that `unscene generate` or `unscene convert` wrote, or of a published one.
-        first: index of the first scene; below 0 it counts from the end.
-        count: number of scenes; 0 takes all from `first` on, below 0 all but so many at the end.
-        size: height and width that the images must have; 0 allows any.
-        ignore_label: label of pixels that do not count in any score, for instance 255.
-    """
-
-    path: NonEmptyText
-    first: int = 0
-    count: int = 0
-    size: NonNegativeInt = 64
+    path: NonEmptyText  # path of a file that `unscene generate` or `unscene convert` wrote, or of a published one
+    first: int = 0  # index of the first scene; below 0 it counts from the end
+    count: int = 0  # number of scenes; 0 takes all from `first` on, below 0 all but so many at the end
+    size: NonNegativeInt = 64  # height and width that the images must have; 0 allows any
+    # label of pixels that do not count in any score, for instance 255
     ignore_label: Annotated[int, Field(ge=1, le=255)] | None = None
 
 

@@ -34,21 +34,13 @@ Position = dict[str, int]  # how far a source has been read, in its own terms
 
 @dataclass
 class SceneParts:
-    """The parts of an unfinished file, see `scene_parts`.
-
-    Attributes:
-        path: path of the file.
-        folder: of the parts.
-        made_from: what decides the scenes.
-        position: position of the source at the end of the last part, or its start.
-        sizes: numbers of scenes of the finished parts.
-    """
+    """The parts of an unfinished file, see `scene_parts`."""
 
     path: Path
-    folder: Path
-    made_from: dict[str, Any]
-    position: Position
-    sizes: list[int] = field(default_factory=list)
+    folder: Path  # of the parts
+    made_from: dict[str, Any]  # what decides the scenes
+    position: Position  # position of the source at the end of the last part, or its start
+    sizes: list[int] = field(default_factory=list)  # numbers of scenes of the finished parts
 
     def __len__(self) -> int:
         """Number of scenes in all parts."""

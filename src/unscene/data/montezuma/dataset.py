@@ -50,20 +50,13 @@ Play = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]  # screens [210, 16
 
 @settings_dataclass
 class MontezumaSettings:
-    """Which frames.
+    """Which frames."""
 
-    Attributes:
-        count: number of frames.
-        seed: seed of the policy.
-        size: height and width of the frames; the screen's square is 160.
-        policy: `random` plays uniformly random actions from the start, and a new game when one is lost. `recorded`
-            plays recorded games of the first room, with and without the key and the doors; they have
-            `recorded_frames()` different frames.
-    """
-
-    count: PositiveInt = 10_000
-    seed: NonNegativeInt = 0
-    size: PositiveInt = 64
+    count: PositiveInt = 10_000  # number of frames
+    seed: NonNegativeInt = 0  # seed of the policy
+    size: PositiveInt = 64  # height and width of the frames; the screen's square is 160
+    # `random` plays uniformly random actions from the start, and a new game when one is lost. `recorded` plays recorded
+    # games of the first room, with and without the key and the doors; they have `recorded_frames()` different frames.
     policy: Literal["random", "recorded"] = "random"
 
 

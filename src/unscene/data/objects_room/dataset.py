@@ -47,27 +47,18 @@ _SCENE_DRAWS, _OBJECT_DRAWS = 16, 6 + 2 * _POSITIONS
 
 @settings_dataclass
 class ObjectsRoomSettings:
-    """The kind of scenes. The defaults are the training set's; the published test sets are the shifts.
+    """The kind of scenes. The defaults are the training set's; the published test sets are the shifts."""
 
-    Attributes:
-        count: number of scenes.
-        seed: another seed gives another, unrelated data set.
-        size: side of the image in pixels.
-        min_objects: fewest objects of a scene; 0 and a `max_objects` of 0 draw empty rooms.
-        max_objects: most objects of a scene.
-        shapes: some of cube, sphere, cylinder, cone, with equal probability.
-        identical_colour: whether all objects of a scene have one colour.
-        background: how many of sky, floor, left and right wall are background, in this order; the others have labels
-            and rows before those of the objects.
-    """
-
-    count: PositiveInt = 60000
-    seed: Seed = 0
-    size: Annotated[int, Field(ge=16)] = 64
-    min_objects: NonNegativeInt = 1
-    max_objects: Annotated[int, Field(ge=0, le=10)] = 3
+    count: PositiveInt = 60000  # number of scenes
+    seed: Seed = 0  # another seed gives another, unrelated data set
+    size: Annotated[int, Field(ge=16)] = 64  # side of the image in pixels
+    min_objects: NonNegativeInt = 1  # fewest objects of a scene; 0 and a `max_objects` of 0 draw empty rooms
+    max_objects: Annotated[int, Field(ge=0, le=10)] = 3  # most objects of a scene
+    # some of cube, sphere, cylinder, cone, with equal probability
     shapes: Annotated[tuple[str, ...], distinct_names(ALL_SHAPES)] = ALL_SHAPES
-    identical_colour: bool = False
+    identical_colour: bool = False  # whether all objects of a scene have one colour
+    # how many of sky, floor, left and right wall are background, in this order; the others have labels and rows before
+    # those of the objects
     background: Annotated[int, Field(ge=1, le=4)] = 4
 
     def __post_init__(self) -> None:

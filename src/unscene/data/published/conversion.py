@@ -45,20 +45,14 @@ _log = logging.getLogger(__name__)
 
 @settings_dataclass
 class ConversionSettings:
-    """Which scenes are converted, and how.
+    """Which scenes are converted, and how."""
 
-    Attributes:
-        size: side of the square images, after the data set's crop; 0 keeps the pixels of the files.
-        min_objects: scenes of fewer objects are left out; entries of the background do not count.
-        max_objects: scenes of more objects are left out.
-        background: so many of the first entries are background. Objects Room has 4: sky, floor and two walls.
-        split: the part of the data set, where its files name parts; all are in the order train, validation, test.
-    """
-
-    size: NonNegativeInt = 0
-    min_objects: NonNegativeInt = 0
-    max_objects: NonNegativeInt = 255
+    size: NonNegativeInt = 0  # side of the square images, after the data set's crop; 0 keeps the pixels of the files
+    min_objects: NonNegativeInt = 0  # scenes of fewer objects are left out; entries of the background do not count
+    max_objects: NonNegativeInt = 255  # scenes of more objects are left out
+    # So many of the first entries are background. Objects Room has 4: sky, floor and two walls.
     background: Annotated[int, Field(ge=1, le=255)] = 1
+    # the part of the data set, where its files name parts; all are in the order train, validation, test
     split: Split = "all"
 
     def __post_init__(self) -> None:
@@ -112,22 +106,16 @@ class OtherDataError(DataError):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A declaration of a data set.
+    """A declaration of a data set."""
 
-    Attributes:
-        open: the source, of the files or folders that a user names. It calls its last argument for a damaged record
-            and continues behind it, or raises the error if that is None.
-        defaults: of the settings.
-        crop: rows and columns of the images [H, W] that the field uses.
-        low_pass: whether images are smoothed before they are reduced.
-        attributes: of the new file, from its number of scenes.
-    """
-
+    # The source, of the files or folders that a user names. It calls its last argument for a damaged record and
+    # continues behind it, or raises the error if that is None.
     open: Callable[[Sequence[Path], ConversionSettings, OnDamage], RecordSource]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of the settings
+    # rows and columns of the images [H, W] that the field uses
     crop: Callable[[int, int], tuple[slice, slice]] = lambda height, width: (slice(height), slice(width))
-    low_pass: bool = True
-    attributes: Callable[[int], dict[str, Any]] = lambda scenes: {}
+    low_pass: bool = True  # whether images are smoothed before they are reduced
+    attributes: Callable[[int], dict[str, Any]] = lambda scenes: {}  # of the new file, from its number of scenes
 
 
 def centre_crop(size: int, height: int, width: int) -> tuple[slice, slice]:

@@ -12,19 +12,12 @@ from unscene.settings import settings_dataclass
 
 @settings_dataclass
 class Annealed:
-    """A value that changes linearly from `start` to `end`, then stays at `end`.
+    """A value that changes linearly from `start` to `end`, then stays at `end`."""
 
-    Attributes:
-        start_step: last step with the value `start`.
-        end_step: first step with the value `end`.
-        start: the first value.
-        end: the last value.
-    """
-
-    start_step: NonNegativeInt = 0
-    end_step: NonNegativeInt = 0
-    start: float = 0.0
-    end: float = 0.0
+    start_step: NonNegativeInt = 0  # last step with the value `start`
+    end_step: NonNegativeInt = 0  # first step with the value `end`
+    start: float = 0.0  # the first value
+    end: float = 0.0  # the last value
 
     def __post_init__(self) -> None:
         if self.start_step > self.end_step:
@@ -52,19 +45,13 @@ class WarmupSettings:
     Before the VAE has learnt colours, no component fits an object better than the background, so masks fade and boxes
     vanish. A wide foreground Gaussian explains the pixels that the background does not explain. It narrows while the
     VAE learns colours.
-
-    Attributes:
-        steps: length; 0: no warm-up.
-        sigma_foreground: value at step 0; it changes geometrically.
-        latent_weight: beta at step 0; it changes linearly.
-        mask_weight: gamma at step 0; it changes linearly.
-        score_threshold: threshold of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
     """
 
-    steps: NonNegativeInt = 0
-    sigma_foreground: PositiveFloat = 0.3
-    latent_weight: NonNegativeFloat = 0.0
-    mask_weight: NonNegativeFloat = 0.0
+    steps: NonNegativeInt = 0  # length; 0: no warm-up
+    sigma_foreground: PositiveFloat = 0.3  # value at step 0; it changes geometrically
+    latent_weight: NonNegativeFloat = 0.0  # beta at step 0; it changes linearly
+    mask_weight: NonNegativeFloat = 0.0  # gamma at step 0; it changes linearly
+    # Threshold of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
     score_threshold: NonNegativeFloat = 0.0
 
     def linear(self, step: int, start: float, end: float) -> float:

@@ -25,43 +25,31 @@ LOWEST_LOG_MASK = -16.0  # of what a network reads: the log of 0 is far larger, 
 
 @settings_dataclass
 class ComponentVAESettings:
-    """Settings of the component VAE; the defaults are MONet's.
+    """Settings of the component VAE; the defaults are MONet's."""
 
-    Attributes:
-        latent_dim: D.
-        encoder_channels: one 3x3 convolution of stride 2 each.
-        encoder_hidden: width of the fully connected layer.
-        encoder_input: `image_and_log_mask` is the paper's; `masked_image_and_mask` is ours: the image times the mask.
-        encoder_stride: image and mask are first averaged over squares of this side (1: the paper's).
-        initial_log_variance: of the posterior, added to its initial bias. 0: PyTorch's; ours: -3, so that the decoder
-            reads latents with little noise from the first step.
-        decoder_channels: channels of the spatial broadcast decoder.
-        decoder_layers: number of its 3x3 convolutions.
-        decoder_padding: `valid` (the paper's) or `same`.
-        decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
-        colour: `sigmoid` keeps the reconstruction in 0..1, `linear` leaves it free.
-        encoder_region: `image` (the paper's): a slot is encoded from the whole image; `roi` (ours): from its region,
-            resampled to the size that the encoder would read of the whole image.
-        decoder_region: `image` (the paper's): a slot is decoded on the whole image; `roi` (ours): on its region only,
-            as a map of `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. The
-            background, whose region is the whole image, is decoded at `roi_size` and enlarged.
-        roi_size: height and width of that map.
-    """
-
-    latent_dim: PositiveInt = 16
-    encoder_channels: tuple[PositiveInt, ...] = (32, 32, 64, 64)
-    encoder_hidden: PositiveInt = 256
+    latent_dim: PositiveInt = 16  # D
+    encoder_channels: tuple[PositiveInt, ...] = (32, 32, 64, 64)  # one 3x3 convolution of stride 2 each
+    encoder_hidden: PositiveInt = 256  # width of the fully connected layer
+    # `image_and_log_mask` is the paper's; `masked_image_and_mask` is ours: the image times the mask
     encoder_input: EncoderInput = "image_and_log_mask"
-    encoder_stride: PositiveInt = 1
+    encoder_stride: PositiveInt = 1  # image and mask are first averaged over squares of this side (1: the paper's)
+    # Of the posterior, added to its initial bias. 0: PyTorch's; ours: -3, so that the decoder reads latents with little
+    # noise from the first step.
     initial_log_variance: float = 0.0
-    decoder_channels: PositiveInt = 32
-    decoder_layers: PositiveInt = 4
-    decoder_padding: Padding = "valid"
-    decoder_stride: PositiveInt = 1
+    decoder_channels: PositiveInt = 32  # channels of the spatial broadcast decoder
+    decoder_layers: PositiveInt = 4  # number of its 3x3 convolutions
+    decoder_padding: Padding = "valid"  # `valid` (the paper's) or `same`
+    decoder_stride: PositiveInt = 1  # 1 (the paper's) or more, see `SpatialBroadcastDecoder`
+    # `sigmoid` keeps the reconstruction in 0..1, `linear` leaves it free
     colour: Literal["sigmoid", "linear"] = "sigmoid"
+    # `image` (the paper's): a slot is encoded from the whole image; `roi` (ours): from its region, resampled to the
+    # size that the encoder would read of the whole image
     encoder_region: Literal["image", "roi"] = "image"
+    # `image` (the paper's): a slot is decoded on the whole image; `roi` (ours): on its region only, as a map of
+    # `roi_size` that is pasted bilinearly. Outside of it the slot's colour and mask are 0. The background, whose region
+    # is the whole image, is decoded at `roi_size` and enlarged.
     decoder_region: Literal["image", "roi"] = "image"
-    roi_size: PositiveInt = 32
+    roi_size: PositiveInt = 32  # height and width of that map
 
 
 class ComponentVAE(nn.Module):

@@ -18,18 +18,13 @@ from unscene.settings import settings_dataclass
 
 @settings_dataclass
 class AutoencoderSettings:
-    """Settings of the auto-encoder.
+    """Settings of the auto-encoder."""
 
-    Attributes:
-        channels: channels of the encoder's 3x3 convolutions of stride 2, from the image down; the decoder mirrors them.
-        hidden: units between the smallest map and the code, in encoder and decoder.
-        latent_dim: D.
-        skips: each level of the decoder sees the encoder's map of its size ("auto-encoder with skip-connection").
-    """
-
+    # channels of the encoder's 3x3 convolutions of stride 2, from the image down; the decoder mirrors them
     channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 64, 64)
-    hidden: PositiveInt = 256
-    latent_dim: PositiveInt = 32
+    hidden: PositiveInt = 256  # units between the smallest map and the code, in encoder and decoder
+    latent_dim: PositiveInt = 32  # D
+    # each level of the decoder sees the encoder's map of its size ("auto-encoder with skip-connection")
     skips: bool = False
 
 

@@ -20,48 +20,38 @@ _TINY = torch.finfo(torch.float32).tiny
 
 @settings_dataclass
 class LocationSettings:
-    """Settings of the location mask. The paper states none of the numbers.
+    """Settings of the location mask. The paper states none of the numbers."""
 
-    Attributes:
-        region: side in pixels, odd, of the square filter that finds the centre (the convolution with weights 1).
-        order: n of the Butterworth window.
-        cutoff: f of the Butterworth window, in pixels.
-        method: `mixture` is the paper's. `none`: L is 1 everywhere, the paper's ablation ("the whole location mask L is
-            removed and only the reconstruction quality Q remains").
-        iterations: L of Algorithm 1, iterations of expectation maximisation.
-        components: 2 is the paper's. With more, the object is the component with the most pixels near the centre,
-            except the first, which is the explained part.
-        initial_variance: sigma_2, of every component before the first iteration (an argument that Algorithm 1 does not
-            use).
-        variance_floor: added to every variance.
-        initial_means: of all components but the first. `random` is the paper's: uniform in 0..1. `centre` (ours): the
-            mean colour and position of the unexplained pixels around the centre, then the unexplained pixels whose
-            colours are farthest from the means so far.
-        window_shifts: how often the window moves to the object's mean and the mixture is fitted again (ours). The
-            centre often lies at an object's border, and the window then cuts off the rest.
-        weigh_remaining: the weights are w s in place of w (ours): explained pixels have no influence, as the text of
-            Section 2.4 asks for.
-        learn_shares: line 9 of Algorithm 1 multiplies each density by the component's share of the points, as mixtures
-            usually do; the paper's line has no such factor.
-        remaining_colours: the mixture sees s x: explained pixels are black and belong to the first component, whose
-            mean starts at 0. False: it sees x, as line 8 of Algorithm 2 is printed.
-        coordinates: scale of the positions: y and x are in 0..1 times this.
-    """
-
+    # side in pixels, odd, of the square filter that finds the centre (the convolution with weights 1)
     region: PositiveInt = 7
-    order: PositiveFloat = 4.0
-    cutoff: PositiveFloat = 9.0
+    order: PositiveFloat = 4.0  # n of the Butterworth window
+    cutoff: PositiveFloat = 9.0  # f of the Butterworth window, in pixels
+    # `mixture` is the paper's. `none`: L is 1 everywhere, the paper's ablation ("the whole location mask L is removed
+    # and only the reconstruction quality Q remains").
     method: Literal["mixture", "none"] = "mixture"
-    iterations: NonNegativeInt = 5
+    iterations: NonNegativeInt = 5  # L of Algorithm 1, iterations of expectation maximisation
+    # 2 is the paper's. With more, the object is the component with the most pixels near the centre, except the first,
+    # which is the explained part.
     components: Annotated[int, Field(ge=2)] = 2
+    # sigma_2, of every component before the first iteration (an argument that Algorithm 1 does not use)
     initial_variance: PositiveFloat = 0.1
-    variance_floor: PositiveFloat = 1e-3
+    variance_floor: PositiveFloat = 1e-3  # added to every variance
+    # Of all components but the first. `random` is the paper's: uniform in 0..1. `centre` (ours): the mean colour and
+    # position of the unexplained pixels around the centre, then the unexplained pixels whose colours are farthest from
+    # the means so far.
     initial_means: Literal["random", "centre"] = "random"
+    # How often the window moves to the object's mean and the mixture is fitted again (ours). The centre often lies at
+    # an object's border, and the window then cuts off the rest.
     window_shifts: NonNegativeInt = 0
+    # the weights are w s in place of w (ours): explained pixels have no influence, as the text of Section 2.4 asks for
     weigh_remaining: bool = False
+    # line 9 of Algorithm 1 multiplies each density by the component's share of the points, as mixtures usually do; the
+    # paper's line has no such factor
     learn_shares: bool = False
+    # The mixture sees s x: explained pixels are black and belong to the first component, whose mean starts at 0. False:
+    # it sees x, as line 8 of Algorithm 2 is printed.
     remaining_colours: bool = True
-    coordinates: PositiveFloat = 1.0
+    coordinates: PositiveFloat = 1.0  # scale of the positions: y and x are in 0..1 times this
 
     def __post_init__(self) -> None:
         if self.region % 2 == 0:

@@ -34,52 +34,42 @@ _SMOOTHING = 0.01  # of the norm of an error, which then has a gradient at 0
 
 @settings_dataclass
 class ExplicitLocalizationSettings:
-    """Settings of the model. The paper states K and the kinds of network, and none of the other numbers.
+    """Settings of the model. The paper states K and the kinds of network, and none of the other numbers."""
 
-    Attributes:
-        size: height and width of the images.
-        num_slots: K, the background included; the background is the first slot.
-        quality_variance: sigma_1 of the reconstruction quality, for images in 0..1.
-        object_quality_variance: sigma_1 in the objects' steps; None: the same, as in the paper. A larger value (ours)
-            finds objects that are not yet reconstructed well.
-        prior_weight: beta of Eq. 1.
-        latent_weight: gamma of Eq. 1. With 0 the network is an auto-encoder: it samples no noise.
-        masked_colour: zeta of Eq. 1, the target colour where a step's mask is 0.
-        masked_reconstruction: Eq. 1 compares m x_re with m x ("redefining x_re := m x_re helps"), so a pixel counts
-            m^3 (x_re - x)^2. False: m (x_re - x)^2, as the equation is printed.
-        residual: `squared` is the squared distance in colour of Eq. 1. `norm` (ours) is the distance itself: the best
-            background is then close to the median colour, which the objects change less than the mean.
-        explained: what an object's step explains. `quality` is the paper's Q L: badly reconstructed pixels of an object
-            stay with the background or a later step. `location` (ours): L, all pixels of the object.
-        mask_gradient: the loss has a gradient by m and s, through Q (Section 2.6: "this allows mask Q to contribute to
-            the loss"). False: m and s are constants, as lines 9 and 10 stand in Algorithm 2's no-gradient block.
-        background_input: `image`: the background's step sees the whole image, as line 3 of Algorithm 2. `masked`: after
-            the objects' steps the background is reconstructed again from m^(1) x, one reading of Section 2.5 ("derived
-            from the input image masked by this background mask"); Q^(1) still comes from the whole image.
-        background_steps: training steps in which only the background is learnt and the objects' masks are 0. Ours;
-            without it objects first settle on the smooth background.
-        stop_below: an object's step is left empty if its location mask holds fewer unexplained pixels (Section 2.6:
-            "find just the right number of K"). 0: no step is left empty.
-        network: settings of g.
-        location: settings of L.
-    """
-
-    size: PositiveInt = 64
-    num_slots: Annotated[int, Field(ge=2)] = 6
-    quality_variance: PositiveFloat = 0.05
+    size: PositiveInt = 64  # height and width of the images
+    num_slots: Annotated[int, Field(ge=2)] = 6  # K, the background included; the background is the first slot
+    quality_variance: PositiveFloat = 0.05  # sigma_1 of the reconstruction quality, for images in 0..1
+    # Sigma_1 in the objects' steps; None: the same, as in the paper. A larger value (ours) finds objects that are not
+    # yet reconstructed well.
     object_quality_variance: PositiveFloat | None = None
-    prior_weight: NonNegativeFloat = 0.01
+    prior_weight: NonNegativeFloat = 0.01  # beta of Eq. 1.
+    # Gamma of Eq. 1. With 0 the network is an auto-encoder: it samples no noise.
     latent_weight: NonNegativeFloat = 1e-3
-    masked_colour: float = 0.5
+    masked_colour: float = 0.5  # zeta of Eq. 1, the target colour where a step's mask is 0.
+    # Eq. 1 compares m x_re with m x ("redefining x_re := m x_re helps"), so a pixel counts m^3 (x_re - x)^2. False: m
+    # (x_re - x)^2, as the equation is printed.
     masked_reconstruction: bool = True
+    # `squared` is the squared distance in colour of Eq. 1. `norm` (ours) is the distance itself: the best background is
+    # then close to the median colour, which the objects change less than the mean.
     residual: Literal["squared", "norm"] = "squared"
+    # What an object's step explains. `quality` is the paper's Q L: badly reconstructed pixels of an object stay with
+    # the background or a later step. `location` (ours): L, all pixels of the object.
     explained: Literal["quality", "location"] = "quality"
+    # The loss has a gradient by m and s, through Q (Section 2.6: "this allows mask Q to contribute to the loss").
+    # False: m and s are constants, as lines 9 and 10 stand in Algorithm 2's no-gradient block.
     mask_gradient: bool = True
+    # `image`: the background's step sees the whole image, as line 3 of Algorithm 2. `masked`: after the objects' steps
+    # the background is reconstructed again from m^(1) x, one reading of Section 2.5 ("derived from the input image
+    # masked by this background mask"); Q^(1) still comes from the whole image.
     background_input: Literal["image", "masked"] = "image"
+    # Training steps in which only the background is learnt and the objects' masks are 0. Ours; without it objects first
+    # settle on the smooth background.
     background_steps: NonNegativeInt = 0
+    # An object's step is left empty if its location mask holds fewer unexplained pixels (Section 2.6: "find just the
+    # right number of K"). 0: no step is left empty.
     stop_below: NonNegativeFloat = 0.0
-    network: AutoencoderSettings = field(default_factory=AutoencoderSettings)
-    location: LocationSettings = field(default_factory=LocationSettings)
+    network: AutoencoderSettings = field(default_factory=AutoencoderSettings)  # settings of g
+    location: LocationSettings = field(default_factory=LocationSettings)  # settings of L
 
     @property
     def busiest_step(self) -> int:

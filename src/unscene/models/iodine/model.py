@@ -40,47 +40,31 @@ _SMALLEST_MASK = 1e-12  # bounds the gradient of a mask, which divides by it
 
 @settings_dataclass
 class IODINESettings:
-    """Settings of IODINE; the defaults are R-MONet's for it on Multi-dSprites.
+    """Settings of IODINE; the defaults are R-MONet's for it on Multi-dSprites."""
 
-    Attributes:
-        size: height and width of the images.
-        num_slots: K; none of them is known to be the background.
-        iterations: T, refinements of the posteriors.
-        latent_dim: D.
-        sigma: standard deviation of every component's Gaussian, for images in 0..1.
-        mixture_over: the likelihood has one mixture for a `pixel` or one for each `channel`.
-        coordinates: maps of the pixels' positions that the refinement network reads: `linear` (the paper's), y and x;
-            `cosine` (the authors' program on Multi-dSprites), cos(pi f y) cos(pi g x) for f and g of 0, 1 and 2.
-        latent_weight: beta, weight of the divergence from the prior; the paper's is 1. The divergence does not shrink
-            with the image: with half the side, 0.25 keeps its share of the loss.
-        latent_warmup: steps over which beta rises linearly from 0; 0 (the paper's): no warm-up.
-        decoder_channels: channels of the spatial broadcast decoder.
-        decoder_layers: number of its convolutions.
-        decoder_kernel: side of their kernels, odd; 5 in the authors' program on Multi-dSprites.
-        decoder_padding: `same` (the authors' program's) or `valid`, see `SpatialBroadcastDecoder`.
-        decoder_stride: 1 (the paper's) or more, see `SpatialBroadcastDecoder`.
-        colour: `sigmoid` keeps the components in 0..1, `linear` (the paper's) leaves them free.
-        refinement: settings of the refinement network.
-        checkpointing: in training, compute the decoder's maps again in each backward pass instead of storing them for
-            T steps: 1.5 times the time, a fraction of the memory, the same numbers.
-    """
-
-    size: PositiveInt = 64
-    num_slots: Annotated[int, Field(ge=2)] = 6
-    iterations: PositiveInt = 5
-    latent_dim: PositiveInt = 16
-    sigma: PositiveFloat = 0.1
-    mixture_over: MixtureOver = "pixel"
+    size: PositiveInt = 64  # height and width of the images
+    num_slots: Annotated[int, Field(ge=2)] = 6  # K; none of them is known to be the background
+    iterations: PositiveInt = 5  # T, refinements of the posteriors
+    latent_dim: PositiveInt = 16  # D
+    sigma: PositiveFloat = 0.1  # standard deviation of every component's Gaussian, for images in 0..1
+    mixture_over: MixtureOver = "pixel"  # the likelihood has one mixture for a `pixel` or one for each `channel`
+    # maps of the pixels' positions that the refinement network reads: `linear` (the paper's), y and x; `cosine` (the
+    # authors' program on Multi-dSprites), cos(pi f y) cos(pi g x) for f and g of 0, 1 and 2
     coordinates: Literal["linear", "cosine"] = "linear"
+    # Beta, weight of the divergence from the prior; the paper's is 1. The divergence does not shrink with the image:
+    # with half the side, 0.25 keeps its share of the loss.
     latent_weight: NonNegativeFloat = 1.0
-    latent_warmup: NonNegativeInt = 0
-    decoder_channels: PositiveInt = 32
-    decoder_layers: PositiveInt = 5
-    decoder_kernel: PositiveInt = 3
-    decoder_padding: Padding = "same"
-    decoder_stride: PositiveInt = 1
+    latent_warmup: NonNegativeInt = 0  # steps over which beta rises linearly from 0; 0 (the paper's): no warm-up
+    decoder_channels: PositiveInt = 32  # channels of the spatial broadcast decoder
+    decoder_layers: PositiveInt = 5  # number of its convolutions
+    decoder_kernel: PositiveInt = 3  # side of their kernels, odd; 5 in the authors' program on Multi-dSprites
+    decoder_padding: Padding = "same"  # `same` (the authors' program's) or `valid`, see `SpatialBroadcastDecoder`
+    decoder_stride: PositiveInt = 1  # 1 (the paper's) or more, see `SpatialBroadcastDecoder`
+    # `sigmoid` keeps the components in 0..1, `linear` (the paper's) leaves them free
     colour: Literal["sigmoid", "linear"] = "sigmoid"
-    refinement: RefinementSettings = field(default_factory=RefinementSettings)
+    refinement: RefinementSettings = field(default_factory=RefinementSettings)  # settings of the refinement network
+    # in training, compute the decoder's maps again in each backward pass instead of storing them for T steps: 1.5 times
+    # the time, a fraction of the memory, the same numbers
     checkpointing: bool = False
 
     def latent_weight_at(self, step: int) -> float:

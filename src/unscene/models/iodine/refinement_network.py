@@ -19,26 +19,17 @@ State = tuple[Tensor, Tensor]  # of the LSTM, [B * K, units] each
 
 @settings_dataclass
 class RefinementSettings:
-    """Settings of the refinement network; the defaults are R-MONet's for IODINE on Multi-dSprites.
+    """Settings of the refinement network; the defaults are R-MONet's for IODINE on Multi-dSprites."""
 
-    Attributes:
-        channels: channels of the convolutions.
-        kernel: side of their kernels, odd.
-        stride: stride of every convolution.
-        averaged: the maps are first averaged over squares of this side; 1 (the paper's) leaves them.
-        pooling: `average` (the paper's) averages the last map over its pixels, so that only the coordinate inputs carry
-            locations; `flatten` (ours) keeps all of it.
-        hidden: units of the fully connected layer.
-        lstm: units of the LSTM.
-    """
-
-    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 32)
-    kernel: PositiveInt = 3
-    stride: PositiveInt = 2
-    averaged: PositiveInt = 1
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 32)  # channels of the convolutions
+    kernel: PositiveInt = 3  # side of their kernels, odd
+    stride: PositiveInt = 2  # stride of every convolution
+    averaged: PositiveInt = 1  # the maps are first averaged over squares of this side; 1 (the paper's) leaves them
+    # `average` (the paper's) averages the last map over its pixels, so that only the coordinate inputs carry locations;
+    # `flatten` (ours) keeps all of it
     pooling: Literal["average", "flatten"] = "average"
-    hidden: PositiveInt = 128
-    lstm: PositiveInt = 128
+    hidden: PositiveInt = 128  # units of the fully connected layer
+    lstm: PositiveInt = 128  # units of the LSTM
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:

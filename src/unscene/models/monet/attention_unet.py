@@ -18,17 +18,13 @@ from unscene.settings import settings_dataclass
 
 @settings_dataclass
 class AttentionUNetSettings:
-    """Settings of the UNet; the defaults are MONet's for 64 pixels. For 128 they are 32, 32, 32, 64, 64, 64.
+    """Settings of the UNet; the defaults are MONet's for 64 pixels. For 128 they are 32, 32, 32, 64, 64, 64."""
 
-    Attributes:
-        channels: of the blocks on the way down, whose maps halve from one to the next; on the way up in reverse.
-        hidden: units of the two hidden layers between the smallest map and itself.
-        patch: the network reads each square of patch x patch pixels as one cell and writes its logits at once. 1 is
-            MONet's; 2 is ours, less work.
-    """
-
+    # of the blocks on the way down, whose maps halve from one to the next; on the way up in reverse
     channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32, 64, 64, 64)
-    hidden: PositiveInt = 128
+    hidden: PositiveInt = 128  # units of the two hidden layers between the smallest map and itself
+    # The network reads each square of patch x patch pixels as one cell and writes its logits at once. 1 is MONet's; 2
+    # is ours, less work.
     patch: PositiveInt = 1
 
 

@@ -36,45 +36,33 @@ VARIANTS = {"resnet_fpn": "unscene.models.monet.resnet_attention:ResNetAttention
 
 @settings_dataclass
 class MONetSettings:
-    """Every setting of MONet; the defaults are those of the R-MONet paper on Multi-dSprites.
+    """Every setting of MONet; the defaults are those of the R-MONet paper on Multi-dSprites."""
 
-    Attributes:
-        size: height and width of the images.
-        num_slots: K, the background included; it is the first slot.
-        sigma_background: standard deviation of the first slot's Gaussian, for images in 0..1.
-        sigma_foreground: standard deviation of the other Gaussians.
-        latent_weight: beta, of the latents' divergence from the prior.
-        mask_weight: gamma, of the masks' divergence from the decoded masks.
-        mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself (as public code does).
-        warmup: see `WarmupSettings`; off in the papers.
-        background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
-            either direction, see `coarse`, and cannot draw objects. 1 is one colour. Ours.
-        foreground_cells: the same for the other components, over each slot's region. With 1 an object has one colour.
-        initial_scope_weight: factor of the attention's initial weights that read the log scope: 1 is PyTorch's. Ours
-            are smaller, since a scope of -16 drowns the image.
-        attention: `unet` is MONet's; `resnet_fpn` R-MONet's backbone and head, on the whole image.
-        unet: settings of MONet's attention.
-        backbone: settings of the attention `resnet_fpn`; never `pretrained`, which is for three channels.
-        head: head of the attention `resnet_fpn`: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet).
-        vae: settings of the components.
-    """
-
-    size: PositiveInt = 64
-    num_slots: Annotated[int, Field(ge=2)] = 6
-    sigma_background: PositiveFloat = 0.09
-    sigma_foreground: PositiveFloat = 0.11
-    latent_weight: NonNegativeFloat = 0.5
-    mask_weight: NonNegativeFloat = 0.5
+    size: PositiveInt = 64  # height and width of the images
+    num_slots: Annotated[int, Field(ge=2)] = 6  # K, the background included; it is the first slot
+    sigma_background: PositiveFloat = 0.09  # standard deviation of the first slot's Gaussian, for images in 0..1
+    sigma_foreground: PositiveFloat = 0.11  # standard deviation of the other Gaussians
+    latent_weight: NonNegativeFloat = 0.5  # beta, of the latents' divergence from the prior
+    mask_weight: NonNegativeFloat = 0.5  # gamma, of the masks' divergence from the decoded masks
+    # the likelihood mixes each `pixel`, or each `channel` by itself (as public code does)
     mixture_over: MixtureOver = "pixel"
-    warmup: WarmupSettings = field(default_factory=WarmupSettings)
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)  # see `WarmupSettings`; off in the papers
+    # 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in either direction,
+    # see `coarse`, and cannot draw objects. 1 is one colour. Ours.
     background_cells: NonNegativeInt = 0
+    # The same for the other components, over each slot's region. With 1 an object has one colour.
     foreground_cells: NonNegativeInt = 0
+    # Factor of the attention's initial weights that read the log scope: 1 is PyTorch's. Ours are smaller, since a scope
+    # of -16 drowns the image.
     initial_scope_weight: float = 1.0
+    # `unet` is MONet's; `resnet_fpn` R-MONet's backbone and head, on the whole image
     attention: Literal["unet", "resnet_fpn"] = "unet"
-    unet: AttentionUNetSettings = field(default_factory=AttentionUNetSettings)
+    unet: AttentionUNetSettings = field(default_factory=AttentionUNetSettings)  # settings of MONet's attention
+    # settings of the attention `resnet_fpn`; never `pretrained`, which is for three channels
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    # head of the attention `resnet_fpn`: `lite` for MONet (ResNet18+FPN), `unet` for MONet (ResNet18+FPN+UNet)
     head: HeadSettings = field(default_factory=HeadSettings)
-    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)
+    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)  # settings of the components
 
     def __post_init__(self) -> None:
         if "roi" in (self.vae.encoder_region, self.vae.decoder_region):

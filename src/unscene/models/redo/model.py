@@ -26,33 +26,19 @@ from unscene.settings import settings_dataclass
 
 @settings_dataclass
 class ReDOSettings:
-    """Settings of the model; the defaults are those of the Flowers.
+    """Settings of the model; the defaults are those of the Flowers."""
 
-    Attributes:
-        size: height and width of the images, 4 times a power of 2 and at least 16.
-        num_slots: K regions; none of them is known to be the background.
-        latent_dim: length of each region's code z.
-        mask_channels: channels of the mask network, a multiple of 4.
-        mask_blocks: residual blocks of the mask network.
-        generator_channels: channels of each generator's largest map.
-        discriminator_channels: channels of the discriminator's first block.
-        code_channels: channels of the first block of the code network.
-        attention: self-attention in the generators and the discriminator.
-        temperature: temperature of the masks.
-        code_weight: lambda_z, of the codes' reconstruction.
-    """
-
-    size: PositiveInt = 128
-    num_slots: Annotated[int, Field(ge=2)] = 2
-    latent_dim: PositiveInt = 32
-    mask_channels: Annotated[int, Field(ge=4, multiple_of=4)] = 64
-    mask_blocks: NonNegativeInt = 3
-    generator_channels: PositiveInt = 32
-    discriminator_channels: PositiveInt = 64
-    code_channels: PositiveInt = 64
-    attention: bool = True
-    temperature: PositiveFloat = 1.0
-    code_weight: NonNegativeFloat = 5.0
+    size: PositiveInt = 128  # height and width of the images, 4 times a power of 2 and at least 16
+    num_slots: Annotated[int, Field(ge=2)] = 2  # K regions; none of them is known to be the background
+    latent_dim: PositiveInt = 32  # length of each region's code z
+    mask_channels: Annotated[int, Field(ge=4, multiple_of=4)] = 64  # channels of the mask network, a multiple of 4
+    mask_blocks: NonNegativeInt = 3  # residual blocks of the mask network
+    generator_channels: PositiveInt = 32  # channels of each generator's largest map
+    discriminator_channels: PositiveInt = 64  # channels of the discriminator's first block
+    code_channels: PositiveInt = 64  # channels of the first block of the code network
+    attention: bool = True  # self-attention in the generators and the discriminator
+    temperature: PositiveFloat = 1.0  # temperature of the masks
+    code_weight: NonNegativeFloat = 5.0  # lambda_z, of the codes' reconstruction
 
 
 class ReDO(nn.Module):

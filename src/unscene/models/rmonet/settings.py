@@ -25,17 +25,13 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 
 @settings_dataclass
 class BackboneSettings:
-    """Settings of the backbone.
+    """Settings of the backbone."""
 
-    Attributes:
-        width: channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18).
-        fpn_channels: channels of every map of the pyramid.
-        pretrained: start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on
-            first use. The pyramid has no such weights. No layer and no batch normalisation is frozen.
-    """
-
+    # channels of conv1 and conv2; conv3, conv4, conv5 have 2, 4 and 8 times as many (64: ResNet18)
     width: PositiveInt = 64
-    fpn_channels: PositiveInt = 256
+    fpn_channels: PositiveInt = 256  # channels of every map of the pyramid
+    # Start from torchvision's ImageNet weights (the paper's Fig. 21); needs `width` 64 and a download on first use. The
+    # pyramid has no such weights. No layer and no batch normalisation is frozen.
     pretrained: bool = False
 
     def __post_init__(self) -> None:
@@ -48,25 +44,18 @@ class BackboneSettings:
 
 @settings_dataclass
 class HeadSettings:
-    """Settings of the segmentation head.
+    """Settings of the segmentation head."""
 
-    Attributes:
-        kind: `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's).
-        channels: channels of its convolutions.
-        convolutions: 3x3 convolutions a level of the UNet head.
-        group_norm: normalise after each convolution; False has a bias instead and is a sixth of the step cheaper.
-        expand: width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
-        bottleneck: units of the UNet head's multilayer perceptron.
-        align_size: side of the map that ROI Align cuts out; its output is twice as large.
-    """
-
+    # `unet` (Section 3.2), `lite` (S4Net's head on the stride-8 map), `roi_align` (Mask R-CNN's)
     kind: Literal["unet", "lite", "roi_align"] = "unet"
-    channels: PositiveInt = 64
-    convolutions: PositiveInt = 1
+    channels: PositiveInt = 64  # channels of its convolutions
+    convolutions: PositiveInt = 1  # 3x3 convolutions a level of the UNet head
+    # normalise after each convolution; False has a bias instead and is a sixth of the step cheaper
     group_norm: bool = True
+    # Width of the ROI mask's ring, as a share of the box ("expand ratio sigma"). ROI Align sees no ring: 0.
     expand: NonNegativeFloat = 0.3
-    bottleneck: PositiveInt = 128
-    align_size: PositiveInt = 14
+    bottleneck: PositiveInt = 128  # units of the UNet head's multilayer perceptron
+    align_size: PositiveInt = 14  # side of the map that ROI Align cuts out; its output is twice as large
 
     def __post_init__(self) -> None:
         if self.group_norm and self.channels % min(8, self.channels):
@@ -78,73 +67,51 @@ class HeadSettings:
 
 @settings_dataclass
 class ProposalSettings:
-    """Settings of the region proposal network; the names in quotes are the appendix tables'.
+    """Settings of the region proposal network; the names in quotes are the appendix tables'."""
 
-    Attributes:
-        anchor_sizes: side of the anchors in pixels, one a pyramid level ("anchor size").
-        anchor_ratios: height / width ("anchor aspect ratio").
-        level_nms_threshold: IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each
-            layer").
-        top_n_before: boxes of a level that enter its NMS ("pre layer NMS top n").
-        top_n_after: boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels).
-        score_threshold: boxes that do not score above it are dropped ("prediction score threshold").
-        final_nms_threshold: threshold of the NMS over all levels ("NMS threshold for output bbox").
-        max_side: boxes with a longer side, in pixels, are dropped; None drops none. Ours, for objects of about one
-            size: then no box holds two of them.
-        foreground_iou: anchors that overlap a pseudo box at least so much are positive.
-        background_iou: anchors that overlap every pseudo box less are negative; those between are left out.
-        batch_size: anchors sampled from an image ("batch size per image").
-        positive_fraction: share of positive ones among them, at most.
-        regression_normaliser: N_reg of Eq. 3, by which the regression's sum is divided: all `anchors` of the image (the
-            paper's text) or the `sampled` ones (torchvision, old and new; four times the weight at 64 pixels).
-        smooth_l1_beta: where the regression loss turns from square to linear: 1 in Girshick (2015), which the paper
-            names, 1/9 in torchvision, 0 in its version 0.4.1, a plain L1.
-    """
-
+    # side of the anchors in pixels, one a pyramid level ("anchor size")
     anchor_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)] = (16, 32, 64, 128, 256)
-    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)  # height / width ("anchor aspect ratio")
+    # IoU above which the lower-scored box of a level is dropped ("NMS threshold inside each layer")
     level_nms_threshold: Share = 0.3
-    top_n_before: PositiveInt = 100
+    top_n_before: PositiveInt = 100  # boxes of a level that enter its NMS ("pre layer NMS top n")
+    # boxes of an image that leave it ("post layer NMS top n"; as torchvision counts: of all levels)
     top_n_after: PositiveInt = 20
-    score_threshold: Share = 0.5
-    final_nms_threshold: Share = 0.3
+    score_threshold: Share = 0.5  # boxes that do not score above it are dropped ("prediction score threshold")
+    final_nms_threshold: Share = 0.3  # threshold of the NMS over all levels ("NMS threshold for output bbox")
+    # Boxes with a longer side, in pixels, are dropped; None drops none. Ours, for objects of about one size: then no
+    # box holds two of them.
     max_side: PositiveFloat | None = None
-    foreground_iou: Share = 0.7
-    background_iou: Share = 0.3
-    batch_size: PositiveInt = 256
-    positive_fraction: Share = 0.5
+    foreground_iou: Share = 0.7  # anchors that overlap a pseudo box at least so much are positive
+    background_iou: Share = 0.3  # anchors that overlap every pseudo box less are negative; those between are left out
+    batch_size: PositiveInt = 256  # anchors sampled from an image ("batch size per image")
+    positive_fraction: Share = 0.5  # share of positive ones among them, at most
+    # N_reg of Eq. 3, by which the regression's sum is divided: all `anchors` of the image (the paper's text) or the
+    # `sampled` ones (torchvision, old and new; four times the weight at 64 pixels).
     regression_normaliser: Literal["anchors", "sampled"] = "anchors"
+    # where the regression loss turns from square to linear: 1 in Girshick (2015), which the paper names, 1/9 in
+    # torchvision, 0 in its version 0.4.1, a plain L1
     smooth_l1_beta: NonNegativeFloat = 1.0
 
 
 @settings_dataclass
 class PseudoBoxSettings:
-    """How masks become boxes; the defaults are R-MONet's for Multi-dSprites (CLEVR: `min_side=5`).
+    """How masks become boxes; the defaults are R-MONet's for Multi-dSprites (CLEVR: `min_side=5`)."""
 
-    Attributes:
-        floor: mask values under this count as 0.
-        classes: classes of Multi-Otsu; there are `classes - 1` thresholds a mask.
-        bins: bins of Multi-Otsu's histogram.
-        variant: implementation of Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2.
-        min_side: least width and height of a box, in pixels.
-        max_ratio: a box's longer side is at most this many times the shorter one.
-        min_score: boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own
-            range, so with 0 the faint values that an unused slot keeps become boxes.
-        nms_threshold: of two boxes of an image that overlap by more than this IoU, the one with the lower score is
-            dropped.
-        max_boxes: N, the boxes returned for an image; of more, the best scores stay.
-        max_candidates: boxes of an image that enter the suppression; of more (noise), the best scores enter.
-    """
-
-    floor: NonNegativeFloat = 0.001
-    classes: Annotated[int, Field(ge=2)] = 3
-    bins: PositiveInt = 5
+    floor: NonNegativeFloat = 0.001  # mask values under this count as 0
+    classes: Annotated[int, Field(ge=2)] = 3  # classes of Multi-Otsu; there are `classes - 1` thresholds a mask
+    bins: PositiveInt = 5  # bins of Multi-Otsu's histogram
+    # implementation of Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2
     variant: OtsuVariant = "skimage016"
-    min_side: NonNegativeInt = 3
-    max_ratio: Annotated[float, Field(ge=1)] = 3.0
+    min_side: NonNegativeInt = 3  # least width and height of a box, in pixels
+    max_ratio: Annotated[float, Field(ge=1)] = 3.0  # a box's longer side is at most this many times the shorter one
+    # Boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own range, so with
+    # 0 the faint values that an unused slot keeps become boxes.
     min_score: NonNegativeFloat = 0.0
+    # of two boxes of an image that overlap by more than this IoU, the one with the lower score is dropped
     nms_threshold: Share = 0.7
-    max_boxes: PositiveInt = 32
+    max_boxes: PositiveInt = 32  # N, the boxes returned for an image; of more, the best scores stay
+    # boxes of an image that enter the suppression; of more (noise), the best scores enter
     max_candidates: PositiveInt = 256
 
 
@@ -160,45 +127,35 @@ class LossWeights:
 
 @settings_dataclass
 class RMONetSettings:
-    """Settings of the model and its parts.
+    """Settings of the model and its parts."""
 
-    Attributes:
-        size: height and width of the images, a multiple of 32, so that every map of the backbone covers the image.
-        num_slots: K, the background included.
-        sigma_background: standard deviation of the background's Gaussian, for images in 0..1.
-        sigma_foreground: standard deviation of the foreground's Gaussians.
-        skip_empty_slots: False (the paper's): a slot without a box is encoded and decoded like any other, from an empty
-            mask; its latent and the mask it decodes to count in the loss. True (ours): it is not computed at all, its
-            latent costs nothing and its decoded mask is 0.
-        detection: False is the paper's ablation (Fig. 20): no boxes and no pseudo-box loss, K-1 masks in parallel.
-        mixture_over: the likelihood mixes each `pixel`, or each `channel` by itself.
-        normalise: images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with
-            `imagenet` by ImageNet's mean and standard deviation, which a pretrained backbone needs.
-        weights: weights of the loss terms.
-        warmup: see `WarmupSettings`; the papers have none.
-        background_cells: 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in
-            either direction, see `coarse`, and cannot draw objects. 1 is one colour. Ours.
-        foreground_cells: the same for the other components, over each slot's region. With 1 an object has one colour.
-        backbone, proposals, head, vae, pseudo_boxes: settings of the parts.
-    """
-
+    # height and width of the images, a multiple of 32, so that every map of the backbone covers the image
     size: int = 64
-    num_slots: Annotated[int, Field(ge=2)] = 6
-    sigma_background: PositiveFloat = 0.09
-    sigma_foreground: PositiveFloat = 0.11
+    num_slots: Annotated[int, Field(ge=2)] = 6  # K, the background included
+    sigma_background: PositiveFloat = 0.09  # standard deviation of the background's Gaussian, for images in 0..1
+    sigma_foreground: PositiveFloat = 0.11  # standard deviation of the foreground's Gaussians
+    # False (the paper's): a slot without a box is encoded and decoded like any other, from an empty mask; its latent
+    # and the mask it decodes to count in the loss. True (ours): it is not computed at all, its latent costs nothing and
+    # its decoded mask is 0.
     skip_empty_slots: bool = False
+    # False is the paper's ablation (Fig. 20): no boxes and no pseudo-box loss, K-1 masks in parallel.
     detection: bool = True
-    mixture_over: MixtureOver = "pixel"
+    mixture_over: MixtureOver = "pixel"  # the likelihood mixes each `pixel`, or each `channel` by itself
+    # images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with `imagenet` by
+    # ImageNet's mean and standard deviation, which a pretrained backbone needs
     normalise: bool | Literal["imagenet"] = False
-    weights: LossWeights = field(default_factory=LossWeights)
-    warmup: WarmupSettings = field(default_factory=WarmupSettings)
+    weights: LossWeights = field(default_factory=LossWeights)  # weights of the loss terms
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)  # see `WarmupSettings`; the papers have none
+    # 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in either direction,
+    # see `coarse`, and cannot draw objects. 1 is one colour. Ours.
     background_cells: NonNegativeInt = 0
+    # The same for the other components, over each slot's region. With 1 an object has one colour.
     foreground_cells: NonNegativeInt = 0
-    backbone: BackboneSettings = field(default_factory=BackboneSettings)
-    proposals: ProposalSettings = field(default_factory=ProposalSettings)
-    head: HeadSettings = field(default_factory=HeadSettings)
-    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)
-    pseudo_boxes: PseudoBoxSettings = field(default_factory=PseudoBoxSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)  # settings of the parts
+    proposals: ProposalSettings = field(default_factory=ProposalSettings)  # settings of the parts
+    head: HeadSettings = field(default_factory=HeadSettings)  # settings of the parts
+    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)  # settings of the parts
+    pseudo_boxes: PseudoBoxSettings = field(default_factory=PseudoBoxSettings)  # settings of the parts
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:

@@ -22,64 +22,48 @@ MIN_PRESENCE = 0.001  # the smallest initial presence: the tanh that bounds the 
 
 @settings_dataclass
 class ForegroundSettings:
-    """Settings of the foreground; the defaults are the authors' for images of 128 pixels, and R-MONet's schedules.
+    """Settings of the foreground; the defaults are the authors' for images of 128 pixels, and R-MONet's schedules."""
 
-    Attributes:
-        grid: cells on a side, G.
-        sigma: standard deviation of the foreground's Gaussian.
-        channels: channels of the image encoder's convolutions.
-        strides: strides of the same convolutions, 1 or 2; their product is the image's side divided by the grid.
-        features: channels of a cell.
-        glimpse_size: height and width of the glimpses.
-        glimpse_channels: channels of the glimpse encoder's convolutions.
-        glimpse_strides: strides of the same convolutions, 1 or 2.
-        glimpse_hidden: units between its last map and z_what, and channels of the decoder's first map.
-        decoder_channels: channels of the glimpse decoder's levels, from one pixel to `glimpse_size`.
-        glimpse_norm: the glimpse networks have group normalisation, as in the authors' program. False (ours): they do
-            not; group normalisation removes the brightness of a map of one colour.
-        what_dim: D, of z_what.
-        presence: prior probability of an object in a cell.
-        init: of the glimpse networks' weights: PyTorch's own (`default`, as in the authors' program) or `kaiming`
-            (ours), which keeps the variance of the activations, so that z_what learns colours sooner.
-        initial_presence: probability of an object in a new model's cells (ours), set by a bias. Below 1/2 the objects
-            cover less of the image at first, and the background learns its part. None: PyTorch's bias, nearly 1/2.
-        scale_mean: prior mean of a box's scale, before the sigmoid: the side of the box divided by the image's.
-        scale_std: prior standard deviation of the same.
-        temperature: temperature of the relaxed presence.
-        weigh_by_presence: the KL terms of scale, shift, depth and z_what are multiplied by z_pres: in the paper's prior
-            an object exists only where z_pres is 1. False: they are not, as in the authors' program.
-        what_weight: factor of z_what's KL term. Ours where it is not 1: from 0 on, objects first learn their colours.
-        darkened: an object's colour is multiplied by its alpha (the authors' program), so that a pixel of alpha 1/2 is
-            half as bright and uncertain outlines grow. False (ours): alpha is a weight of the mixture only.
-        boundary_width: width of a glimpse's border, in its cells; 0: no boundary loss.
-        boundary_end_step: the first step without the boundary loss; None: every step has it.
-        fixed_alpha_steps: the likelihood has a constant foreground alpha for this number of steps, so that both parts
-            learn to reconstruct.
-    """
-
-    grid: PositiveInt = 8
-    sigma: PositiveFloat = 0.11
-    channels: Channels = (16, 32, 64, 128, 256)
+    grid: PositiveInt = 8  # cells on a side, G
+    sigma: PositiveFloat = 0.11  # standard deviation of the foreground's Gaussian
+    channels: Channels = (16, 32, 64, 128, 256)  # channels of the image encoder's convolutions
+    # strides of the same convolutions, 1 or 2; their product is the image's side divided by the grid
     strides: Strides = (2, 2, 2, 1, 2)
-    features: PositiveInt = 128
-    glimpse_size: PositiveInt = 32
-    glimpse_channels: Channels = (16, 32, 32, 64, 128)
-    glimpse_strides: Strides = (1, 2, 1, 2, 2)
-    glimpse_hidden: PositiveInt = 256
+    features: PositiveInt = 128  # channels of a cell
+    glimpse_size: PositiveInt = 32  # height and width of the glimpses
+    glimpse_channels: Channels = (16, 32, 32, 64, 128)  # channels of the glimpse encoder's convolutions
+    glimpse_strides: Strides = (1, 2, 1, 2, 2)  # strides of the same convolutions, 1 or 2
+    glimpse_hidden: PositiveInt = 256  # units between its last map and z_what, and channels of the decoder's first map
+    # channels of the glimpse decoder's levels, from one pixel to `glimpse_size`
     decoder_channels: Channels = (128, 128, 64, 32, 16)
+    # The glimpse networks have group normalisation, as in the authors' program. False (ours): they do not; group
+    # normalisation removes the brightness of a map of one colour.
     glimpse_norm: bool = True
-    what_dim: PositiveInt = 32
+    what_dim: PositiveInt = 32  # D, of z_what
+    # prior probability of an object in a cell
     presence: Annealed = field(default_factory=lambda: Annealed(4000, 10_000, 0.1, 0.01))
+    # of the glimpse networks' weights: PyTorch's own (`default`, as in the authors' program) or `kaiming` (ours), which
+    # keeps the variance of the activations, so that z_what learns colours sooner
     init: Literal["default", "kaiming"] = "default"
+    # Probability of an object in a new model's cells (ours), set by a bias. Below 1/2 the objects cover less of the
+    # image at first, and the background learns its part. None: PyTorch's bias, nearly 1/2.
     initial_presence: Annotated[float, Field(ge=MIN_PRESENCE, le=1 - MIN_PRESENCE)] | None = None
+    # prior mean of a box's scale, before the sigmoid: the side of the box divided by the image's
     scale_mean: Annealed = field(default_factory=lambda: Annealed(0, 20_000, -1.0, -2.0))
-    scale_std: PositiveFloat = 0.1
+    scale_std: PositiveFloat = 0.1  # prior standard deviation of the same
+    # temperature of the relaxed presence
     temperature: Annealed = field(default_factory=lambda: Annealed(0, 20_000, 2.5, 0.5))
+    # The KL terms of scale, shift, depth and z_what are multiplied by z_pres: in the paper's prior an object exists
+    # only where z_pres is 1. False: they are not, as in the authors' program.
     weigh_by_presence: bool = False
+    # Factor of z_what's KL term. Ours where it is not 1: from 0 on, objects first learn their colours.
     what_weight: Annealed = field(default_factory=lambda: Annealed(0, 0, 1.0, 1.0))
+    # An object's colour is multiplied by its alpha (the authors' program), so that a pixel of alpha 1/2 is half as
+    # bright and uncertain outlines grow. False (ours): alpha is a weight of the mixture only.
     darkened: bool = True
-    boundary_width: NonNegativeInt = 2
-    boundary_end_step: NonNegativeInt | None = None
+    boundary_width: NonNegativeInt = 2  # width of a glimpse's border, in its cells; 0: no boundary loss
+    boundary_end_step: NonNegativeInt | None = None  # the first step without the boundary loss; None: every step has it
+    # the likelihood has a constant foreground alpha for this number of steps, so that both parts learn to reconstruct
     fixed_alpha_steps: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
@@ -103,31 +87,20 @@ class ForegroundSettings:
 
 @settings_dataclass
 class BackgroundSettings:
-    """Settings of the background; the defaults are the authors', and R-MONet's number of components.
+    """Settings of the background; the defaults are the authors', and R-MONet's number of components."""
 
-    Attributes:
-        components: K, at least 2: with one there is no mask to learn.
-        sigma: standard deviation of every component's Gaussian.
-        channels: channels of the image encoder's convolutions, all of stride 2.
-        features: length of the image's vector, and units of the encoder's hidden layer.
-        hidden: units of the recurrent networks and of the components' prior.
-        mask_dim: length of each mask's latent.
-        mask_hidden: channels of the mask decoder's first map.
-        mask_channels: channels of its levels, from one pixel to the image.
-        mask_stride: 1 (the paper's) or more (ours): masks are decoded at this fraction of the resolution and enlarged.
-        vae: of the components: encodes the image and a mask, decodes a colour image. Its decoder has ReLU and no batch
-            normalisation, where the authors' has ELU and batch normalisation; its mask output is not used.
-    """
-
-    components: Annotated[int, Field(ge=2)] = 3
-    sigma: PositiveFloat = 0.09
-    channels: Channels = (64, 64, 64, 64)
-    features: PositiveInt = 64
-    hidden: PositiveInt = 64
-    mask_dim: PositiveInt = 32
-    mask_hidden: PositiveInt = 256
-    mask_channels: Channels = (256, 128, 64, 16)
+    components: Annotated[int, Field(ge=2)] = 3  # K, at least 2: with one there is no mask to learn
+    sigma: PositiveFloat = 0.09  # standard deviation of every component's Gaussian
+    channels: Channels = (64, 64, 64, 64)  # channels of the image encoder's convolutions, all of stride 2
+    features: PositiveInt = 64  # length of the image's vector, and units of the encoder's hidden layer
+    hidden: PositiveInt = 64  # units of the recurrent networks and of the components' prior
+    mask_dim: PositiveInt = 32  # length of each mask's latent
+    mask_hidden: PositiveInt = 256  # channels of the mask decoder's first map
+    mask_channels: Channels = (256, 128, 64, 16)  # channels of its levels, from one pixel to the image
+    # 1 (the paper's) or more (ours): masks are decoded at this fraction of the resolution and enlarged
     mask_stride: PositiveInt = 1
+    # Of the components: encodes the image and a mask, decodes a colour image. Its decoder has ReLU and no batch
+    # normalisation, where the authors' has ELU and batch normalisation; its mask output is not used.
     vae: ComponentVAESettings = field(default_factory=lambda: ComponentVAESettings(latent_dim=32))
 
     def __post_init__(self) -> None:
@@ -137,27 +110,20 @@ class BackgroundSettings:
 
 @settings_dataclass
 class SPACESettings:
-    """Every setting of SPACE; the defaults are R-MONet's appendix table for Multi-dSprites.
+    """Every setting of SPACE; the defaults are R-MONet's appendix table for Multi-dSprites."""
 
-    Attributes:
-        size: height and width of the images.
-        scale: factor by which the images are enlarged first. Masks, components and boxes are returned at `size`; the
-            losses count the enlarged image's pixels.
-        num_slots: K of the decomposition: the K-1 cells with the highest presence, and the background.
-        mixture_over: the likelihood mixes each `pixel` (the paper), or each `channel` by itself (the authors' program).
-        kl_weight: factor of every KL term. Ours where it is not 1: the likelihood is a sum over the pixels and the KL
-            terms are not, so at 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 corrects
-            this.
-        foreground, background: settings of the parts.
-    """
-
-    size: PositiveInt = 64
+    size: PositiveInt = 64  # height and width of the images
+    # Factor by which the images are enlarged first. Masks, components and boxes are returned at `size`; the losses
+    # count the enlarged image's pixels.
     scale: PositiveInt = 2
-    num_slots: int = 6
+    num_slots: int = 6  # K of the decomposition: the K-1 cells with the highest presence, and the background
+    # the likelihood mixes each `pixel` (the paper), or each `channel` by itself (the authors' program)
     mixture_over: MixtureOver = "pixel"
+    # Factor of every KL term. Ours where it is not 1: the likelihood is a sum over the pixels and the KL terms are not,
+    # so at 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 corrects this.
     kl_weight: NonNegativeFloat = 1.0
-    foreground: ForegroundSettings = field(default_factory=ForegroundSettings)
-    background: BackgroundSettings = field(default_factory=BackgroundSettings)
+    foreground: ForegroundSettings = field(default_factory=ForegroundSettings)  # settings of the parts
+    background: BackgroundSettings = field(default_factory=BackgroundSettings)  # settings of the parts
 
     def __post_init__(self) -> None:
         grid, size, stride = self.foreground.grid, self.size * self.scale, math.prod(self.foreground.strides)

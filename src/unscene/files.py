@@ -49,9 +49,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name; the file written there replaces `path` when the block ends without an error.
 
-    Raises:
-        RunError: another process writes the same file.
-        OSError: any failure of the system; see `writing`.
+    RunError: another process writes the same file. OSError: any failure of the system; see `writing`.
     """
     temporary = path.with_name(f".{path.name}.part")
     with lock(temporary, path):
@@ -82,8 +80,7 @@ def writing(path: Path) -> Iterator[None]:
 def lock(path: Path, shown: Path | None = None) -> Iterator[None]:
     """Lock a folder or a file, created if it is missing, against other processes. A disk without locks locks nothing.
 
-    Raises:
-        RunError: another process has it; the message names that process, and `shown` instead of `path`.
+    RunError: another process has it; the message names that process, and `shown` instead of `path`.
     """
     if fcntl is None:
         yield
@@ -133,9 +130,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool | Callable[[]
     `out` is locked until then. After an error or Ctrl-C in the block it is unchanged. Complete results move to
     `.unscene-publishing` at once, and from there one by one. Whatever stops that, this process moves the others, or the
     next command does. The first of `names` tells the kind (`RESULT_KINDS`) and moves last: if it exists, all do.
-
-    Raises:
-        RunError: `out` is in use, cannot be written, or holds another kind's page or, without `overwrite`, such files.
+    RunError: `out` is in use, cannot be written, or holds another kind's page or, without `overwrite`, such files.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file. Name a folder for the results with --out.")

@@ -23,8 +23,7 @@ _FLOAT = re.compile(rf"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)({_EXPONENT})?|[0-9]+{_EXP
 def read_yaml(text: str, where: str) -> Any:
     """Return the text, numbers, true, false, null, lists and mappings of a YAML text.
 
-    Raises:
-        RecipeError: no YAML, a key twice in one mapping, a value of another kind, or too many values.
+    RecipeError: no YAML, a key twice in one mapping, a value of another kind, or too many values.
     """
     try:
         if len(text) > _MOST_CHARACTERS:

@@ -54,8 +54,7 @@ _LONGEST_SHOWN = 80  # characters of a value in a message
 def registered_class(table: Mapping[str, str], name: str, kind: str) -> Any:
     """Return a class by its name from a table `{"monet": "unscene.models.monet.model:MONet"}` of this `kind`.
 
-    Raises:
-        RecipeError: it is not in the table; the message names the nearest that is.
+    RecipeError: it is not in the table; the message names the nearest that is.
     """
     if name not in table:
         raise RecipeError(

@@ -12,6 +12,5 @@ VIEWS: dict[str, str] = {}  # by name, "module:function"
 
 
 def view(name: str) -> Any:
-    """The function of a name."""
     module, _, function = VIEWS[name].partition(":")
     return getattr(import_module(module), function)

@@ -71,7 +71,6 @@ class Parser(argparse.ArgumentParser):
     """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print it and end with exit status 2."""
         stop = "" if message.endswith((".", "?")) else "."
         self.exit(2, f"{self.prog}: {message}{stop} `{self.prog} --help` shows what it takes.\n")
 
@@ -93,7 +92,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser() -> Parser:
-    """The parser of all commands."""
     parser = Parser("unscene", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"unscene {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

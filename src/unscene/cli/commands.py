@@ -17,7 +17,6 @@ _OBJECTS = ("min_area", "min_score", "min_contrast", "split_parts", "tile", "ove
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """List the recipes, or print one."""
     from unscene.recipes import load_recipe, recipe_names, recipe_text, recipe_values
 
     if (arguments.all and not arguments.recipe) or (changes and not arguments.all):
@@ -36,7 +35,6 @@ def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Train a recipe, or resume a run."""
     from unscene.distributed.processes import is_first_process
     from unscene.runs.recipe import as_words
     from unscene.runs.resuming import is_same_run, recipe_to_resume
@@ -119,7 +117,6 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
 
 def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Score several models on the same scenes."""
     import unscene
     from unscene.evaluation.compare import compare, unique_names
     from unscene.evaluation.scenes import test_source
@@ -134,7 +131,6 @@ def run_compare(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_probe(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Predict the properties of objects from latents."""
     from unscene.evaluation.probe import probe
     from unscene.evaluation.scenes import test_source
 
@@ -148,7 +144,6 @@ def run_probe(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Train and score the rows of a paper's table."""
     from unscene.evaluation.paper_tables import choose_rows, find_table
     from unscene.evaluation.reproduce import Queue, adopt, reproduce
 
@@ -162,7 +157,6 @@ def run_reproduce(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
 
 def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Decompose a user's images."""
     from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
@@ -184,7 +178,6 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
 
 def run_explore(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Look at a model in the browser."""
     import unscene
     from unscene.inference.explorer import explore
 
@@ -192,7 +185,6 @@ def run_explore(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_export(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Write a model as an ONNX file."""
     import unscene
     from unscene.inference.onnx_file import export_onnx
 
@@ -201,7 +193,6 @@ def run_export(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_push(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Publish weights on the Hugging Face hub."""
     from unscene.runs.hub import push
 
     how = {"report": arguments.report, "private": arguments.private, "licence": arguments.license}
@@ -210,7 +201,6 @@ def run_push(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Draw a data set."""
     from unscene.data.generate import generate
 
     settings = _data_settings(changes, "generate") | {"count": arguments.count, "seed": arguments.seed}
@@ -219,7 +209,6 @@ def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
 
 
 def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Convert a published data set."""
     from unscene.data.published.conversion import convert
 
     settings = _data_settings(changes, "convert")
@@ -230,14 +219,12 @@ def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def run_data(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """Say where a published data set is."""
     from unscene.data.published import catalogue_text
 
     print(catalogue_text(arguments.source))
 
 
 def run_demo(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    """The main job, small."""
     from unscene.cli.demo import demo
 
     print(f"\nOpen {demo(arguments.out, arguments.minutes).resolve()}")

@@ -28,8 +28,7 @@ IMAGES = 6
 def demo(out: Path, minutes: float = 3.0) -> Path:
     """Train for some minutes, run the rest, and return the page about it. An earlier demo in the folder is replaced.
 
-    Raises:
-        RunError: the folder holds something that no demo wrote, or is in use.
+    RunError: the folder holds something that no demo wrote, or is in use.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file. Name a folder with --out.")

@@ -33,7 +33,6 @@ class LastingStream:
             return len(text)
 
     def flush(self) -> None:
-        """Flush the stream."""
         try:
             self._stream.flush()
         except OSError as error:

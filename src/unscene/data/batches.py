@@ -20,10 +20,8 @@ class StepSampler(Sampler[NDArray[np.int64]]):
     """Yields the indices of one batch for each step, from `first_step`, without end, for a source of `count` scenes.
 
     `seed` gives each epoch a new permutation. Scenes at its end that do not fill a batch are left out. `batch_size`
-    counts the scenes of all `world` processes; process `rank` takes every world-th scene of a batch.
-
-    Raises:
-        RecipeError: the batch is larger than the data, or cannot be shared evenly.
+    counts the scenes of all `world` processes; process `rank` takes every world-th scene of a batch. RecipeError: the
+    batch is larger than the data, or cannot be shared evenly.
     """
 
     def __init__(

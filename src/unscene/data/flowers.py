@@ -120,8 +120,7 @@ def middle_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     scaled = (int(size * width / shorter), int(size * height / shorter))  # cut to whole pixels, as torchvision does
     resized = np.asarray(Image.fromarray(pixels).resize(scaled, Image.Resampling.NEAREST))
     top, left = round((scaled[1] - size) / 2), round((scaled[0] - size) / 2)
-    square: NDArray[np.uint8] = resized[top : top + size, left : left + size]
-    return square
+    return resized[top : top + size, left : left + size]
 
 
 def download_flowers(root: Path) -> None:
@@ -141,7 +140,6 @@ def download_flowers(root: Path) -> None:
 
 
 def _ids(folder: Path, split: str) -> NDArray[np.int64]:
-    """The images' numbers of a split."""
     missing = [name for name in ("jpg", "segmim", "setid.mat") if not (folder / name).exists()]
     if missing:
         raise DataError(

@@ -91,11 +91,9 @@ def read_image(path: str | Path, frame: int | None = None, contrast: ContrastSet
     frame of an animation or video, from 0; by default it is the first, and the log warns if there are more. Greys of
     more than 8 bits are scaled, not cut: floats in [0, 1] by 255; whole numbers by the least of 8, 10, 12, 14 and 16
     bits that holds them, with a warning for less than 16; any other range from its least value to its greatest.
-    `contrast` changes this; it reads all bits of a grey.
-
-    Raises:
-        DataError: the file is missing, may not be read, damaged, cut short, no image, or has more than twice
-            `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a "decompression bomb").
+    `contrast` changes this; it reads all bits of a grey. DataError: the file is missing, may not be read, damaged, cut
+    short, no image, or has more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels, which Pillow takes for an attack (a
+    "decompression bomb").
     """
     if stacks := _stacks(Path(path)):
         return _from_planes(stacks, Path(path), frame, contrast)
@@ -109,8 +107,7 @@ def read_image(path: str | Path, frame: int | None = None, contrast: ContrastSet
 def read_label_image(path: str | Path) -> NDArray[np.int32]:
     """Read a label image: [H, W], a whole number of 0 or more for each pixel, as they are stored.
 
-    Raises:
-        DataError: as `read_image`; or the image has colours, fractions, negative values or several pages.
+    DataError: as `read_image`; or the image has colours, fractions, negative values or several pages.
     """
     return _use(Path(path), _label_values)
 

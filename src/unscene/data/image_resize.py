@@ -88,8 +88,7 @@ class ResizeGeometry:
         """Points [N, 2], x and y in the square, in the image's pixels, clipped to the part that the square shows."""
         source, target = np.array(self.source, np.float64), np.array(self.target, np.float64)
         scale = (source[2:] - source[:2]) / (target[2:] - target[:2])
-        restored: NDArray[np.float64] = ((points - target[:2]) * scale + source[:2]).clip(source[:2], source[2:])
-        return restored
+        return ((points - target[:2]) * scale + source[:2]).clip(source[:2], source[2:])
 
 
 def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArray[np.uint8], ResizeGeometry]:

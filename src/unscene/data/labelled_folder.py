@@ -102,10 +102,8 @@ class LabelledFolder:
 def label_images(folder: Path) -> dict[str, Path]:
     """The label images of a folder by name: the path below it without suffix and without an ending like `_label`.
 
-    Of the results of `unscene decompose` the `.labels.tif` alone count, or else the `.masks.png`.
-
-    Raises:
-        DataError: the folder has no image, or two of one name.
+    Of the results of `unscene decompose` the `.labels.tif` alone count, or else the `.masks.png`. DataError: the folder
+    has no image, or two of one name.
     """
     found: dict[str, Path] = {}
     for name, path in _files(folder).items():

@@ -44,10 +44,7 @@ def propose_object_size(images: Iterable[NDArray[np.uint8]]) -> ObjectSize:
     weighted by area, so texture within objects counts little. Bright and dark blobs count alike.
 
     A large image is searched at several reductions, in the window of the most contrast. The reduction counts whose
-    blobs have the most contrast on the most area.
-
-    Raises:
-        DataError: no image shows any blob.
+    blobs have the most contrast on the most area. DataError: no image shows any blob.
     """
     found: list[tuple[float, float]] = []  # diameter in the image's pixels, share of the window
     for image in images:

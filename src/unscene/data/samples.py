@@ -34,9 +34,7 @@ class GeneratedScenes(Generic[_Settings]):
 def checked_indices(indices: Sequence[int] | NDArray[np.integer], count: int) -> NDArray[np.int64]:
     """Return the indices [B] of a batch as int64, in 0 .. `count` - 1; any order, duplicates and an empty row are fine.
 
-    Raises:
-        ShapeError: `indices` is not one row of whole numbers.
-        DataError: an index is outside the data set.
+    ShapeError: `indices` is not one row of whole numbers. DataError: an index is outside the data set.
     """
     found = np.asarray(indices)
     check_shape(found, "B", "indices")
@@ -52,10 +50,8 @@ def resolve_range(first: int, count: int, size: int, data: str) -> range:
     """Return the indices that the settings `first` and `count` name in a data set of `size` samples.
 
     A `first` below 0 counts from the end. A `count` of 0 takes all from `first` on, one below 0 all but so many at the
-    end. `data` is the data set and what it has, for the message: "FILE has 30 scenes".
-
-    Raises:
-        DataError: the data set has too few.
+    end. `data` is the data set and what it has, for the message: "FILE has 30 scenes". DataError: the data set has too
+    few.
     """
     start = first + (size if first < 0 else 0)
     length = count + (size - start if count <= 0 else 0)

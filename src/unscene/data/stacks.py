@@ -61,8 +61,7 @@ def _planes_of(path: Path, _time: int, size: int) -> NDArray[Any]:
     moved = stored.transpose([axes.index(axis) for axis in order])
     height, width = moved.shape[-2:]
     channels = int(np.prod(moved.shape[len(order) - 2 - len(colour) : -2], dtype=int))
-    planes: NDArray[Any] = moved.reshape(-1, channels, height, width)
-    return planes
+    return moved.reshape(-1, channels, height, width)
 
 
 def _video_frame(path: Path, number: int) -> NDArray[Any]:

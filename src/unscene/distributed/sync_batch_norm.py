@@ -81,4 +81,4 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _sum_over_processes(tensor: Tensor) -> Tensor:
-    return _SumOverProcesses.apply(tensor)  # type: ignore[no-any-return]
+    return _SumOverProcesses.apply(tensor)

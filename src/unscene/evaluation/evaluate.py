@@ -51,10 +51,7 @@ def evaluate(
 
     The first `count` scenes of the source are scored. The same evaluation (weights or masks, data, count, options of
     the objects) may be written again; another one in `out` is replaced with `overwrite` only. The other arguments are
-    those of `measure`.
-
-    Raises:
-        RunError: `out` holds another evaluation, or cannot be written.
+    those of `measure`. RunError: `out` holds another evaluation, or cannot be written.
     """
     identity = {
         _origin(scored): dict(scored.provenance),

@@ -104,8 +104,7 @@ def label_maps(masks: Any, name: str, background: int | None = None, lowest: int
 def segmentation(maps: Sequence[NDArray[np.integer]], scores: Sequence[NDArray[np.floating] | None]) -> Segmentation:
     """Return label maps [H, W] of one size, whose labels may have gaps, with the scores [L] of labels 1..L.
 
-    Raises:
-        DataError: scores are not finite.
+    DataError: scores are not finite.
     """
     numbered = [renumbered(labels) for labels in maps]
     most = max((len(objects) for _, objects in numbered), default=0)

@@ -70,11 +70,8 @@ def probe(
 
     With `boxes`, the box or the location that the model states is added to each latent. The table has a row for each
     property: the score of each probe, and that of the best constant (`chance`). For the rest see `measure`.
-
-    Raises:
-        RecipeError: the model has no latents, or no boxes.
-        DataError: the scenes have no factors, or too few objects.
-        RunError: `out` holds another probe, or cannot be written.
+    RecipeError: the model has no latents, or no boxes. DataError: the scenes have no factors, or too few objects.
+    RunError: `out` holds another probe, or cannot be written.
     """
     latents, found = [], {}  # type: list[NDArray], dict[str, list[NDArray]]
     without_slot = 0
@@ -112,8 +109,7 @@ def probe(
 def factors_of(sample: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """The properties of objects in a batch, [B, M] or [B, M, d] by name; row m belongs to label m + 1.
 
-    Raises:
-        DataError: there are none, or no label maps; or the first row is the background's.
+    DataError: there are none, or no label maps; or the first row is the background's.
     """
     rows = (
         sample["boxes"].shape[1] if "labels" in sample else 0

@@ -117,8 +117,7 @@ NEED_A_DECOMPOSITION = ("ari_fg_objects", "object_locations", "reconstruction") 
 
 def new_metric(name: str) -> Metric:
     """Return a registered metric without any batch; RecipeError for an unknown name."""
-    metric: Metric = registered_class(METRICS, name, "metric")()
-    return metric
+    return registered_class(METRICS, name, "metric")()
 
 
 def default_metrics(of_label_maps: bool = False) -> dict[str, Metric]:

@@ -19,7 +19,6 @@ MODELS = {
 def model_class(name: str) -> Any:
     """Return the class of a registered model; it has `Settings`, `forward` and `loss`.
 
-    Raises:
-        RecipeError: no model of this name.
+    RecipeError: no model of this name.
     """
     return registered_class(MODELS, name, "model")

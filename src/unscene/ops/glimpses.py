@@ -42,8 +42,7 @@ def cut_glimpses(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     grid = torch.stack(torch.broadcast_tensors(x.unsqueeze(2), y.unsqueeze(3)), dim=-1)  # [B, N, h, w, 2]
     with torch.autocast(images.device.type, enabled=False):  # all glimpses of an image are one tall one
         sampled = F.grid_sample(images, grid.flatten(1, 2), align_corners=False)  # [B, C, N h, w]
-    glimpses: Tensor = sampled.unflatten(2, (-1, size[0])).transpose(1, 2)
-    return glimpses
+    return sampled.unflatten(2, (-1, size[0])).transpose(1, 2)
 
 
 def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -54,8 +53,7 @@ def paste_glimpses(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     rows = _weights(_cells_at_pixels(boxes, 1, size[0], shape["h"]), shape["h"]).to(maps)  # [B, N, H, h]
     columns = _weights(_cells_at_pixels(boxes, 0, size[1], shape["w"]), shape["w"]).to(maps)  # [B, N, W, w]
     with torch.autocast(maps.device.type, enabled=False):  # half precision would blur the location of an edge
-        pasted: Tensor = rows.unsqueeze(2) @ (maps @ columns.transpose(2, 3).unsqueeze(2))
-        return pasted
+        return rows.unsqueeze(2) @ (maps @ columns.transpose(2, 3).unsqueeze(2))
 
 
 def paste_borders(weight: Tensor, boxes: Tensor, cells: int, width: int, size: tuple[int, int]) -> Tensor:
@@ -155,7 +153,6 @@ class _Composite(Function):
 
 
 def _on_every_image(name: str, *tensors: Tensor) -> None:
-    """Call a compiled function with every image's part of the tensors."""
     function = getattr(compiled_module(COMPILED), name)
     arrays = [tensor.detach().numpy() for tensor in tensors]
 

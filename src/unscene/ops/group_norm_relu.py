@@ -27,10 +27,9 @@ class GroupNormReLU(nn.Module):
         compiled = compiled_module("unscene.ops.group_norm_numba") if _fits_compiled(features) else None
         if compiled is None:
             return F.group_norm(features, self.num_groups, self.weight, self.bias, self.eps).relu_()
-        normalised: Tensor = compiled.GroupNormReLUFunction.apply(
+        return compiled.GroupNormReLUFunction.apply(
             features, self.weight.float(), self.bias.float(), self.num_groups, self.eps
         )
-        return normalised
 
 
 def _fits_compiled(features: Tensor) -> bool:

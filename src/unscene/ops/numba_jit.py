@@ -36,8 +36,7 @@ def compiled_part(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that others call, and that is kept on disk with them; a division by 0 follows IEEE 754."""
     import numba
 
-    part: Callable[..., Any] = numba.njit(function, nogil=True, error_model="numpy")
-    return part
+    return numba.njit(function, nogil=True, error_model="numpy")
 
 
 def code_of(*modules: ModuleType) -> str:

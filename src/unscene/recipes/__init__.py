@@ -48,8 +48,7 @@ def recipe_values(name: str) -> dict[str, Any]:
 def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     """Return a checked recipe with settings changed by dotted name: `{"model.num_slots": 7}`.
 
-    Raises:
-        RecipeError: no such recipe or setting, or an impossible value.
+    RecipeError: no such recipe or setting, or an impossible value.
     """
     from unscene.runs.recipe import read_recipe
 

@@ -37,8 +37,7 @@ ScoreCurves = Mapping[str, Sequence[NDArray]]  # name in the legend -> a curve [
 def training_curves(metrics_csv: Path) -> Curves | None:
     """The curves of a run's metrics.csv, for light and dark pages; None where nothing was measured yet.
 
-    Raises:
-        DataError: the file is damaged.
+    DataError: the file is damaged.
     """
     series, clock = read_curves(metrics_csv)
     alt = "Losses and validation metrics of the training, each against step and wall-clock."
@@ -108,7 +107,6 @@ def score_figure(panels: Mapping[str, ScoreCurves], score: str, ink: str) -> Fig
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI, transparent=True, metadata={"Software": "unscene"})
     return file.getvalue()

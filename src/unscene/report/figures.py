@@ -31,8 +31,6 @@ _GROUND = 0.92  # behind a component, where its mask is 0
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a figure."""
-
     panels: list[NDArray[np.uint8]]  # [H, W, 3] of one size
     titles: tuple[str, ...] = ()  # one above each panel, or one for all; empty for none
     texts: tuple[str, ...] = ()  # one below each panel; empty for none
@@ -143,8 +141,7 @@ def valid_boxes(decomposition: Decomposition, index: int) -> NDArray[np.float32]
     boxes, valid = decomposition.boxes, decomposition.box_valid
     if boxes is None or valid is None:
         return None
-    rows: NDArray[np.float32] = (boxes[index].float() * valid[index].unsqueeze(-1)).numpy()
-    return rows
+    return (boxes[index].float() * valid[index].unsqueeze(-1)).numpy()
 
 
 def image_bytes(image: Tensor) -> NDArray[np.uint8]:
@@ -153,7 +150,6 @@ def image_bytes(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _check(scene: Scene, decomposition: Decomposition) -> None:
-    """Check that the decomposition is of these images."""
     images, _, height, width = scene.images.shape
     check_shape(decomposition.log_masks, f"{images} K 1 {height} {width}", "log_masks")
 

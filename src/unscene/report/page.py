@@ -26,8 +26,6 @@ _FOR_PICTURES = 5_500_000  # bytes; a third more in base64, so that the page sta
 
 @dataclass(frozen=True)
 class SlotLocation:
-    """Where a model locates an object."""
-
     slot: int  # its label, from 1
     y: float  # in 0..1 from the image's top
     x: float  # in 0..1 from the image's left

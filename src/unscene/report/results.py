@@ -20,8 +20,6 @@ Rank = Literal["best", "median", "worst"]
 
 @dataclass(frozen=True)
 class ExampleScene:
-    """A scene of the evaluation."""
-
     index: int  # of the scene in its source
     rank: Rank  # of its score among all scenes
     score: float | None  # what it is ranked by; None where nothing is known of it
@@ -39,8 +37,6 @@ class Curves:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One evaluation of one model."""
-
     name: str  # of the recipe
     metrics: dict[str, float | int | None]  # by name; None is not applicable. `ms_per_image` is among them
     health: dict[str, float]  # numbers that need no truth, by name; empty for label maps
@@ -90,7 +86,6 @@ def page_values(results: Sequence[ModelResult]) -> dict[str, Any]:
 
 
 def scenes_in_words(data: dict[str, Any]) -> str:
-    """Which scenes were scored."""
     source = data.get("source") or data.get("name") or "the data"
     return f"{data['scenes']:,} scenes of {source}" + (f", seed {data['seed']}" if "seed" in data else "")
 

@@ -21,8 +21,6 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Description:
-    """How a number is shown."""
-
     label: str  # its name in tables
     explanation: str  # one line
     decimals: int = 3  # digits after the point
@@ -34,7 +32,6 @@ class Description:
 
     @property
     def heading(self) -> Sequence[str]:
-        """The two lines above its column in a table."""
         return self.short or self.label.partition(", ")[::2]
 
 
@@ -58,8 +55,6 @@ def shown(name: str, value: float | int | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One row."""
-
     name: str  # in the first column
     values: Mapping[str, float | int | None]  # numbers by name; None is not applicable, or not known
     paper: Mapping[str, float] = field(default_factory=dict)  # what a paper reports, by the same names
@@ -83,8 +78,6 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and columns."""
-
     label: str  # heading of the first column
     columns: tuple[str, ...]  # names of numbers
     rows: tuple[Row, ...]  # in their order
@@ -93,11 +86,9 @@ class Table:
     intro: str = ""  # a sentence above the table
 
     def described(self) -> list[Description]:
-        """The description of each column."""
         return [description_of(name) for name in self.columns]
 
     def cells(self) -> list[list[Cell]]:
-        """The cells of each row."""
         columns = [self._column(name) for name in self.columns]
         return [[column[index] for column in columns] for index in range(len(self.rows))]
 

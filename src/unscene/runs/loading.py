@@ -51,12 +51,12 @@ class LoadedModel:
     @property
     def fit(self) -> FitKind:
         """How the recipe's data brings images to the model's square; "stretch" where its images are square already."""
-        return getattr(self.recipe.data, "fit", "stretch")  # type: ignore[no-any-return]
+        return getattr(self.recipe.data, "fit", "stretch")
 
     @property
     def contrast(self) -> ContrastSettings:
         """How the recipe's data scale the values of an image file; as they are stored where it says nothing."""
-        return getattr(self.recipe.data, "contrast", AS_STORED)  # type: ignore[no-any-return]
+        return getattr(self.recipe.data, "contrast", AS_STORED)
 
     @property
     def crop(self) -> int | None:

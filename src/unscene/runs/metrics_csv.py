@@ -19,8 +19,6 @@ _NO_POINTS = np.zeros((0, 3))
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One training."""
-
     steps: int  # of the training, not of the best weights
     minutes: float  # wall-clock time, with the validations
     images_per_second: float | None  # median over the rows; None before the first one

@@ -32,8 +32,6 @@ Part = typing.Literal["data", "validation", "test"]
 
 @settings_dataclass
 class About:
-    """What a recipe is."""
-
     title: str = ""  # one line
     origin: typing.Literal["paper", "ours"] = "ours"  # `ours` if no paper has it
     source: str = ""  # of its numbers
@@ -161,8 +159,7 @@ SECTIONS = ("about", "seed", "model", "data", "validation", "test", "optimizer",
 def read_recipe(values: Values, name: str, changes: Values | None = None) -> Recipe:
     """Check the values of a recipe, with changes by dotted name (`{"model.num_slots": 7}`), and return it.
 
-    Raises:
-        RecipeError: a section, a setting or a value that cannot be; the message names the nearest that can.
+    RecipeError: a section, a setting or a value that cannot be; the message names the nearest that can.
     """
     where, hint = f"recipe '{name}'", f"`unscene recipes {name} --all` shows every setting."
     typed = functools.partial(typed_settings, where=where, names_hint=hint)
@@ -276,8 +273,7 @@ def _change(values: Values, changes: Values) -> None:
 def _hold_out(values: Values, changes: Values, source: str) -> None:
     """One data set for all parts: its last scenes are the test, those before them the validation, all others training.
 
-    Raises:
-        RecipeError: the recipe does not say how many each has.
+    RecipeError: the recipe does not say how many each has.
     """
     counts = [
         read_words(int, changes.get(f"{part}.count", values[part].get("count"))) for part in ("validation", "test")

@@ -20,9 +20,7 @@ def recipe_to_resume(path: Path, changes: dict[str, Any]) -> Recipe:
     """The recipe of the run in a folder, changed by dotted name.
 
     A run may be from somebody else: its recipe cannot choose a file or folder to read, nor start a download.
-
-    Raises:
-        RecipeError: a change makes another run of it, or no change names its file or folder.
+    RecipeError: a change makes another run of it, or no change names its file or folder.
     """
     refused = next((name for name in changes if not name.startswith(RESUMABLE)), None)
     if refused:

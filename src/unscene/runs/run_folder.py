@@ -128,7 +128,6 @@ class RunFolder:
                         file.unlink(missing_ok=True)
 
     def recipe_values(self) -> dict[str, Any]:
-        """The recipe as plain values."""
         try:
             values = read_yaml(self.recipe.read_text(encoding="utf-8"), "its text")
         except (OSError, UnicodeDecodeError, RecipeError) as error:
@@ -177,7 +176,6 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's model name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -25,8 +25,6 @@ from unscene.training.step import NOT_FINITE_HINT
 
 @dataclass
 class Progression:
-    """How far a training has come."""
-
     step: int = 0  # steps taken
     first_step: int = 0  # of this attempt; later than 0 after a restart
     restarts: list[str] = field(default_factory=list)  # one line for each
@@ -37,7 +35,6 @@ class Progression:
 
     @classmethod
     def from_sources(cls, *sources: Source) -> Progression:
-        """Return the progression of a new training."""
         described = []
         for source in sources:
             paths = (*getattr(source, "paths", ()), *getattr(source, "skipped", ()))
@@ -108,7 +105,6 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    """Restore the random state of a checkpoint."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -47,7 +47,6 @@ class TrainingLog:
         return {"sums": {name: value.cpu() for name, value in self._mean_sums().items()}, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with the sums of a checkpoint."""
         self.sums, self.steps = dict(state["sums"]), int(state["steps"])
 
     def start(self, step: int, repeat_validation: bool) -> None:
@@ -107,7 +106,6 @@ class TrainingLog:
         self.speed_since += time.monotonic() - paused
 
     def close(self) -> None:
-        """Close the tracker and the bar."""
         self.bar.close()
         if self.writes and self.tracker:
             self.tracker.close()
@@ -140,11 +138,9 @@ class ExperimentTracker:
             ) from error
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Add the values of a step by name."""
         self.module.log(values, step=step)
 
     def close(self) -> None:
-        """Send what is left."""
         self.module.finish()
 
 
@@ -164,7 +160,6 @@ class EventFile:
             self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Add the values of a step by name."""
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(step=step, summary=Summary(value=scalars))
 
@@ -174,7 +169,6 @@ class EventFile:
             self.file.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self.file.close()
 
 

@@ -240,9 +240,7 @@ class Timer:
         self.restart()
 
     def restart(self) -> None:
-        """Count from now."""
         self.started = time.monotonic()
 
     def is_over(self) -> bool:
-        """Whether the minutes have passed."""
         return 0 < self.seconds <= time.monotonic() - self.started

@@ -27,11 +27,8 @@ def recipe_to_train(name: str, changes: dict[str, Any]) -> Recipe:
     This is for data of `image_crops` with an object's size, or with `crop: auto`, whose objects are measured in a first
     look at the images unless their size is given. A crop is 3 objects wide. A model has a slot for every object of a
     densely filled crop, at most 33. The least side of a pseudo box is a third of an object, the longest side of a
-    proposed box two objects. What `changes` give stays. The first process prints what was chosen.
-
-    Raises:
-        RecipeError: as `load_recipe`.
-        DataError: the images cannot be used, or show no object of a clear size.
+    proposed box two objects. What `changes` give stays. The first process prints what was chosen. RecipeError: as
+    `load_recipe`. DataError: the images cannot be used, or show no object of a clear size.
     """
     recipe = load_recipe(name, changes)
     data = recipe.data

@@ -88,7 +88,6 @@ def parameters_by_prefix(model: nn.Module, prefixes: Iterable[str]) -> dict[str,
 
 
 def param_groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
-    """The parameter groups of all optimisers."""
     return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 

@@ -37,15 +37,11 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
     """Train until `trainer.max_steps` or `trainer.max_minutes`; return the run, with the best validation's weights.
 
     The run's folder `out` is new or empty. With `resume` it is that of a run, which continues from its last checkpoint,
-    or from the first step if it ended before there was one.
-
-    Raises:
-        RunError: the folder is in use, or cannot be written.
-        TrainingError: the loss is not finite; the message names the term.
-        CheckpointError: the checkpoint or the ImageNet weights to begin with are missing, damaged or of another model.
-        DataError: the data cannot be used.
-        RecipeError: a setting does not fit the machine, the model or the data.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after the current step; the run can be resumed.
+    or from the first step if it ended before there was one. RunError: the folder is in use, or cannot be written.
+    TrainingError: the loss is not finite; the message names the term. CheckpointError: the checkpoint or the ImageNet
+    weights to begin with are missing, damaged or of another model. DataError: the data cannot be used. RecipeError: a
+    setting does not fit the machine, the model or the data. KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after the
+    current step; the run can be resumed.
     """
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # environment.json holds what its notices tell
     warnings.filterwarnings("ignore", module="lightning")

@@ -80,8 +80,7 @@ def placed_scenes(
 
     def place_range(start: int, stop: int) -> bool:
         part = slice(start, stop)
-        fits: bool = _place(PlacedScenes(*(values[part] for values in scenes)), cameras[part], choices)
-        return fits
+        return _place(PlacedScenes(*(values[part] for values in scenes)), cameras[part], choices)
 
     return scenes if all(on_all_threads(place_range, len(indices))) else None
 

@@ -81,7 +81,6 @@ def read_coco(file: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str
 
 
 def missing(path: Path) -> str:
-    """The message for a missing folder or file."""
     return (
         f"COCO: there is no {path}. Unpack COCO's zips (for instance val2017.zip and annotations_trainval2017.zip) "
         "into one folder and name that with --data.folder."

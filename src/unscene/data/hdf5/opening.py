@@ -44,8 +44,7 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
 def open_file(path: Path) -> Iterator[h5py.File]:
     """Open a file for reading.
 
-    Raises:
-        DataError: the file is missing, is no regular or no HDF5 file, cannot be opened, or is damaged.
+    DataError: the file is missing, is no regular or no HDF5 file, cannot be opened, or is damaged.
     """
     with reading(path):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -57,9 +56,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 def local_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
     """A data set of the file itself; None for a group.
 
-    Raises:
-        DataError: it is a link, or its values are in other files.
-        KeyError: it is damaged.
+    DataError: it is a link, or its values are in other files. KeyError: it is damaged.
     """
     link = file.get(name, getlink=True)
     if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
@@ -76,8 +73,7 @@ def local_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 def check_readable(dataset: h5py.Dataset) -> None:
     """Check, without reading a value, that all of a data set was written and can be read.
 
-    Raises:
-        DataError: a filter is missing, a sample is too large, or a part was never written.
+    DataError: a filter is missing, a sample is too large, or a part was never written.
     """
     where = f"{dataset.file.filename}: {dataset.name.lstrip('/')!r}"
     properties = dataset.id.get_create_plist()

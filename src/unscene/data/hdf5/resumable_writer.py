@@ -43,7 +43,6 @@ class SceneParts:
     sizes: list[int] = field(default_factory=list)  # numbers of scenes of the finished parts
 
     def __len__(self) -> int:
-        """Number of scenes in all parts."""
         return sum(self.sizes)
 
     def add(self, batches: Iterable[Mapping[str, NDArray]]) -> None:
@@ -97,10 +96,7 @@ def scene_parts(
     `made_from` decides the scenes: parts made from something else are removed, and logged. `start` is the source's
     position before its first scene; `fits` tells whether a part that ends at a position can be used. When anything
     stops the writing, the finished parts stay, and the log says where; without any, no new file or folder stays.
-
-    Raises:
-        RunError: another process writes the same file.
-        DataError: the file already exists, or its folder cannot be written.
+    RunError: another process writes the same file. DataError: the file already exists, or its folder cannot be written.
     """
     path = Path(path)
     folder = path.with_name(f".{path.name}.parts")

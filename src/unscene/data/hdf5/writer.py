@@ -37,13 +37,10 @@ def write_scenes(
     `batches` all have the same arrays [B, ...], `image` among them; `labels` is stored as `mask`, the name that
     published files have for it. `count` is the number of all samples, for the bar and messages; None if it is unknown.
     `attributes` are read after the last batch; a mapping or list (`settings`) is stored as JSON. `unscene_version`,
-    `arrays` (all names) and `complete` are added. Every chunk has a checksum.
-
-    Raises:
-        DataError: the file already exists or cannot be written, the disk is full, or there is no sample. Whatever stops
-            the writing, Ctrl-C too, the unfinished file and its new folders are removed; the next process that writes
-            the same file replaces what a killed one left.
-        RunError: another process writes the same file.
+    `arrays` (all names) and `complete` are added. Every chunk has a checksum. DataError: the file already exists or
+    cannot be written, the disk is full, or there is no sample. Whatever stops the writing, Ctrl-C too, the unfinished
+    file and its new folders are removed; the next process that writes the same file replaces what a killed one left.
+    RunError: another process writes the same file.
     """
     path = Path(path)
     refuse_existing(path)

@@ -34,15 +34,13 @@ DATA_SETS = {
 def catalogue() -> dict[str, dict[str, Any]]:
     """What `unscene data` says of every data set, by its name."""
     path = Path(__file__).with_name("catalogue.yaml")
-    sets: dict[str, dict[str, Any]] = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    return sets
+    return read_yaml(path.read_text(encoding="utf-8"), str(path))
 
 
 def catalogue_text(name: str | None = None) -> str:
     """A line for every data set, or all about one: where it is, its size, licence, files, split and format.
 
-    Raises:
-        RecipeError: there is none of this name.
+    RecipeError: there is none of this name.
     """
     sets = catalogue()
     if name is None:

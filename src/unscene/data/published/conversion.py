@@ -143,12 +143,9 @@ def convert(
     The same command resumes an interrupted conversion: the finished scenes are in a folder beside `out`
     (`resumable_writer`), and their records are only passed over, and verified where the format asks for it. With
     `skip_damaged`, damaged records are left out where reading can continue; the log names the first of them, and the
-    attribute `damaged_left_out` is their number. `count` limits the undamaged records that are read.
-
-    Raises:
-        RecipeError: an unknown data set or setting.
-        DataError: a file is missing, damaged or of other data, `out` already exists or cannot be written, there are
-            fewer than `count` records, or no scene is left.
+    attribute `damaged_left_out` is their number. `count` limits the undamaged records that are read. RecipeError: an
+    unknown data set or setting. DataError: a file is missing, damaged or of other data, `out` already exists or cannot
+    be written, there are fewer than `count` records, or no scene is left.
     """
     data: DataSet = registered_class(DATA_SETS, name, "published data set")
     hint = f"It has: {', '.join(item.name for item in fields(ConversionSettings))}."
@@ -276,8 +273,7 @@ def _resized(pixels: NDArray[np.uint8], size: int, low_pass: bool = False) -> ND
 def _batches(records: Iterable[Sequence[Arrays]]) -> Iterator[dict[str, NDArray]]:
     """Whole records of scenes of the same arrays, stacked to 64 scenes or more, with the `boxes` of `labels`.
 
-    Raises:
-        OtherDataError: a scene has other arrays than those before it.
+    OtherDataError: a scene has other arrays than those before it.
     """
     waiting: list[Arrays] = []
     shapes: dict[str, Any] = {}

@@ -53,8 +53,7 @@ _log = logging.getLogger(__name__)
 def find_files(paths: Sequence[Path], pattern: str, split: str = "all") -> list[Path]:
     """Return the files, and those of the pattern below the folders, of a split by their names, in the splits' order.
 
-    Raises:
-        DataError: a path does not exist, or there is no such file.
+    DataError: a path does not exist, or there is no such file.
     """
     files: list[Path] = []
     for path in paths:

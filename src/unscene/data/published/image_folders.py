@@ -45,8 +45,7 @@ _NAMES = {"shape": SHAPES, "material": MATERIALS, "color": tuple(COLOURS), "size
 def png_pixels(content: bytes, where: str) -> NDArray[np.uint8]:
     """Decode a PNG of 8 bits a channel, [H, W] or [H, W, C], and verify the checksum of every chunk.
 
-    Raises:
-        DataError: it is damaged, or no such PNG.
+    DataError: it is damaged, or no such PNG.
     """
     kind, at = b"", 8
     while kind != b"IEND":

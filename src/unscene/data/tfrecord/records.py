@@ -59,10 +59,8 @@ def read_records(path: Path, on_damage: Callable[[DataError], None] | None = Non
 
     A damaged or cut record raises; with `on_damage` that is called instead, and reading continues with the next record.
     Where the start of the next record is unknown (a wrong length, a broken gzip stream) the error is always raised, and
-    states how many records can be kept; `kept` is their number in earlier files.
-
-    Raises:
-        DataError: the file is missing, empty, no TFRecord file, or damaged.
+    states how many records can be kept; `kept` is their number in earlier files. DataError: the file is missing, empty,
+    no TFRecord file, or damaged.
     """
     try:
         stored = path.open("rb")

@@ -24,7 +24,6 @@ class Annealed:
             raise RecipeError(f"start_step must be at most end_step, {self.end_step}, not {self.start_step}.")
 
     def at(self, step: int) -> float:
-        """The value at a step."""
         if step >= self.end_step:
             return self.end
         if step <= self.start_step:
@@ -34,7 +33,6 @@ class Annealed:
 
     @property
     def values(self) -> tuple[float, float]:
-        """The smallest and the largest value."""
         return min(self.start, self.end), max(self.start, self.end)
 
 

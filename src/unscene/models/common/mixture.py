@@ -48,8 +48,7 @@ def mixture_log_likelihood(
     images, components, log_masks = (at_least_float32(values) for values in (images, components, log_masks))
     scales = scales.to(components).view(-1, 1, 1, 1)
     if not use_plain():
-        likelihood: Tensor = _LogGaussianMixture.apply(images, components, log_masks, scales, over == "pixel")
-        return likelihood
+        return _LogGaussianMixture.apply(images, components, log_masks, scales, over == "pixel")
     log_density = -0.5 * ((images.unsqueeze(1) - components) / scales) ** 2 - torch.log(scales * math.sqrt(2 * math.pi))
     if over == "pixel":
         log_density = log_density.sum(dim=2, keepdim=True)
@@ -70,8 +69,7 @@ def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
     check_shape(decoded_logits, " ".join(map(str, log_masks.shape)), "decoded_logits")
     log_masks, logits = at_least_float32(log_masks), at_least_float32(decoded_logits)
     if not use_plain():
-        divergence: Tensor = _CategoricalKL.apply(log_masks, logits)
-        return divergence
+        return _CategoricalKL.apply(log_masks, logits)
     return (log_masks.exp() * (log_masks - logits.log_softmax(dim=1))).sum(dim=(1, 2, 3, 4))
 
 
@@ -98,8 +96,7 @@ class _LogGaussianMixture(Function):
         shares = joint.sub_(greatest).clamp_min_(NEGLIGIBLE).exp_()
         total = shares.sum(dim=1, keepdim=True)
         ctx.save_for_backward(difference, shares.div_(total), scales)
-        likelihood: Tensor = total.log().add_(greatest).sum(dim=(1, 2, 3, 4))
-        return likelihood
+        return total.log().add_(greatest).sum(dim=(1, 2, 3, 4))
 
     @staticmethod
     @once_differentiable
@@ -121,8 +118,7 @@ class _CategoricalKL(Function):
         log_decoded = torch.log_softmax(logits, dim=1)
         terms = (log_masks - log_decoded).mul_(masks)
         ctx.save_for_backward(masks, log_decoded, terms)
-        divergence: Tensor = terms.sum(dim=(1, 2, 3, 4))
-        return divergence
+        return terms.sum(dim=(1, 2, 3, 4))
 
     @staticmethod
     @once_differentiable

@@ -29,8 +29,6 @@ class AutoencoderSettings:
 
 
 class Code(NamedTuple):
-    """The encoder's output."""
-
     mean: Tensor  # [B, D]
     log_variance: Tensor  # [B, D]
     maps: tuple[Tensor, ...]  # of the encoder's levels, the largest first
@@ -85,5 +83,4 @@ class ConvolutionalAutoencoder(nn.Module):
                 features = torch.cat([features, maps[-1 - index]], dim=1)
             assert isinstance(level, nn.Conv2d)
             features = convolve_doubled(features, level.weight, level.bias).relu_()
-        image: Tensor = at_least_float32(self.to_image(features)).sigmoid()
-        return image
+        return at_least_float32(self.to_image(features)).sigmoid()

@@ -68,7 +68,6 @@ class IODINESettings:
     checkpointing: bool = False
 
     def latent_weight_at(self, step: int) -> float:
-        """Beta at a step of the training."""
         return self.latent_weight * (min(1.0, step / self.latent_warmup) if self.latent_warmup else 1.0)
 
 

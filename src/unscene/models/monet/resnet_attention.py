@@ -64,8 +64,7 @@ class BatchNormPerPass(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> the same axes, by the statistics of pass `index`."""
         affine: dict[str, Tensor] = {"weight": self.weight, "bias": self.bias}
-        normalised: Tensor = torch.func.functional_call(self.passes[self.index], affine, (features,))
-        return normalised
+        return torch.func.functional_call(self.passes[self.index], affine, (features,))
 
 
 def batch_norm_per_pass(network: nn.Module, passes: int) -> nn.Module:

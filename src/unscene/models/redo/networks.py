@@ -29,8 +29,7 @@ def orthogonal(layer: nn.Module) -> nn.Module:
 
 def spectral_convolution(c_in: int, c_out: int, kernel: int, bias: bool = True) -> nn.Module:
     """A convolution that keeps the size of the map, with spectral normalisation (Miyato et al., 2018)."""
-    convolution: nn.Module = spectral_norm(orthogonal(nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)))
-    return convolution
+    return spectral_norm(orthogonal(nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)))
 
 
 class SpatialAttention(nn.Module):
@@ -54,8 +53,7 @@ class SpatialAttention(nn.Module):
         key = F.max_pool2d(self.key(features), 2).flatten(2).transpose(1, 2)
         value = F.max_pool2d(self.value(features), 2).flatten(2).transpose(1, 2)
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN does not scale
-        result: Tensor = features + self.gamma * self.out(attended.transpose(1, 2).unflatten(2, features.shape[2:]))
-        return result
+        return features + self.gamma * self.out(attended.transpose(1, 2).unflatten(2, features.shape[2:]))
 
 
 class ConditionalNorm(nn.Module):
@@ -87,8 +85,7 @@ class DrawingBlock(nn.Module):
         residual = torch.cat([self.norms[0](features, code), smaller.to(features.dtype)], dim=1)
         residual = self.first(F.interpolate(residual, scale_factor=2.0))
         residual = self.second(self.norms[1](residual, code))
-        doubled: Tensor = residual + self.skip(F.interpolate(features, scale_factor=2.0))
-        return doubled
+        return residual + self.skip(F.interpolate(features, scale_factor=2.0))
 
 
 class RegionGenerator(nn.Module):
@@ -117,8 +114,7 @@ class RegionGenerator(nn.Module):
                 features = self.attention(features)
             features = block(features, mask, code)
         features = torch.cat([self.norm(features, code), mask.to(features.dtype)], dim=1)
-        drawing: Tensor = self.to_image(features).tanh()
-        return drawing
+        return self.to_image(features).tanh()
 
 
 class ResidualBlock(nn.Module):
@@ -162,5 +158,4 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, size, size] -> [B, out]."""
-        vector: Tensor = self.out(self.blocks(images).sum(dim=(2, 3)))
-        return vector
+        return self.out(self.blocks(images).sum(dim=(2, 3)))

@@ -26,8 +26,7 @@ class _Residual(nn.Module):
         self.after = _normed(channels=channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        after: Tensor = self.after(self.inside(features) + features)
-        return after
+        return self.after(self.inside(features) + features)
 
 
 class RegionMasks(nn.Module):

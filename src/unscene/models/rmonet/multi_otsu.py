@@ -113,5 +113,4 @@ def _class_variances(counts: Tensor, last_bins: Tensor, variant: OtsuVariant) ->
 
 def _columns(sums: Tensor, index: Tensor) -> Tensor:
     """sums [G, m] at index [n, classes] -> [G, n, classes]. `sums[:, index]` wakes up all threads of a CPU."""
-    chosen: Tensor = sums.index_select(1, index.flatten()).unflatten(1, index.shape)
-    return chosen
+    return sums.index_select(1, index.flatten()).unflatten(1, index.shape)

@@ -129,7 +129,6 @@ LEVELS_READ = {"unet": (3,), "lite": (1,), "roi_align": (0,)}  # of the pyramid,
 def segmentation_head(
     settings: HeadSettings, backbone: ResNetFPN, fpn_channels: int, size: int, maps: int = 1
 ) -> nn.Module:
-    """Return the head that the settings name."""
     match settings.kind:
         case "unet":
             return UNetHead(settings, backbone.channels, fpn_channels, size, maps)
@@ -160,7 +159,6 @@ def _block(c_in: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.
 
 
 def _level(c_in: int, settings: HeadSettings) -> nn.Sequential:
-    """The convolutions of one level of the UNet head."""
     widths = (c_in, *[settings.channels] * settings.convolutions)
     blocks = (_block(*pair, settings.group_norm) for pair in pairwise(widths))
     return nn.Sequential(*(layer for block in blocks for layer in block))

@@ -197,8 +197,7 @@ class RMONetSettings:
     def normalised(self, images: Tensor) -> Tensor:
         """Return images [B, 3, size, size] in 0..1 as the backbone reads them."""
         if self.normalise == "imagenet":
-            normalised: Tensor = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
-            return normalised
+            return normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
         return (images - 0.5) / 0.5 if self.normalise else images
 
     @property

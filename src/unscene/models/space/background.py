@@ -16,8 +16,6 @@ from unscene.models.space.settings import BackgroundSettings
 
 
 class Background(NamedTuple):
-    """The background of images."""
-
     log_masks: Tensor  # pi, [B, K, 1, H, W]; exp sums to 1 over K
     components: Tensor  # x_k, [B, K, 3, H, W]
     mask_kl: Tensor  # of the masks' latents from their prior, [B]

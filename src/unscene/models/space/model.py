@@ -117,8 +117,7 @@ class SPACE(nn.Module):
         """[B, K, C, size, size]: a pixel is the mean of its pixels in the enlarged image."""
         if self.settings.scale == 1:
             return maps
-        reduced: Tensor = F.avg_pool2d(maps.flatten(0, 1), self.settings.scale).unflatten(0, maps.shape[:2])
-        return reduced
+        return F.avg_pool2d(maps.flatten(0, 1), self.settings.scale).unflatten(0, maps.shape[:2])
 
     def _decomposition(self, cells: Cells, chosen: Tensor, objects: Objects, background: Background) -> Decomposition:
         """The K slots. Slots of cells without an object are empty, and the background has their pixels.

@@ -51,8 +51,7 @@ class StridedEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[S, 3, size, size] -> [S, out]."""
-        vectors: Tensor = self.to_vector(self.convolutions(images.contiguous(memory_format=torch.channels_last)))
-        return vectors
+        return self.to_vector(self.convolutions(images.contiguous(memory_format=torch.channels_last)))
 
 
 class SubpixelDecoder(nn.Module):
@@ -78,5 +77,4 @@ class SubpixelDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """[S, D] -> [S, c_out, size, size]."""
-        maps: Tensor = self.layers(latents[:, :, None, None])
-        return maps
+        return self.layers(latents[:, :, None, None])

@@ -151,11 +151,11 @@ class RMONetSettings:
     background_cells: NonNegativeInt = 0
     # The same for the other components, over each slot's region. With 1 an object has one colour.
     foreground_cells: NonNegativeInt = 0
-    backbone: BackboneSettings = field(default_factory=BackboneSettings)  # settings of the parts
-    proposals: ProposalSettings = field(default_factory=ProposalSettings)  # settings of the parts
-    head: HeadSettings = field(default_factory=HeadSettings)  # settings of the parts
-    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)  # settings of the parts
-    pseudo_boxes: PseudoBoxSettings = field(default_factory=PseudoBoxSettings)  # settings of the parts
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    proposals: ProposalSettings = field(default_factory=ProposalSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
+    vae: ComponentVAESettings = field(default_factory=ComponentVAESettings)
+    pseudo_boxes: PseudoBoxSettings = field(default_factory=PseudoBoxSettings)
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:

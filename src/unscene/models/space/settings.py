@@ -122,8 +122,8 @@ class SPACESettings:
     # Factor of every KL term. Ours where it is not 1: the likelihood is a sum over the pixels and the KL terms are not,
     # so at 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 corrects this.
     kl_weight: NonNegativeFloat = 1.0
-    foreground: ForegroundSettings = field(default_factory=ForegroundSettings)  # settings of the parts
-    background: BackgroundSettings = field(default_factory=BackgroundSettings)  # settings of the parts
+    foreground: ForegroundSettings = field(default_factory=ForegroundSettings)
+    background: BackgroundSettings = field(default_factory=BackgroundSettings)
 
     def __post_init__(self) -> None:
         grid, size, stride = self.foreground.grid, self.size * self.scale, math.prod(self.foreground.strides)

@@ -403,6 +403,25 @@ class TestChecks:
                 assert all(np.array_equal(sample[name], values) for name, values in scenes.items())
         assert found > 100
 
+    def test_a_chunk_that_the_index_has_lost_is_missed(self, path):
+        images = np.random.default_rng(0).integers(1, 256, (3, 4, 5, 3), np.uint8)
+        with h5py.File(path, "w", libver="earliest") as file:  # its index has no checksum
+            file.create_dataset("image", data=images, chunks=(1, *images.shape[1:]), compression="gzip")
+        assert len(SceneStore(path)) == len(images)
+        whole = path.read_bytes()
+        at = whole.index(b"TREE\x01")
+        found = 0
+        for position in range(at, at + 200):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 16]) + whole[position + 1 :])
+            try:
+                store = SceneStore(path)
+                same = np.array_equal(store.batch(range(len(store)))["image"], images)
+            except DataError as error:
+                found += "cannot be read" in str(error)
+            else:
+                assert same
+        assert found > 10
+
     def test_an_array_that_vanished_is_missed(self, written):
         with h5py.File(written, "a") as file:
             del file["shape"]

@@ -154,7 +154,7 @@ class TestConversion:
             ({"min_objects": 7}, "min_objects must be at most max_objects, 6, not 7"),
             ({"min_objects": -1}, "min_objects must be 0 or more"),
             ({"sizes": 3}, "Did you mean 'data.size'"),
-            ({"min_objects": 8, "max_objects": 9}, "no scene has 8 to 9 objects. --data.min_objects 0"),
+            ({"min_objects": 8, "max_objects": 9}, "no scene of 8 to 9 objects. --data.min_objects 0"),
         ],
     )
     def test_impossible_numbers(self, tmp_path, records, settings, message):

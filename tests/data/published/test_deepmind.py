@@ -192,6 +192,11 @@ def test_a_cut_zlib_file_and_bytes_behind_it(tmp_path, write):
         converted("tetrominoes", path)
 
 
+def test_a_file_that_is_named_twice_is_read_once(tmp_path, write):
+    path = write(tmp_path / "tetrominoes.tfrecords", [tetromino()])
+    assert convert("tetrominoes", [tmp_path, path], tmp_path / "out.h5", progress=False) == 1
+
+
 def test_a_folder_without_such_files(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty has no \*tfrecord\*\. Name the folder"):

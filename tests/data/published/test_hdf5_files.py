@@ -110,6 +110,23 @@ def test_clevr_of_efficient_morl_is_cropped(tmp_path):
     assert store_of("efficient_morl", path).image_size == (192, 192)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((2, 9, 9, 3), 0.5, np.float32), "sample 0 of 'train' has values from 0.5 to 0.5, expected 0 to 255"),
+        (np.full((2, 9, 9, 3), np.nan, np.float32), "has values from nan to nan"),
+        (np.full((2, 9, 9, 3), 300), "has values from 300 to 300"),
+        (np.full((2, 9, 9, 3), b"x"), "'train' needs the numbers imgs"),
+    ],
+)
+def test_images_of_other_values_are_refused(tmp_path, images, message):
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        file["train/imgs"], file["train/masks"] = images, np.zeros((2, 4, 9, 9, 1), np.uint8)
+    with pytest.raises(DataError, match=f"other.h5: .*{message}"):
+        store_of("efficient_morl", path)
+
+
 def test_a_damaged_name_of_a_part_is_named(morl):
     with h5py.File(morl, "a") as file:
         file.move("val", "vam")

@@ -104,10 +104,17 @@ class TestClevrTex:
     def test_two_variants_and_a_missing_number(self, tmp_path):
         folder = write_clevrtex(tmp_path / "both", 3)
         (folder / "0" / "CLEVRTEX_full_000001.png").unlink()
-        with pytest.raises(DataError, match="has no image 000001, but later ones"):
+        with pytest.raises(DataError, match=r"has no CLEVRTEX_full_000001\.png, but other"):
             store_of("clevrtex", folder)
         write_clevrtex(folder, 1, "pbg")
         with pytest.raises(DataError, match=r"has full and pbg\. Name the unpacked folder of one variant"):
+            store_of("clevrtex", folder)
+
+    @pytest.mark.parametrize("number", [0, 2])
+    def test_the_first_and_the_last_image_are_missed_too(self, tmp_path, number):
+        folder = write_clevrtex(tmp_path / "clevrtex_full", 3)
+        (folder / "0" / f"CLEVRTEX_full_{number:06d}.png").unlink()
+        with pytest.raises(DataError, match=f"has no CLEVRTEX_full_{number:06d}.png"):
             store_of("clevrtex", folder)
 
     @pytest.mark.parametrize("suffix", [".png", "_flat.png"])
@@ -205,6 +212,15 @@ class TestShapeStacks:
         content = path.read_bytes()
         path.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
         with pytest.raises(DataError, match=r"env_b/iseg.*cam_10-mono-0\.map is damaged .*chunk at byte 33"):
+            store_of("shapestacks", folder)
+
+    def test_a_view_and_a_scenario_that_are_missing_are_named(self, tmp_path):
+        folder = write_shapestacks(tmp_path / "shapestacks")
+        next((folder / "recordings" / "env_b").glob("*cam_10*")).unlink()
+        with pytest.raises(DataError, match=r"has no recordings/env_b/rgb-\*-cam_10-mono-0\.png"):
+            store_of("shapestacks", folder)
+        (folder / "splits" / "default" / "eval.txt").write_text("env_x")
+        with pytest.raises(DataError, match="has no recordings/env_x/"):
             store_of("shapestacks", folder)
 
     def test_a_list_names_nothing_outside_of_the_folder(self, tmp_path):

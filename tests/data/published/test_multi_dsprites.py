@@ -243,7 +243,7 @@ class TestDamage:
 
     def test_when_nothing_can_be_kept(self, tmp_path, records):
         path = written(tmp_path, self.damaged(records[:1], 0, 5000))
-        with pytest.raises(DataError, match="no scene"):
+        with pytest.raises(DataError, match="has no sound record, and 1 damaged"):
             convert_multi_dsprites(path, tmp_path / "scenes.h5", skip_damaged=True, progress=False)
         assert only_file(tmp_path)
 

@@ -9,9 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import h5py
+from numpy.typing import NDArray
 
 from unscene.errors import DataError, UnsceneError, refusal
 
@@ -102,3 +105,19 @@ def check_readable(dataset: h5py.Dataset) -> None:
             f"{where} of shape {list(dataset.shape)} was not written to its end: the file holds {written:,} of "
             f"{expected:,} {'chunks' if dataset.chunks else 'bytes'}. Write the file again."
         )
+
+
+def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
+    """Read rows of the first axis. Where the index has lost a chunk, HDF5 gives fill values; this raises OSError."""
+    values: NDArray[Any] = dataset[start:stop]
+    version = h5py.h5i.get_file_id(dataset.id).get_create_plist().get_version()[0]  # before 3, no checksum in an index
+    if version < 3 and dataset.chunks:
+        first = start - start % dataset.chunks[0]
+        grid = (range(0, size, chunk) for size, chunk in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
+        for offset in product(range(first, stop, dataset.chunks[0]), *grid):
+            ends = (at + chunk for at, chunk in zip(offset, dataset.chunks, strict=True))
+            rows, *rest = map(slice, offset, ends)
+            part = values[(slice(max(rows.start - start, 0), rows.stop - start), *rest)]
+            if (part == dataset.fillvalue).all():
+                dataset.id.read_direct_chunk(offset)  # raises it
+    return values

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
 
-from unscene.data.hdf5.opening import check_readable, local_dataset, open_file, reading
+from unscene.data.hdf5.opening import check_readable, local_dataset, open_file, read_rows, reading
 from unscene.data.samples import checked_indices, resolve_range
 from unscene.errors import DataError
 from unscene.scene import boxes_of_labels
@@ -73,7 +73,8 @@ class SceneStore:
             self._count, height, width = map(int, used["image"].shape[:3])
             self.image_size = (height, width)
             self._has_mask = "mask" in used
-            self._rows = {name: data[()] for name, data in used.items() if name not in ("image", "mask")}
+            factors = {name: data for name, data in used.items() if name not in ("image", "mask")}
+            self._rows = {name: read_rows(data, 0, self._count) for name, data in factors.items()}
             has_checksums = all(dataset.fletcher32 for dataset in used.values())
         if "boxes" in used and not self._has_mask:
             _check_boxes(self._rows["boxes"], self.path)
@@ -142,7 +143,7 @@ class SceneStore:
             values = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
         for row, index in enumerate(indices.tolist()):
             with reading(self.path, f": '{name}' of sample {index:,}"):
-                values[row] = dataset[index]
+                values[row] = read_rows(dataset, index, index + 1)[0]
         return values
 
     def _as_labels(self, mask: NDArray) -> NDArray[np.uint8]:

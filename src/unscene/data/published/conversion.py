@@ -160,14 +160,18 @@ def convert(
         label = _named(source.files)
         records = _sound_records(source, errors, skip_damaged, progress, position, label)
         left = None if count is None else count - position["sound"]
-        parts.add(_batches(_finished(scenes, data, chosen, number) for number, scenes in islice(records, left)))
+        finished = (_finished(scenes, data, chosen, number) for number, scenes in islice(records, left))
+        parts.add(_batches(finished, label))
         if count is not None and position["sound"] < count:
             found = f"{position['sound']:,} records, fewer than the {count:,} asked for"
             raise DataError(f"{label}: {found}. Set count to {position['sound']}.")
-        if not len(parts) and position["sound"]:
-            objects = f"{chosen.min_objects} to {chosen.max_objects} objects"
-            raise DataError(f"no scene has {objects}. --data.min_objects 0 --data.max_objects 255 keeps all.")
         damaged = position["records"] - position["sound"]
+        if not len(parts):
+            objects = f"no scene of {chosen.min_objects} to {chosen.max_objects} objects"
+            ways = f"{objects}. --data.min_objects 0 --data.max_objects 255 keeps all"
+            if not position["sound"]:
+                ways = f"no sound record, and {damaged:,} damaged ones. Download it again"
+            raise DataError(f"{label} has {ways}.")
         about = {"source": f"{name}, converted from {label}", "records_read": position["sound"]}
         about |= {"damaged_left_out": damaged, "settings": asdict(chosen)}
         written = parts.join(about | data.attributes(len(parts)), progress)
@@ -270,7 +274,7 @@ def _resized(pixels: NDArray[np.uint8], size: int, low_pass: bool = False) -> ND
     return np.ascontiguousarray((smooth + 0.5).floor().clamp(0, 255).byte()[0].permute(1, 2, 0).numpy())
 
 
-def _batches(records: Iterable[Sequence[Arrays]]) -> Iterator[dict[str, NDArray]]:
+def _batches(records: Iterable[Sequence[Arrays]], label: str) -> Iterator[dict[str, NDArray]]:
     """Whole records of scenes of the same arrays, stacked to 64 scenes or more, with the `boxes` of `labels`.
 
     OtherDataError: a scene has other arrays than those before it.
@@ -284,7 +288,8 @@ def _batches(records: Iterable[Sequence[Arrays]]) -> Iterator[dict[str, NDArray]
             if found != shapes:
                 name = next(name for name in {**shapes, **found} if found.get(name) != shapes.get(name))
                 change = f"'{name}' is {_axes(found.get(name))}, and in scenes before it {_axes(shapes.get(name))}"
-                raise OtherDataError(f"{change}. Convert files of different scenes one by one, or set --data.size.")
+                hint = "Convert files of different scenes one by one, or set --data.size"
+                raise OtherDataError(f"{label}: {change}. {hint}; one file alone is damaged.")
         waiting += scenes
         if len(waiting) >= _BATCH:
             yield _stacked(waiting)

@@ -62,7 +62,7 @@ def find_files(paths: Sequence[Path], pattern: str, split: str = "all") -> list[
         files += sorted(path.rglob(pattern)) if path.is_dir() else [path]
     parts = ("train", "validation", "test")
     part_of = {file: next((part for part in parts if part in file.name), parts[0]) for file in files}
-    files = [file for part in parts for file in files if part_of[file] == part and split in ("all", part)]
+    files = [file for part in parts for file in part_of if part_of[file] == part and split in ("all", part)]
     if not files:
         what = pattern if split == "all" else f"{pattern} of split {split}"
         raise DataError(f"{', '.join(map(str, paths))} has no {what}. Name the folder or the files of the data set.")

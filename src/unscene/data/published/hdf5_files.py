@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from unscene.data.hdf5.opening import check_readable, local_dataset, open_file, reading
+from unscene.data.hdf5.opening import check_readable, local_dataset, open_file, read_rows, reading
 from unscene.data.hdf5.reader import SceneStore
 from unscene.data.published.conversion import (
     ConversionSettings,
@@ -78,8 +78,12 @@ def _efficient_morl(paths: Sequence[Path], settings: ConversionSettings, on_dama
 
     def scene(path: Path, group: str, names: list[str], index: int) -> EntryScene:
         with open_file(path) as file, reading(path, f": sample {index:,} of '{group}'"):
-            image, masks, *rest = (file[f"{group}/{name}"][index] for name in names)
-        image = np.broadcast_to(np.rint(image).clip(0, 255).astype(np.uint8), (*image.shape[:2], 3))
+            image, masks, *rest = (read_rows(file[f"{group}/{name}"], index, index + 1)[0] for name in names)
+        is_share = image.dtype.kind == "f" and 0 < image.max() <= 1
+        if is_share or not 0 <= image.min() <= image.max() <= 255:
+            values = f"values from {image.min():g} to {image.max():g}, expected 0 to 255"
+            raise DataError(f"{path}: sample {index:,} of '{group}' has {values}. Check which file it is.")
+        image = np.broadcast_to(np.rint(image).astype(np.uint8), (*image.shape[:2], 3))
         masks, given = masks[..., 0], dict(zip(("factors",), map(np.asarray, rest), strict=False))
         of_entries = bool(given) and given["factors"].shape[:1] == masks.shape[:1]
         visibility, labels = masks.any(axis=(1, 2)), masks.argmax(axis=0).astype(np.uint8)
@@ -94,9 +98,17 @@ def _arrays(file: h5py.File, group: str) -> tuple[list[str], int]:
     names = ("imgs", "masks", "factors") if local_dataset(file, group) is None else ()
     arrays: dict[str, Any] = {name: local_dataset(file, f"{group}/{name}") for name in names if name in file[group]}
     images, masks, factors = (arrays.get(name) for name in ("imgs", "masks", "factors"))
-    if images is None or masks is None or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+    if (
+        images is None
+        or masks is None
+        or {images.dtype.kind, masks.dtype.kind} - {*"iuf"}
+        or images.ndim != 4
+        or images.shape[3] not in (1, 3)
+        or 0 in images.shape
+    ):
         raise DataError(
-            f"{file.filename}: '{group}' needs imgs [N, H, W, C] and masks [N, K, H, W, 1]. Download it again."
+            f"{file.filename}: '{group}' needs the numbers imgs [N, H, W, C] and masks [N, K, H, W, 1]. Download it "
+            "again."
         )
     N, H, W, _ = images.shape
     if masks.ndim != 5 or masks.shape != (N, K := masks.shape[1], H, W, 1) or not 1 <= K <= 256:

@@ -36,7 +36,7 @@ ENTRIES = 11  # background and ten objects, in CLEVR and in ClevrTex
 _SHAPESTACKS_ENTRIES = 8
 _MAX_SCENE = 2**22  # characters of a scene in JSON
 _WAYS_OUT = "Unpack it again, or pass --skip-damaged to leave such records out."
-_CLEVRTEX = re.compile(r"CLEVRTEX_([a-z]+)_(\d{6})\.png")
+_CLEVRTEX = re.compile(r"CLEVRTEX_([a-z]+)_(\d{6})(_flat)?\.png")
 _PARTS = {"train": "train", "validation": "val", "test": "test"}  # of CLEVR
 _NUMBERS = {"3d_coords": 3, "pixel_coords": 3, "rotation": 1}  # of an object
 _NAMES = {"shape": SHAPES, "material": MATERIALS, "color": tuple(COLOURS), "size": tuple(SIZES)}
@@ -120,15 +120,17 @@ def _folder(paths: Sequence[Path], below: str) -> Path:
 def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     """Of the images in the order of their numbers, the first tenth is the test, the next one the validation."""
     found = {path: _CLEVRTEX.fullmatch(path.name) for folder in paths for path in folder.rglob("CLEVRTEX_*.png")}
-    images = {(match[1], int(match[2])): path for path, match in found.items() if match}
-    variants = sorted({variant for variant, _ in images})
-    numbers = sorted(number for _, number in images)
+    images = {(match[1], int(match[2])): path for path, match in found.items() if match and not match[3]}
+    all_numbers = {(match[1], int(match[2])) for match in found.values() if match}
+    variants = sorted({variant for variant, _ in all_numbers})
+    numbers = sorted(number for _, number in all_numbers)
     if len(variants) != 1:
         seen = " and ".join(variants) or "no CLEVRTEX_VARIANT_000000.png"
         raise DataError(f"{', '.join(map(str, paths))} has {seen}. Name the unpacked folder of one variant.")
-    if len(numbers) != numbers[-1] - numbers[0] + 1:
-        missing = next(number for number in range(numbers[0], numbers[-1]) if (variants[0], number) not in images)
-        raise DataError(f"{paths[0]} has no image {missing:06d}, but later ones. Unpack all parts of the data set.")
+    missing = [number for number in range(numbers[0], numbers[-1] + 1) if (variants[0], number) not in images]
+    if missing:
+        name = f"CLEVRTEX_{variants[0]}_{missing[0]:06d}.png"
+        raise DataError(f"{paths[0]} has no {name}, but other images. Unpack all parts of the data set.")
     ordered = [images[variants[0], number] for number in numbers]
     tenth, fifth = int(0.1 * len(ordered)), int(0.2 * len(ordered))
     parts = {"train": ordered[fifth:], "validation": ordered[tenth:fifth], "test": ordered[:tenth]}
@@ -140,8 +142,9 @@ def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: On
         json_path, label_path = path.with_suffix(".json"), path.with_name(f"{path.stem}_flat.png")
         image = rgb(_pixels(path))
         labels = label_map(_pixels(label_path), image, ENTRIES, str(label_path))
+        content = _read(json_path)
         try:
-            described = json.loads(_read(json_path))
+            described = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{json_path} is damaged ({error}). {_WAYS_OUT}") from None
         return EntryScene(image, labels, *_objects(described, {}, str(json_path)))
@@ -151,6 +154,10 @@ def _clevrtex(paths: Sequence[Path], settings: ConversionSettings, on_damage: On
 
 def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage: OnDamage) -> RecordSource:
     """Scenarios by the lists in splits/default; without lists all train. A label is stored as 32 times itself."""
+
+    def camera(path: Path) -> str:
+        return path.name.rpartition("-cam_")[2].partition("-")[0]
+
     root = _folder(paths, "recordings")
     lists = {"train": "train", "validation": "eval", "test": "test"}
     texts = {part: root / "splits" / "default" / f"{name}.txt" for part, name in lists.items()}
@@ -158,19 +165,20 @@ def _shapestacks(paths: Sequence[Path], settings: ConversionSettings, on_damage:
     if not parts:
         parts = {"train": sorted(folder.name for folder in (root / "recordings").iterdir() if folder.is_dir())}
     scenarios = [name for part in parts if settings.split in ("all", part) for name in parts[part]]
-    chosen = [
-        path
-        for name in scenarios
-        for path in sorted((root / "recordings" / Path(name).name).glob("rgb-*-cam_*-mono-0.png"))
-    ]
+    chosen: list[Path] = []
+    for name in scenarios:
+        views = sorted((root / "recordings" / Path(name).name).glob("rgb-*-cam_*-mono-0.png"))
+        maps = (root / "iseg" / Path(name).name).glob("iseg-*-mono-0.map")
+        lost = sorted({camera(path) for path in maps} - {camera(path) for path in views})
+        if lost or not views:
+            missing = f"rgb-*-cam_{lost[0] if lost else 'N'}-mono-0.png"
+            raise DataError(f"{root} has no recordings/{name}/{missing}. Unpack it again.")
+        chosen += views
     if not chosen:
-        raise DataError(
-            f"{root} has no recordings/SCENARIO/rgb-*-mono-0.png of split {settings.split}. Unpack it again."
-        )
+        raise DataError(f"{root} has no scenario of split {settings.split}. Unpack it again.")
 
     def scene(path: Path) -> EntryScene:
-        camera = path.name.rpartition("-cam_")[2].partition("-")[0]
-        name = f"{path.parent.name}/iseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.map"
+        name = f"{path.parent.name}/iseg-w=0-f=0-l=0-c=original-cam_{camera(path)}-mono-0.map"
         maps = [root / "iseg" / name, root / "recordings" / name]
         label_path = next((path for path in maps if path.is_file()), maps[0])
         image, pixels = rgb(_pixels(path)), _pixels(label_path) // 32
@@ -226,9 +234,9 @@ def _scenes_of(path: Path) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     more = file.read(_MAX_SCENE) if len(text) - at < _MAX_SCENE else ""
                     if not more:
+                        keep = f", or pass --count {index} to keep the scenes before it" if index else ""
                         raise DataError(
-                            f"{path}: scene {index:,} is damaged or cut short ({error}). Unpack it again, or pass "
-                            f"--count {index} to keep the scenes before it."
+                            f"{path}: scene {index:,} is damaged or cut short ({error}). Unpack it again{keep}."
                         ) from None
                     text, at = text[at:] + more, 0
                     continue

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from unscene import __version__
 from unscene.cli import main as cli
-from unscene.cli.arguments import split_settings
+from unscene.cli.arguments import parse, split_settings
 from unscene.cli.main import main, set_process_up
 from unscene.data.published import DATA_SETS
 from unscene.errors import RunError
@@ -129,6 +129,11 @@ def test_the_version(capsys):
         ),
         (["reproduce", "t", "--minutes", "nan"], "argument --minutes: minutes must be 0 or more, not nan"),
         (["demo", "--minutes=-1"], "argument --minutes: minutes must be 0 or more, not -1"),
+        (
+            ["evaluate", "http://x.org/w.safetensors", "--out", "x"],
+            "'http://x.org/w.safetensors' is an address. Download",
+        ),
+        (["decompose", "r", "a.png", "--out", "x", "b.png", "--whole"], "does not know '--whole'"),
         (["train", "r", "--out="], "unscene train: an argument is empty ('--out=')"),
         (["decompose", "r", "a.png", "--out", ""], "unscene decompose: an argument is empty ('')"),
     ],
@@ -140,6 +145,12 @@ def test_a_wrong_word_ends_with_2_and_one_line(capsys, words, message):
     line = last_line(capsys)
     assert message in line
     assert "--help` shows what it takes" in line
+
+
+def test_further_files_may_follow_an_option():
+    arguments = parse(["decompose", "r", "a.png", "--out", "x", "b.png", "c.png"])
+    assert arguments.paths == [Path("a.png"), Path("b.png"), Path("c.png")]
+    assert parse(["compare", "a", "--out", "x", "b"]).models == ["a", "b"]
 
 
 # Errors: one line, exit status 1

@@ -540,9 +540,17 @@ def test_weights_of_an_earlier_end_are_not_loaded_during_a_resumed_training(tmp_
     run = train(tiny({"trainer.max_steps": 1}), tmp_path / "run")
     assert run.weights.is_file()
     found = []
-    monkeypatch.setattr(TrainingLoop, "run_to_end", lambda loop: found.append(unscene.load(run.path).provenance))
+    save = TrainingLoop.save
+
+    def save_and_load(loop, best=False):
+        loop.best_score = 1.0
+        save(loop, best)
+        found.append((best, unscene.load(run.path).provenance["weights"]))
+
+    monkeypatch.setattr(TrainingLoop, "save", save_and_load)
+    monkeypatch.setattr(TrainingLoop, "run_to_end", lambda loop: [loop.save(), loop.save(best=True)])
     train(tiny({"trainer.max_steps": 2}), run.path, resume=True)
-    assert [provenance["weights"] for provenance in found] == ["best.ckpt"]
+    assert found == [(False, "weights.safetensors"), (True, "best.ckpt")]
     assert run.weights.is_file()
 
 
@@ -565,6 +573,11 @@ def test_batch_normalisation_over_one_value_names_what_to_raise(tmp_path, tiny, 
     with pytest.raises(RecipeError, match=message):
         train(tiny(one), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    run = train(tiny({**one, "trainer.batch_size": 2}), tmp_path / "run")
+    before = run.recipe.read_text(), run.weights.read_bytes()
+    with pytest.raises(RecipeError, match=message):
+        train(tiny({**one, "trainer.max_steps": 2}), run.path, resume=True)
+    assert (run.recipe.read_text(), run.weights.read_bytes()) == before
 
 
 def test_samples_that_were_removed_are_made_again(tmp_path, tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -82,6 +83,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     empty = [word for word in words if not word or (word.startswith("--") and word.endswith("="))]
     if empty:  # Path("") would be the current folder
         parser.error(f"an argument is empty ({empty[0]!r}). Give it a value; a shell variable may be unset.")
+    addresses = [word for word in words if re.match(r"(?!hf:)[a-z0-9]{2,}://", word)]
+    if addresses:
+        parser.error(f"{addresses[0]!r} is an address. Download the file, and name it here")
+    several = next((action for action in parser._actions if action.nargs == "+" and not action.option_strings), None)
+    if several:  # further files after an option
+        files = [word for word in unknown if not word.startswith("-")]
+        getattr(known, several.dest).extend(map(several.type or str, files))  # type: ignore[arg-type]
+        unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
         hint = did_you_mean(unknown[0].partition("=")[0], options)

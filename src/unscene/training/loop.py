@@ -207,6 +207,8 @@ class TrainingLoop:
         log, best_score = self.log.state_dict(), self.best_score
         content = checkpoint_content(self.progression, self.model, self.optimizers, log, best_score)
         if self.fabric.is_global_zero:
+            if best:
+                self.run.weights.unlink(missing_ok=True)  # exported from the one before
             write_checkpoint(content, self.run.best if best else self.run.last)
         if not best:
             self.checkpoint_timer.restart()

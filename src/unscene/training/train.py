@@ -82,6 +82,7 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         check_weights(checkpoint["model"], model, run.last, recipe.name)
         model.load_state_dict(checkpoint["model"])
         start, validation_due = checkpoint["step"], bool(checkpoint.get("validation_due"))
+    earlier = run.recipe.read_text(encoding="utf-8") if checkpoint else None
     if is_first_process():
         write_text(run.recipe, recipe.text())  # with the changes of a resumed run, which the next resume keeps
         run.add_environment(describe_machine() | {"seed": recipe.seed, "first_step": start})
@@ -89,8 +90,6 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
         if is_first_process():
             tqdm.write(f"{run.path} has had its {start:,} steps. To train longer, raise --trainer.max_steps.")
         return False
-    if is_first_process():
-        run.weights.unlink(missing_ok=True)  # of an earlier end: `load` takes best.ckpt until this one
     interruption = Interruption()
     try:
         with interruption:
@@ -106,6 +105,8 @@ def _fit(recipe: Recipe, run: RunFolder, source: Source, validation: Source) -> 
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
+        if earlier and is_first_process():
+            write_text(run.recipe, earlier)
         raise RecipeError(
             f"batch normalisation needs more than one value a channel, and trainer.batch_size {settings.batch_size} at "
             "this image size gives one. Raise --trainer.batch_size to 2 or more, or else --data.size."

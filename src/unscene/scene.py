@@ -262,14 +262,9 @@ class Losses:
 
 
 def boxes_of_labels(labels: NDArray[np.integer], num_objects: int) -> NDArray[np.float32]:
-    """Return the tightest boxes around the pixels of every label, for label maps [B, H, W] (0 is the background).
+    """Return the tightest boxes [B, M, 4] float32 around the labels of maps [B, H, W]; a ShapeError for other arrays.
 
-    Returns:
-        [B, M, 4] float32 `x1 y1 x2 y2` in pixels, end exclusive, M is `num_objects`. Label `m + 1` goes to row `m`;
-        a label without a pixel has a zero row, labels above M are left out.
-
-    Raises:
-        ShapeError: `labels` has not three axes, or does not hold whole numbers.
+    M is `num_objects`. Label `m + 1` goes to row `m`; a label without a pixel has a zero row, labels above M have none.
     """
     batch = check_shape(labels, "B H W", "labels")["B"]
     if labels.dtype.kind not in "iu":

@@ -101,17 +101,11 @@ class Word(str):
 
 
 def typed_settings(settings_class: Any, values: Any, section: str, where: str, names_hint: str = "") -> Any:
-    """Return an object of a dataclass from plain values by name.
+    """Return an object of any dataclass from plain values by name; a `Word` is read by the type of its setting.
 
-    Args:
-        settings_class: a dataclass, of `settings_dataclass` or any other.
-        values: by name; a missing one is the default. A `Word` is read by the type of its setting.
-        section: section of the recipe; dotted names in messages begin with it.
-        where: owner of the values, for the message: `recipe 'monet/clevr'`.
-        names_hint: addition to the message about an unknown name.
-
-    Raises:
-        RecipeError: an unknown name (with the nearest known one), or a value of another type or range.
+    Dotted names in messages begin with the recipe's `section`. `where` is the owner of the values (`recipe
+    'monet/clevr'`), and `names_hint` an addition to the message about an unknown name. RecipeError: an unknown name
+    (with the nearest known one), or a value of another type or range.
     """
     try:
         text = json.dumps(read_words(settings_class, values), default=_path_text)

@@ -155,12 +155,7 @@ def _add_scoring(commands: Any) -> None:
     add("--predictions", type=Path, metavar="PATH", help=masks)
     add("--background", type=int, metavar="SLOT", help="which slot of soft masks is the background (default: none)")
     add("--shift", metavar="all|NAME[,NAME]", help="score shifted scenes too: another table and page")
-    add(
-        "--slots",
-        type=_numbers,
-        metavar="K,K",
-        help="score these numbers of slots on the same scenes: a table and page",
-    )
+    add("--slots", type=_numbers, metavar="K,K", help="score these numbers of slots on the same scenes: another table")
     _scenes(add)
     _objects(add)
     _results(add)
@@ -264,13 +259,8 @@ def _add_data(commands: Any) -> None:
     add("source", choices=generators, help="what to draw")
     add("--count", type=int, required=True, help="number of scenes")
     add("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE.h5",
-        required=True,
-        help="without a suffix: folders of images and labels",
-    )
+    folders = "without a suffix: folders of images and labels"
+    add("--out", type=Path, metavar="FILE.h5", required=True, help=folders)
 
     add = _command(commands, "convert", "turn a published data set into an HDF5 file", CONVERT_HELP, settings=True)
     add("source", metavar="NAME", help="which data set, for instance clevr")

@@ -44,7 +44,7 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise RecipeError(
-            "name either a recipe to train or a run to resume: --resume RUN. `unscene recipes` lists the recipes."
+            "name a recipe to train or a run to resume: --resume RUN. `unscene recipes` lists the recipes."
         )
     if arguments.or_resume and (arguments.resume or not arguments.out):
         raise RecipeError("--or-resume resumes the run in --out DIR if there is one: name a recipe and --out DIR.")
@@ -212,9 +212,8 @@ def run_convert(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.data.published.conversion import convert
 
     settings = _data_settings(changes, "convert")
-    count = convert(
-        arguments.source, arguments.files, arguments.out, settings, arguments.skip_damaged, count=arguments.count
-    )
+    how = {name: getattr(arguments, name) for name in ("skip_damaged", "count")}
+    count = convert(arguments.source, arguments.files, arguments.out, settings, **how)
     print(f"{arguments.out}: {count:,} scenes")
 
 

@@ -25,16 +25,9 @@ BATCH = 256  # scenes at once
 def generate(source_name: str, path: Path, settings: dict[str, Any], progress: bool = True) -> int:
     """Write every scene of a generator, for instance `multi_dsprites`; return their number.
 
-    Args:
-        source_name: of the generator.
-        path: a new HDF5 file; without a suffix a new folder of `images/00000.png`, `labels/00000.png` ...
-        settings: of the generator.
-        progress: show a bar on stderr.
-
-    Raises:
-        RecipeError: a setting that the source does not have, or an impossible value.
-        DataError: the file or folder exists, or the file cannot be written.
-        RunError: the folder cannot be written.
+    `path` is a new HDF5 file; without a suffix a new folder of `images/00000.png`, `labels/00000.png` ...
+    RecipeError: a setting that the source does not have, or an impossible value. DataError: the file or folder exists,
+    or the file cannot be written. RunError: the folder cannot be written.
     """
     generator = source_class(source_name)
     known = ", ".join(item.name for item in dataclasses.fields(generator.Settings))
@@ -46,8 +39,8 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
         "generator_version": sys.modules[generator.__module__].VERSION,
         "settings": dataclasses.asdict(chosen),
     }
-    if object_names(source):
-        attributes["object_names"] = list(object_names(source))
+    if names := object_names(source):
+        attributes["object_names"] = list(names)
     if clip_length(source) > 1:
         attributes["clip_length"] = clip_length(source)
     if not path.suffix:

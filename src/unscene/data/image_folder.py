@@ -75,11 +75,7 @@ class ImageFolder:
         return {**self.__dict__, "_cache": {}}  # a spawned worker fills its own
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[np.uint8]]:
-        """Return `image` [B, size, size, 3] uint8.
-
-        Raises:
-            DataError: an image cannot be read.
-        """
+        """Return `image` [B, size, size, 3] uint8. DataError: an image cannot be read."""
         indices = checked_indices(indices, len(self))
         images = np.empty((len(indices), self.settings.size, self.settings.size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
@@ -90,9 +86,8 @@ class ImageFolder:
     def _square(self, path: Path, frame: int | None) -> NDArray[np.uint8]:
         square = self._cache.get((path, frame))
         if square is None:
-            square, _ = fit_image(
-                read_image(path, frame, self.settings.contrast), self.settings.size, self.settings.fit
-            )
+            pixels = read_image(path, frame, self.settings.contrast)
+            square, _ = fit_image(pixels, self.settings.size, self.settings.fit)
             if (len(self._cache) + 1) * square.nbytes <= _CACHE_BYTES:
                 self._cache[path, frame] = square
         return square

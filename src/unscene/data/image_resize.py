@@ -95,15 +95,8 @@ def fit_image(image: NDArray[np.uint8], size: int, fit: FitKind) -> tuple[NDArra
     """Resize an image [H, W, 3] uint8 to a square of side `size`, smoothing where it is reduced (bicubic).
 
     `fit` "crop": the largest square in the image's middle. "pad": all of the image in proportion, on a ground of its
-    mean colour. "stretch": all of the image, out of proportion.
-
-    Returns:
-        square: [size, size, 3] uint8.
-        geometry: the way back for masks and boxes.
-
-    Raises:
-        ShapeError: `image` has other axes, another type, or no pixel.
-        RecipeError: `fit` is none of the above.
+    mean colour. "stretch": all of the image, out of proportion. Another one is a RecipeError, an image of other axes,
+    another type or without a pixel a ShapeError. The second result is the way back for masks and boxes.
     """
     check_shape(image, "H W 3", "image")
     if image.dtype != np.uint8 or not image.size:

@@ -225,14 +225,11 @@ def _paint(
 def covered_windows(
     sprites: Mapping[str, NDArray], size: int, crop: float = 1.0
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return the pixels that sprites cover, in windows around their centres that are large enough for any sprite.
+    """Return the pixels [S, w, w] that S sprites cover, in windows around their centres, and each window's corner.
 
-    The factors `shape`, `scale`, `orientation`, `x`, `y` are all [S]. From a `size` of 16 every window lies in the
-    image, unless it is cropped; with a `crop`, sprites and distances are 1 / crop as large.
-
-    Returns:
-        covered: [S, w, w], rows first.
-        corner: [S, 2] x and y of the window's first pixel in the image.
+    The corner is [S, 2], x and y of the first pixel in the image. The factors are all [S]; a window is large enough for
+    any sprite. From a `size` of 16 every window lies in the image, unless it is cropped; with a `crop`, sprites and
+    distances are 1 / crop as large.
     """
     reach = math.floor(_REACH * size / crop + 0.5)
     location = NEAREST_CENTRE + (1 - 2 * NEAREST_CENTRE) * np.stack([sprites["x"], sprites["y"]], axis=1)

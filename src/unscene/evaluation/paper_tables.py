@@ -104,9 +104,8 @@ def choose_rows(table: PaperTable, names: Sequence[str]) -> dict[str, PaperRow]:
     """The rows of these names, or all rows without a name."""
     for name in names:
         if name not in table.rows:
-            raise RecipeError(
-                f"{table.name} has no row '{name}', only {', '.join(table.rows)}.{did_you_mean(name, table.rows)}"
-            )
+            known, hint = ", ".join(table.rows), did_you_mean(name, table.rows)
+            raise RecipeError(f"{table.name} has no row '{name}', only {known}.{hint}")
     return {name: row for name, row in table.rows.items() if name in (names or table.rows)}
 
 

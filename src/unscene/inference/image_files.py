@@ -54,15 +54,12 @@ def named_images(paths: Sequence[Path], frames: Literal["first", "all"] = "first
     """Find the images of files and folders, folders with everything below them, every image once.
 
     In folders, names that begin with a dot and results of an earlier run (`*.overlay.png`, `*.masks.png`,
-    `*.labels.tif`) are ignored.
+    `*.labels.tif`) are ignored. DataError: a path does not exist, a folder holds no image, a name is not UTF-8, or
+    `paths` is empty.
 
-    Returns:
-        The folder that all have in common, and the images in their order. Results are named like the image, without
-        its suffix, in the same folders below the common one: `a/1.jpg` and `b/1.jpg` give `a/1` and `b/1`. Where this
-        would give two images one name (`1.jpg` and `1.png`), the suffix stays. Frame 2 of a file gives `1.frame2`.
-
-    Raises:
-        DataError: a path does not exist, a folder holds no image, a name is not UTF-8, or `paths` is empty.
+    Returns the folder that all have in common, and the images in their order. Results are named like the image, without
+    its suffix, in the same folders below the common one: `a/1.jpg` and `b/1.jpg` give `a/1` and `b/1`. Where this would
+    give two images one name (`1.jpg` and `1.png`), the suffix stays. Frame 2 of a file gives `1.frame2`.
     """
     if not paths:
         raise DataError("no image was named. Give image files or folders.")

@@ -77,13 +77,9 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 def batched_nms(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """Return which boxes to keep, [G, N] bool: no better kept box of their group overlaps them above the threshold.
 
-    `torchvision.ops.nms` of each group; the fast body takes all groups at once, and the host does not wait for a GPU.
-
-    Args:
-        boxes: [G, N, 4].
-        scores: [G, N] higher is better; equal scores keep their order.
-        valid: [G, N] bool; an invalid box is not kept and suppresses nothing, whatever its numbers are.
-        iou_threshold: in [0, 1]; an overlap of exactly this much is allowed.
+    `torchvision.ops.nms` of each group of boxes [G, N, 4] by their scores [G, N]; equal scores keep their order. The
+    fast body takes all groups at once, and the host does not wait for a GPU. A box that is not `valid` [G, N]
+    suppresses nothing, whatever its numbers are. An overlap of exactly the threshold, in [0, 1], is allowed.
     """
     size = check_shape(boxes, "G N 4", "boxes")
     check_shape(scores, f"{size['G']} {size['N']}", "scores")

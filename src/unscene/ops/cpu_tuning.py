@@ -13,13 +13,11 @@ AT_LEAST = 2**28  # bytes that the heap grows by
 
 
 def tune_cpu() -> None:
-    """Flush denormal numbers to zero, and keep freed memory for the next tensor.
+    """Flush denormal numbers to zero, and let glibc, where there is one, keep freed memory for the next tensor.
 
-    Responsibilities far from a slot underflow to denormal numbers, which are slow on a CPU.
-
-    Every step frees and allocates the same hundreds of megabytes. By default glibc returns such large blocks to the
-    system, and new pages take a quarter of the time of R-MONet's step. This setting makes glibc keep the blocks, so
-    the process keeps its peak memory. Without glibc it does nothing.
+    Responsibilities far from a slot underflow to denormal numbers, which are slow on a CPU. Every step frees and
+    allocates the same hundreds of megabytes, and new pages from the system take a quarter of the time of R-MONet's
+    step. With kept blocks the process keeps its peak memory.
     """
     torch.set_flush_denormal(True)
     if not sys.platform.startswith("linux"):

@@ -83,19 +83,11 @@ def composite_glimpses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paste maps over their boxes and share each pixel by a softmax: w_n = softmax_n(nearness_n a_n).
 
-    On a CPU with numba, float32 maps are pasted on their boxes only, without an image for each map.
+    On a CPU with numba, float32 maps are pasted on their boxes only, without an image for each map. The maps [B, N, 4,
+    h, w] hold a_n c_n (three colours) and a_n, at least 0; nearness [B, N] is 0 to 100.
 
-    Args:
-        maps: [B, N, 4, h, w], a_n c_n (three colours) and a_n, at least 0.
-        boxes: [B, N, 4].
-        nearness: [B, N], 0 to 100.
-        chosen: [B, M] indices of the maps whose layers are returned.
-        size: height and width of the image.
-
-    Returns:
-        image: [B, 4, H, W], sum_n w_n a_n c_n and sum_n w_n a_n.
-        masks: [B, M, 1, H, W] of the chosen maps, w_n a_n; without gradient.
-        layers: [B, M, 4, H, W] of the chosen maps, a_n c_n and a_n; without gradient.
+    Returns the image [B, 4, *size], sum_n w_n a_n c_n and sum_n w_n a_n; and without gradient of the `chosen` maps,
+    whose indices are [B, M], the masks w_n a_n [B, M, 1, *size], and the layers a_n c_n and a_n [B, M, 4, *size].
     """
     shape = check_shape(maps, "B N 4 h w", "maps")
     check_shape(boxes, f"{shape['B']} {shape['N']} 4", "boxes")

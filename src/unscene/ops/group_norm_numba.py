@@ -106,9 +106,8 @@ def backward(
         for p in range(pixels):
             for c in range(channels):
                 through = _widened(grad_y[s, p, c]) if _widened(y[s, p, c]) > 0 else np.float32(0)
-                grad_x[s, p, c] = _rounded(
-                    factor[c] * through + slope[c] * (_widened(x[s, p, c]) - centre[c]) + offset[c]
-                )
+                distance = _widened(x[s, p, c]) - centre[c]
+                grad_x[s, p, c] = _rounded(factor[c] * through + slope[c] * distance + offset[c])
 
 
 class GroupNormReLUFunction(Function):

@@ -63,18 +63,11 @@ def overlay(
     tint: float = 0.4,
     stroke: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw a label map and boxes on an image, in the colours of the slots.
+    """Return a copy of an image [H, W, 3] uint8 with a label map and boxes on it, in the colours of the slots.
 
-    Args:
-        image: [H, W, 3] uint8.
-        labels: [H, W], 0 is the background and is unchanged, 1.. are tinted and outlined.
-        boxes: [N, 4] `x1 y1 x2 y2`, end exclusive; row `n` belongs to label `n + 1`, zero rows are not drawn.
-        numbers: write each box's label beside it, on images of 128 pixels or more.
-        tint: share of the slot's colour in its mask, the rest is the image.
-        stroke: width of the lines in pixels, by default a 300th of the image's shorter side.
-
-    Returns:
-        [H, W, 3] uint8, a new image.
+    Labels [H, W] of 1 and more are outlined, and mixed with the image by the share `tint` of their colour. Row n of the
+    boxes [N, 4], `x1 y1 x2 y2`, belongs to label n + 1; zero rows are not drawn. On images of 128 pixels or more each
+    box has its number. `stroke` is the width of the lines, by default a 300th of the shorter side.
     """
     size = check_shape(image, "H W 3", "image")
     result: NDArray[np.uint8] = image.copy()
@@ -87,7 +80,14 @@ def overlay(
         _tint(result, labels.astype(np.uint8, copy=False), tint, stroke)
     if boxes is not None:
         check_shape(boxes, "N 4", "boxes")
-        _draw_boxes(result, boxes, numbers, stroke)
+        rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes, start=1) if np.any(box)]
+        for n, x1, y1, x2, y2 in rows:
+            if stroke > 1:  # a dark rim, so that the box is visible on its own colour
+                _draw_rectangle(result, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), (0, 0, 0), stroke + 2)
+            _draw_rectangle(result, (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), slot_colour(n), stroke)
+        if numbers and min(size.values()) >= _SMALLEST_WITH_TEXT:
+            for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
+                _write_number(result, n, (x1, y1))
     return result
 
 
@@ -106,17 +106,6 @@ def _tint(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, stro
         pixels[found] = mixed // 16
         border = border[top - first :][:rows] & found
         pixels[border] = colours[stripe[border]]
-
-
-def _draw_boxes(image: NDArray[np.uint8], boxes: NDArray[np.floating], numbers: bool, stroke: int) -> None:
-    rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes, start=1) if np.any(box)]
-    for n, x1, y1, x2, y2 in rows:
-        if stroke > 1:  # a dark rim, so that the box is visible on its own colour
-            _draw_rectangle(image, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), (0, 0, 0), stroke + 2)
-        _draw_rectangle(image, (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), slot_colour(n), stroke)
-    if numbers and min(image.shape[:2]) >= _SMALLEST_WITH_TEXT:
-        for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
-            _write_number(image, n, (x1, y1))
 
 
 def _draw_rectangle(image: NDArray[np.uint8], box: tuple[int, int, int, int], colour: Colour, width: int) -> None:

@@ -52,9 +52,7 @@ def push(
     hub = import_extra("huggingface_hub", "hub")
     file, run = chosen_file(model)
     if file.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{model} has no weights.safetensors, which a training writes at its end. Finish it first."
-        )
+        raise CheckpointError(f"{model} has no weights.safetensors, which a training writes at its end. Finish it.")
     loaded = load(file)
     if report is None and run is not None and (run.path / "report" / "metrics.json").is_file():
         report = run.path / "report"

@@ -56,16 +56,12 @@ def read_columns(metrics_csv: Path) -> tuple[Series, NDArray[np.float64]]:
         raise DataError(f"{metrics_csv} cannot be read as a table ({error}). Name a run's metrics.csv.") from error
     if names[:2] != ["step", "seconds"]:
         found = ", ".join(names)[:100]
-        raise DataError(
-            f"{metrics_csv} must begin with the columns step, seconds, but has: {found}. Restore or remove it."
-        )
+        raise DataError(f"{metrics_csv} must begin with the columns step, seconds, not {found}. Restore or remove it.")
     try:
         cells = np.array([[cell or "nan" for cell in row] for row in rows], np.float64).reshape(len(rows), len(names))
         if not np.isfinite(cells[:, :2]).all():
             raise ValueError("a row lacks its step or seconds")
     except ValueError as error:  # also of rows of different lengths
-        raise DataError(
-            f"{metrics_csv} is damaged ({str(error)[:100]}): expected one number a cell, or none."
-        ) from error
+        raise DataError(f"{metrics_csv} is damaged ({str(error)[:100]}): expected a number a cell, or none.") from error
     columns = {name: cells[np.isfinite(cells[:, i])][:, [0, 1, i]] for i, name in enumerate(names) if i > 1}
     return columns, cells[:, :2]

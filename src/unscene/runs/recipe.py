@@ -182,28 +182,18 @@ def read_recipe(values: Values, name: str, changes: Values | None = None) -> Rec
     size = getattr(parts["data"], "size", None)
     for part in differing:
         if getattr(parts[part], "size", None) != size:
-            raise RecipeError(
-                f"{where}: {part}.size is {parts[part].size} but data.size is {size}. Set --data.size only."
-            )
+            sizes = f"{part}.size is {parts[part].size} but data.size is {size}"
+            raise RecipeError(f"{where}: {sizes}. Set --data.size only.")
     if size is not None and "size" in {item.name for item in dataclasses.fields(model_settings)}:
         model_values.setdefault("size", size)
     model = typed(model_settings, model_values, "model")
     if size is not None and getattr(model, "size", size) != size:
-        raise RecipeError(
-            f"{where}: model.size is {model.size} but data.size is {size}. Set --data.size only; the model follows."
-        )
+        sizes = f"model.size is {model.size} but data.size is {size}"
+        raise RecipeError(f"{where}: {sizes}. Set --data.size only; the model follows.")
     training = {item.name: values[item.name] for item in dataclasses.fields(_Training) if item.name in values}
     sections: dict[str, Any] = {**differing, **vars(typed(_Training, training, ""))}
-    recipe = Recipe(
-        name=name,
-        model_name=model_name,
-        model=model,
-        data_name=data_name,
-        data=parts["data"],
-        parts=parts,
-        values={},
-        **sections,
-    )
+    sections |= {"model_name": model_name, "model": model, "data_name": data_name, "data": parts["data"]}
+    recipe = Recipe(name=name, parts=parts, values={}, **sections)
     resolved = {section: plain(getattr(recipe, section)) for section in SECTIONS}
     for section, registered in (("model", model_name), ("data", data_name)):
         resolved[section] = {"name": registered, **resolved[section]}
@@ -275,9 +265,8 @@ def _hold_out(values: Values, changes: Values, source: str) -> None:
 
     RecipeError: the recipe does not say how many each has.
     """
-    counts = [
-        read_words(int, changes.get(f"{part}.count", values[part].get("count"))) for part in ("validation", "test")
-    ]
+    held_out = ("validation", "test")
+    counts = [read_words(int, changes.get(f"{part}.count", values[part].get("count"))) for part in held_out]
     if not all(isinstance(count, int) and count > 0 for count in counts):
         raise RecipeError(
             f"data.name {source} takes training, validation and test from one data set, but the "

@@ -88,9 +88,8 @@ class RunFolder:
     def is_unused(self) -> bool:
         """Whether the folder holds no file but temporary ones, and no folder but those of a run."""
         folders = (self.path, self.checkpoints, self.samples, self.tensorboard)
-        return all(
-            path in folders or (path.parent in folders and path.match(".*.part")) for path in self.path.rglob("*")
-        )
+        others = (path for path in self.path.rglob("*") if path not in folders)
+        return all(path.parent in folders and path.match(".*.part") for path in others)
 
     def make_folders(self) -> None:
         """Make the folders of checkpoints and samples where they are missing."""
@@ -112,9 +111,7 @@ class RunFolder:
                 stack.enter_context(lock(self.path))
                 for path in (self.checkpoints, self.samples, self.tensorboard, self.metrics):
                     if path.is_symlink():
-                        raise RunError(
-                            f"{path} is a link to {path.resolve()}. Move that here: a run keeps to its folder."
-                        )
+                        raise RunError(f"{path} is a link to {path.resolve()}. Move that here: a run is one folder.")
                 for folder in (self.path, self.checkpoints, self.samples):
                     remove_litter(folder)
                 unused = self.is_unused()

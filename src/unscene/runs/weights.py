@@ -63,10 +63,8 @@ def read_checkpoint(path: Path, verify: bool = True) -> dict[str, Any]:
             "which could run as a program; unscene reads no such file."
         ) from error
     except Exception as error:  # a damaged file may break PyTorch's reader anywhere
-        reason = _first_line(error)
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or no checkpoint."
-        ) from error
+        text = f"cannot be read as a checkpoint ({_first_line(error)}): it is damaged, or no checkpoint"
+        raise CheckpointError(f"{path} {text}.") from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise CheckpointError(
             f"{path} was written by an earlier version of unscene, in the format of Lightning's Trainer. Resume or "
@@ -109,15 +107,9 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
     chosen = run.best if run.best.is_file() else run.last
     checkpoint = read_checkpoint(chosen)
     weights = {name: _stored(tensor, half) for name, tensor in checkpoint["model"].items()}
-    provenance = {
-        "run": run.path.resolve().name,
-        "checkpoint": chosen.name,
-        "step": int(checkpoint["step"]),
-        "starts": run.starts(),
-        **about,
-    }
-    recipe = run.recipe.read_text(encoding="utf-8")
-    target = path or run.weights
+    provenance = {"run": run.path.resolve().name, "checkpoint": chosen.name, "step": int(checkpoint["step"])}
+    provenance |= {"starts": run.starts(), **about}
+    recipe, target = run.recipe.read_text(encoding="utf-8"), path or run.weights
     metadata = {"format": FORMAT, "recipe": recipe, "provenance": json.dumps(provenance)}
     write_bytes(target, save(weights, metadata | {"checksum": checksum(weights, metadata)}))
     return target

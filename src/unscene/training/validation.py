@@ -91,9 +91,8 @@ def show_validation(
 
     `observed` are means over the last training batch; the health line ends with them.
     """
-    verdict = health.verdict() + "".join(
-        f", {name.replace('_', ' ')} {float(mean):.1f} an image" for name, mean in observed.items()
-    )
+    means = (f", {name.replace('_', ' ')} {float(mean):.1f} an image" for name, mean in observed.items())
+    verdict = health.verdict() + "".join(means)
     run.make_folders()  # somebody may have removed one
     content = io.BytesIO()
     sample_figure(images, decomposition, f"step {step:,}   {verdict}").savefig(content, format="png")

@@ -103,13 +103,12 @@ class ClevrScenes(GeneratedScenes[ClevrScenesSettings]):
         scenes = placement.placed_scenes(settings.seed, indices, settings.min_objects, settings.max_objects, choices)
         if scenes is None:
             attempts = f"{placement.SCENES} attempts did not place up to {settings.max_objects} objects"
-            raise DataError(
-                f"clevr_scenes: {attempts} so that all are visible. Lower max_objects, or allow other sizes."
-            )
+            raise DataError(f"clevr_scenes: {attempts}, all visible. Lower max_objects, or allow other sizes.")
         view = central_part(rendering.CROP, settings.crop)
-        patterns = (
-            textures.random_textures(settings.seed, indices, scenes.color, scenes.size) if settings.textures else None
-        )
+        patterns, texture = None, {}
+        if settings.textures:
+            patterns = textures.random_textures(settings.seed, indices, scenes.color, scenes.size)
+            texture = {"texture": (patterns["pattern"][:, 1:] * (scenes.shape > 0)).astype(np.uint8)}
         image, labels = rendering.render(scenes, settings.size, settings.size, view, patterns)
         occlude(image, labels, settings.seed, indices, settings.occluder, _OCCLUDER)
         x, y = np.moveaxis(scenes.position.astype(np.float32), -1, 0)
@@ -121,11 +120,7 @@ class ClevrScenes(GeneratedScenes[ClevrScenesSettings]):
             **{name: getattr(scenes, name).astype(np.uint8) for name in ("shape", "material", "color", "size")},
             **{"x": x, "y": y, "z": z, "rotation": scenes.rotation.astype(np.float32)},
             "visible_pixels": scenes.visible_pixels.astype(np.int32),
-            **(
-                {}
-                if patterns is None
-                else {"texture": (patterns["pattern"][:, 1:] * (scenes.shape > 0)).astype(np.uint8)}
-            ),
+            **texture,
         }
 
 

@@ -119,9 +119,8 @@ class Coco:
         image = np.empty((*shape, 3), np.uint8)
         if self.instances is None:
             for row, index in enumerate(indices.tolist()):
-                image[row], _ = fit_image(
-                    read_image(self.paths[index], contrast=self.contrast), size, self.settings.fit
-                )
+                pixels = read_image(self.paths[index], contrast=self.contrast)
+                image[row], _ = fit_image(pixels, size, self.settings.fit)
             return {"image": image}
         labels, in_front = np.empty((2, *shape), np.uint8)
         category = np.zeros((len(indices), self.instances.most), np.int64)
@@ -154,9 +153,7 @@ class Coco:
 def label_map(instances: ImageInstances) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Paint instances, the smaller one in front; of equally large ones the later.
 
-    Returns:
-        labels: [H, W] uint8, n + 1 where instance n is in front, 0 where there is none.
-        covered: [H, W] uint8, number of instances at a pixel.
+    Returns [H, W] uint8 labels, n + 1 where instance n is in front, 0 where there is none; and how many are at a pixel.
     """
     height, width, runs, _ = instances
     labels, covered = np.zeros((2, height, width), np.uint8)

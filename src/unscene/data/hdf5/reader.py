@@ -42,16 +42,11 @@ class SceneStore:
 
     The constructor checks the file. Every process that reads it opens it again, so a store can be pickled and used in
     forked or spawned DataLoader workers. The log says what the file leaves open: arrays that are no part of a scene,
-    missing checksums, boxes that contradict the masks.
+    missing checksums, boxes that contradict the masks. `attributes` are those of the file, `settings` as a dictionary;
+    `image_size` is (H, W). Pixels of the `ignore_label` do not count.
 
-    Attributes:
-        attributes: attributes of the file that are no arrays, `settings` as a dictionary.
-        image_size: (H, W).
-        ignore_label: label of the pixels that do not count; None for none.
-
-    Raises:
-        DataError: the file cannot be opened, was never completed, reaches out to other files, or an array in it is
-            missing, incomplete or of another shape or type.
+    DataError: the file cannot be opened, was never completed, reaches out to other files, or an array in it is missing,
+    incomplete or of another shape or type.
     """
 
     def __init__(self, path: str | Path, ignore_label: int | None = None) -> None:
@@ -97,14 +92,10 @@ class SceneStore:
         return {**self.__dict__, "_open": None}
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray]:
-        """Read samples.
+        """Read `image` [B, H, W, 3] uint8 and the factors [B, ...]. DataError: the file is damaged there.
 
-        Returns:
-            `image` [B, H, W, 3] uint8; if the file has masks, `labels` [B, H, W] uint8 (int16 with an `ignore_label`,
-            whose pixels are -1) and `boxes` [B, M, 4] float32 of the labels; the factors [B, ...].
-
-        Raises:
-            DataError: the file is damaged there.
+        If it has masks also `labels` [B, H, W] uint8 (int16 with an `ignore_label`, whose pixels are -1), and their
+        `boxes` [B, M, 4] float32.
         """
         indices = checked_indices(indices, len(self))
         sample = {"image": self._read("image", indices)}

@@ -92,16 +92,13 @@ class ObjectsRoom(GeneratedScenes[ObjectsRoomSettings]):
 
         size, M = settings.size, max(settings.max_objects, 1)
         scenes: dict[str, NDArray] = {}
-        images, labels = (
-            np.empty((len(indices), size, size, 3), np.uint8),
-            np.empty((len(indices), size, size), np.uint8),
-        )
+        images = np.empty((len(indices), size, size, 3), np.uint8)
+        labels = np.empty(images.shape[:3], np.uint8)
         waiting = np.arange(len(indices))
         for attempt in range(_ATTEMPTS):
             found, has_room = _place(settings, indices[waiting], attempt)
-            scenes = scenes or {
-                name: np.zeros((len(indices), *rows.shape[1:]), rows.dtype) for name, rows in found.items()
-            }
+            if not scenes:
+                scenes = {name: np.zeros((len(indices), *rows.shape[1:]), rows.dtype) for name, rows in found.items()}
             images[waiting], labels[waiting] = rendering.render(found, size)
             for name, rows in found.items():
                 scenes[name][waiting] = rows
@@ -135,6 +132,8 @@ def _place(
     eye = np.stack([0.3 + 0.2 * scene[:, 2], 0.3 + 0.2 * scene[:, 3], 1.1 + 0.3 * scene[:, 4]], axis=1)
     kinds = np.array([1 + ALL_SHAPES.index(shape) for shape in settings.shapes])
     radius = (_RADII[0] + (_RADII[1] - _RADII[0]) * objects[..., 1]) * present
+    sky, floor = _colours(scene[:, 5:8], 0.2, 0.85, 0.3), _colours(scene[:, 8:11], 0.5, 0.5)
+    walls = _colours(scene[:, 11:14], 0.4, 0.5)
     if settings.identical_colour:
         objects[..., 3:6] = objects[:, :1, 3:6]
 
@@ -156,14 +155,7 @@ def _place(
         "radius": radius.astype(np.float32),
         "rotation": (2 * np.pi * objects[..., 2] * present).astype(np.float32),
         "color": (_colours(objects[..., 3:6], 0.7, 0.7) * present[..., None]).astype(np.float32),
-        "scenery": np.stack(
-            [
-                _colours(scene[:, 5:8], 0.2, 0.85, 0.3),
-                _colours(scene[:, 8:11], 0.5, 0.5),
-                _colours(scene[:, 11:14], 0.4, 0.5),
-            ],
-            axis=1,
-        ),
+        "scenery": np.stack([sky, floor, walls], axis=1),
         "azimuth": azimuth,
         "eye": eye,
     }, has_room

@@ -109,11 +109,8 @@ def _radiance(solids: Any, scenery: Any, eye: Any, towards: Any) -> Any:
         return (scenery[0, 0], scenery[0, 1], scenery[0, 2])
     point = ahead(eye, towards, distance)
     row = min(label, 2)  # both walls have one colour
-    colour, flat, normal = (
-        (scenery[row % 3, 0], scenery[row % 3, 1], scenery[row % 3, 2]),
-        (0.0, 0.0, 1.0),
-        (0.0, 0.0, 1.0),
-    )
+    colour = (scenery[row, 0], scenery[row, 1], scenery[row, 2])
+    flat = normal = (0.0, 0.0, 1.0)
     if label >= 4:
         solid = solids[label - 4]
         colour = (solid.colour[0], solid.colour[1], solid.colour[2])

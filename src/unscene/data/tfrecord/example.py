@@ -26,14 +26,10 @@ _ONE_BYTE_ENTRY = np.dtype([("tag and length", "<u2"), ("value", "u1")])
 
 
 def parse_example(data: bytes, where: str = "a record") -> dict[str, Feature]:
-    """Parse a `tf.train.Example`; `where` names its record in messages.
+    """Return each feature's list of a `tf.train.Example` by name; `where` names its record in messages.
 
-    Returns:
-        Each feature's list by name: float32 or int64 arrays [N]; for bytes a uint8 array [N] when every entry is one
-        byte long (as TensorFlow's users often write arrays), else the list of entries; an empty list without a kind.
-
-    Raises:
-        DataError: the message is not well formed.
+    Numbers are float32 or int64 arrays [N]. Bytes are a uint8 array [N] when every entry is one byte long (as
+    TensorFlow's users often write arrays), else the list of entries. DataError: the message is not well formed.
     """
     features: dict[str, Feature] = {}
     inside = ""

@@ -92,9 +92,8 @@ class RegionProposals(nn.Module):
         if settings.max_side is not None:
             valid &= sides.amax(dim=-1) <= settings.max_side
         levels = logits.flatten(0, 1).shape  # each level of each image is a group of its own
-        keep = batched_nms(
-            boxes.view(*levels, 4), scores.view(levels), valid.view(levels), settings.level_nms_threshold
-        )
+        grouped = boxes.view(*levels, 4), scores.view(levels), valid.view(levels)
+        keep = batched_nms(*grouped, settings.level_nms_threshold)
         counts = [min(logits.shape[2], level) for level in predicted.levels]
         boxes, scores, keep = (
             torch.cat([level[:, :count] for level, count in zip(all_levels.unbind(1), counts, strict=True)], dim=1)
@@ -121,9 +120,8 @@ class RegionProposals(nn.Module):
         regression [B]: smooth L1 of the sampled positive anchors' deltas, summed, divided by N_reg.
         """
         settings = self.settings
-        labels, matched = assign_anchors(
-            predicted.anchors, boxes, valid, settings.foreground_iou, settings.background_iou
-        )
+        limits = settings.foreground_iou, settings.background_iou
+        labels, matched = assign_anchors(predicted.anchors, boxes, valid, *limits)
         positive, negative = sample_anchors(labels, settings.batch_size, settings.positive_fraction)
         sampled = positive | negative
         count = sampled.sum(dim=1).clamp_min(1)

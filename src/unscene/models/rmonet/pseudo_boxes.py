@@ -22,21 +22,15 @@ EXACT_FROM = 2**-10  # float32 values from here up are multiples of 2^-33: float
 
 @torch.no_grad()
 def pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the boxes of the connected components of all foreground masks, the best first; without gradients.
+    """Return the boxes of the connected components of all foreground masks [B, K-1, H, W] in [0, 1]; without gradients.
 
     A component is 8-connected in mask > threshold, for each threshold of each mask. Its score is the mean of the mask
     inside its box (Appendix B), near 1 for a box that a confident mask fills. A constant mask, such as an empty slot,
     has no component. Every device gives the same bits for images of up to 2^20 pixels.
 
-    Args:
-        masks: [B, K-1, H, W] foreground masks in [0, 1].
-        settings: see `PseudoBoxSettings`; its defaults when None.
-
-    Returns:
-        boxes: [B, N, 4] float32 pixels, end exclusive, sorted by falling score; N is `max_boxes`. Equal scores are
-            sorted by slot, then by threshold, then by the first pixel of the component.
-        scores: [B, N] float32 in [0, 1].
-        valid: [B, N] bool; the unused rows come last, and their boxes and scores are 0.
+    Returns boxes [B, N, 4] float32, their scores [B, N] in [0, 1], and which rows are used, [B, N] bool; N is
+    `max_boxes`. The best come first, equal ones by slot, then by threshold, then by the component's first pixel; unused
+    rows are 0 and come last.
     """
     settings = settings or PseudoBoxSettings()
     size = check_shape(masks, "B S H W", "masks")

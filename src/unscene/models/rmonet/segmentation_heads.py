@@ -153,9 +153,8 @@ def _block(c_in: int, channels: int, group_norm: bool, dilation: int = 1) -> nn.
     """3x3 convolution, group normalisation if asked for (the regions of a batch share no statistics), ReLU."""
     convolution = nn.Conv2d(c_in, channels, 3, padding=dilation, dilation=dilation, bias=not group_norm)
     kaiming_init_(convolution)
-    return nn.Sequential(
-        convolution, GroupNormReLU(min(8, channels), channels) if group_norm else nn.ReLU(inplace=True)
-    )
+    normalise = GroupNormReLU(min(8, channels), channels) if group_norm else nn.ReLU(inplace=True)
+    return nn.Sequential(convolution, normalise)
 
 
 def _level(c_in: int, settings: HeadSettings) -> nn.Sequential:

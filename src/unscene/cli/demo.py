@@ -57,13 +57,15 @@ def _demo(out: Path, minutes: float) -> Path:
     results = [replace(_scored(model), name=title) for title, model in models.items()]
     title, model = list(models.items())[-1]
     print(f"3/4  Decomposing {IMAGES} images with {title}")
-    decomposed = decompose_paths(model, [_draw_images(model, out / "images")], out / "decomposed", progress=False)
+    (out / "images").mkdir()
+    test_images = model.recipe.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
+    for index, pixels in enumerate(test_images):  # larger than the model's size, as a person's own images would be
+        larger = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC)
+        larger.save(out / "images" / f"scene_{index}.png")
+    decomposed = decompose_paths(model, [out / "images"], out / "decomposed", progress=False)
     print("4/4  Writing the page")
-    section = Section(
-        "Images decomposed",
-        f"{decomposed.images} images of 256 pixels, {decomposed.objects} objects; the files are in decomposed/.",
-        decomposed.pictures,
-    )
+    text = f"{decomposed.images} images of 256 pixels, {decomposed.objects} objects; the files are in decomposed/."
+    section = Section("Images decomposed", text, decomposed.pictures)
     write_page(out / "index.html", "unscene: the main job, small", [section], **page_values(results))
     write_text(out / "metrics.json", json.dumps([result.as_json() for result in results], indent=2, default=str) + "\n")
     for result in results:
@@ -76,12 +78,3 @@ def _scored(model: LoadedModel) -> ModelResult:
     data = {"source": "multi_dsprites", "seed": SEED, "count": SCENES}
     source, curves = model.recipe.source("test", seed=SEED, count=SCENES), model.run.metrics if model.run else None
     return measure(model, source, count=SCENES, description_of_data=data, metrics_csv=curves)
-
-
-def _draw_images(model: LoadedModel, folder: Path) -> Path:
-    """Some scenes as PNG files, larger than the model's size, as a person's own images would be."""
-    folder.mkdir()
-    test_images = model.recipe.source("test", seed=SEED + 1, count=IMAGES).batch(np.arange(IMAGES))["image"]
-    for index, pixels in enumerate(test_images):
-        Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"scene_{index}.png")
-    return folder

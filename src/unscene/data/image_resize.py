@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from unscene.errors import RecipeError, ShapeError, check_shape, did_you_mean
@@ -38,31 +38,24 @@ class ResizeGeometry:
         return square
 
     def restore(
-        self, masks: NDArray[np.floating], fill: ArrayLike = 0.0, rows: tuple[int, int] | None = None
+        self, mask: NDArray[np.floating], fill: float = 0.0, rows: tuple[int, int] | None = None
     ) -> NDArray[np.float32]:
-        """Return masks [K, size, size] of the square at the image's own resolution, [K, H, W] float32.
+        """Return a mask [size, size] of the square at the image's own resolution, [H, W] float32.
 
-        Bilinear, so that masks which sum to 1 over K still do, and smoothed where the image is smaller than the square.
-        Pixels outside of a crop get `fill`, one number or [K] of them. `rows` limits the result to these rows of the
-        image, the end exclusive.
+        Bilinear, so that masks which sum to 1 still do, and smoothed where the image is smaller than the square. Pixels
+        outside of a crop get `fill`. `rows` limits the result to these rows of the image, the end exclusive.
         """
-        K = check_shape(masks, f"K {self.size} {self.size}", "masks")["K"]
-        outside = np.asarray(fill, np.float32)
-        if outside.shape not in ((), (K,)):
-            raise ShapeError(f"fill must be one number or {K} of them, but its shape is {list(outside.shape)}.")
+        check_shape(mask, f"{self.size} {self.size}", "mask")
         first, last = rows or (0, self.height)
-        restored = np.empty((K, last - first, self.width), np.float32)
-        restored[...] = outside.reshape(-1, 1, 1)
+        restored = np.full((last - first, self.width), fill, np.float32)
         (x1, y1, x2, y2), (left, top, right, bottom) = self.source, self.target
         upper, lower = max(y1, first), min(y2, last)
-        if upper >= lower:
-            return restored
-        scale = (bottom - top) / (y2 - y1)
-        part = (0, (upper - y1) * scale, right - left, min((lower - y1) * scale, bottom - top))
-        for mask, target in zip(masks.astype(np.float32), restored, strict=True):
-            shown = Image.fromarray(mask[top:bottom, left:right])
+        if upper < lower:
+            scale = (bottom - top) / (y2 - y1)
+            part = (0, (upper - y1) * scale, right - left, min((lower - y1) * scale, bottom - top))
+            shown = Image.fromarray(mask[top:bottom, left:right].astype(np.float32))
             resized = shown.resize((x2 - x1, lower - upper), Image.Resampling.BILINEAR, part)
-            target[upper - first : lower - first, x1:x2] = np.asarray(resized)
+            restored[upper - first : lower - first, x1:x2] = np.asarray(resized)
         return restored
 
     def restore_boxes(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -107,8 +107,8 @@ def _labels_and_shares(
     shares = np.zeros(labels.shape, np.float32)
     for slot in range(decomposition.num_slots):
         label = foreground.index(slot) + 1 if slot in foreground else 0
-        mask = decomposition.log_masks[index, slot].float().exp().numpy()  # [1, size, size]
-        restored = geometry.restore(mask, fill=float(label == 0), rows=rows)[0]
+        mask = decomposition.log_masks[index, slot, 0].float().exp().numpy()  # [size, size]
+        restored = geometry.restore(mask, fill=float(label == 0), rows=rows)
         wins = restored > shares  # if shares are equal, the first slot wins, as in argmax
         labels[wins] = label
         np.maximum(shares, restored, out=shares)

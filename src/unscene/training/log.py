@@ -41,6 +41,7 @@ class TrainingLog:
         self.sums: dict[str, Tensor] = {}  # over `steps`
         self.steps = 0
         self.latest: dict[str, float] = {}  # the last value of each name
+        self.tracker: EventFile | ExperimentTracker | None = None  # takes the rows besides metrics.csv
 
     def state_dict(self) -> dict[str, Any]:
         """The sums over all processes, for the checkpoint; every process must call it."""
@@ -56,7 +57,10 @@ class TrainingLog:
         if self.writes:
             self.table.keep_until(step, repeat_validation)
             self.started -= self.table.last_seconds()
-            self.tracker = open_tracker(self.run, self.settings.logger, step)
+            if self.settings.logger == "tensorboard":
+                self.tracker = EventFile(self.run.tensorboard, step)
+            elif self.settings.logger != "csv":
+                self.tracker = ExperimentTracker(self.run, self.settings.logger)
         limit = f"at most {self.settings.max_minutes:g} min" if self.settings.max_minutes else None
         how: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": 1.0, "disable": not self.writes}
         self.bar = tqdm(total=self.settings.max_steps, initial=step, desc=limit, **how)
@@ -107,15 +111,8 @@ class TrainingLog:
 
     def close(self) -> None:
         self.bar.close()
-        if self.writes and self.tracker:
+        if self.tracker:
             self.tracker.close()
-
-
-def open_tracker(run: RunFolder, logger: str, step: int) -> EventFile | ExperimentTracker | None:
-    """What takes the rows besides metrics.csv, by `trainer.logger`; of a resumed run those after `step` are new."""
-    if logger == "csv":
-        return None
-    return EventFile(run.tensorboard, step) if logger == "tensorboard" else ExperimentTracker(run, logger)
 
 
 class ExperimentTracker:

@@ -46,33 +46,29 @@ def scene_masks(size: int, noise: float, images: int) -> Tensor:
 def check_same(masks: Tensor, settings: PseudoBoxSettings) -> int:
     """The number of boxes that ours finds, after a comparison with scikit-image's, which must be the same.
 
-    Today's scikit-image adds in float32, and its rounding decides between divisions that are equally good; noise has
-    such. So with variant `skimage` one image in twenty may differ.
-
     Raises:
         TrainingError: the two find different boxes.
     """
     boxes, _, valid = (tensor.cpu() for tensor in pseudo_boxes(masks, settings))
     expected = [found.tolist() for found, _ in plain_pseudo_boxes(masks, settings)]
     different = [image for image, found in enumerate(expected) if boxes[image, valid[image]].tolist() != found]
-    if len(different) > (len(expected) // 20 if settings.variant == "skimage" else 0):
+    if different:
         raise TrainingError(
-            f"the pseudo boxes of images {different} are not scikit-image's (variant {settings.variant}). "
+            f"the pseudo boxes of images {different} are not scikit-image's. "
             "tests/benchmarks/test_reference.py compares the two on small batches."
         )
     return int(valid.sum())
 
 
-def compared_pseudo_boxes(size: int, kind: str, variant: str, rounds: int, seconds: float, device: str) -> Comparison:
-    """Measure masks of one size and kind by one variant of Multi-Otsu."""
-    masks = scene_masks(size, NOISE[kind], IMAGES).to(device)
-    settings = PseudoBoxSettings(variant="skimage" if variant == "skimage" else "skimage016")
+def compared_pseudo_boxes(size: int, kind: str, rounds: int, seconds: float, device: str) -> Comparison:
+    """Measure masks of one size and kind."""
+    masks, settings = scene_masks(size, NOISE[kind], IMAGES).to(device), PseudoBoxSettings()
     number = check_same(masks, settings)
     subjects = {
         OURS: lambda: pseudo_boxes(masks, settings),
         PLAIN: lambda: plain_pseudo_boxes(masks, settings),
     }
-    title = f"pseudo boxes, {size} px, {kind} masks, {variant}: {number} boxes"
+    title = f"pseudo boxes, {size} px, {kind} masks: {number} boxes"
     return Comparison(title, measure(subjects, rounds, seconds, device), PLAIN, IMAGES * SLOTS, "masks")
 
 
@@ -84,11 +80,8 @@ def main(words: Sequence[str] | None = None) -> None:
     comparisons = []
     for size in options.size or (64, 128):
         for kind in NOISE:
-            for variant in ("skimage016", "skimage"):
-                comparisons.append(
-                    compared_pseudo_boxes(size, kind, variant, options.rounds, options.seconds, options.device)
-                )
-                print(comparisons[-1].table(), end="\n\n", flush=True)
+            comparisons.append(compared_pseudo_boxes(size, kind, options.rounds, options.seconds, options.device))
+            print(comparisons[-1].table(), end="\n\n", flush=True)
     finish(options, comparisons)
 
 

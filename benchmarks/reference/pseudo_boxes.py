@@ -7,12 +7,10 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.filters import threshold_multiotsu
 from skimage.measure import label, regionprops
 from torch import Tensor
 from torchvision.ops import nms
 
-from unscene.errors import RecipeError
 from unscene.models.rmonet.settings import PseudoBoxSettings
 
 
@@ -22,9 +20,6 @@ def plain_pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings) -> list[tuple
     Args:
         masks: [B, K-1, H, W] foreground masks in 0..1.
         settings: see `PseudoBoxSettings`.
-
-    Raises:
-        RecipeError: a variant of Multi-Otsu that no scikit-image has.
     """
     found = []
     for image in masks.detach().cpu().numpy():
@@ -55,21 +50,8 @@ def mask_boxes(mask: NDArray[np.float32], settings: PseudoBoxSettings) -> list[t
 
 
 def thresholds(mask: NDArray[np.float64], settings: PseudoBoxSettings) -> list[float]:
-    """The Multi-Otsu thresholds of one mask; none where it cannot be split.
-
-    Raises:
-        RecipeError: a variant of Multi-Otsu that no scikit-image has.
-    """
-    if mask.min() == mask.max():
-        return []
-    if settings.variant == "skimage016":
-        return multi_otsu_016(mask, settings.classes, settings.bins)
-    if settings.variant != "skimage":
-        raise RecipeError(f"the reference knows the variants skimage016 and skimage, not '{settings.variant}'.")
-    try:
-        return [float(threshold) for threshold in threshold_multiotsu(mask, settings.classes, nbins=settings.bins)]
-    except ValueError:  # fewer different values than classes
-        return []
+    """The Multi-Otsu thresholds of one mask; none where it cannot be split."""
+    return [] if mask.min() == mask.max() else multi_otsu_016(mask, settings.classes, settings.bins)
 
 
 def multi_otsu_016(mask: NDArray[np.float64], classes: int, bins: int) -> list[float]:

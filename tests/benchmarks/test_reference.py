@@ -143,8 +143,6 @@ def test_bfloat16_channels_last_is_near_the_float32_reference():
 def test_reference_of_unknown_variants_is_an_error():
     with pytest.raises(RecipeError, match=r"model.head.kind to be unet, not lite"):
         PlainRMONet(load_recipe("rmonet_lite/multi_dsprites").build_model())
-    with pytest.raises(RecipeError, match="variants skimage016 and skimage, not 'textbook'"):
-        plain_pseudo_boxes(torch.rand(1, 1, 8, 8), PseudoBoxSettings(variant="textbook"))
 
 
 def soft_masks(size: int, noise: float) -> Tensor:
@@ -157,10 +155,9 @@ def soft_masks(size: int, noise: float) -> Tensor:
     return torch.from_numpy(np.clip(masks + noise * random.random(masks.shape), 0, 1).astype(np.float32))
 
 
-@pytest.mark.parametrize("variant", ["skimage016", "skimage"])
 @pytest.mark.parametrize(("size", "noise"), [(64, 0.0), (64, 0.5), (128, 0.0), (128, 0.02)])
-def test_pseudo_boxes_are_those_of_scikit_image_mask_by_mask(variant, size, noise):
-    masks, settings = soft_masks(size, noise), PseudoBoxSettings(variant=variant)
+def test_pseudo_boxes_are_those_of_scikit_image_mask_by_mask(size, noise):
+    masks, settings = soft_masks(size, noise), PseudoBoxSettings()
     boxes, scores, valid = pseudo_boxes(masks, settings)
     expected = plain_pseudo_boxes(masks, settings)
     assert sum(len(found) for found, _ in expected) > 10

@@ -164,7 +164,7 @@ def one_mask_after_another(masks: torch.Tensor, settings: PseudoBoxSettings) -> 
     boxes, scores = [], []
     for mask in masks.numpy():
         mask = np.where(mask < settings.floor, 0, mask)
-        thresholds = multi_otsu(torch.from_numpy(mask).view(1, -1), settings.classes, settings.bins, settings.variant)
+        thresholds = multi_otsu(torch.from_numpy(mask).view(1, -1), settings.classes, settings.bins)
         for threshold in thresholds[0].tolist():
             for region in regionprops(label(mask > threshold)):
                 y1, x1, y2, x2 = region.bbox
@@ -177,10 +177,9 @@ def one_mask_after_another(masks: torch.Tensor, settings: PseudoBoxSettings) -> 
     return boxes[kept].numpy(), scores[kept].numpy()
 
 
-@pytest.mark.parametrize("variant", ["textbook", "skimage016"])
 @pytest.mark.parametrize("seed", range(6))
-def test_boxes_equal_those_of_a_loop_over_scikit_image_regions(seed, variant):
-    settings = PseudoBoxSettings(variant=variant, max_boxes=12)
+def test_boxes_equal_those_of_a_loop_over_scikit_image_regions(seed):
+    settings = PseudoBoxSettings(max_boxes=12)
     masks = smooth_masks(seed, images=4, slots=3, size=40)
     boxes, scores, valid = pseudo_boxes(masks, settings)
     assert valid.sum() > 0
@@ -223,8 +222,8 @@ def assert_both_ways_agree(masks: torch.Tensor, settings: PseudoBoxSettings | No
 CHANGES = st.sampled_from(
     [
         {},
-        {"variant": "textbook", "min_side": 1, "max_ratio": 2.3},
-        {"variant": "skimage", "classes": 2, "floor": 0.0},
+        {"min_side": 1, "max_ratio": 2.3},
+        {"classes": 2, "floor": 0.0},
         {"max_candidates": 7, "max_boxes": 5, "nms_threshold": 0.3},
         {"min_score": 0.5, "floor": 0.2, "max_boxes": 300, "max_candidates": 1000},
     ]

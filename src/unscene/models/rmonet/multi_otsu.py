@@ -1,14 +1,9 @@
 """Multi-Otsu thresholding of many images at once: bounds with the largest variance between classes.
 
-scikit-image's answer depends on its version, so the version is a setting. With S_c = sum of i p_i and P_c = sum of p_i
-over the bins i of class c, all three choose the bounds with the largest sum over c of S_c^2 / P_c, and differ in this:
-
-- `textbook` (Liao, Chen and Chung 2001): exactly this.
-- `skimage016` (scikit-image 0.16.2, which R-MONet used): p_0 = 0, and the highest bound is not tried. With 3
-  classes and 5 bins the answer is the centres of bins 1 and 2, 30 % and 50 % of the way from the least to the greatest
-  value, unless bin 1 or 2 is empty: then (0, 2) if bin 1 alone is, else (0, 1).
-- `skimage` (0.26, and earlier ones with the same source): bins weigh 1, 1, 2, 3, 4 ... in place of 0, 1, 2, ..., a
-  class of bin 0 alone counts nothing, as many filled bins as classes are one class each, and fewer are refused.
+With S_c = sum of i p_i and P_c = sum of p_i over the bins i of class c, they have the largest sum over c of S_c^2 / P_c
+(Liao, Chen and Chung, 2001). As in scikit-image 0.16.2, which R-MONet used, p_0 = 0, and the highest bound is not
+tried; later versions differ. With 3 classes and 5 bins the answer is the centres of bins 1 and 2, 30 % and 50 % of the
+way from the least to the greatest value, unless bin 1 or 2 is empty: then (0, 2) if bin 1 alone is, else (0, 1).
 
 scikit-image's own rounding decides between divisions that are equally good; there, and only there, it may differ.
 """
@@ -23,50 +18,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unscene.errors import RecipeError
-from unscene.models.rmonet.settings import OtsuVariant
 
 
 @torch.no_grad()
-def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5, variant: OtsuVariant = "skimage016") -> Tensor:
+def multi_otsu(values: Tensor, classes: int = 3, bins: int = 5) -> Tensor:
     """Return the rising thresholds, [G, classes - 1] float64, that split the values [G, P] of every row into classes.
 
     Each row has its own histogram, from its least to its greatest value, as in scikit-image. Thresholds are the centres
-    of each class's last bin; of equally good ones the lowest win. A row that cannot be split has +inf, so that no value
-    is above it: a constant row, and with `skimage` a row that scikit-image refuses. The host reads no value, and every
-    device gives the same bits.
-
-    At least 2 classes, as many bins as classes, and one more for `skimage016`: otherwise a RecipeError.
+    of each class's last bin; of equally good ones the lowest win. A constant row has +inf, so that no value is above
+    it. The host reads no value, and every device gives the same bits. RecipeError: fewer than 2 classes, or no more
+    bins than classes.
     """
     least, greatest = values.amin(dim=1).double(), values.amax(dim=1).double()
     edges = _bin_edges(least, greatest, bins)
     counts = _histograms(values, edges)
-    last_bins = _last_bins(classes, bins, variant, counts.device)
-    chosen = last_bins[_class_variances(counts, last_bins, variant).argmax(dim=1)]
+    last_bins = _last_bins(classes, bins, counts.device)
+    chosen = last_bins[_class_variances(counts, last_bins).argmax(dim=1)]
     splittable = least < greatest  # false for NaN, too
-    if variant == "skimage":
-        filled = counts > 0
-        first_filled = filled.byte().argsort(dim=1, descending=True, stable=True)[:, : classes - 1]
-        chosen = torch.where(filled.sum(dim=1, keepdim=True) == classes, first_filled, chosen)
-        splittable = splittable & (filled.sum(dim=1) >= classes)
     centres = (edges[:, :-1] + edges[:, 1:]) / 2
     return centres.gather(1, chosen).masked_fill(~splittable.unsqueeze(1), torch.inf)
 
 
 @lru_cache
-def _last_bins(classes: int, bins: int, variant: OtsuVariant, device: torch.device) -> Tensor:
-    """[n, classes - 1] `_divisions`, kept on the device: to copy them there anew would make the host wait for a GPU."""
-    return torch.tensor(_divisions(classes, bins, variant), device=device)
+def _last_bins(classes: int, bins: int, device: torch.device) -> Tensor:
+    """[n, classes - 1] every choice of a last bin for all classes but the highest, in the order they are tried in.
 
-
-def _divisions(classes: int, bins: int, variant: OtsuVariant) -> list[tuple[int, ...]]:
-    """Every choice of a last bin for all classes but the highest, in the order in which they are tried."""
-    spare = 2 if variant == "skimage016" else 1  # 0.16.2 stops one bin early
-    if classes < 2 or bins < classes + spare - 1:
-        raise RecipeError(
-            f"multi_otsu with variant '{variant}' needs classes >= 2 and bins >= classes + {spare - 1}, "
-            f"but got classes={classes} and bins={bins}."
-        )
-    return list(combinations(range(bins - spare), classes - 1))
+    Kept on the device: to copy them there anew would make the host wait for a GPU.
+    """
+    if not 2 <= classes < bins:
+        raise RecipeError(f"Multi-Otsu needs 2 classes or more, and more bins than classes, not {classes} and {bins}.")
+    return torch.tensor(list(combinations(range(bins - 2), classes - 1)), device=device)  # 0.16.2 stops one bin early
 
 
 def _bin_edges(least: Tensor, greatest: Tensor, bins: int) -> Tensor:
@@ -88,26 +69,20 @@ def _histograms(values: Tensor, edges: Tensor) -> Tensor:
     return -torch.stack([everything, *at_least, nothing], dim=1).diff(dim=1)
 
 
-def _class_variances(counts: Tensor, last_bins: Tensor, variant: OtsuVariant) -> Tensor:
+def _class_variances(counts: Tensor, last_bins: Tensor) -> Tensor:
     """[G, n] between-class variance, up to a constant, of each division [n, classes - 1] of the counts [G, bins].
 
     Counts are whole numbers, so empty classes are exactly empty and equal divisions stay exactly equal.
     """
     weights = torch.arange(counts.shape[1], dtype=counts.dtype, device=counts.device)
-    if variant == "skimage016":
-        counts = counts * (weights > 0)
-    elif variant == "skimage":
-        weights = weights.clamp(min=1)
+    counts = counts * (weights > 0)
     mass = F.pad(counts.cumsum(dim=1), (1, 0))  # [G, bins + 1], what lies before each bin
     moment = F.pad((counts * weights).cumsum(dim=1), (1, 0))
     starts = F.pad(last_bins + 1, (1, 0))  # [n, classes]
     ends = F.pad(last_bins + 1, (0, 1), value=counts.shape[1])
     class_mass = _columns(mass, ends) - _columns(mass, starts)
     class_moment = _columns(moment, ends) - _columns(moment, starts)
-    terms = class_moment.square() / class_mass.clamp(min=1)
-    if variant == "skimage":
-        terms = terms * (ends > 1)
-    first, *others = terms.unbind(2)
+    first, *others = (class_moment.square() / class_mass.clamp(min=1)).unbind(2)
     return sum(others, start=first)  # in this order on every device
 
 

@@ -18,7 +18,6 @@ from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 
 Share = Annotated[float, Field(ge=0, le=1)]
-OtsuVariant = Literal["skimage016", "skimage", "textbook"]
 IMAGENET_WIDTH = 64  # of ResNet18
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that its weights saw
 
@@ -101,8 +100,6 @@ class PseudoBoxSettings:
     floor: NonNegativeFloat = 0.001  # mask values under this count as 0
     classes: Annotated[int, Field(ge=2)] = 3  # classes of Multi-Otsu; there are `classes - 1` thresholds a mask
     bins: PositiveInt = 5  # bins of Multi-Otsu's histogram
-    # implementation of Multi-Otsu, see `multi_otsu`; the paper used scikit-image 0.16.2
-    variant: OtsuVariant = "skimage016"
     min_side: NonNegativeInt = 3  # least width and height of a box, in pixels
     max_ratio: Annotated[float, Field(ge=1)] = 3.0  # a box's longer side is at most this many times the shorter one
     # Boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own range, so with

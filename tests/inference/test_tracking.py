@@ -40,8 +40,22 @@ def found(objects: dict[int, tuple[int, int]], latents: dict[int, list[float]] |
     )
 
 
+PLAIN = np.full((SIZE, SIZE, 3), 128, np.uint8)
+
+
+def painted(*squares: tuple[int, int, tuple[int, int, int]]) -> np.ndarray:
+    """A grey frame with squares of 6 pixels: the top left y and x, and the colour; later ones hide earlier ones."""
+    frame = PLAIN.copy()
+    for y, x, colour in squares:
+        frame[y : y + 6, x : x + 6] = colour
+    return frame
+
+
+RED, BLUE = (220, 30, 30), (30, 30, 220)
+
+
 def numbers(linker: Linker, *frames: FoundObjects) -> list[list[int]]:
-    return [linker.link(frame).slots.tolist() for frame in frames]
+    return [linker.link(frame, PLAIN).slots.tolist() for frame in frames]
 
 
 def test_an_object_keeps_its_number_when_its_slot_changes():
@@ -50,8 +64,8 @@ def test_an_object_keeps_its_number_when_its_slot_changes():
 
 def test_the_label_map_holds_the_numbers():
     linker = Linker()
-    linker.link(found({3: (0, 0)}))
-    linked = linker.link(found({3: (20, 20), 5: (1, 0)}))
+    linker.link(found({3: (0, 0)}), PLAIN)
+    linked = linker.link(found({3: (20, 20), 5: (1, 0)}), PLAIN)
     assert linked.slots.tolist() == [2, 1]
     assert linked.labels[3, 2] == 1
     assert linked.labels[22, 22] == 2
@@ -88,14 +102,14 @@ def test_frames_without_any_object():
 def test_tracks_that_are_gone_are_forgotten():
     linker = Linker(LinkSettings(max_gap=0))
     for t in range(50):
-        linker.link(found({1: (30 * (t % 2), 30 * (t % 2))}))
+        linker.link(found({1: (30 * (t % 2), 30 * (t % 2))}), PLAIN)
     assert (linker.tracks, len(linker._recent)) == (50, 2)
 
 
 def test_more_than_255_tracks_have_a_deeper_label_map():
     linker = Linker(LinkSettings(max_gap=0))
     for t in range(300):
-        linked = linker.link(found({1: (30 * (t % 2), 30 * (t % 2))}))
+        linked = linker.link(found({1: (30 * (t % 2), 30 * (t % 2))}), PLAIN)
     assert linked.slots.tolist() == [300]
     assert linked.labels.max() == 300
 
@@ -106,11 +120,11 @@ def test_more_than_255_tracks_have_a_deeper_label_map():
         st.dictionaries(st.integers(1, 5), st.tuples(st.integers(0, 34), st.integers(0, 34)), max_size=5), max_size=6
     )
 )
-def test_numbers_are_distinct_in_a_frame_and_masks_stay(frames):
-    linker = Linker()
+def test_numbers_are_distinct_and_masks_stay_if_no_track_takes_pixels(frames):
+    linker = Linker(LinkSettings(min_visible=2))
     for objects in frames:
         before = found(objects)
-        linked = linker.link(before)
+        linked = linker.link(before, PLAIN)
         assert len(set(linked.slots.tolist())) == len(before.slots)
         assert all(
             np.array_equal(linked.labels == new, before.labels == old)
@@ -119,17 +133,124 @@ def test_numbers_are_distinct_in_a_frame_and_masks_stay(frames):
         assert linked.slots.max(initial=0) <= linker.tracks
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 34), st.integers(0, 34)), max_size=4), max_size=8),
+    st.lists(st.booleans(), min_size=32, max_size=32),
+)
+def test_areas_boxes_and_numbers_are_those_of_the_label_map(frames, missed):
+    linker, colours = Linker(), [RED, BLUE, (30, 220, 30), RED]
+    for t, corners in enumerate(frames):
+        squares = [(*corner, colour) for corner, colour in zip(corners, colours, strict=False)]
+        objects = {n + 1: corner for n, corner in enumerate(corners) if not missed[4 * t + n]}
+        linked = linker.link(found(objects), painted(*squares))
+        labels, areas = np.unique(linked.labels[linked.labels > 0], return_counts=True)
+        order = np.argsort(linked.slots)
+        assert linked.slots[order].tolist() == labels.tolist()
+        assert linked.areas[order].tolist() == areas.tolist()
+        boxes = boxes_of_labels(linked.labels[None], linker.tracks)[0]
+        assert linked.boxes.tolist() == boxes[linked.slots - 1].tolist()
+        assert len(linked.scores) == len(labels)
+        assert linked.scores.max(initial=0) <= 1
+
+
 def test_a_frame_of_another_size_is_refused():
     linker = Linker()
-    linker.link(found({1: (0, 0)}))
+    linker.link(found({1: (0, 0)}), PLAIN)
     other = FoundObjects(np.zeros((8, 9), np.uint8), *[np.zeros(0, np.int64)] * 2, np.zeros((0, 4)), *[None] * 4)
     with pytest.raises(DataError, match=r"^frame 2 is 9 x 8 pixels, but the frames before it are 40 x 40\."):
-        linker.link(other)
+        linker.link(other, PLAIN[:8, :9])
 
 
 def test_a_cost_without_masks_and_locations_is_refused():
     with pytest.raises(RecipeError, match="iou_weight or location_weight must be above 0"):
         LinkSettings(iou_weight=0, location_weight=0)
+
+
+def test_an_object_that_the_model_misses_is_carried_on_at_its_velocity():
+    linker = Linker()
+    for t in range(3):
+        linker.link(found({1: (10, 4 * t)}), painted((10, 4 * t, RED)))
+    linked = linker.link(found({}), painted((10, 12, RED)))
+    assert (linked.slots.tolist(), linked.boxes.tolist()) == ([1], [[12, 10, 18, 16]])
+    assert (linked.areas.tolist(), linked.scores.tolist()) == ([36], [1])
+
+
+def test_a_partly_hidden_object_is_carried_on_where_it_is_visible():
+    linker = Linker()
+    for t in range(3):
+        linker.link(found({1: (10, 4 * t), 2: (10, 15)}), painted((10, 4 * t, RED), (10, 15, BLUE)))
+    linked = linker.link(found({2: (10, 15)}), painted((10, 12, RED), (10, 15, BLUE)))
+    assert linked.slots.tolist() == [2, 1]
+    assert linked.boxes.tolist() == [[15, 10, 21, 16], [12, 10, 15, 16]]
+    assert linked.scores.tolist() == [1, 0.5]
+
+
+def test_a_hidden_object_has_no_row_and_keeps_its_number():
+    linker = Linker()
+    for t in range(6):
+        hidden, x = 2 <= t <= 4, 4 * t
+        objects = {2: (10, 12)} if hidden else {1: (10, x), 2: (10, 12)}
+        frame = painted((10, x, RED), (10, 12, BLUE)) if not hidden else painted((10, 12, BLUE))
+        linked = linker.link(found(objects), frame)
+        assert linked.slots.tolist() == ([2] if hidden else [1, 2]), t
+
+
+def test_an_object_is_not_carried_on_longer_than_the_gap():
+    linker = Linker(LinkSettings(max_gap=3))
+    frame = painted((10, 10, RED))
+    assert [linker.link(found({1: (10, 10)} if t < 2 else {}), frame).slots.tolist() for t in range(7)] == [
+        *[[1]] * 5,
+        [],
+        [],
+    ]
+
+
+def test_two_objects_found_as_one_are_parted_by_their_colours():
+    linker, frame = Linker(), painted((10, 10, RED), (10, 16, BLUE))
+    for _ in range(2):
+        linker.link(found({1: (10, 10), 2: (10, 16)}), frame)
+    merged = found({1: (10, 10)})
+    merged.labels[10:16, 16:22] = 1
+    merged.areas[:], merged.boxes[:] = 72, (10, 10, 22, 16)
+    linked = linker.link(merged, frame)
+    assert dict(zip(linked.slots.tolist(), linked.boxes.tolist(), strict=True)) == {
+        1: [10, 10, 16, 16],
+        2: [16, 10, 22, 16],
+    }
+
+
+def test_a_part_of_a_known_object_that_is_found_as_another_goes_back_to_it():
+    linker, frame = Linker(), painted((10, 10, RED))
+    for _ in range(2):
+        linker.link(found({1: (10, 10)}), frame)
+    parts = found({1: (10, 10)})
+    parts.labels[10:16, 14:16] = 2
+    parts = FoundObjects(
+        parts.labels,
+        np.array([1, 2]),
+        np.array([24, 12]),
+        boxes_of_labels(parts.labels[None], 2)[0],
+        np.ones(2, np.float32),
+        *[None] * 3,
+    )
+    linked = linker.link(parts, frame)
+    assert (linked.slots.tolist(), linked.areas.tolist()) == ([1], [36])
+
+
+def test_objects_of_other_colours_do_not_continue_a_track():
+    linker = Linker(LinkSettings(min_visible=2))
+    for _ in range(2):
+        linker.link(found({1: (10, 10)}), painted((10, 10, RED)))
+    assert linker.link(found({1: (14, 10)}), painted((14, 10, BLUE))).slots.tolist() == [2]
+
+
+def test_a_track_does_not_take_background_that_looks_like_its_object():
+    linker = Linker()
+    for t in range(4):  # a red door in the background, which a red object passes, and is then not found
+        frame = painted((10, 24, RED), (10, 6 * t, RED))
+        linker.link(found({1: (10, 6 * t)}), frame)
+    assert linker.link(found({}), painted((10, 24, RED))).slots.tolist() == []
 
 
 def moving(t: int) -> np.ndarray:

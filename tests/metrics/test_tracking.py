@@ -26,7 +26,7 @@ def test_right_tracks_have_1_whatever_their_numbers():
     assert found == {
         **dict.fromkeys(("mota", "idf1", "video_ari_fg"), 1),
         "hota": pytest.approx(1),
-        **dict.fromkeys(("id_switches", "missed_objects", "false_objects"), 0),
+        **dict.fromkeys(("id_switches", "id_switches_per_minute", "missed_objects", "false_objects"), 0),
     }
 
 
@@ -35,6 +35,7 @@ def test_objects_that_exchange_their_numbers_are_two_switches():
     # each pair of tracks is together in 2 of the 4 + 4 - 2 frames: HOTA sqrt(1/3)
     found = scores([bands(1, 2)] * 4, [bands(1, 2)] * 2 + [bands(2, 1)] * 2)
     assert (found["mota"], found["idf1"], found["id_switches"]) == (0.75, 0.5, 2)
+    assert found["id_switches_per_minute"] == 900  # 2 in 4 frames
     assert found["hota"] == pytest.approx((1 / 3) ** 0.5)
 
 
@@ -68,6 +69,7 @@ def test_pixels_that_do_not_count_are_in_no_mask():
 def test_without_objects_nothing_is_defined_but_false_objects_count():
     assert {name for name, value in scores([bands(0)], [bands(0)]).items() if value is not None} == {
         "id_switches",
+        "id_switches_per_minute",
         "missed_objects",
         "false_objects",
     }

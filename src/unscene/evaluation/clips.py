@@ -48,7 +48,8 @@ class ClipTracking:
         if scene.labels is None:
             return
         for index, found in enumerate(found_in_squares(decomposition, self.min_score)):
-            found = self._linker.link(refine(found, image_bytes(scene.images[index]), **self.limits))
+            pixels = image_bytes(scene.images[index])
+            found = self._linker.link(refine(found, pixels, **self.limits), pixels)
             self._frames.append((scene.labels[index].numpy(), found.labels))
             if len(self._frames) == self.length:
                 self._end_clip()

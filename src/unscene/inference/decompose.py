@@ -100,7 +100,7 @@ def decompose_paths(
     scale: float | None = None,
     object_size: float | None = None,
     frames: Literal["first", "all"] = "first",
-    link: Callable[[FoundObjects], FoundObjects] | None = None,
+    link: Callable[[FoundObjects, NDArray[np.uint8]], FoundObjects] | None = None,
     progress: bool = True,
 ) -> DecomposedImages:
     """Decompose image files and folders of images.
@@ -172,7 +172,7 @@ def decompose_paths(
                 else _in_tiles(loaded, images, limits | tiles | {"progress": progress})
             )
             for name, pixels, found in results:
-                found = link(found) if link else found
+                found = link(found, pixels) if link else found
                 picture = write_image_results(pixels, found, name, unfinished)
                 sizes.append((name.file_name, *pixels.shape[:2]))
                 frames_of.append(name.frame)

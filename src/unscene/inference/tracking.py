@@ -1,16 +1,25 @@
 """Objects over the frames of a sequence: those of each new frame are linked to the tracks so far.
 
+A track keeps the shape that its object had when most of it was visible, and moves by its velocity from frame to frame.
 Pairs of a track and an object have the cost
 
-    c = (w_iou (1 - IoU) + w_latent (1 - cosine) + w_location d) / (w_iou + w_latent + w_location)
+    c = w_iou (1 - IoU) + w_latent (1 - cosine) + w_location d + w_colour e,    the weights w divided by their sum,
 
-of the track's last mask and latent, and of the distance d of the object's centre from the location that the track has
-if it keeps its velocity. The unit of d is three times the square root of the track's area, and d is at most 1. The
-Hungarian method (Kuhn, 1955) finds the pairs of least cost. Memory does not grow with the sequence.
+of the moved shape and the object's mask, of the latents, of the distance d of the centres, and of the difference e of
+the median colours. The unit of d is three times the square root of the shape's area; pairs further apart are not
+linked. The unit of e, at most 1, is 60 grey levels in the channel that differs most. The Hungarian method (Kuhn, 1955)
+finds the pairs of least cost.
+
+Then the tracks, the oldest first, move their shapes to where they fit best and take the pixels in them that have the
+track's colour rather than that of the object, or the background, to which the model gave them. So an object that the
+model finds in parts, or together with another, gets its pixels, and a track whose object the model does not find is
+carried on where it is visible. Memory does not grow with the sequence.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +33,16 @@ from unscene.errors import DataError, RecipeError
 from unscene.inference.decompose import decompose_image
 from unscene.inference.found_objects import FoundObjects
 from unscene.runs.loading import LoadedModel, load
+from unscene.scene import boxes_of_labels
 from unscene.settings import settings_dataclass
+
+_COLOUR_UNIT = 60.0  # grey levels, see above
+_LARGEST_ERROR = 3 * 40.0**2  # squared distance of a pixel from the colour of the track that takes it
+_SAME_COLOUR = 3 * 10.0**2  # objects of one colour: a pixel goes to the older track
+_UNOCCLUDED = 0.9  # share of a shape that is visible if nothing hides the object
+_BACKGROUND_RATE = 0.1  # of the running mean
+_SHIFTS = np.mgrid[-3:4, -3:4].reshape(2, -1).T  # [49, 2]
+_SAMPLED = 2000  # pixels of a shape that are compared for each shift
 
 
 @settings_dataclass
@@ -35,40 +53,47 @@ class LinkSettings:
         iou_weight: of the masks' overlap in the cost.
         latent_weight: of the latents' cosine; models without latents do without it.
         location_weight: of the distance from the expected location.
+        colour_weight: of the difference in colour.
         max_cost: pairs of a higher cost are not linked.
-        max_gap: frames that an object may be missing and still keep its number.
+        max_gap: frames that an object may be missing and still keep its number, and that it is carried on.
+        min_visible: least share of a shape whose pixels the track takes; above 1 no track takes any.
     """
 
     iou_weight: NonNegativeFloat = 1.0
     latent_weight: NonNegativeFloat = 1.0
     location_weight: NonNegativeFloat = 1.0
-    max_cost: Annotated[float, Field(ge=0, le=1)] = 0.9
+    colour_weight: NonNegativeFloat = 2.0
+    max_cost: Annotated[float, Field(ge=0, le=1)] = 0.6
     max_gap: NonNegativeInt = 10
+    min_visible: NonNegativeFloat = 0.1
 
     def __post_init__(self) -> None:
         if self.iou_weight + self.location_weight == 0:  # not every model has latents
             raise RecipeError("iou_weight or location_weight must be above 0.")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Track:
-    """The last sight of an object."""
+    """An object when it was last found; only `centre` moves on while it is missing."""
 
-    mask: NDArray[np.bool_]  # [h, w] within its box
-    box: NDArray[np.int64]  # [4]
-    area: int
     centre: NDArray[np.float64]  # [2] y and x in pixels
-    latent: NDArray[np.float32] | None
-    frame: int
+    shape: NDArray[np.float64]  # [P, 2] pixels, from the centre
+    colour: NDArray[np.float64]  # [3] median in 0..255
+    row: Mapping[str, Any]  # of the FoundObjects
+    found: int  # frame in which it was last found
+    found_at: NDArray[np.float64]  # its centre then
+    unoccluded: int  # frame in which nothing hid it
     number: int = 0
     velocity: NDArray[np.float64] | None = None  # [2] pixels a frame; None after one sight
 
-    def continued_by(self, seen: _Track) -> _Track:
-        """The track after its object was seen again; its velocity is the mean of the last one and the new one."""
-        velocity = (seen.centre - self.centre) / (seen.frame - self.frame)
-        if self.velocity is not None:
-            velocity = (velocity + self.velocity) / 2
-        return replace(seen, number=self.number, velocity=velocity)
+    def pixels(self, shifts: NDArray[np.int64], step: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[S, P] rows and columns of the shape, or of each `step`th pixel, moved by shifts [S, 2]."""
+        pixels = np.floor(self.centre + self.shape[::step] + 0.5).astype(np.int64) + shifts[:, None]
+        return pixels[..., 0], pixels[..., 1]
+
+    def is_occluded(self, area: int, frame: int, max_gap: int) -> bool:
+        """Whether `area` pixels are a part only; after `max_gap` frames they count as all there is."""
+        return area < _UNOCCLUDED * len(self.shape) and frame - self.unoccluded <= max_gap
 
 
 class Linker:
@@ -78,81 +103,192 @@ class Linker:
         self.settings = settings or LinkSettings()
         self.frames = self.tracks = 0  # so far
         self._recent: list[_Track] = []
-        self._size: tuple[int, ...] = ()
+        self._background = np.empty((0, 0, 3), np.float32)  # running mean of the pixels that no object had
 
-    def link(self, found: FoundObjects) -> FoundObjects:
+    def link(self, found: FoundObjects, pixels: NDArray[np.uint8]) -> FoundObjects:
         """Return the next frame's objects with the numbers of their tracks as labels and `slots`.
+
+        Tracks that are carried on come last. They have the values that the model stated when it last found them; their
+        scores are multiplied by the visible share.
+
+        Args:
+            found: the objects.
+            pixels: [H, W, 3], the frame.
 
         Raises:
             DataError: the frame has another size than those before it.
         """
         self.frames += 1
-        if self._size not in ((), found.labels.shape):
-            (height, width), (first_height, first_width) = found.labels.shape, self._size
+        if self.frames > 1 and pixels.shape != self._background.shape:
+            (height, width), (first_height, first_width) = pixels.shape[:2], self._background.shape[:2]
             raise DataError(
                 f"frame {self.frames} is {width} x {height} pixels, but the frames before it are {first_width} x "
                 f"{first_height}. A sequence has frames of one size: decompose others by themselves."
             )
-        self._size = found.labels.shape
-        seen = self._seen(found)
-        self._recent = [track for track in self._recent if self.frames - track.frame <= self.settings.max_gap + 1]
-        cost = np.array([[self._cost(track, other) for other in seen] for track in self._recent])
-        cost = cost.reshape(len(self._recent), len(seen))
+        self._recent = [track for track in self._recent if self.frames - track.found <= self.settings.max_gap + 1]
+        for track in self._recent:
+            if track.velocity is not None:
+                track.centre = track.centre + track.velocity
+        objects = self._objects(found, pixels)
+        continued = self._number(objects, found.labels)
+        names = np.zeros(int(found.labels.max(initial=0)) + 1, np.int32)
+        names[found.slots] = [item.number for item in objects]
+        numbers, carried = self._share(names[found.labels], pixels, objects, continued)
+        return self._update(found, numbers, objects, continued, carried)
+
+    def _objects(self, found: FoundObjects, pixels: NDArray[np.uint8]) -> list[_Track]:
+        objects = []
+        for row, (label, (x1, y1, x2, y2)) in enumerate(zip(found.slots, found.boxes.astype(int), strict=True)):
+            mask = found.labels[y1:y2, x1:x2] == label
+            points = np.argwhere(mask) + np.array([y1, x1])
+            centre, colour = points.mean(axis=0), np.median(pixels[y1:y2, x1:x2][mask], axis=0)
+            values = {name: array[row] for name, array in _columns(found).items()}
+            objects.append(_Track(centre, points - centre, colour, values, self.frames, centre, self.frames))
+        return objects
+
+    def _number(self, objects: Sequence[_Track], labels: NDArray[np.integer]) -> dict[int, _Track]:
+        """Number the objects; return the tracks that they continue, by number."""
+        cost = np.array([self._costs(track, objects, labels) for track in self._recent])
+        cost = cost.reshape(len(self._recent), len(objects))
         allowed = cost <= self.settings.max_cost
+        continued = {}
         for row, column in zip(*linear_sum_assignment(np.where(allowed, cost, 1e3)), strict=True):
             if allowed[row, column]:
-                seen[column] = self._recent[row] = self._recent[row].continued_by(seen[column])
-        for column, track in enumerate(seen):
-            if not track.number:
+                track = self._recent[row]
+                objects[column].number, continued[track.number] = track.number, track
+        for item in objects:
+            if not item.number:
                 self.tracks += 1
-                seen[column] = replace(track, number=self.tracks)
-                self._recent.append(seen[column])
-        numbers = np.array([track.number for track in seen], np.int64)
-        new_labels = np.zeros(int(found.slots.max(initial=0)) + 1, np.uint8 if self.tracks <= 255 else np.int32)
-        new_labels[found.slots] = numbers
-        return replace(found, labels=new_labels[found.labels], slots=numbers)
+                item.number = self.tracks
+        return continued
 
-    def _seen(self, found: FoundObjects) -> list[_Track]:
-        boxes, centres = found.boxes.astype(np.int64), found.centroids()
-        return [
-            _Track(
-                mask=found.labels[y1:y2, x1:x2] == label,
-                box=boxes[row],
-                area=int(found.areas[row]),
-                centre=centres[row],
-                latent=None if found.latents is None else found.latents[row],
-                frame=self.frames,
-            )
-            for row, (label, (x1, y1, x2, y2)) in enumerate(zip(found.slots.tolist(), boxes.tolist(), strict=True))
-        ]
+    def _costs(self, track: _Track, objects: Sequence[_Track], labels: NDArray[np.integer]) -> list[float]:
+        """The cost of each object for a track."""
+        settings, costs = self.settings, []
+        rows, columns = track.pixels(np.zeros((1, 2), np.int64))
+        inside = _inside(rows, columns, labels)
+        shared = np.bincount(labels[rows[inside], columns[inside]], minlength=int(labels.max(initial=0)) + 1)
+        for item in objects:
+            overlap = int(shared[item.row["slots"]])
+            distance = float(np.linalg.norm(item.centre - track.centre)) / (3 * len(track.shape) ** 0.5)
+            terms = [
+                (settings.iou_weight, 1 - overlap / (len(track.shape) + len(item.shape) - overlap)),
+                (settings.location_weight, distance),
+                (settings.colour_weight, min(1.0, float(np.abs(item.colour - track.colour).max()) / _COLOUR_UNIT)),
+            ]
+            if "latents" in track.row and "latents" in item.row:
+                latents = track.row["latents"], item.row["latents"]
+                length = float(np.linalg.norm(latents[0]) * np.linalg.norm(latents[1]))
+                cosine = float(latents[0] @ latents[1]) / length if length else 0.0
+                terms.append((settings.latent_weight, min(1.0, 1 - cosine)))
+            cost = float(np.average([term for _, term in terms], weights=[weight for weight, _ in terms]))
+            costs.append(cost if distance <= 1 else math.inf)
+        return costs
 
-    def _cost(self, track: _Track, seen: _Track) -> float:
-        settings, gap = self.settings, seen.frame - track.frame
-        expected = track.centre if track.velocity is None else track.centre + gap * track.velocity
-        distance = float(np.linalg.norm(seen.centre - expected)) / (3 * track.area**0.5)
-        terms = [
-            (settings.iou_weight, 1 - _overlap(track, seen)),
-            (settings.location_weight, min(1.0, distance)),
-        ]
-        if track.latent is not None and seen.latent is not None:
-            length = float(np.linalg.norm(track.latent) * np.linalg.norm(seen.latent))
-            cosine = float(track.latent @ seen.latent) / length if length else 0.0
-            terms.append((settings.latent_weight, min(1.0, 1 - cosine)))
-        return float(np.average([term for _, term in terms], weights=[weight for weight, _ in terms]))
+    def _share(
+        self,
+        numbers: NDArray[np.int32],
+        pixels: NDArray[np.uint8],
+        objects: Sequence[_Track],
+        continued: Mapping[int, _Track],
+    ) -> tuple[NDArray[np.int32], list[_Track]]:
+        """Let each track take its pixels of a map of numbers, in place; also return the tracks that are carried on."""
+        frame, background = pixels.astype(np.float32), numbers == 0
+        colours = np.zeros((self.tracks + 1, 3), np.float32)  # of the owners
+        for item in objects:
+            colours[item.number] = continued.get(item.number, item).colour
+        expected = colours[numbers]
+        if self.frames == 1:
+            unknown = np.median(frame[background], axis=0) if background.any() else 0
+            self._background = np.where(background[..., None], frame, np.float32(unknown))
+        expected[background] = self._background[background]
+        error = np.square(frame - expected).sum(axis=2) + _SAME_COLOUR * ~background
+        carried = []
+        for track in self._recent:  # the oldest first
+            own = numbers == track.number
+            error[own] -= _SAME_COLOUR
+            missing = 0 if track.number in continued else self.frames - track.found
+            if track.velocity is None or missing > self.settings.max_gap:
+                continue
+
+            def takes(
+                rows: NDArray[np.int64], columns: NDArray[np.int64], own: NDArray[np.bool_] = own, track: _Track = track
+            ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+                """Whether pixels are the track's, and their squared distances from its colour."""
+                inside = _inside(rows, columns, own)
+                rows, columns = rows.clip(0, len(own) - 1), columns.clip(0, own.shape[1] - 1)
+                distance = np.square(frame[rows, columns] - track.colour).sum(axis=-1)
+                nearer = distance < np.minimum(error[rows, columns] / 4, _LARGEST_ERROR)
+                return inside & (nearer | own[rows, columns]), distance
+
+            unit = max(1, round(len(track.shape) ** 0.5 / 15))
+            fits = takes(*track.pixels(unit * _SHIFTS, 1 + len(track.shape) // _SAMPLED))[0].sum(axis=1)
+            shift = unit * _SHIFTS[(fits - 0.01 * np.abs(_SHIFTS).sum(axis=1)).argmax()]
+            (rows,), (columns,) = track.pixels(shift[None])
+            taken, distance = takes(rows, columns)
+            if taken.sum() < max(1.0, self.settings.min_visible * len(taken)):
+                continue
+            track.centre = track.centre + shift
+            numbers[rows[taken], columns[taken]] = track.number
+            error[rows[taken], columns[taken]] = distance[taken]
+            if missing:
+                carried.append(track)
+        background = numbers == 0
+        self._background[background] += _BACKGROUND_RATE * (frame - self._background)[background]
+        return numbers, carried
+
+    def _update(
+        self,
+        found: FoundObjects,
+        numbers: NDArray[np.int32],
+        objects: Sequence[_Track],
+        continued: Mapping[int, _Track],
+        carried: Sequence[_Track],
+    ) -> FoundObjects:
+        """Continue the tracks by what they have of the map of numbers, and return the frame's objects."""
+        areas = np.bincount(numbers.ravel(), minlength=self.tracks + 1)
+        boxes = boxes_of_labels(numbers[None], self.tracks)[0]
+        kept = []
+        for item in objects:
+            number, before = item.number, continued.get(item.number)
+            if areas[number] < (1 if before else _UNOCCLUDED * len(item.shape)):  # a part of older tracks' objects
+                numbers[numbers == number] = 0
+                continue
+            kept.append(item)
+            x1, y1, x2, y2 = boxes[number - 1].astype(int)
+            points = np.argwhere(numbers[y1:y2, x1:x2] == number) + np.array([y1, x1])
+            item.centre = points.mean(axis=0)
+            item.shape = points - item.centre
+            if before is None:
+                self._recent.append(item)
+            else:
+                if before.is_occluded(len(points), self.frames, self.settings.max_gap):
+                    item.centre, item.shape, item.unoccluded = before.centre, before.shape, before.unoccluded
+                velocity = (item.centre - before.found_at) / (item.found - before.found)
+                item.velocity = velocity if before.velocity is None else (velocity + before.velocity) / 2
+                self._recent[self._recent.index(before)] = item
+            item.found_at = item.centre
+        kept += [track for track in carried if areas[track.number]]
+        slots = np.array([track.number for track in kept], np.int64)
+        values = {
+            name: np.array([track.row[name] for track in kept], array.dtype).reshape(-1, *array.shape[1:])
+            for name, array in _columns(found).items()
+        }
+        visible = [1 if track.found == self.frames else areas[track.number] / len(track.shape) for track in kept]
+        values["scores"] = values["scores"] * np.minimum(visible, 1).astype(np.float32)
+        labels = numbers.astype(np.uint8 if self.tracks <= 255 else np.int32)
+        return replace(
+            found, **values | {"labels": labels, "slots": slots, "areas": areas[slots], "boxes": boxes[slots - 1]}
+        )
 
 
-def _overlap(one: _Track, other: _Track) -> float:
-    """The intersection over union of two masks."""
-    x1, y1 = np.maximum(one.box[:2], other.box[:2]).tolist()
-    x2, y2 = np.minimum(one.box[2:], other.box[2:]).tolist()
-    if x1 >= x2 or y1 >= y2:
-        return 0.0
-    parts = [
-        track.mask[y1 - track.box[1] : y2 - track.box[1], x1 - track.box[0] : x2 - track.box[0]]
-        for track in (one, other)
-    ]
-    shared = np.count_nonzero(parts[0] & parts[1])
-    return float(shared / (one.area + other.area - shared))
+def _columns(found: FoundObjects) -> dict[str, NDArray[Any]]:
+    """The arrays that have a row for each object."""
+    return {name: array for name, array in vars(found).items() if name != "labels" and array is not None}
+
+
+def _inside(rows: NDArray[np.int64], columns: NDArray[np.int64], image: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray((rows >= 0) & (rows < len(image)) & (columns >= 0) & (columns < image.shape[1]))
 
 
 class Tracker:
@@ -176,4 +312,4 @@ class Tracker:
             DataError: the frame has another size than those before it.
             ShapeError: the frame is not uint8 [H, W, 3].
         """
-        return self.linker.link(decompose_image(self.model, frame, **self.options))
+        return self.linker.link(decompose_image(self.model, frame, **self.options), frame)

@@ -7,9 +7,10 @@ the matches TP, the true objects without one FN, the tracks without one FP, summ
     IDF1 = 2 IDTP / (true + predicted)                    (Ristani et al., 2016)
     HOTA = mean over a = .05, .10 .. .95 of sqrt(sum of A(c) over TP_a / (true + predicted - TP_a))    (Luiten, 2021)
 
-IDSW counts how often an object's partner is another one than at its last match. IDTP are the matches if every object
-has one track in the clip, at best. TP_a are the matches of an IoU of a or more, and A(c) is the IoU of the match's two
-tracks over time. Masks of 5 pixels or fewer are left out on both sides, as on Video Multi-dSprites (Weis et al., 2021).
+IDSW counts how often an object's partner is another one than at its last match; a minute has 1,800 frames. IDTP are the
+matches if every object has one track in the clip, at best. TP_a are the matches of an IoU of a or more, and A(c) is the
+IoU of the match's two tracks over time. Hidden pixels are in no mask (Voigtlaender et al., MOTS, CVPR 2019). Masks of 5
+pixels or fewer are left out on both sides, as on Video Multi-dSprites (Weis et al., 2021).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from unscene.metrics.ari import adjusted_rand_index
 from unscene.metrics.contingency import contingency_table
 
 FEWEST_PIXELS = 6
+_FRAMES_PER_MINUTE = 1800  # of a video of 30 frames a second
 _LEVELS = np.arange(1, 20) / 20
 
 
@@ -31,7 +33,7 @@ class TrackingScores:
     """The scores of all clips that were added."""
 
     def __init__(self) -> None:
-        self.true = self.predicted = self.matched = self.switches = self.id_matched = 0
+        self.frames = self.true = self.predicted = self.matched = self.switches = self.id_matched = 0
         self._level_matched, self._level_association = np.zeros(len(_LEVELS)), np.zeros(len(_LEVELS))
         self._ari: list[float | None] = []
 
@@ -45,6 +47,7 @@ class TrackingScores:
         iou = shared / np.maximum(true_pixels + predicted_pixels - shared, 1)  # [T, M, N]
         true_frames = (true_pixels >= FEWEST_PIXELS).sum(axis=0)  # [M, 1]
         predicted_frames = (predicted_pixels >= FEWEST_PIXELS).sum(axis=0)  # [1, N]
+        self.frames += len(tables)
         self.true += int(true_frames.sum())
         self.predicted += int(predicted_frames.sum())
 
@@ -81,6 +84,7 @@ class TrackingScores:
             "hota": float(hota.mean()) if objects else None,
             "video_ari_fg": mean_of_counted(self._ari),
             "id_switches": self.switches,
+            "id_switches_per_minute": _FRAMES_PER_MINUTE * self.switches / self.frames if self.frames else None,
             "missed_objects": self.true - self.matched,
             "false_objects": self.predicted - self.matched,
         }

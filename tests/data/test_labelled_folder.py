@@ -152,3 +152,9 @@ def test_renumbered_keeps_the_order_and_what_does_not_count():
     assert labels.tolist() == [[-1, 0, 3], [1, 1, 2]]
     assert objects.tolist() == [3, 5, 70_000]
     assert renumbered(np.zeros((1, 2), int))[0].tolist() == [[0, 0]]
+
+
+def test_a_jpeg_is_no_label_image(tmp_path):
+    Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "x_label.jpg")
+    with pytest.raises(DataError, match=r"x_label\.jpg is a JPEG, which changes labels"):
+        read_label_image(tmp_path / "x_label.jpg")

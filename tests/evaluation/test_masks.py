@@ -93,6 +93,8 @@ def test_the_numbers_of_true_and_predicted_objects_do_not_matter(labels, order):
         (SLOTS[:, :, None, None], "predicted must be label maps"),
         (FOUND.astype(float), r"predicted of the axes \[B, H, W\] must be whole numbers"),
         (FOUND - 1, "predicted hold the label -1"),
+        (np.moveaxis(SLOTS, 1, -1), r"take np\.moveaxis\(masks, -1, 1\)"),
+        (FOUND[:, None] * 200, r"Label maps have the axes \[B, H, W\]"),
         (6 * SLOTS - 3, r"must be shares in 0\.\.1, but hold -3 to 3\. Take the softmax"),
         (np.log(SLOTS + 1e-9), "the exp of logs"),
         (np.where(SLOTS > 0, np.nan, 0), "replace NaN"),

@@ -191,6 +191,7 @@ def failing(capsys, *words: str) -> str:
         ({"masks": np.full((3, 32, 32), 0.5)}, "must be whole numbers"),
         ({"masks": np.full((3, 32, 32), -1)}, "hold the label -1"),
         ({"masks": np.full((3, 4, 32, 32), 7.0)}, "must be shares"),
+        ({"masks": np.zeros((3, 32, 32, 4))}, r"take np\.moveaxis\(masks, -1, 1\)"),
         ({"a": np.zeros(3), "b": np.zeros(3)}, "must hold one array, or one called 'masks', but holds a, b"),
         ({"masks": np.ones((3, 32, 32), int), "scores": np.ones(3)}, r"scores must be numbers \[3, 1\]"),
         ({"masks": np.array([{}, {}, {}])}, "cannot be read"),
@@ -202,6 +203,13 @@ def test_arrays_that_do_not_fit(scene_file, tmp_path, capsys, arrays, message):
     error = failing(capsys, "--predictions", str(tmp_path / "masks.npz"), *where)
     assert re.search(message, error), error
     assert not (tmp_path / "out").exists()
+
+
+def test_two_label_images_of_one_scene_are_refused(scene_file, tmp_path, capsys):
+    for name in ("0", "1", "2", "002"):
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / f"{name}.png")
+    words = ["--predictions", str(tmp_path), "--data", str(scene_file), "--out", str(tmp_path / "out")]
+    assert "two label images of one scene, one is 002.png. Remove one" in failing(capsys, *words)
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,8 @@ def _label_values(image: ImageFile.ImageFile) -> NDArray[np.int32]:
         raise DataError(f"has {pages} pages. {expected}")
     if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
         raise DataError(f"has several channels ({image.mode}). {expected}")
+    if image.format in ("JPEG", "MPO"):
+        raise DataError(f"is a JPEG, which changes labels. {expected} Save it as PNG or TIFF.")
     values = np.asarray(image)  # of a palette image the numbers of the colours
     if values.dtype.kind == "f" and not (values == np.rint(values)).all():
         raise DataError(f"holds fractions. {expected}")

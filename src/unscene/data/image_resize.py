@@ -25,14 +25,14 @@ class ResizeGeometry:
     source: Rectangle  # in the image; smaller than the image for "crop"
     target: Rectangle  # in the square; smaller than the square for "pad"
 
-    def resize_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def resize_labels(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:
         """Return a label map [H, W] of the image as [size, size], as `fit_image` resized the image.
 
         A pixel has the label of the nearest pixel; 0 where the square shows nothing of the image.
         """
         check_shape(labels, f"{self.height} {self.width}", "labels")
         left, top, right, bottom = self.target
-        square = np.zeros((self.size, self.size), np.uint8)
+        square = np.zeros((self.size, self.size), labels.dtype)
         nearest = Image.fromarray(labels).resize((right - left, bottom - top), Image.Resampling.NEAREST, self.source)
         square[top:bottom, left:right] = np.asarray(nearest)
         return square

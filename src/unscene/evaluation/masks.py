@@ -15,6 +15,8 @@ from unscene.errors import DataError, ShapeError
 from unscene.metrics import default_metrics
 from unscene.scene import Scene, Segmentation, boxes_of_labels
 
+SLOTS_FIRST = "Masks of slots have the axes [B, K, H, W]: take np.moveaxis(masks, -1, 1) of [B, H, W, K]."
+
 
 def evaluate_masks(
     true: Any, predicted: Any, *, classes: Any = None, scores: Any = None, background: int | None = None
@@ -41,7 +43,9 @@ def evaluate_masks(
     labels, found = label_maps(true, "true", lowest=-1), label_maps(predicted, "predicted", background)
     labels = labels - 1 if np.ndim(true) > 3 else labels  # the first of the masks is the background's
     if labels.shape != found.shape:
-        raise ShapeError(f"true has the label maps {list(labels.shape)}, but predicted {list(found.shape)}.")
+        raise ShapeError(
+            f"true has the label maps {list(labels.shape)}, but predicted {list(found.shape)}. {SLOTS_FIRST}"
+        )
     if not len(labels):
         raise DataError("there is no image to score.")
     of_true = None if classes is None else check_rows(classes, "classes", labels)
@@ -92,7 +96,7 @@ def label_maps(masks: Any, name: str, background: int | None = None, lowest: int
     if not 0 <= least <= greatest <= 1 + 1e-4:  # not for NaN either
         raise DataError(
             f"{name} [B, K, H, W] must be shares in 0..1, but hold {least:.3g} to {greatest:.3g}. Take the softmax of "
-            "logits, the exp of logs; replace NaN."
+            "logits, the exp of logs; divide bytes by 255; replace NaN. Label maps have the axes [B, H, W]."
         )
     slots = array.shape[1]
     if background is not None and not -slots <= background < slots:

@@ -30,12 +30,11 @@ from unscene.data.coco.instances import pack_instances, read_coco
 from unscene.data.image_file import read_label_image
 from unscene.data.labelled_folder import label_images
 from unscene.errors import DataError, refusal
-from unscene.evaluation.masks import check_rows, label_maps, segmentation
+from unscene.evaluation.masks import SLOTS_FIRST, check_rows, label_maps, segmentation
 from unscene.scene import Scene, Segmentation
 
 # [H, W], None if there is no object at all; and the scores [L] of labels 1..L, None if none are stated
 _LabelMap: TypeAlias = "tuple[NDArray[np.integer] | None, NDArray[np.floating] | None]"
-_MOST_LABELS = 2**16  # of an image
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +77,7 @@ class PredictedMasks:
             if labels.shape != (height, width):
                 raise DataError(
                     f"{self.path}: the masks of scene {index} have {labels.shape[1]} x {labels.shape[0]} pixels, but "
-                    f"its image has {width} x {height}. Predict at the size of the data."
+                    f"its image has {width} x {height}. Predict at the size of the data. {SLOTS_FIRST}"
                 )
             maps.append(labels)
             all_scores.append(scores)
@@ -106,7 +105,11 @@ class PredictedMasks:
     def _of_folder(self, source: Source) -> Callable[[int], _LabelMap]:
         found = label_images(self.path)
         if not hasattr(source, "names"):  # scenes of a file have numbers, which may be padded
-            found = {str(int(name)) if name.isdecimal() else name: path for name, path in found.items()}
+            numbered = {str(int(name)) if name.isdecimal() else name: path for name, path in found.items()}
+            if len(numbered) < len(found):
+                twice = min(set(found.values()) - set(numbered.values()))
+                raise DataError(f"{self.path} has two label images of one scene, one is {twice.name}. Remove one.")
+            found = numbered
         names = self._check_names(source, found, "NAME.png or NAME_label.tif")
         return lambda index: (read_label_image(found[names[index]]), None)
 
@@ -153,7 +156,7 @@ class PredictedMasks:
             if not isinstance(row.get("score", 1), int | float):
                 raise DataError(f"{self.path} has the score {row['score']!r}. Expected a number, the higher the surer.")
         there = [image for image in images if image]
-        packed = pack_instances(there, annotations, self.path, skip_damaged=False, most=_MOST_LABELS)
+        packed = pack_instances(there, annotations, self.path, skip_damaged=False)
         positions = {image["id"]: position for position, image in enumerate(there)}
 
         def read(index: int) -> _LabelMap:

@@ -381,13 +381,29 @@ def test_a_damaged_image_is_named(coco_root):
         source(coco_root).batch([4])
 
 
-def test_more_instances_than_labels_are_refused(coco_root):
+@pytest.mark.parametrize("own_size", [True, False])
+def test_more_than_255_instances_have_labels_of_their_own(coco_root, own_size):
+    """One pixel each, at the corner of every square of 2 x 2; COCO counts pixels down the columns."""
+
     def many(content):
-        content["annotations"] += [{**content["annotations"][4], "id": 600 + number} for number in range(255)]
+        kept = [item for item in content["annotations"] if item["image_id"] != 9]
+        height, width = 60, 40
+        for number in range(height * width // 4):
+            start = 2 * (number % 20) * height + 2 * (number // 20)
+            runs = {"size": [height, width], "counts": [start, 1, height * width - start - 1]}
+            kept.append({"id": 700 + number, "image_id": 9, "category_id": 1, "iscrowd": 0, "segmentation": runs})
+        content["annotations"] = kept
 
     rewritten(coco_root, many)
-    with pytest.raises(DataError, match=r"image 9 has 256 instances, over 255"):
-        source(coco_root)
+    coco = source(coco_root, size=60, fit="pad")
+    coco.own_size = own_size
+    sample = coco.batch([1])
+    left = 0 if own_size else 10
+    expected = np.zeros((60, 40 if own_size else 60), int)
+    expected[::2, left : left + 40 : 2] = np.arange(1, 601).reshape(30, 20)
+    np.testing.assert_array_equal(sample["labels"][0], expected)
+    assert sample["boxes"][0, 299].tolist() == [38 + left, 28, 39 + left, 29]
+    assert coco.batch([0])["labels"].max() < 255
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,9 @@ class Coco:
         """Read images and, with `labels`, their instances, in the file's order; M is the most instances of an image.
 
         Returns:
-            `image` uint8 [B, H, W, 3]; with `labels` also `labels` uint8 [B, H, W], `boxes` float32 [B, M, 4] and
-            `category` int64 [B, M], COCO's id, 0 where there is no instance. H and W are `size`, or the images' own.
+            `image` uint8 [B, H, W, 3]; with `labels` also `labels` [B, H, W] (uint8; int32 if an image has over 255
+            instances), `boxes` float32 [B, M, 4] and `category` int64 [B, M], COCO's id, 0 where there is no instance.
+            H and W are `size`, or the images' own.
 
         Raises:
             DataError: an image cannot be read, or has another size than the file states.
@@ -122,7 +123,7 @@ class Coco:
                 pixels = read_image(self.paths[index], contrast=self.contrast)
                 image[row], _ = fit_image(pixels, size, self.settings.fit)
             return {"image": image}
-        labels, in_front = np.empty((2, *shape), np.uint8)
+        labels, in_front = np.empty((2, *shape), _label_type(self.instances.most))
         category = np.zeros((len(indices), self.instances.most), np.int64)
         for row, index in enumerate(indices.tolist()):
             instances = self.instances[index]
@@ -131,7 +132,7 @@ class Coco:
         boxes = boxes_of_labels(in_front, self.instances.most)
         return {"image": image, "labels": labels, "boxes": boxes, "category": category}
 
-    def _labelled(self, path: str, instances: ImageInstances) -> tuple[NDArray[np.uint8], ...]:
+    def _labelled(self, path: str, instances: ImageInstances) -> tuple[NDArray[Any], ...]:
         """An image, its label map, and the one in which the smaller instance is in front; all fitted."""
         pixels = read_image(path, contrast=self.contrast)
         height, width = pixels.shape[:2]
@@ -147,18 +148,23 @@ class Coco:
         if self.own_size:
             return pixels, labels, in_front
         image, geometry = fit_image(pixels, self.settings.size, self.settings.fit)
-        return image, geometry.resize_labels(labels.astype(np.uint8)), geometry.resize_labels(in_front)
+        return image, geometry.resize_labels(labels), geometry.resize_labels(in_front)
 
 
-def label_map(instances: ImageInstances) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _label_type(count: int) -> type[np.integer]:
+    return np.uint8 if count <= 255 else np.int32
+
+
+def label_map(instances: ImageInstances) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Paint instances, the smaller one in front; of equally large ones the later.
 
-    Returns [H, W] uint8 labels, n + 1 where instance n is in front, 0 where there is none; and how many are at a pixel.
+    Returns [H, W] labels, n + 1 where instance n is in front, 0 where there is none; and how many are at a pixel.
     """
     height, width, runs, _ = instances
-    labels, covered = np.zeros((2, height, width), np.uint8)
+    labels, covered = np.zeros((2, height, width), _label_type(len(runs)))
     packed = [{"size": [height, width], "counts": counts} for counts in runs]
-    for instance in np.argsort(-coco_mask.area(packed).astype(np.int64), kind="stable") if packed else ():
+    areas = np.array([coco_mask.area(mask) for mask in packed], np.int64)  # pycocotools fails on a list of over 255
+    for instance in np.argsort(-areas, kind="stable"):
         mask = coco_mask.decode(packed[instance])
         labels[mask > 0] = instance + 1
         covered += mask

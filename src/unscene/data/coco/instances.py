@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from unscene.errors import DataError, refusal
 
-_MAX_INSTANCES = 255  # labels of a uint8 map
+_MAX_INSTANCES = 2**16  # of an image; more would take minutes
 _MAX_NUMBER = 2**31 - 1  # largest number of a file; a larger one is damage and would overflow
 _MAX_SIDE, _MAX_OUTLINE = 2**16, 10**7  # pixels of an image's side, and of a polygon; more would fill the memory
 _HINT = "Download it again, or pass --data.skip-damaged to leave such instances out."
@@ -92,12 +92,8 @@ def pack_instances(
     annotations: dict[Any, list[dict[str, Any]]],
     file: Path,
     skip_damaged: bool,
-    most: int = _MAX_INSTANCES,
 ) -> PackedInstances:
-    """Check and pack the instances of images, at most so many of each.
-
-    With `skip_damaged`, damaged ones are left out, and the log warns.
-    """
+    """Check and pack the instances of images. With `skip_damaged`, damaged ones are left out, and the log warns."""
     packed, skipped, empty = [], 0, 0
     for image in images:
         height, width = (_whole(image.get(side), 1, _MAX_SIDE) for side in ("height", "width"))
@@ -115,8 +111,8 @@ def pack_instances(
                 if not skip_damaged:
                     raise DataError(f"{file}: annotation {annotation.get('id')} {error} {_HINT}") from error
                 skipped += 1
-        if len(found) > most:
-            over = f"{len(found)} instances, over {most}"
+        if len(found) > _MAX_INSTANCES:
+            over = f"{len(found):,} instances, over {_MAX_INSTANCES:,}"
             raise DataError(f"{file}: image {image['id']} has {over}. Leave it out.")
         runs, categories = zip(*found, strict=True) if found else ((), ())
         packed.append(ImageInstances(height, width, runs, categories))

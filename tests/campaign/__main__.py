@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from tests.campaign.cases import WRITERS, faults, mutations
 from tests.campaign.inputs import write_inputs
 from tests.campaign.judge import BAD, GOOD, Case, Judge, Verdict
@@ -39,6 +41,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--fraction", type=float, default=1.0, help="a random share of the cases")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="cases from this number on only")
     parser.add_argument("--kind", default="", help="cases of this kind only")
     parser.add_argument("--case", type=int, action="append", help="these cases only")
     options = parser.parse_args()
@@ -78,7 +81,8 @@ def _run_all(options: argparse.Namespace, scratch: Path) -> tuple[dict[int, Case
     operations = [sound[case.sound_key][1] for case in WRITERS]
     chosen = _chosen([*mutated, *faults(options.seed, operations)], options)
     verdicts = {}
-    for number, verdict in zip(chosen, _in_processes(options.jobs, judge.run, [*chosen.values()]), strict=True):
+    judged = zip(chosen, _in_processes(options.jobs, judge.run, [*chosen.values()]), strict=True)
+    for number, verdict in tqdm(judged, total=len(chosen), unit=" cases", mininterval=10):
         verdicts[number] = verdict
         if verdict[0] in BAD or options.case:
             case, why = chosen[number], verdict[1].encode(errors="backslashreplace").decode()
@@ -91,10 +95,12 @@ def _chosen(cases: list[Case], options: argparse.Namespace) -> dict[int, Case]:
     """The cases that the options ask for, by number; a case is in a fraction or not, whatever the others are."""
     if options.case:
         return {number: cases[number] for number in options.case if number < len(cases)}
-    drawn = {
-        number: random.Random(f"{options.seed} {number}").random() < options.fraction for number in range(len(cases))
+    return {
+        number: case
+        for number, case in enumerate(cases)
+        if number >= options.first and options.kind in case.kind
+        if random.Random(f"{options.seed} {number}").random() < options.fraction
     }
-    return {number: case for number, case in enumerate(cases) if drawn[number] and options.kind in case.kind}
 
 
 def _in_processes(jobs: int, work: Callable[[Case], Any], cases: list[Case]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,14 +142,15 @@ def _read(end: int) -> str:
     return text.decode(errors="replace")
 
 
+_BASH = shutil.which("bash") or "bash"  # a case may take PATH away
+
+
 def run_shell(command: str, folder: Path, environment: dict[str, str]) -> Ran:
     """Run a line of bash in a folder, in which UNSCENE stands for the program; the status is that of its first part."""
     line = f"{command.replace('UNSCENE', f'{sys.executable} -m unscene')}; exit ${{PIPESTATUS[0]}}"
     variables = os.environ | {"TMPDIR": f"{folder}/.tmp"} | environment
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(
-        ["bash", "-c", line], cwd=folder, env=variables, start_new_session=True, **options
-    ) as process:
+    with subprocess.Popen([_BASH, "-c", line], cwd=folder, env=variables, start_new_session=True, **options) as process:
         try:
             out, err = process.communicate(timeout=10 * SECONDS)
         except subprocess.TimeoutExpired:

@@ -57,7 +57,7 @@ class RecipeStep:
     """A model, its optimiser and a batch; each call is one training step: loss, gradients, update.
 
     Precision, memory layout, optimiser and the order of operations are the training's. The step is the slowest one: the
-    first, whose warm-up lets every slot have a box, or the model's `busiest_step` where it has one. The learning
+    first, whose warm-up lets every slot have a box, or the first one that computes every slot. The learning
     rate is the peak.
 
     Args:
@@ -73,7 +73,7 @@ class RecipeStep:
         torch.manual_seed(recipe.seed)
         self.model: nn.Module = recipe.build_model().to(self.device, memory_format=torch.channels_last)
         self.loss = BatchLoss(self.model, self.bfloat16)
-        self.busiest_step = getattr(recipe.model, "busiest_step", 0)
+        self.busiest_step = getattr(recipe.model, "background_steps", 0)
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         batch = recipe.source(count=self.batch_size).batch(range(self.batch_size))
         self.images = Scene.from_batch(batch).images.to(self.device)

@@ -114,13 +114,6 @@ def test_no_cell_of_text_is_a_formula(name):
     assert negative.splitlines()[1] == "A,-0.5"
 
 
-def test_markdown_is_a_table_of_as_many_columns():
-    result = table(row(paper={"ari_fg": 0.9}), row("B"))
-    lines = result.markdown().splitlines()
-    assert {line.count("|") for line in lines} == {len(COLUMNS) + 2}
-    assert lines[2].startswith("| A | 12,000 | 0.500 (paper 0.900) | - |")
-
-
 def test_json_names_every_number():
     assert row(paper={"ari_fg": 0.9}, facts={"recipe": "m"}).as_json() == {
         "name": "A",

@@ -5,6 +5,7 @@ PyTorch's own nn.SyncBatchNorm does this on a GPU and refuses a CPU's tensors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,10 +21,15 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device | str) -> nn.M
     model, which is returned, must not be an nn.BatchNorm2d itself.
     """
     on_gpu = torch.device(device).type == "cuda"
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else SynchronisedBatchNorm2d.from_layer
+    return replace_batch_norm(model, convert)
+
+
+def replace_batch_norm(model: nn.Module, convert: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
+    """Convert every nn.BatchNorm2d inside a model, in place, and return the model."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.BatchNorm2d:
-                convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else SynchronisedBatchNorm2d.from_layer
                 setattr(parent, name, convert(layer))
     return model
 

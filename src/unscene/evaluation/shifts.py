@@ -112,23 +112,13 @@ def evaluate_slots(
 
 
 def _evaluate_side_by_side(
-    conditions: Sequence[_Condition],
-    out: Path,
-    kind: str,
-    title: str,
-    label: str,
-    columns: Sequence[str],
-    *,
-    batch_size: int = 32,
-    progress: bool = True,
-    overwrite: bool = False,
-    objects: Mapping[str, Any] | None = None,
+    conditions: Sequence[_Condition], out: Path, kind: str, title: str, label: str, columns: Sequence[str], **how: Any
 ) -> Table:
     """The table of all conditions, and its files in `out`; changes of the ARI are those from the first one."""
-    with output_folder(out, (f"{kind}.json", "index.html"), overwrite) as folder:
+    with output_folder(out, (f"{kind}.json", "index.html"), how.pop("overwrite", False)) as folder:
         results: list[ModelResult] = []
         rows, pictures = [], []
-        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "examples": False, "objects": objects}
+        how = {"batch_size": 32, "examples": False} | how
         for at in conditions:
             how |= {"count": len(at.source), "description_of_data": at.description_of_data, "bar_name": at.name}
             result = replace(measure(at.model, at.source, **how), name=at.name)

@@ -48,13 +48,13 @@ def code_of(*modules: ModuleType) -> str:
     return digest.hexdigest()
 
 
-def on_all_threads(function: Callable[[int, int], Result], count: int, least: int = 1) -> list[Result]:
+def on_all_threads(function: Callable[[int, int], Result], count: int) -> list[Result]:
     """Call function(start, stop) for equal parts of range(count), one a thread; the results are in the parts' order.
 
-    There are as many parts as PyTorch has threads, fewer where a part would have under `least` items, one of none. The
-    function gains only where it releases Python's lock, as a compiled one does.
+    There are as many parts as PyTorch has threads, but no empty one unless all are. The function gains only where it
+    releases Python's lock, as a compiled one does.
     """
-    parts = max(1, min(torch.get_num_threads(), count // least))
+    parts = max(1, min(torch.get_num_threads(), count))
     edges = [count * part // parts for part in range(parts + 1)]
     others = [_pool(os.getpid(), parts - 1).submit(function, *part) for part in pairwise(edges[1:])]
     return [function(0, edges[1]), *(other.result() for other in others)]

@@ -1,4 +1,4 @@
-"""A table of numbers, a row for each model, test set or recipe: for the terminal, a page, CSV, Markdown and JSON.
+"""A table of numbers, a row for each model, test set or recipe: for the terminal, a page, CSV and JSON.
 
 What each number means and how it is written stands in metric_descriptions.yaml.
 """
@@ -119,15 +119,6 @@ class Table:
             lines.append("* best of its column   - not applicable, or not known")
         lines += [line for note in self.notes for line in wrap(note, WIDTH)]
         return lines if lines[-1] else lines[:-1]
-
-    def markdown(self) -> str:
-        """The table in Markdown; the paper's number stands behind ours."""
-        headings = [" ".join(filter(None, column.heading)) for column in self.described()]
-        lines = [f"| {' | '.join([self.label, *headings])} |", f"|{'---|' * (1 + len(headings))}"]
-        for row, cells in zip(self.rows, self.cells(), strict=True):
-            texts = [f"{cell.text} (paper {cell.paper})" if cell.paper else cell.text for cell in cells]
-            lines.append(f"| {' | '.join([row.name, *texts])} |")
-        return "\n".join(lines)
 
     def csv(self) -> str:
         """The table as CSV with all digits; an empty cell for no value; `reported_NAME` is the paper's number."""

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unscene.distributed.sync_batch_norm import SynchronisedBatchNorm2d, synchronise_batch_norm
-from unscene.models.monet.resnet_attention import BatchNormPerPass, batch_norm_per_pass
+from unscene.distributed.sync_batch_norm import SynchronisedBatchNorm2d, replace_batch_norm, synchronise_batch_norm
+from unscene.models.monet.resnet_attention import BatchNormPerPass
 
 
 def test_training_is_that_of_one_shared_layer_bit_for_bit():
     plain = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
-    ours = batch_norm_per_pass(copy.deepcopy(plain), passes=2)
+    ours = replace_batch_norm(copy.deepcopy(plain), lambda layer: BatchNormPerPass(layer, passes=2))
     inputs = torch.rand(2, 4, 2, 6, 6)
     for network in (plain, ours):
         total = torch.zeros(())
@@ -53,7 +53,7 @@ def test_affine_weights_are_saved_once_and_statistics_by_pass():
 
 
 def test_layers_that_several_processes_share_are_found_inside():
-    network = batch_norm_per_pass(nn.Sequential(nn.BatchNorm2d(3)), passes=2)
+    network = nn.Sequential(BatchNormPerPass(nn.BatchNorm2d(3), passes=2))
     x, names = torch.rand(4, 3, 5, 5), list(network.state_dict())
     expected = copy.deepcopy(network)(x)
     synchronise_batch_norm(network, "cpu")

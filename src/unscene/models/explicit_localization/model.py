@@ -71,11 +71,6 @@ class ExplicitLocalizationSettings:
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)  # settings of g
     location: LocationSettings = field(default_factory=LocationSettings)  # settings of L
 
-    @property
-    def busiest_step(self) -> int:
-        """The first training step that computes every slot; benchmarks measure this one."""
-        return self.background_steps
-
 
 @dataclass(frozen=True)
 class Step:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unscene.distributed.sync_batch_norm import replace_batch_norm
 from unscene.errors import RecipeError
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.rmonet.resnet_fpn import ResNetFPN
@@ -32,7 +33,7 @@ class ResNetAttention(nn.Module):
             )
         self.backbone = ResNetFPN(backbone, 4, LEVELS_READ[head.kind])
         self.head = segmentation_head(head, self.backbone, backbone.fpn_channels, size)
-        batch_norm_per_pass(self, passes)
+        replace_batch_norm(self, lambda layer: BatchNormPerPass(layer, passes))
 
     def forward(self, seen: Tensor, index: int) -> Tensor:
         """[B, 4, H, W] of pass `index`, from 0 -> logits [B, 1, H, W]."""
@@ -65,12 +66,3 @@ class BatchNormPerPass(nn.Module):
         """[B, C, H, W] -> the same axes, by the statistics of pass `index`."""
         affine: dict[str, Tensor] = {"weight": self.weight, "bias": self.bias}
         return torch.func.functional_call(self.passes[self.index], affine, (features,))
-
-
-def batch_norm_per_pass(network: nn.Module, passes: int) -> nn.Module:
-    """Replace every nn.BatchNorm2d inside a network by a `BatchNormPerPass`, in place, and return the network."""
-    for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.BatchNorm2d:
-                setattr(parent, name, BatchNormPerPass(layer, passes))
-    return network

@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready
+EXTRAS := .venv-extras
 
-.PHONY: demo test test-all campaign check venv docs docs-serve lock clean
+.PHONY: demo test test-all test-extras campaign check venv docs docs-serve lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, evaluate and decompose on generated scenes; names the page it wrote"
 	@echo "make test    the tests, in a few minutes; make test-all adds the slow ones"
+	@echo "make test-extras  the tests that need an extra or a browser, in an environment of their own"
 	@echo "make campaign  damaged inputs and kills of every kind, in about 20 minutes on two cores"
 	@echo "make check   ruff and mypy"
 	@echo "make venv    build $(VENV) from the hashed lock, nothing else"
@@ -36,6 +38,13 @@ test: venv
 
 test-all: venv
 	$(PYTEST)
+
+# Extras are not in the hashed lock. Without a chromium in the PATH the browser test skips.
+test-extras: requirements/lock.txt
+	test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt -r requirements/build.txt
+	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[explore,export,hub,microscopy,supervision,trackio,video,wandb]" playwright
+	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -n 2 -rs $$(grep -rlE "importorskip|needs the extra" tests --include="*.py")
 
 campaign: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign
@@ -64,4 +73,4 @@ lock:
 	requirements/lock.sh
 
 clean:
-	rm -rf $(VENV) $(DOCS) site demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) $(EXTRAS) site demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,10 +17,10 @@ from typing import Any
 
 import unscene
 from unscene.data.hdf5.reader import SceneStore
-from unscene.files import write_text
+from unscene.files import write_bytes, write_text
 from unscene.runs.loading import SHIPPED
 from unscene.runs.run_folder import RunFolder
-from unscene.runs.weights import export_weights
+from unscene.runs.weights import export_weights, public_weights
 
 LARGEST = 16 * 2**20  # bytes of a file in the repository
 SCORES = (
@@ -61,6 +61,7 @@ def main(folder: str) -> None:
     SHIPPED.mkdir(exist_ok=True)
     target = SHIPPED / f"{name.replace('/', '--')}.safetensors"
     export_weights(run, target, half=True, scores=scores)
+    write_bytes(target, public_weights(target)[0])
     if target.stat().st_size > LARGEST:
         target.unlink()
         raise SystemExit(f"{target.name} would be larger than {LARGEST:,} bytes.")

@@ -110,6 +110,21 @@ def test_random_latents_give_chance(make_loaded, tmp_path):
             assert row.values[name] == pytest.approx(row.values["chance"], abs=0.2)
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_the_frames_of_a_clip_are_all_learned_from_or_all_scored(make_loaded, tmp_path, monkeypatch, numbered):
+    """The boundary of 300 scenes is 225, within the clip of 16 frames 224 to 239."""
+    source = Stripes()
+    if numbered:
+        plain = Stripes.batch
+        monkeypatch.setattr(Stripes, "batch", lambda *a: plain(*a) | {"video": np.array(a[1], np.int32) // 16})
+    else:
+        monkeypatch.setattr(Stripes, "clip_length", 16, raising=False)
+    probe(Oracle(make_loaded, source), source, tmp_path, batch_size=50, **HOW)
+    visible = (source.batch(range(300))["shape"] > 0).sum(axis=1)
+    counts = json.loads((tmp_path / "probe.json").read_text(encoding="utf-8"))["objects"]
+    assert counts == {"learned": visible[:224].sum(), "scored": visible[224:].sum(), "without_slot": 0}
+
+
 def decomposition(masks, **fields):
     """Of masks [K, P] of one image of one row."""
     shares = torch.tensor(masks, dtype=torch.float32)[None, :, None, None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import shutil
 import sys
 import threading
@@ -18,11 +19,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import save
 
 import unscene
 from unscene.cli.main import main
 from unscene.errors import CheckpointError, ExtraError
+from unscene.plain_yaml import to_yaml
 from unscene.runs.hub import push
+from unscene.runs.weights import checksum, read_weights
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -204,6 +208,28 @@ def test_the_card_names_no_folder_of_the_machine(hub, scored):
     card = hub.repositories["somebody/new"]["README.md"].decode()
     assert "path scenes.h5" in card
     assert "secret" not in card
+
+
+def test_weights_and_recipe_name_no_folder_of_the_machine(hub, scored):
+    path = scored / "weights.safetensors"
+    weights, recipe, provenance = read_weights(path)
+    del provenance["sha256"]
+    data = "/home/some body/secret/scenes.h5"
+    recipe["data"] = {"name": "hdf5", "path": data, "size": recipe["data"]["size"]}
+    recipe["validation"] = recipe["test"] = {"count": 1}
+    words = ["unscene", "train", "~/secret/my recipe.yaml", f"--data.path={data}", "--out", "runs/a"]
+    provenance["starts"][0]["command"] = shlex.join(words)
+    metadata = {"format": "unscene-1", "recipe": to_yaml(recipe), "provenance": json.dumps(provenance)}
+    path.write_bytes(save(weights, metadata | {"checksum": checksum(weights, metadata)}))
+    shutil.rmtree(scored / "report")
+    push(path, "somebody/new")
+    files = hub.repositories["somebody/new"]
+    assert not any(word in content for content in files.values() for word in (b"secret", b"some body"))
+    model = unscene.load("hf://somebody/new")
+    assert model.config["data"]["path"] == "scenes.h5"
+    command = "unscene train 'my recipe.yaml' --data.path=scenes.h5 --out runs/a"
+    assert model.provenance["starts"][0]["command"] == command
+    assert yaml.safe_load(files["recipe.yaml"])["data"]["path"] == "scenes.h5"
 
 
 def test_a_checkpoint_is_not_published(hub, trained):

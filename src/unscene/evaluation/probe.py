@@ -5,12 +5,14 @@ Slots and true objects are matched one to one by their masks: the Hungarian assi
     cos(m_k, t_i) = <m_k, t_i> / (|m_k| |t_i|),   m_k the soft mask of slot k, t_i the true mask of object i.
 
 Linear probes are a ridge or a logistic regression, MLP probes have one hidden layer of 256. They learn from the first
-three quarters of the scenes, and are scored on the others: accuracy for classes, R2 for numbers, a mean over the axes
-of a colour. Objects without a slot do not count. The study has one network for all properties; here each has its own.
+three quarters of the scenes, and are scored on the others, to which a clip on the boundary belongs: accuracy for
+classes, R2 for numbers, a mean over the axes of a colour. Objects without a slot do not count. The study has one
+network for all properties; here each has its own.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
-from unscene.data import Source
+from unscene.data import Source, clip_length
 from unscene.errors import DataError, RecipeError
 from unscene.evaluation.evaluate import has_own_sizes, json_text, model_facts
 from unscene.evaluation.scenes import checked_scene
@@ -73,7 +75,7 @@ def probe(
     RecipeError: the model has no latents, or no boxes. DataError: the scenes have no factors, or too few objects.
     RunError: `out` holds another probe, or cannot be written.
     """
-    latents, found = [], {}  # type: list[NDArray], dict[str, list[NDArray]]
+    latents, clips, found = [], [], {}  # type: list[NDArray], list[NDArray], dict[str, list[NDArray]]
     without_slot = 0
     with output_folder(out, ("probe.json",), overwrite) as folder:
         for first in tqdm(range(0, len(source), batch_size), desc=loaded.name, unit=" batches", disable=not progress):
@@ -84,16 +86,18 @@ def probe(
             assert scene.labels is not None
             decomposition = loaded.decompose(scene.images, batch_size=batch_size)
             vectors = slot_vectors(decomposition, loaded, boxes).numpy()
+            clips.append(sample.get("video", np.array(indices) // clip_length(source)))
             rows = min(values.shape[1] for values in factors.values())
             for index, objects, slots, missing in match_by_mask(scene.labels, decomposition, rows):
                 latents.append(vectors[index, slots])
-                learned = first + index < _PROTOCOL["training_share"] * len(source)
                 for name, values in factors.items():
                     found.setdefault(name, []).append(values[index, objects])
-                found.setdefault("", []).append(np.full(len(objects), learned))
+                found.setdefault("", []).append(np.full(len(objects), first + index))
                 without_slot += missing
         columns = {name: np.concatenate(parts) for name, parts in found.items()}
-        learns = columns.pop("")
+        scenes, boundary = columns.pop(""), math.ceil(_PROTOCOL["training_share"] * len(source))
+        clip_of = np.concatenate(clips)
+        learns = (scenes < boundary) & (clip_of[scenes] != clip_of[min(boundary, len(source) - 1)])
         scores = {name: score_probes(np.concatenate(latents), values, learns) for name, values in columns.items()}
         counts = {"learned": int(learns.sum()), "scored": int((~learns).sum()), "without_slot": without_slot}
         data = {**description_of_data, "scenes": len(source)}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from unscene.errors import CheckpointError, import_extra
 from unscene.runs.loading import HUB, LoadedModel, chosen_file, hub_errors, load
-
-_log = logging.getLogger(__name__)
+from unscene.runs.weights import public_weights
 
 _CARD = """---
 {metadata}
@@ -35,7 +33,7 @@ def push(
     model: str | Path, repository: str, report: Path | None = None, private: bool = False, licence: str = ""
 ) -> str:
     """Publish the weights of a run, a safetensors file or shipped weights in a repository `user/name`, and return its
-    address. A repository that exists gets a new commit.
+    address. A repository that exists gets a new commit. Of absolute paths in recipe and commands the last name remains.
 
     Args:
         model: what `load` takes.
@@ -56,15 +54,9 @@ def push(
     loaded = load(file)
     if report is None and run is not None and (run.path / "report" / "metrics.json").is_file():
         report = run.path / "report"
-    if named := loaded.recipe.training_locations():
-        shown = ", ".join(f"{name} {value}" for name, value in named.items())
-        _log.warning("the recipe, which becomes public, names files or folders of this machine: %s", shown)
+    weights, recipe = public_weights(file)
     card = _card(loaded, repository, _evaluation(loaded, report), licence)
-    files = {
-        "weights.safetensors": file.read_bytes(),
-        "recipe.yaml": loaded.recipe.text().encode(),
-        "README.md": card.encode(),
-    }
+    files = {"weights.safetensors": weights, "recipe.yaml": recipe.encode(), "README.md": card.encode()}
     operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
     with hub_errors(f"{HUB}{repository}"):
         address = hub.create_repo(repository, private=private, exist_ok=True)

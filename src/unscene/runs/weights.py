@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import pickle
+import re
+import shlex
 import warnings
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from unscene.errors import CheckpointError
 from unscene.files import write_bytes
-from unscene.plain_yaml import read_yaml
+from unscene.plain_yaml import read_yaml, to_yaml
 from unscene.runs.run_folder import RunFolder
 
 FORMAT = "unscene-1"
@@ -113,6 +115,29 @@ def export_weights(run: RunFolder, path: Path | None = None, half: bool = False,
     metadata = {"format": FORMAT, "recipe": recipe, "provenance": json.dumps(provenance)}
     write_bytes(target, save(weights, metadata | {"checksum": checksum(weights, metadata)}))
     return target
+
+
+def public_weights(path: Path) -> tuple[bytes, str]:
+    """Return a weights file and its recipe, to be published: absolute paths in them are reduced to their last names."""
+    weights, recipe, provenance = read_weights(path)
+    del provenance["sha256"]
+    text = to_yaml(without_folders(recipe))
+    metadata = {"format": FORMAT, "recipe": text, "provenance": json.dumps(without_folders(provenance))}
+    return save(weights, metadata | {"checksum": checksum(weights, metadata)}), text
+
+
+def without_folders(value: Any) -> Any:
+    """Return plain values in which each absolute path, also in a `command`, is its last name alone."""
+    if isinstance(value, dict):
+        commands = {key: shlex.join(without_folders(shlex.split(value[key]))) for key in ("command",) if key in value}
+        return {key: without_folders(item) for key, item in value.items()} | commands
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    option, equals, path = value.partition("=") if value.startswith("--") else ("", "", value)
+    name = PureWindowsPath(path).name  # knows both separators
+    return option + equals + name if re.match(r"~|[/\\]|[A-Za-z]:[/\\]", path) else value
 
 
 def read_weights(path: Path, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
+from scipy.ndimage import gaussian_filter
 from skimage.measure import regionprops
 
 from unscene.data.image_resize import fit_image
@@ -83,6 +84,25 @@ def test_boxes_are_of_the_pixels_and_the_models_own_are_scaled_beside_them():
     assert "model_bbox" not in coco_annotations(invalid, 1)[0]
     assert coco_annotations(with_model_boxes, 1)[0]["model_bbox"] == [2, 2, 10, 14]
     assert found_objects(halves(), 0, fit(16, 32)).model_boxes is None
+
+
+@pytest.mark.parametrize("ground", [20.0, 220.0])
+def test_an_outline_at_half_height_is_where_a_blurred_disc_ends(ground):
+    sharp = np.where(discs((30, 30), radius=10)[..., None], (120.0, 90.0, 150.0), ground)
+    pixels = gaussian_filter(sharp, (2, 2, 0)).round().astype(np.uint8)
+    labels = discs((30, 30), radius=13).astype(np.uint8)
+    found = refine(objects_of(labels.copy()), pixels, outline=0.5)
+    assert found.areas[0] == (found.labels == 1).sum() == pytest.approx(np.pi * 100, rel=0.05)
+    np.testing.assert_allclose(found.boxes[0], (21, 21, 40, 40), atol=1)
+    assert refine(objects_of(labels.copy()), pixels, outline=0.9).areas[0] < found.areas[0]
+    assert refine(objects_of(labels.copy()), pixels).areas[0] == labels.sum()
+
+
+def test_an_outline_needs_background_and_contrast():
+    plain = np.full((60, 90, 3), 99, np.uint8)
+    for labels in (np.ones((60, 90), np.uint8), discs((30, 30)).astype(np.uint8)):
+        found = refine(objects_of(labels.copy()), plain, outline=0.5)
+        assert found.areas.tolist() == [labels.sum()]
 
 
 def test_objects_under_the_least_area_become_background():

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
 _SLOTS = "model.num_slots"  # the one setting of a trained model that may change
-_OBJECTS = ("min_area", "min_score", "min_contrast", "split_parts", "tile", "overlap", "scale", "object_size")
+_LIMITS = ("min_area", "min_score", "min_contrast", "outline", "split_parts")  # of the objects that are found
+_OBJECTS = (*_LIMITS, "tile", "overlap", "scale", "object_size")
 
 
 def run_recipes(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.inference.found_objects import MIN_CONTRAST, SplitParts, found_in_squares, refine
+from unscene.inference.found_objects import MIN_CONTRAST, found_in_squares, refine
 from unscene.inference.tracking import Linker
 from unscene.metrics.tracking import TrackingScores
 from unscene.report.figures import image_bytes
 from unscene.scene import Decomposition, Scene
 
-OPTIONS = ("min_area", "min_score", "min_contrast", "split_parts")
+OPTIONS = ("min_area", "min_score", "min_contrast", "outline", "split_parts")
 
 
 class ClipTracking:
@@ -21,20 +21,13 @@ class ClipTracking:
 
     Args:
         length: number of the frames of a clip.
-        min_area: this and the others are as in `decompose_paths`.
+        min_score: this and the others are as in `decompose_paths`.
+        limits: of `refine`.
     """
 
-    def __init__(
-        self,
-        length: int,
-        *,
-        min_area: int = 1,
-        min_score: float = 0.0,
-        min_contrast: float = MIN_CONTRAST,
-        split_parts: SplitParts = False,
-    ) -> None:
+    def __init__(self, length: int, *, min_score: float = 0.0, **limits: Any) -> None:
         self.length, self.min_score = length, min_score
-        self.limits: dict[str, Any] = {"min_area": min_area, "min_contrast": min_contrast, "split_parts": split_parts}
+        self.limits = {"min_contrast": MIN_CONTRAST} | limits
         self.options = {"min_score": min_score, **self.limits}
         self.scores = TrackingScores()
         self._start_clip()

@@ -94,6 +94,7 @@ def decompose_paths(
     min_area: int = 1,
     min_score: float = 0.0,
     min_contrast: float = MIN_CONTRAST,
+    outline: float = 0.0,
     split_parts: SplitParts = False,
     tile: int | Literal["auto"] | None = None,
     overlap: int | None = None,
@@ -119,6 +120,7 @@ def decompose_paths(
         min_area: least number of an object's pixels in the image; smaller ones are background.
         min_score: least score of an object; others are background.
         min_contrast: least contrast of an object to the background, see `found_objects.contrast`.
+        outline: share of the way from the background's colour to the object's at which an object ends, see `refine`.
         split_parts: each connected part of a mask is an object of its own; "touching": see `refine`.
         tile: decompose each image in overlapping tiles of this side, as `decompose_large`; "auto": of the side that the
             training's images or crops had; None: "auto" after a training on crops, else each image as one square.
@@ -136,6 +138,8 @@ def decompose_paths(
         RecipeError: a limit is not in 0..1, options contradict each other, or the side of a tile is not known.
     """
     limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score, "min_contrast": min_contrast}
+    if not 0 <= outline < 1:
+        raise RecipeError(f"the outline of an object must be from 0 to below 1, but is {outline}.")
     for limit in ("score", "contrast"):
         if not 0 <= limits[f"min_{limit}"] <= 1:
             least = limits[f"min_{limit}"]
@@ -152,7 +156,7 @@ def decompose_paths(
         )
     fit = fit or loaded.fit
     tiles = None if side is None else {"tile": side, "overlap": side // 2 if overlap is None else overlap}
-    limits["split_parts"] = split_parts
+    limits |= {"outline": outline, "split_parts": split_parts}
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]
     names += ["tracks.csv"] if link else []
     sizes: list[tuple[str, int, int]] = []  # (file name, H, W)
@@ -278,7 +282,7 @@ def decompose_image(
     **limits: Any,
 ) -> FoundObjects:
     """Return the objects of one image [H, W, 3] uint8 of any size; the options are those of `decompose_paths`."""
-    limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST, "split_parts": False} | limits
+    limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST} | limits
     side = tile_side(loaded, tile, scale, object_size)
     if side is None:
         return next(_one_pass(loaded, [(NamedImage(Path(), "", ""), pixels)], loaded.fit, limits))[2]

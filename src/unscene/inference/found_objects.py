@@ -20,6 +20,7 @@ _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
 _CONTRAST_PIXELS = 2**16  # of an object and its surroundings; of more, every second, third ... row and column counts
 _SIGNIFICANT = 4.0  # standard errors: a model chooses its masks among many, so noise alone gives two or three
 MIN_CONTRAST = 0.2  # above the contrasts that models find in noise, below those of objects (docs/guide/large_images.md)
+_LEAST_GROUND = 20  # pixels of background that tell its colour
 _LARGE = 1.2  # usual areas, above which an object may be several that touch
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
@@ -49,6 +50,12 @@ class FoundObjects:
             rows, columns = np.nonzero(self.labels[y1:y2, x1:x2] == label)
             middles[row] = y1 + rows.mean(), x1 + columns.mean()
         return middles
+
+    def around(self, row: int) -> tuple[slice, slice]:
+        """Rows and columns of an object and its surroundings."""
+        x1, y1, x2, y2 = self.boxes[row].astype(int).tolist()
+        margin = max(2, round(float(self.areas[row]) ** 0.5 / 2))
+        return slice(max(0, y1 - margin), y2 + margin), slice(max(0, x1 - margin), x2 + margin)
 
     def _windows(self) -> Iterator[tuple[int, list[int]]]:
         return zip(self.slots.tolist(), self.boxes.astype(int).tolist(), strict=True)
@@ -121,6 +128,7 @@ def refine(
     *,
     min_area: int = 1,
     min_contrast: float = 0.0,
+    outline: float = 0.0,
     split_parts: SplitParts = False,
     renumber: bool = False,
 ) -> FoundObjects:
@@ -131,11 +139,15 @@ def refine(
         pixels: [H, W, 3], the image.
         min_area: least number of an object's pixels.
         min_contrast: least `contrast` of an object.
+        outline: an object keeps the pixels whose colour is more than this share of the way from the median colour of
+            the background around it to its own median colour; 0 keeps all. Before `split_parts`.
         split_parts: each connected part (of 8 neighbours) is an object of its own, with the scores, latents and boxes
             that the model states for all parts together. "touching": then parts larger than usual are divided by
             `touching_parts`, too.
         renumber: number the objects from 1 without a gap; parts are numbered so in any case.
     """
+    if outline:
+        found = _outlined(found, pixels, outline)
     if split_parts:
         found, renumber = _split(found, mask_parts), True
     counted = found.areas[found.areas >= min_area]
@@ -146,8 +158,7 @@ def refine(
         if found.areas[row] >= min_area:
             mask = found.labels[y1:y2, x1:x2] == label
             colours[row] = pixels[y1:y2, x1:x2][mask].mean(axis=0)
-            margin = max(2, round(float(found.areas[row]) ** 0.5 / 2))
-            around = (slice(max(0, y1 - margin), y2 + margin), slice(max(0, x1 - margin), x2 + margin))
+            around = found.around(row)
             contrasts[row] = contrast(pixels[around], found.labels[around], label)
     kept = np.flatnonzero((found.areas >= min_area) & (contrasts >= min_contrast))
     found = _rows(replace(found, colours=colours, contrasts=contrasts), kept)
@@ -157,6 +168,35 @@ def refine(
     for top in range(0, len(found.labels), rows):
         found.labels[top : top + rows] = new_labels[found.labels[top : top + rows]]
     return replace(found, slots=new_labels[found.slots].astype(np.int64))
+
+
+def _outlined(found: FoundObjects, pixels: NDArray[np.uint8], outline: float) -> FoundObjects:
+    """Turn the pixels beyond an object's outline into background, see `refine`.
+
+    Colours are smoothed by one pixel. Single pixels are no part of an object, and its holes are filled. An object
+    without background around it stays as it is, as does one of which nothing would be left.
+    """
+    removed = []
+    for row, label in enumerate(found.slots.tolist()):
+        around = found.around(row)
+        labels, colours = found.labels[around], ndimage.gaussian_filter(pixels[around].astype(np.float32), (1, 1, 0))
+        mask, ground = labels == label, labels == 0
+        if ground.sum() < _LEAST_GROUND:
+            continue
+        from_ground = colours - np.median(colours[ground], axis=0)
+        kept = mask
+        for _ in range(2):  # the second time, the object's colour is that without its edge
+            if kept.any():
+                colour = np.median(from_ground[kept], axis=0)
+                kept = ndimage.binary_opening(mask & (from_ground @ colour > outline * (colour @ colour)))
+                kept = ndimage.binary_fill_holes(kept) & mask
+        if kept.any():
+            removed.append((around, mask & ~kept))
+    for around, pixels_of_one in removed:  # at the end, since the ground around others is measured without them
+        found.labels[around][pixels_of_one] = 0
+    boxes = boxes_of_labels(found.labels[None], int(found.labels.max(initial=0)))[0][found.slots - 1]
+    areas = np.bincount(found.labels.ravel(), minlength=int(found.slots.max(initial=0)) + 1)[found.slots]
+    return replace(found, areas=areas.astype(np.int64), boxes=boxes)
 
 
 def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int) -> float:

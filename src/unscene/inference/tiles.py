@@ -42,6 +42,7 @@ def decompose_large(
     min_score: float = 0.0,
     min_area: int = 1,
     min_contrast: float = MIN_CONTRAST,
+    outline: float = 0.0,
     split_parts: SplitParts = False,
     progress: bool = True,
 ) -> FoundObjects:
@@ -57,6 +58,7 @@ def decompose_large(
         min_score: objects with a lower score are left out before the tiles are merged.
         min_area: objects of fewer pixels are left out.
         min_contrast: objects of a lower contrast are left out, see `found_objects.contrast`.
+        outline: as in `refine`.
         split_parts: as in `refine`.
         progress: show a bar with the time left on stderr.
 
@@ -66,7 +68,15 @@ def decompose_large(
     height, width = pixels.shape[:2]
     objects = _objects_of_tiles(loaded, pixels, tile, overlap, min_score, bool(split_parts), progress)
     found = _as_found(merge_tiles(objects, height, width))
-    return refine(found, pixels, min_area=min_area, min_contrast=min_contrast, split_parts=split_parts, renumber=True)
+    return refine(
+        found,
+        pixels,
+        min_area=min_area,
+        min_contrast=min_contrast,
+        outline=outline,
+        split_parts=split_parts,
+        renumber=True,
+    )
 
 
 def _as_found(merged: MergedObjects) -> FoundObjects:

@@ -45,7 +45,7 @@ def run_train(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise RecipeError(
-            "name a recipe to train or a run to resume: --resume RUN. `unscene recipes` lists the recipes."
+            "name either a recipe to train or a run to resume: --resume RUN. `unscene recipes` lists the recipes."
         )
     if arguments.or_resume and (arguments.resume or not arguments.out):
         raise RecipeError("--or-resume resumes the run in --out DIR if there is one: name a recipe and --out DIR.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,26 @@ class StepSampler(Sampler[NDArray[np.int64]]):
             step += 1
 
 
+def consecutive_frames(
+    frames: int, clip_length: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[NDArray[np.int64]]:
+    """Yield batches as `StepSampler`, whose second half are the frames after those of the first half, in their clips.
+
+    Raises:
+        RecipeError: the data has no clips, the batch is odd, or as `StepSampler`.
+    """
+    if clip_length < 2 or batch_size % 2:
+        raise RecipeError(
+            "trainer.temporal needs frames of clips and an even trainer.batch_size, but the clips have "
+            f"{clip_length} frame{'s' * (clip_length > 1)} and the batch size is {batch_size}. Set both weights of "
+            "trainer.temporal to 0, or give data with clips."
+        )
+    starts = np.arange(frames - 1)
+    starts = starts[(starts + 1) % clip_length > 0]
+    for chosen in StepSampler(len(starts), batch_size // 2, seed, first_step, rank, world):
+        yield np.concatenate([starts[chosen], starts[chosen] + 1])
+
+
 class BatchDataset(Dataset[dict[str, Any]]):
     """A source whose items are batches of tensors: `image`, `labels` and `boxes`, for `Scene.from_batch`."""
 
@@ -66,7 +86,7 @@ class BatchDataset(Dataset[dict[str, Any]]):
 
 
 def training_batches(
-    source: Source, sampler: StepSampler, workers: int, prefetch: int = 4, pin_memory: bool = False
+    source: Source, sampler: Iterable[NDArray[np.int64]], workers: int, prefetch: int = 4, pin_memory: bool = False
 ) -> Iterator[dict[str, Tensor]]:
     """Return the training's batches, one for each step.
 

@@ -78,6 +78,23 @@ class RestartSettings:
 
 
 @settings_dataclass
+class TemporalSettings:
+    """Losses between consecutive frames, for data of clips (`trainer.temporal`); after MOC (Delfosse et al., 2023).
+
+    With a weight above 0, half of a batch are frames, the other half the frame after each.
+    """
+
+    motion_weight: NonNegativeFloat = 0.0  # a pixel that changes belongs to an object in one of the two frames
+    motion_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.1  # least change in a colour channel
+    continuity_weight: NonNegativeFloat = 0.0  # an object's latent stays as it is
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a loss has a weight."""
+        return self.motion_weight > 0 or self.continuity_weight > 0
+
+
+@settings_dataclass
 class TrainerSettings:
     """How long, on what, and how often it writes."""
 
@@ -104,6 +121,7 @@ class TrainerSettings:
     # Where the rows go besides metrics.csv; `csv`: nowhere else. wandb and trackio are extras.
     logger: Literal["tensorboard", "csv", "wandb", "trackio"] = "tensorboard"
     restart: RestartSettings = field(default_factory=RestartSettings)
+    temporal: TemporalSettings = field(default_factory=TemporalSettings)
 
 
 def use_bfloat16(precision: Literal["auto", "bf16", "float32"], device: torch.device | str) -> bool:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from unscene.data import Source
-from unscene.data.batches import StepSampler, ordered_batches, training_batches
+from unscene.data import Source, clip_length
+from unscene.data.batches import StepSampler, consecutive_frames, ordered_batches, training_batches
 from unscene.distributed.processes import mean_over_processes
 from unscene.distributed.sync_batch_norm import synchronise_batch_norm
 from unscene.errors import CheckpointError, DataError
@@ -59,7 +61,7 @@ class TrainingLoop:
         self.interrupted = interrupted
         self.model = synchronise_batch_norm(model, fabric.device) if fabric.world_size > 1 else model
         self.bfloat16 = use_bfloat16(self.settings.precision, fabric.device)
-        self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16))
+        self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16, recipe.trainer.temporal))
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.peak_rates = [group["lr"] for group in param_groups(self.optimizers)]
         self.log = TrainingLog(run, recipe.trainer, writes=fabric.is_global_zero)
@@ -224,8 +226,10 @@ class TrainingLoop:
         """This process's images [B, 3, H, W] of every step from now on, on the device."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         settings, device = self.settings, self.fabric.device
-        start, seed = self.progression.step, self.recipe.seed
-        sampler = StepSampler(len(self.source), settings.batch_size, seed, start, rank, world)
+        order = settings.batch_size, self.recipe.seed, self.progression.step, rank, world
+        sampler: Iterable[NDArray[np.int64]] = StepSampler(len(self.source), *order)
+        if settings.temporal.is_used:
+            sampler = consecutive_frames(len(self.source), clip_length(self.source), *order)
         workers, pin_memory = loader_workers(settings), device.type == "cuda"
         for batch in training_batches(self.source, sampler, workers, settings.prefetch, pin_memory):
             if self.random_state is not None:  # not earlier: the loader takes a random number before its first batch

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unscene.distributed.processes import mean_over_processes
 from unscene.errors import RecipeError, TrainingError, did_you_mean
-from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings
-from unscene.scene import Losses
+from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings, TemporalSettings
+from unscene.scene import Decomposition, Losses
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+_SMALLEST = 1e-6  # of a probability
 NOT_FINITE_HINT = (
     "Lower --optimizer.learning_rate, or set --optimizer.clip_norm 10 or --trainer.precision float32. The last "
     "checkpoint, if there is one, is from before it."
@@ -33,15 +36,60 @@ def autocast(device: torch.device, bfloat16: bool) -> torch.autocast:
 class BatchLoss(nn.Module):
     """The loss of a batch as a forward pass, where DistributedDataParallel averages the gradients."""
 
-    def __init__(self, model: nn.Module, bfloat16: bool) -> None:
+    def __init__(self, model: nn.Module, bfloat16: bool, temporal: TemporalSettings | None = None) -> None:
         super().__init__()
-        self.model, self.in_bfloat16 = model, bfloat16
+        self.model, self.in_bfloat16, self.temporal = model, bfloat16, temporal or TemporalSettings()
 
     def forward(self, images: Tensor, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return `loss` and its terms by name, and `Losses.observed`: [B] each, of images [B, 3, H, W] in 0..1."""
         with autocast(images.device, self.in_bfloat16):
-            losses: Losses = self.model.loss(images, step)[0]  # type: ignore[operator]
+            losses: Losses
+            losses, decomposition = self.model.loss(images, step)  # type: ignore[operator]
+            if self.temporal.is_used:
+                terms, weights = temporal_losses(images, decomposition, self.temporal)
+                losses = replace(losses, terms=losses.terms | terms, weights=losses.weights | weights)
             return {"loss": losses.total, **losses.terms}, losses.observed
+
+
+def temporal_losses(
+    images: Tensor, decomposition: Decomposition, settings: TemporalSettings
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The terms [B] that `settings` weigh, in nats for an image, and their weights.
+
+        motion = -sum over the pixels that change of log(1 - m_t m_{t+1}),   m the background's mask
+        continuity = sum over objects of w |z_t - z_{t+1}|^2 / 2
+
+    The first half of the images are frames t, the second half frames t + 1. Objects are the foreground's slots, matched
+    by the Hungarian method on the overlap w of their masks, sum min(m_t, m_{t+1}) / max(1, sum max(m_t, m_{t+1})).
+
+    Raises:
+        RecipeError: the model has no background's slot or latents, or they have no gradient.
+    """
+    terms, weights = {}, {}
+    masks = decomposition.masks().squeeze(2)  # [B, K, H, W]
+    if settings.motion_weight:
+        if decomposition.background is None or not masks.requires_grad:
+            raise RecipeError("trainer.temporal.motion_weight must be 0: this model learns no mask of the background.")
+        first, second = images.chunk(2)
+        changed = (second - first).abs().amax(dim=1) > settings.motion_threshold  # [B/2, H, W]
+        still = torch.stack(masks[:, decomposition.background].chunk(2)).prod(dim=0)
+        motion = -((1 - still).clamp_min(_SMALLEST).log() * changed).sum(dim=(1, 2))
+        terms["motion"], weights["motion"] = motion.repeat(2), settings.motion_weight
+    if settings.continuity_weight:
+        if decomposition.latents is None or not decomposition.latents.requires_grad:
+            raise RecipeError("trainer.temporal.continuity_weight must be 0: this model learns no latents.")
+        slots = decomposition.foreground
+        distances = []
+        of_frames = masks[:, slots].detach().flatten(2), decomposition.latents[:, slots].float()
+        pairs = [half for values in of_frames for half in values.chunk(2)]
+        for m_t, m_next, z_t, z_next in zip(*pairs, strict=True):
+            shared = torch.minimum(m_t[:, None], m_next[None]).sum(dim=2)  # [K', K']
+            overlap = shared / (m_t.sum(dim=1)[:, None] + m_next.sum(dim=1)[None] - shared).clamp_min(1)
+            rows, columns = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+            distance = (z_t[rows] - z_next[columns]).square().sum(dim=1) / 2
+            distances.append((overlap[rows, columns] * distance).sum())
+        terms["continuity"], weights["continuity"] = torch.stack(distances).repeat(2), settings.continuity_weight
+    return terms, weights
 
 
 def check_finite(mean_loss: Tensor, losses: dict[str, Tensor], step: int) -> None:

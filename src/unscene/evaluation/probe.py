@@ -48,11 +48,8 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of probe.json; raised whenever a name in it changes its meaning
 
 _COLUMNS = ("linear", "mlp", "chance")
-_NO_PROPERTIES = (
-    frozenset(  # the scene itself, what is visible of an object, and angles: symmetric shapes leave them open
-        ("image", "labels", "boxes", "visibility", "visible_pixels", "orientation", "rotation")
-    )
-)
+# the scene itself, what is visible of an object, and angles: symmetric shapes leave them open
+_NO_PROPERTIES = {"image", "labels", "boxes", "visibility", "visible_pixels", "orientation", "rotation"}
 _LEAST_OBJECTS = 20  # to learn from, and to score
 _PROTOCOL = {"training_share": 0.75, "seed": 0}  # the seed is that of the MLPs
 
@@ -115,9 +112,7 @@ def factors_of(sample: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
     DataError: there are none, or no label maps; or the first row is the background's.
     """
-    rows = (
-        sample["boxes"].shape[1] if "labels" in sample else 0
-    )  # a smaller array is of the scene: its camera, its light
+    rows = sample["boxes"].shape[1] if "labels" in sample else 0  # fewer are of the scene: its camera, its light
     factors = {
         name: values
         for name, values in sample.items()

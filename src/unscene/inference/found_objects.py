@@ -57,6 +57,10 @@ class FoundObjects:
         margin = max(2, round(float(self.areas[row]) ** 0.5 / 2))
         return slice(max(0, y1 - margin), y2 + margin), slice(max(0, x1 - margin), x2 + margin)
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays that have a row for each object."""
+        return {name: array for name, array in vars(self).items() if name != "labels" and array is not None}
+
     def _windows(self) -> Iterator[tuple[int, list[int]]]:
         return zip(self.slots.tolist(), self.boxes.astype(int).tolist(), strict=True)
 
@@ -288,8 +292,7 @@ def _split(found: FoundObjects, parts_of: Callable[[NDArray[np.bool_]], list[Par
 
 def _rows(found: FoundObjects, rows: NDArray[np.int64]) -> FoundObjects:
     """The objects of some rows, with the same label map."""
-    arrays = {name: values for name, values in vars(found).items() if name != "labels" and values is not None}
-    return replace(found, **{name: values[rows] for name, values in arrays.items()})
+    return replace(found, **{name: array[rows] for name, array in found.columns().items()})
 
 
 def coco_annotations(found: FoundObjects, image_id: int) -> list[dict[str, Any]]:

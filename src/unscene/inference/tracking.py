@@ -142,7 +142,7 @@ class Linker:
             mask = found.labels[y1:y2, x1:x2] == label
             points = np.argwhere(mask) + np.array([y1, x1])
             centre, colour = points.mean(axis=0), np.median(pixels[y1:y2, x1:x2][mask], axis=0)
-            values = {name: array[row] for name, array in _columns(found).items()}
+            values = {name: array[row] for name, array in found.columns().items()}
             objects.append(_Track(centre, points - centre, colour, values, self.frames, centre, self.frames))
         return objects
 
@@ -272,7 +272,7 @@ class Linker:
         slots = np.array([track.number for track in kept], np.int64)
         values = {
             name: np.array([track.row[name] for track in kept], array.dtype).reshape(-1, *array.shape[1:])
-            for name, array in _columns(found).items()
+            for name, array in found.columns().items()
         }
         visible = [1 if track.found == self.frames else areas[track.number] / len(track.shape) for track in kept]
         values["scores"] = values["scores"] * np.minimum(visible, 1).astype(np.float32)
@@ -280,11 +280,6 @@ class Linker:
         return replace(
             found, **values | {"labels": labels, "slots": slots, "areas": areas[slots], "boxes": boxes[slots - 1]}
         )
-
-
-def _columns(found: FoundObjects) -> dict[str, NDArray[Any]]:
-    """The arrays that have a row for each object."""
-    return {name: array for name, array in vars(found).items() if name != "labels" and array is not None}
 
 
 def _inside(rows: NDArray[np.int64], columns: NDArray[np.int64], image: NDArray[Any]) -> NDArray[np.bool_]:

@@ -125,22 +125,18 @@ class ComponentVAE(nn.Module):
         return mean, log_variance
 
     def decode(
-        self,
-        latents: Tensor,
-        used: Tensor | None = None,
-        regions: Tensor | None = None,
-        cells: Sequence[int] | None = None,
+        self, latents: Tensor, used: Tensor | None = None, regions: Tensor | None = None, cells: Sequence[int] = ()
     ) -> tuple[Tensor, Tensor]:
         """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W] of latents [B, K, D], float32 or better.
 
         `used` and `regions` as in `encode`; a slot that is not used has the colour 0 and the logit LOG_ZERO. `cells`:
-        of each slot's colours, see `coarse`; None: 0 of all.
+        of each slot's colours, see `coarse`; 0 leaves them as they are.
         """
         slots = SlotPacking.from_used(used, latents)
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
-        if cells is not None:
+        if any(cells):
             of_slot = slots.pack(torch.stack([latents.new_full((), n) for n in cells]).expand(latents.shape[:2]))
             for count in {*cells} - {0}:
                 colour = torch.where((of_slot == count).view(-1, 1, 1, 1), coarse(colour, count), colour)

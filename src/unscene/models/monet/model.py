@@ -18,11 +18,7 @@ from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.annealing import WarmupSettings
-from unscene.models.common.component_vae import (
-    LOWEST_LOG_MASK,
-    ComponentVAE,
-    ComponentVAESettings,
-)
+from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE, ComponentVAESettings
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
@@ -85,13 +81,9 @@ class MONetSettings:
         )
 
     @property
-    def cells(self) -> tuple[int, ...] | None:
-        """The cells of every slot's colours; None: all components are free."""
-        return (
-            (self.background_cells, *[self.foreground_cells] * (self.num_slots - 1))
-            if self.background_cells or self.foreground_cells
-            else None
-        )
+    def cells(self) -> tuple[int, ...]:
+        """The cells of every slot's colours."""
+        return (self.background_cells, *[self.foreground_cells] * (self.num_slots - 1))
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's first, on the device of a tensor."""
@@ -131,9 +123,8 @@ class MONet(nn.Module):
         settings = self.settings.at(step)
         log_masks = self.infer_masks(images)  # q(c | x)
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)
-        components, mask_logits = self.vae.decode(
-            sample_gaussian(mean, log_variance), cells=settings.cells
-        )  # p(x | z_k), p(c | z_k)
+        latents = sample_gaussian(mean, log_variance)
+        components, mask_logits = self.vae.decode(latents, cells=settings.cells)  # p(x | z_k), p(c | z_k)
         terms = {
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over

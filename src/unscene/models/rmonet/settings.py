@@ -198,13 +198,9 @@ class RMONetSettings:
         return (images - 0.5) / 0.5 if self.normalise else images
 
     @property
-    def cells(self) -> tuple[int, ...] | None:
-        """The cells of every slot's colours; None: all components are free."""
-        return (
-            (*[self.foreground_cells] * (self.num_slots - 1), self.background_cells)
-            if self.background_cells or self.foreground_cells
-            else None
-        )
+    def cells(self) -> tuple[int, ...]:
+        """The cells of every slot's colours."""
+        return (*[self.foreground_cells] * (self.num_slots - 1), self.background_cells)
 
     def sigmas(self, like: Tensor) -> Tensor:
         """Return the [K] standard deviations of the slots' Gaussians, the background's last, on a tensor's device."""

@@ -158,7 +158,7 @@ def page_settings() -> dict[str, Any]:
     """How gradio serves the page: to this machine alone, with this machine's fonts."""
     gradio = import_gradio()
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    return {"server_name": "127.0.0.1", "share": False, "theme": theme, "footer_links": []}
+    return {"server_name": "127.0.0.1", "share": False, "show_error": True, "theme": theme, "footer_links": []}
 
 
 def import_gradio() -> Any:

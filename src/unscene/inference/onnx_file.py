@@ -7,6 +7,7 @@ provenance of the weights and the index of the background's slot.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -35,7 +36,8 @@ def export_onnx(loaded: LoadedModel, path: Path, batch_size: int = 1) -> float:
     """Write a model as an ONNX file for `batch_size` images at once; return its largest difference from PyTorch.
 
     Raises:
-        RecipeError: the model cannot be an ONNX graph, or the graph differs by more than 1e-4. Nothing is written.
+        RecipeError: the model cannot be an ONNX graph, or the graph differs by more than 1e-4, and more than float32
+            rounds: four times what PyTorch differs from its result in float64. Nothing is written.
         RunError: the file exists, or cannot be written.
         ExtraError: a package of the extra `export` is not installed.
     """
@@ -63,10 +65,15 @@ def export_onnx(loaded: LoadedModel, path: Path, batch_size: int = 1) -> float:
     content = program.model_proto.SerializeToString()
     outputs = onnxruntime.InferenceSession(content).run(names, {"images": images.cpu().numpy()})
     found = replace(expected, **{name: torch.as_tensor(output) for name, output in zip(names, outputs, strict=True)})
-    difference = _difference(expected.map(Tensor.cpu), found)
-    if not difference <= TOLERANCE:
+    expected = expected.map(Tensor.cpu)
+    difference, limit = _difference(expected, found), TOLERANCE
+    if TOLERANCE < difference < 10 * TOLERANCE:  # is it the rounding of float32? Both differ from float64 then
+        with torch.no_grad():
+            exact = copy.deepcopy(loaded.model).double()(images.double())
+        limit = 4 * _difference(exact.map(Tensor.cpu), expected)
+    if not difference <= limit:
         raise RecipeError(
-            f"the exported {loaded.name} differs from PyTorch by {difference:.1g}, more than {TOLERANCE}. Nothing was "
+            f"the exported {loaded.name} differs from PyTorch by {difference:.1g}, more than {limit:.1g}. Nothing was "
             "written; run it with unscene."
         )
     write_bytes(path, content)

@@ -245,6 +245,7 @@ def test_a_checkpoint_is_not_published(hub, trained):
         ("hf://somebody/empty@older", "has no such revision"),
         ("hf://a b/c/d", "is no name of a repository"),
         ("hf://", "is no name of a repository"),
+        ("hf://name", "is no name of a repository. Write hf://USER/NAME"),
     ],
 )
 def test_a_wrong_name_is_one_clear_line(hub, name, message, capsys):

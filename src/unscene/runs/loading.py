@@ -178,6 +178,8 @@ def _download(name: str) -> Path:
     """The weights of a repository, from the hub's cache on this machine or downloaded into it."""
     repository, _, revision = name.removeprefix(HUB).partition("@")
     hub = import_extra("huggingface_hub", "hub")
+    if repository.count("/") != 1:  # the hub would look for it
+        raise CheckpointError(f"{name} is no name of a repository. Write hf://USER/NAME.")
     with hub_errors(name):
         return Path(hub.hf_hub_download(repository, "weights.safetensors", revision=revision or None))
 

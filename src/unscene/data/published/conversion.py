@@ -157,7 +157,8 @@ def convert(
     made_from = {**asdict(chosen), "data": name, "files": _digest(source), "unscene_version": version("unscene")}
     with scene_parts(out, made_from, _START, lambda end: count is None or end["sound"] <= count) as parts:
         position = parts.position
-        label = _named(source.files)
+        others = f" and {len(source.files) - 1:,} more files" if len(source.files) > 1 else ""
+        label = f"{source.files[0].name}{others}"
         records = _sound_records(source, errors, skip_damaged, progress, position, label)
         left = None if count is None else count - position["sound"]
         finished = (_finished(scenes, data, chosen, number) for number, scenes in islice(records, left))
@@ -313,7 +314,3 @@ def _digest(source: RecordSource) -> str:
     """A digest of the names and sizes of the source's files."""
     text = "\n".join(f"{file.name} {file.stat().st_size}" for file in source.files)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _named(files: Sequence[Path]) -> str:
-    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1:,} more files"

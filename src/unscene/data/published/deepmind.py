@@ -140,7 +140,13 @@ def _data_set(*layouts: RecordLayout, **more: object) -> DataSet:
                 return layout.scenes(rows)
         first = layouts[0]
         names = ", ".join(sorted(features)) or "none"
-        other = next((known.file for known in LAYOUTS if _is_alike(known, rows)), first.file)
+        sizes = {name: values.size for name, values in rows.items()}
+        alike = (
+            known.file
+            for known in LAYOUTS
+            if all(sizes.get(name) == math.prod(known.features[name][1]) for name in ("image", "mask"))
+        )
+        other = next(alike, first.file)
         looks = f"It looks like {other}" if other != first.file else f"Its features are {names}"
         text = f"{'; '.join(first.misfits(rows))}. {looks}. Give {first.file} instead."
         raise OtherDataError(f"{where} is no scene of {first.file}: {text}")
@@ -149,11 +155,6 @@ def _data_set(*layouts: RecordLayout, **more: object) -> DataSet:
         return record_source(find_files(paths, "*tfrecord*", settings.split), scenes_of, on_damage)
 
     return DataSet(open_records, **more)  # type: ignore[arg-type]
-
-
-def _is_alike(layout: RecordLayout, rows: Arrays) -> bool:
-    """Whether image and mask have the sizes of a layout."""
-    return all(name in rows and rows[name].size == math.prod(layout.features[name][1]) for name in ("image", "mask"))
 
 
 def _layout(

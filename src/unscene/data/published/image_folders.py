@@ -248,10 +248,8 @@ def _scenes_of(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is damaged: it is no text ({error}). Unpack it again.") from None
 
 
-def _central_crop(height: int, width: int) -> tuple[slice, slice]:
-    return centre_crop(int(0.8 * min(height, width)), height, width)
-
-
-CLEVRTEX = DataSet(_clevrtex, {"size": 128}, _central_crop)
+CLEVRTEX = DataSet(
+    _clevrtex, {"size": 128}, lambda height, width: centre_crop(int(0.8 * min(height, width)), height, width)
+)
 SHAPESTACKS = DataSet(_shapestacks, {"size": 64}, partial(centre_crop, 196))
 CLEVR_IMAGES = DataSet(_clevr_images, {"size": 128}, clevr_crop)

@@ -126,6 +126,18 @@ def test_without_labels_the_label_free_score_chooses(tiny, tmp_path):
     assert "val/ari_fg" not in validation
 
 
+@pytest.mark.parametrize(("steps", "best"), [(2, 2), (5, 4)])
+def test_without_labels_the_best_weights_are_not_of_the_warm_up(tiny, tmp_path, monkeypatch, steps, best):
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 90, 20)).save(tmp_path / f"{number}.png")
+    scores = iter([9.0, 8.0, 1.0, 2.0, 1.5])
+    monkeypatch.setattr(Health, "score", lambda health: next(scores))
+    changes = {"model.warmup.steps": 3, "trainer.max_steps": steps, "trainer.validate_minutes": 1e-6}
+    run = train(tiny(changes, images=str(tmp_path)), tmp_path / "run")
+    assert read_checkpoint(run.best)["step"] == best
+    assert len(read_checkpoint(run.last)["validations"]) == max(0, steps - 2)  # that patience counts
+
+
 def test_a_settled_training_ends_says_so_and_exports(tiny, tmp_path, capsys):
     still = {"optimizer.learning_rate": 1e-12, "trainer.validate_minutes": 1e-6, "trainer.patience": 2}
     run = train(tiny(still | {"trainer.max_steps": 50}), tmp_path / "run")

@@ -60,6 +60,8 @@ class TrainingLoop:
         self.source, self.validation_source, self.sample_images = source, validation_source, sample_images
         self.interrupted = interrupted
         self.model = synchronise_batch_norm(model, fabric.device) if fabric.world_size > 1 else model
+        warmup = getattr(model.settings, "warmup", None)
+        self.warmup_steps: int = warmup.steps if warmup else 0
         self.bfloat16 = use_bfloat16(self.settings.precision, fabric.device)
         self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16, recipe.trainer.temporal))
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
@@ -168,10 +170,14 @@ class TrainingLoop:
                     show_validation(self.run, progression.step, scores, health, progression.observed, images, shown)
             self.log.write(progression.step, scores | {f"health/{name}": n for name, n in health.compute().items()})
             progression.validation_due = False
-            progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
-            if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
-                self.best_score = scores[SCORE]
+            if f"val/{settings.keep_best_by}" not in scores and progression.attempt_step < self.warmup_steps:
+                self.best_score = None  # the warm-up's loss is another: without labels its scores do not compare
                 self.save(best=True)
+            else:
+                progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
+                if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
+                    self.best_score = scores[SCORE]
+                    self.save(best=True)
             if not last:
                 self.restart_if_collapsed(health)
             self.save()

@@ -174,10 +174,7 @@ def outlined(pixels: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
     image.thumbnail((_SHOWN, _SHOWN))
-    rows = zip(
-        found.slots.tolist(), found.boxes.astype(int).tolist(), found.areas.tolist(), found.scores.tolist(),
-        found.centroids().tolist(), strict=True,
-    )  # fmt: skip
+    columns = found.slots, found.boxes.astype(int), found.areas, found.scores, found.centroids()
     smallest = max(width, height) / 130  # of a number
     outlines = tuple(
         Outline(
@@ -189,7 +186,7 @@ def outlined(pixels: NDArray[np.uint8], name: NamedImage, found: FoundObjects) -
             height=max(smallest, min(0.4 * area**0.5, 4 * smallest)),
             title=f"{label}: area {area:,}, score {score:.2f}",
         )
-        for label, (x1, y1, x2, y2), area, score, (y, x) in rows
+        for label, (x1, y1, x2, y2), area, score, (y, x) in zip(*(column.tolist() for column in columns), strict=True)
     )
     plain = thumbnail(pixels, name, found)
     return replace(plain, data=_encoded(image, pixels), size=(width, height), outlines=outlines)

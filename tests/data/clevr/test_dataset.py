@@ -253,7 +253,7 @@ def test_no_room_is_an_error(monkeypatch):
     from unscene.data.clevr import placement
 
     monkeypatch.setattr(placement, "placed_scenes", lambda *_: None)
-    with pytest.raises(DataError, match=r"did not place up to 6 objects .* Lower max_objects"):
+    with pytest.raises(DataError, match=r"did not place up to 6 objects, .* Lower max_objects"):
         ClevrScenes().batch([0])
 
 

@@ -44,9 +44,7 @@ AXIS = (-0.903207675766153, 0.4292037912659949)
 FLOOR_STARTS, FLOOR_ENDS, SWEEP_RADIUS, WALL_HEIGHT = -9.55, 8.5, 9.0, 23.2
 
 
-def facing_origin(
-    points: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def facing_origin(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return forward, right and up, [..., 3] of length 1, of cameras or lamps that face the origin and stand upright.
 
     `points` [..., 3] are their positions, none straight above the origin.

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.data.montezuma.dataset import ACTIONS, OBJECTS, label_frame, new_emulator, resized
+from unscene.data.atari import ACTIONS, new_emulator, resized
+from unscene.data.montezuma.dataset import GAME, OBJECTS, label_frame
 
 RECORD = Path(__file__).resolve().parents[1] / "src/unscene/data/montezuma/games.json"
 HELD = 4  # emulator frames an action is held for
@@ -86,7 +87,7 @@ def shown(screen: np.ndarray) -> tuple[bool, bool, bool]:
 
 def search(seed: int, seconds: float) -> dict[tuple, Reached]:
     """Reached states by (kind of room, column, row)."""
-    emulator, choose = new_emulator(), np.random.default_rng(seed)
+    emulator, choose = new_emulator(GAME), np.random.default_rng(seed)
     lives = emulator.lives()
     states = {("start",): Reached(emulator.cloneState(), ())}
     until = time.monotonic() + seconds
@@ -123,7 +124,7 @@ def games(states: dict[tuple, Reached], seed: int) -> list[dict[str, Any]]:
         kind_states = [name for name in states if name != ("start",) and name[0] == which]
         for index in choose.permutation(len(kind_states))[:GAMES]:
             actions = states[kind_states[index]].actions
-            emulator, steps, step = new_emulator(), [], 0
+            emulator, steps, step = new_emulator(GAME), [], 0
             seen: dict[int, bytes] = {}
             for action in actions:
                 for _ in range(HELD):

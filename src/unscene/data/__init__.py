@@ -25,6 +25,7 @@ SOURCES = {
     "many_objects": "unscene.data.many_objects:ManyObjects",
     "objects_room": "unscene.data.objects_room.dataset:ObjectsRoom",
     "hdf5": "unscene.data.hdf5.reader:SceneFile",
+    "atari": "unscene.data.atari:Atari",
     "montezuma": "unscene.data.montezuma.dataset:Montezuma",
     "flowers": "unscene.data.flowers:Flowers",
     "coco": "unscene.data.coco.dataset:Coco",

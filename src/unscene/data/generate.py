@@ -25,7 +25,7 @@ BATCH = 256  # scenes at once
 def generate(source_name: str, path: Path, settings: dict[str, Any], progress: bool = True) -> int:
     """Write every scene of a generator, for instance `multi_dsprites`; return their number.
 
-    `path` is a new HDF5 file; without a suffix a new folder of `images/00000.png`, `labels/00000.png` ...
+    `path` is a new HDF5 file; without a suffix a new folder of `images/00000.png` ..., `labels/00000.png` ...
     RecipeError: a setting that the source does not have, or an impossible value. DataError: the file or folder exists,
     or the file cannot be written. RunError: the folder cannot be written.
     """
@@ -56,7 +56,7 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
 def _write_folder(path: Path, source: Source, attributes: Mapping[str, Any], progress: bool) -> int:
     refuse_existing(path)
     names = [f"{index:05}.png" for index in range(len(source))]
-    kinds = {"images": "image", "labels": "labels"}
+    kinds = {"images": "image", "labels": "labels"} if "labels" in source.batch([0]) else {"images": "image"}
     with output_folder(path, ["scenes.json", *(f"{kind}/{name}" for kind in kinds for name in names)], False) as folder:
         for kind in kinds:
             (folder / kind).mkdir()

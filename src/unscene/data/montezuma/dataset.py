@@ -3,8 +3,6 @@
 The labels are the nine objects of the first room that the paper lists (Liu et al., 2019, Section 4). The key may be
 taken and the doors opened. Only agent and skull move, and no two objects share colour and region, so these two label
 every pixel; a test compares them with the console's memory (`objects_in_ram` of tools/record_montezuma.py).
-
-The emulator (ale-py, GPL-2.0) is an optional extra, `pip install unscene[atari]`, and is imported here only.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 
+from unscene.data.atari import BOTTOM, TOP, Playback, Screen, new_emulator, play, random_actions, resized
 from unscene.data.samples import checked_indices
 from unscene.errors import DataError
 from unscene.scene import boxes_of_labels
@@ -42,10 +40,8 @@ COLOURS = {
     "agent": ((228, 111, 111), (200, 72, 72), (210, 182, 86), (240, 128, 128)),
 }
 FIRST_ROW = 47  # above are the score and the lives, in the agent's colours
-TOP, BOTTOM = 34, 194  # rows of the 210 x 160 screen that are kept, a square: below the score, above the black rows
+GAME = "montezuma_revenge"
 VERSION = 1  # raised whenever the same settings give other frames
-ACTIONS, FRAME_SKIP = 18, 4  # an action lasts 4 emulator frames, from one frame of the set to the next
-Play = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]  # screens [210, 160, 3] and memories [128]
 
 
 @settings_dataclass
@@ -63,8 +59,7 @@ class MontezumaSettings:
 class Montezuma:
     """Frames with the labels of the first room's nine objects (`OBJECTS`).
 
-    A frame is only reached by playing up to it: quick in order, slow in any other order. So write a file first
-    (`unscene generate montezuma`) and train on that.
+    They are quick to play in order only. So write a file first (`unscene generate montezuma`) and train on that.
 
     Raises:
         DataError: ale-py is not installed, or more recorded frames are asked for than there are.
@@ -76,12 +71,14 @@ class Montezuma:
 
     def __init__(self, settings: MontezumaSettings) -> None:
         self.settings = settings
-        emulator_class()  # raises early if it is missing
+        new_emulator(GAME)  # raises early if it is missing
         if settings.policy == "recorded" and settings.count > recorded_frames():
             asked = f"{settings.count} recorded frames were asked for, but there are {recorded_frames()}"
             raise DataError(f"montezuma: {asked}: lower data.count.")
-        self._play: Play | None = None
-        self._next = 0
+        if settings.policy == "recorded":
+            self._playback = Playback(recorded_games)
+        else:
+            self._playback = Playback(lambda: play(GAME, random_actions(settings.seed)))
 
     def __len__(self) -> int:
         return self.settings.count
@@ -89,7 +86,7 @@ class Montezuma:
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
         """Return image uint8 [B, size, size, 3], labels uint8 [B, size, size] and boxes float32 [B, 9, 4]."""
         indices, size = checked_indices(indices, len(self)), self.settings.size
-        frames = {index: self._frame(index) for index in np.unique(indices).tolist()}
+        frames = self._playback.frames(indices)
         image = np.empty((len(indices), size, size, 3), np.uint8)
         labels = np.empty((len(indices), size, size), np.uint8)
         for row, index in enumerate(indices.tolist()):
@@ -98,31 +95,11 @@ class Montezuma:
             labels[row] = resized_labels(label_frame(screen, ram), size)
         return {"image": image, "labels": labels, "boxes": boxes_of_labels(labels, len(OBJECTS))}
 
-    def _frame(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._play is None or index < self._next:
-            play = random_games if self.settings.policy == "random" else recorded_games
-            self._play, self._next = play(self.settings), 0
-        skipped, self._next = index - self._next, index + 1
-        return next(islice(self._play, skipped, None))
 
-
-def random_games(settings: MontezumaSettings) -> Play:
-    """The screens and memories of a policy of uniformly random actions, without end."""
-    emulator = new_emulator()
-    choose = np.random.default_rng(settings.seed)
-    while True:
-        action = int(choose.integers(ACTIONS))
-        for _ in range(FRAME_SKIP):
-            emulator.act(action)
-        if emulator.game_over():
-            emulator.reset_game()
-        yield emulator.getScreenRGB(), emulator.getRAM()
-
-
-def recorded_games(settings: MontezumaSettings) -> Play:
+def recorded_games() -> Iterator[Screen]:
     """The screens and memories of the recorded games, at the frames that the record names."""
     for game in _record():
-        emulator = new_emulator()
+        emulator = new_emulator(GAME)
         shown, step = set(game["frames"]), 0
         for action, times in game["actions"]:
             for _ in range(times):
@@ -142,30 +119,6 @@ def _record() -> list[dict[str, Any]]:
     """Games as {"actions": [[action, times], ...], "frames": [steps after which a frame is taken]}."""
     games: Any = json.loads(files("unscene.data.montezuma").joinpath("games.json").read_text(encoding="utf-8"))
     return list(games["games"])
-
-
-def new_emulator() -> Any:
-    """An emulator at the game's start; the same actions always lead to the same frames."""
-    emulator = emulator_class()()
-    emulator.setInt("random_seed", 0)
-    emulator.setFloat("repeat_action_probability", 0.0)  # no sticky actions
-    from ale_py import roms
-
-    emulator.loadROM(roms.get_rom_path("montezuma_revenge"))
-    return emulator
-
-
-def emulator_class() -> Any:
-    """ale-py's interface; a DataError if it is not installed."""
-    try:
-        import ale_py
-    except ImportError:
-        raise DataError(
-            "montezuma needs the Atari emulator ale-py, which is not installed: pip install 'unscene[atari]'. "
-            "It is under the GPL-2.0, and therefore an extra."
-        ) from None
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    return ale_py.ALEInterface
 
 
 def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -191,11 +144,6 @@ def label_frame(screen: NDArray[np.uint8], ram: NDArray[np.uint8] | None = None)
     labels[has_colour["agent"]] = label["agent"]
     labels[:FIRST_ROW] = 0
     return labels
-
-
-def resized(screen: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The screen's square as [size, size, 3], each pixel the mean of what it covers."""
-    return np.asarray(Image.fromarray(screen[TOP:BOTTOM]).resize((size, size), Image.Resampling.BOX))
 
 
 def resized_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -90,14 +90,14 @@ WATERSHEDS: dict[str, Segment] = {
 }
 
 
-def ours(loaded: LoadedModel) -> Segment:
-    """A model in tiles, as `unscene decompose` uses it after a training on crops."""
+def ours(loaded: LoadedModel, **limits: Any) -> Segment:
+    """A model in tiles, as `unscene decompose` uses it after a training on crops; `limits` are of `decompose_large`."""
     side = tile_side(loaded, "auto")
     assert side is not None
 
     def segment(image: NDArray[np.uint8], object_size: float) -> NDArray[np.integer]:
-        least = least_area(object_size)
-        return decompose_large(loaded, image, tile=side, overlap=side // 2, min_area=least, progress=False).labels
+        options = {"min_area": least_area(object_size), "progress": False, **limits}
+        return decompose_large(loaded, image, tile=side, overlap=side // 2, **options).labels
 
     return segment
 

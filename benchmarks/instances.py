@@ -39,6 +39,8 @@ RECIPE = "rmonet_unet/images"
 CONTRAST = ContrastSettings(percentiles=(0.5, 99.8))  # for other methods; of 16 bits, 8 are left
 KINDS = ("discs", "ellipses", "parts")
 OURS, OURS_SEEN = "unscene", "unscene, on its training's images"
+REFINED = {"outline": 0.7, "split_parts": "touching"}
+OURS_REFINED = "unscene --outline 0.7 --split-touching"
 SCORES = ("instance_ap_50", "instance_ap_70", "instance_f1_50", "pq", "count_error")
 OTHERS: dict[str, Callable[[], Segment]] = {"StarDist": stardist, "Cellpose": cellpose}
 
@@ -131,9 +133,13 @@ def trained(data: DataSet, minutes: float, changes: dict[str, Any], out: Path) -
 def results(data: DataSet, others: dict[str, Segment], model: LoadedModel | None, rounds: int) -> Iterator[Result]:
     """Every method on one data set, ours first."""
     if model:
-        for name, folder in ((OURS, data.folder), (OURS_SEEN, data.seen)):
+        for name, folder, limits in (
+            (OURS, data.folder, {}),
+            (OURS_REFINED, data.folder, REFINED),
+            (OURS_SEEN, data.seen, {}),
+        ):
             if folder:
-                yield scored(data, folder, model.contrast, name, ours(model), rounds)
+                yield scored(data, folder, model.contrast, name, ours(model, **limits), rounds)
     for name, segment in others.items():
         yield scored(data, data.folder, CONTRAST, name, segment, rounds)
 

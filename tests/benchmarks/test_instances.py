@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks import instances
 from benchmarks.instance_methods import WATERSHEDS, cellpose, contrast, least_area, pretrained, stardist, without_small
-from benchmarks.instances import OURS, OURS_SEEN, RECIPE, DataSet, main, results, scored, trained
+from benchmarks.instances import OURS, OURS_REFINED, OURS_SEEN, RECIPE, DataSet, main, results, scored, trained
 from unscene.data.generate import generate
 from unscene.data.image_file import AS_STORED
 from unscene.errors import RecipeError
@@ -97,9 +97,9 @@ def test_drawn_images_are_scored_beside_those_of_the_training(tmp_path, monkeypa
         settings = {"count": 1, "size": 64, "object_size": SIZE, "min_objects": 2, "max_objects": 3}
         generate("many_objects", tmp_path / name, settings, progress=False)
     data = DataSet("discs", tmp_path / "new", tmp_path / "seen", SIZE)
-    monkeypatch.setattr(instances, "ours", lambda model: WATERSHEDS["Otsu, distance watershed"])
+    monkeypatch.setattr(instances, "ours", lambda model, **limits: WATERSHEDS["Otsu, distance watershed"])
     found = list(results(data, {"none": lambda image, size: 0 * image[..., 0]}, SimpleNamespace(contrast=AS_STORED), 1))
-    assert [row.method for row in found] == [OURS, OURS_SEEN, "none"]
+    assert [row.method for row in found] == [OURS, OURS_REFINED, OURS_SEEN, "none"]
     assert found[0].scores == found[1].scores  # one seed, so the images are equal
     assert found[0].scores["instance_ap_50"] == 1
 

@@ -144,7 +144,7 @@ def test_model_is_as_before_when_no_longer_followed():
 
 
 def test_training_step_has_the_flops_of_pytorchs_own_counter(tiny):
-    step = RecipeStep(tiny())
+    step = RecipeStep(tiny({"optimizer.clip_norm": 0}))  # with clipping Adam is not one fused operation
     with FlopCounterMode(display=False) as theirs:  # the same step: the rounds of its NMS depend on the boxes
         parts, (operations,) = counted_steps(step, 1)
     assert sum(operation.flops for operation in operations) == theirs.get_total_flops() > 0

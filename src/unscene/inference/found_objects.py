@@ -247,7 +247,8 @@ def touching_parts(mask: NDArray[np.bool_], usual_area: float) -> list[Part]:
     """Divide a mask at its waists, if it is larger than 1.2 usual objects: a watershed of the distance to its border.
 
     The distance is smoothed by a twentieth of the usual object's diameter, and its maxima must be higher than the waist
-    by half a hundredth of it. So an object with a waist of its own is divided as well.
+    by half a hundredth of it. So an object with a waist of its own is divided as well, and so are many
+    long, bent or hollow objects, whose distance has small maxima along their middle (docs/guide/large_images.md).
     """
     if mask.sum() <= _LARGE * usual_area:
         return mask_parts(mask, connected=False)

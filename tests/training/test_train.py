@@ -567,7 +567,16 @@ def test_weights_of_an_earlier_end_are_not_loaded_during_a_resumed_training(tmp_
 
 
 @pytest.mark.parametrize(
-    "foreign", [{"optimizers": "x"}, {"optimizers": []}, {"log": 3}, {"random_state": {"cpu": "x"}}, {"restarts": None}]
+    "foreign",
+    [
+        {"optimizers": "x"},
+        {"optimizers": []},
+        {"log": 3},
+        {"random_state": {"cpu": "x"}},
+        {"random_state": {"cpu": torch.zeros(5056)}},
+        {"random_state": {}},
+        {"restarts": None},
+    ],
 )
 def test_foreign_sections_of_a_checkpoint_are_refused(tmp_path, tiny, foreign):
     run = train(tiny({"trainer.max_steps": 1}), tmp_path / "run")

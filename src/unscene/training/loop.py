@@ -81,11 +81,12 @@ class TrainingLoop:
                 optimizer.load_state_dict(state)
             self.log.load_state_dict(checkpoint["log"])
             self.random_state = {name: torch.as_tensor(state) for name, state in checkpoint["random_state"].items()}
+            torch.Generator().set_state(self.random_state["cpu"])  # which refuses what is no state
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = repr(error)[:200]
             raise CheckpointError(f"{self.run.last} cannot be resumed: it is not of this run ({reason}).") from error
         if self.progression.scenes != scenes:
-            before = f"it had {self.progression.scenes}, now there are {scenes}"
+            before = f"it had {str(self.progression.scenes)[:100]}, now there are {scenes}"
             raise DataError(f"the data changed since the run began: {before}. Restore it, or start a new run.")
 
     def run_to_end(self) -> None:

@@ -20,10 +20,13 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import regionprops
 
 from unscene.data.image_resize import fit_image
+from unscene.errors import RecipeError
+from unscene.evaluation.clips import ClipTracking
 from unscene.inference import found_objects as module
 from unscene.inference.found_objects import (
     MIN_CONTRAST,
     FoundObjects,
+    check_limits,
     coco_annotations,
     coco_json,
     contrast,
@@ -96,6 +99,18 @@ def test_an_outline_at_half_height_is_where_a_blurred_disc_ends(ground):
     np.testing.assert_allclose(found.boxes[0], (21, 21, 40, 40), atol=1)
     assert refine(objects_of(labels.copy()), pixels, outline=0.9).areas[0] < found.areas[0]
     assert refine(objects_of(labels.copy()), pixels).areas[0] == labels.sum()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"min_score": -0.1}, {"min_contrast": 1.1}, {"outline": 1.0}, {"outline": -1.0}, {"outline": float("nan")}],
+)
+def test_limits_out_of_their_range_are_refused(limits):
+    with pytest.raises(RecipeError, match=r"of an object must be from 0 to (below )?1, but is"):
+        check_limits(**limits)
+    with pytest.raises(RecipeError, match="of an object must be"):
+        ClipTracking(2, **limits)
+    check_limits(min_score=1, min_contrast=1, outline=0.99, min_area=3)
 
 
 def test_an_outline_needs_background_and_contrast():

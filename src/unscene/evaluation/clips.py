@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.inference.found_objects import MIN_CONTRAST, found_in_squares, refine
+from unscene.inference.found_objects import MIN_CONTRAST, check_limits, found_in_squares, refine
 from unscene.inference.tracking import Linker
 from unscene.metrics.tracking import TrackingScores
 from unscene.report.figures import image_bytes
@@ -28,6 +28,7 @@ class ClipTracking:
     def __init__(self, length: int, *, min_score: float = 0.0, **limits: Any) -> None:
         self.length, self.min_score = length, min_score
         self.limits = {"min_contrast": MIN_CONTRAST} | limits
+        check_limits(min_score, **self.limits)
         self.options = {"min_score": min_score, **self.limits}
         self.scores = TrackingScores()
         self._start_clip()

@@ -34,6 +34,7 @@ from unscene.inference.found_objects import (
     MIN_CONTRAST,
     FoundObjects,
     SplitParts,
+    check_limits,
     coco_annotations,
     coco_json,
     found_objects,
@@ -138,12 +139,8 @@ def decompose_paths(
         RecipeError: a limit is not in 0..1, options contradict each other, or the side of a tile is not known.
     """
     limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score, "min_contrast": min_contrast}
-    if not 0 <= outline < 1:
-        raise RecipeError(f"the outline of an object must be from 0 to below 1, but is {outline}.")
-    for limit in ("score", "contrast"):
-        if not 0 <= limits[f"min_{limit}"] <= 1:
-            least = limits[f"min_{limit}"]
-            raise RecipeError(f"the least {limit} of an object must be from 0 to 1, but is {least}.")
+    limits |= {"outline": outline, "split_parts": split_parts}
+    check_limits(**limits)
     if fit is not None and (tile, scale, object_size) != (None, None, None):
         raise RecipeError("images are fitted to the model's square, or cut into tiles: leave out --fit or --tile.")
     side = None if fit else tile_side(loaded, tile, scale, object_size)
@@ -156,7 +153,6 @@ def decompose_paths(
         )
     fit = fit or loaded.fit
     tiles = None if side is None else {"tile": side, "overlap": side // 2 if overlap is None else overlap}
-    limits |= {"outline": outline, "split_parts": split_parts}
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]
     names += ["tracks.csv"] if link else []
     sizes: list[tuple[str, int, int]] = []  # (file name, H, W)
@@ -283,6 +279,7 @@ def decompose_image(
 ) -> FoundObjects:
     """Return the objects of one image [H, W, 3] uint8 of any size; the options are those of `decompose_paths`."""
     limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST} | limits
+    check_limits(**limits)
     side = tile_side(loaded, tile, scale, object_size)
     if side is None:
         return next(_one_pass(loaded, [(NamedImage(Path(), "", ""), pixels)], loaded.fit, limits))[2]

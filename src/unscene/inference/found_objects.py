@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from unscene.data.image_resize import ResizeGeometry
-from unscene.errors import ShapeError
+from unscene.errors import RecipeError, ShapeError
 from unscene.scene import Decomposition, boxes_of_labels
 
 _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
@@ -63,6 +63,15 @@ class FoundObjects:
 
     def _windows(self) -> Iterator[tuple[int, list[int]]]:
         return zip(self.slots.tolist(), self.boxes.astype(int).tolist(), strict=True)
+
+
+def check_limits(min_score: float = 0.0, min_contrast: float = 0.0, outline: float = 0.0, **others: Any) -> None:
+    """Raise a RecipeError if a limit of the objects is out of its range."""
+    for limit, least in {"score": min_score, "contrast": min_contrast}.items():
+        if not 0 <= least <= 1:
+            raise RecipeError(f"the least {limit} of an object must be from 0 to 1, but is {least}.")
+    if not 0 <= outline < 1:
+        raise RecipeError(f"the outline of an object must be from 0 to below 1, but is {outline}.")
 
 
 def found_objects(
@@ -247,7 +256,7 @@ def touching_parts(mask: NDArray[np.bool_], usual_area: float) -> list[Part]:
     """Divide a mask at its waists, if it is larger than 1.2 usual objects: a watershed of the distance to its border.
 
     The distance is smoothed by a twentieth of the usual object's diameter, and its maxima must be higher than the waist
-    by half a hundredth of it. So an object with a waist of its own is divided as well, and so are many
+    by a hundredth of it. So an object with a waist of its own is divided as well, and so are many
     long, bent or hollow objects, whose distance has small maxima along their middle (docs/guide/large_images.md).
     """
     if mask.sum() <= _LARGE * usual_area:
@@ -258,7 +267,7 @@ def touching_parts(mask: NDArray[np.bool_], usual_area: float) -> list[Part]:
     diameter = 2 * (usual_area / np.pi) ** 0.5
     inside = np.pad(mask, 1)
     distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(inside), 0.05 * diameter)
-    maxima = ndimage.label(inside & (h_maxima(distance, 0.005 * diameter) > 0), np.ones((3, 3)))[0]
+    maxima = ndimage.label(inside & (h_maxima(distance, 0.01 * diameter) > 0), np.ones((3, 3)))[0]
     return _parts(watershed(-distance, maxima, mask=inside)[1:-1, 1:-1])
 
 

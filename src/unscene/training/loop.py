@@ -60,7 +60,7 @@ class TrainingLoop:
         self.source, self.validation_source, self.sample_images = source, validation_source, sample_images
         self.interrupted = interrupted
         self.model = synchronise_batch_norm(model, fabric.device) if fabric.world_size > 1 else model
-        warmup = getattr(model.settings, "warmup", None)
+        warmup = getattr(getattr(model, "settings", None), "warmup", None)
         self.warmup_steps: int = warmup.steps if warmup else 0
         self.bfloat16 = use_bfloat16(self.settings.precision, fabric.device)
         self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16, recipe.trainer.temporal))

@@ -138,6 +138,20 @@ def test_without_labels_the_best_weights_are_not_of_the_warm_up(tiny, tmp_path, 
     assert len(read_checkpoint(run.last)["validations"]) == max(0, steps - 2)  # that patience counts
 
 
+def test_a_restart_keeps_the_best_weights_of_before_while_it_warms_up(tiny, tmp_path, monkeypatch):
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 90, 20)).save(tmp_path / f"{number}.png")
+    collapses = iter(["collapsed"])
+    monkeypatch.setattr(Health, "score", lambda health: 1.0)
+    monkeypatch.setattr(Health, "collapse", lambda health, *limits: next(collapses, None))
+    changes = {"model.warmup.steps": 2, "trainer.max_steps": 4, "trainer.validate_minutes": 1e-6}
+    run = train(
+        tiny(changes | {"trainer.restart.times": 1, "trainer.restart.from_step": 2}, images=str(tmp_path)),
+        tmp_path / "run",
+    )
+    assert read_checkpoint(run.best)["step"] == 2
+
+
 def test_a_settled_training_ends_says_so_and_exports(tiny, tmp_path, capsys):
     still = {"optimizer.learning_rate": 1e-12, "trainer.validate_minutes": 1e-6, "trainer.patience": 2}
     run = train(tiny(still | {"trainer.max_steps": 50}), tmp_path / "run")

@@ -172,8 +172,8 @@ class TrainingLoop:
             self.log.write(progression.step, scores | {f"health/{name}": n for name, n in health.compute().items()})
             progression.validation_due = False
             if f"val/{settings.keep_best_by}" not in scores and progression.attempt_step < self.warmup_steps:
-                self.best_score = None  # the warm-up's loss is another: without labels its scores do not compare
-                self.save(best=True)
+                if self.best_score is None:  # the warm-up's loss is another: without labels its scores do not compare
+                    self.save(best=True)
             else:
                 progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
                 if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):

@@ -211,9 +211,7 @@ def _objects(add: Any) -> None:
     add("--min-score", type=float, default=0.0, metavar="0..1", help="least score of an object (default 0)")
     least = "least contrast of an object to the background (default 0.2; 0 keeps what is found in noise as well)"
     add("--min-contrast", type=float, default=0.2, metavar="0..1", help=least)
-    ends = (
-        "an object ends at this share of the way from the background's colour to its own (default 0: its mask decides)"
-    )
+    ends = "an object ends at this share of the way from the background's colour to its own (default: at its mask)"
     add("--outline", type=float, default=0.0, metavar="0..1", help=ends)
     add("--split-parts", action="store_true", help="each connected part of a mask is an object of its own")
     touching = "the same, and parts larger than usual are divided at their waists: objects that touch"

@@ -255,9 +255,9 @@ def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[Part]:
 def touching_parts(mask: NDArray[np.bool_], usual_area: float) -> list[Part]:
     """Divide a mask at its waists, if it is larger than 1.2 usual objects: a watershed of the distance to its border.
 
-    The distance is smoothed by a twentieth of the usual object's diameter, and its maxima must be higher than the waist
-    by a hundredth of it. So an object with a waist of its own is divided as well, and so are many
-    long, bent or hollow objects, whose distance has small maxima along their middle (docs/guide/large_images.md).
+    The distance is smoothed by 5 % of the usual object's diameter. Each part has a maximum of the distance, which is
+    higher than the waists around it by 1 % of the diameter. Many long, bent and hollow objects have several such maxima
+    and are divided as well (docs/guide/large_images.md).
     """
     if mask.sum() <= _LARGE * usual_area:
         return mask_parts(mask, connected=False)

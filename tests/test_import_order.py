@@ -126,6 +126,7 @@ COMMANDS = (
     "export",
     "push",
     "explore",
+    "play",
     "generate",
     "convert",
     "data",

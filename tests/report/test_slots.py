@@ -119,11 +119,19 @@ def test_only_object_pixels_are_tinted(labels):
     assert (picture[labels > 0] != 7).any(axis=1).all()
 
 
+def test_labels_above_255_have_the_colours_of_their_boxes():
+    labels = np.zeros((20, 30), np.int32)
+    labels[6:11, 9:19] = 1000
+    picture = overlay(GREY, labels, np.array([[1, 12, 8, 18]], np.float32), slots=np.array([1000]), tint=1.0)
+    assert (picture[labels == 1000] == slot_colour(1000)).all()
+    assert (picture[12, 1:8] == slot_colour(1000)).all()
+    assert (overlay(GREY, labels) == overlay(GREY, labels // 1000 * 4)).all()  # 999 = 83 * 12 + 3
+
+
 @pytest.mark.parametrize(
     ("labels", "boxes"),
     [
         (np.zeros((20, 29), np.uint8), None),
-        (np.full((20, 30), 256), None),
         (np.full((20, 30), -1), None),
         (None, np.zeros((2, 3))),
     ],

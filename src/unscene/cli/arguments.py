@@ -65,6 +65,13 @@ Uploads weights.safetensors, recipe.yaml and a card with the scores of RUN/repor
   unscene evaluate runs/NAME --out runs/NAME/report
   unscene push runs/NAME USER/NAME
 Whoever has the extra `hub` uses it as hf://USER/NAME wherever a run can be named."""
+PLAY_HELP = """\
+Shows the outline, box and track number of every object on a page of this machine alone, until Ctrl-C:
+  unscene play runs/NAME --game pong
+  unscene play runs/NAME --camera 0 --min-area 50
+  unscene play runs/NAME --frames video.mp4
+A game and a video wait for the model; frames of a camera that come while it works are dropped. Fewer slots are faster
+(--model.num_slots 8, if the weights allow it). --count N measures frames a second and latency without a viewer."""
 MODEL_HELP = "a run's folder, a weights file, shipped weights by name, or hf://USER/NAME"
 
 
@@ -104,7 +111,7 @@ def build_parser() -> Parser:
     parser = Parser("unscene", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"unscene {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_training, _add_scoring, _add_reproduce, _add_decompose, _add_use, _add_data):
+    for add in (_add_training, _add_scoring, _add_reproduce, _add_decompose, _add_play, _add_use, _add_data):
         add(commands)
     return parser
 
@@ -233,6 +240,34 @@ def _add_decompose(commands: Any) -> None:
     add("--skip-damaged", action="store_true", help="leave out images that cannot be read")
     _objects(add)
     _results(add)
+
+
+def _positive(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number above 0 was expected, not {text}")
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, not {text}")
+    return int(text)
+
+
+def _add_play(commands: Any) -> None:
+    add = _command(commands, "play", "masks and tracks live: of a game, a camera, a video", PLAY_HELP, settings=True)
+    add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
+    add("--game", metavar="NAME", help="an Atari game as ale-py names it, for instance pong; its agent plays at random")
+    add("--camera", type=int, metavar="N", help="the camera of this number, from 0")
+    add("--frames", type=Path, metavar="VIDEO|DIR", help="a video, an animation or a folder of images, over and over")
+    add("--seed", type=int, help="of the game's agent (default 0)")
+    add("--fps", type=_positive, default=30.0, metavar="N", help="frames a second at most (default 30, a game's speed)")
+    add("--count", type=_count, metavar="N", help="play N frames and end; opens no browser")
+    add("--no-track", action="store_true", help="decompose every frame alone, do not follow its objects")
+    add("--port", type=int, default=0, help="of the page (default: a free one)")
+    add("--no-browser", action="store_true", help="print the address alone")
+    add("--no-verify", action="store_true", help="do not compare the weights with their checksum")
+    _objects(add)
 
 
 def _add_use(commands: Any) -> None:

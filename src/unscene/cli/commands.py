@@ -178,6 +178,33 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     print(f"{images}, {objects}\nOpen {result.out / 'index.html'}")
 
 
+def run_play(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    slots = changes.pop(_SLOTS, None)
+    for name in changes:
+        raise RecipeError(f"`unscene play` takes one setting, --{_SLOTS}, not --{name}.")
+    given = [name for name in ("game", "camera", "frames") if getattr(arguments, name) is not None]
+    if len(given) != 1:
+        named = " and ".join(f"--{name}" for name in given) or "none"
+        raise RecipeError(
+            f"one source of frames was expected, not {named}: name --game NAME, --camera N or --frames PATH."
+        )
+    if arguments.seed is not None and not arguments.game:
+        raise RecipeError("--seed is for the agent of a --game: leave it out.")
+    from unscene.inference.frame_sources import camera_frames, file_frames, game_frames
+    from unscene.inference.live import play
+
+    loaded = _load(arguments, slots)
+    if arguments.game:
+        frames = game_frames(arguments.game, loaded.size, arguments.seed or 0, loaded.contrast)
+    elif arguments.frames:
+        frames = file_frames(arguments.frames, loaded.contrast)
+    else:
+        frames = camera_frames(arguments.camera, loaded.contrast)
+    how = {name: getattr(arguments, name) for name in (*_OBJECTS, "port", "fps", "count")}
+    how |= {"browser": not (arguments.no_browser or arguments.count), "track": not arguments.no_track}
+    print(play(loaded, frames, str(getattr(arguments, given[0])), **how).summary())
+
+
 def run_explore(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     import unscene
     from unscene.inference.explorer import explore
@@ -250,6 +277,6 @@ def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
 _RUN = (
     *(run_recipes, run_train, run_evaluate, run_compare, run_probe, run_reproduce),
     *(run_decompose, run_generate, run_convert, run_data, run_demo),
-    *(run_explore, run_export, run_push),
+    *(run_explore, run_export, run_play, run_push),
 )
 COMMANDS = {run.__name__.removeprefix("run_"): run for run in _RUN}

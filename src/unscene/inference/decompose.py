@@ -15,7 +15,6 @@ and for all together `objects.json` (COCO), `objects.csv` (a row for each object
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,6 @@ if TYPE_CHECKING:
 _ReadImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8]]"
 _FoundImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], FoundObjects]"
 
-_PARTS = re.compile(r"(\d*)(\D*)")  # of a file's name, so that 2 comes before 10
 _PIXELS_AT_ONCE = 2**25  # of the images held in memory for one pass of the model
 _IMAGES_AT_ONCE = 32
 _SHOWN_ALONE, _OUTLINED = 12, 8000  # images and objects that the page shows large, with outlines
@@ -148,9 +146,7 @@ def decompose_paths(
         raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
     common, named = named_images(paths, frames)
     if link:
-        named.sort(
-            key=lambda image: ([(int(n or 0), text) for n, text in _PARTS.findall(image.file_name)], image.frame or 0)
-        )
+        named.sort(key=NamedImage.order)
     fit = fit or loaded.fit
     tiles = None if side is None else {"tile": side, "overlap": side // 2 if overlap is None else overlap}
     names = [image.stem + suffix for image in named for suffix in SUFFIXES]

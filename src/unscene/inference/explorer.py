@@ -72,9 +72,8 @@ class Exploration:
         )
         rows = [[slot, round(score, 3), area, *map(round, box)] for slot, score, area, box in numbers]
         zoom = _zoom(self.pixels)
-        boxes = np.zeros((int(found.slots.max(initial=0)), 4), np.float32)
-        boxes[found.slots - 1] = found.boxes * zoom
-        return overlay(_enlarged(self.pixels, zoom), _enlarged(found.labels, zoom), boxes), rows
+        pixels, labels = _enlarged(self.pixels, zoom), _enlarged(found.labels, zoom)
+        return overlay(pixels, labels, found.boxes * zoom, slots=found.slots), rows
 
     def slots(self) -> list[tuple[Pixels, str]]:
         """For each slot its mask and its component beside each other, and a caption."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,8 +31,8 @@ COLUMNS = (
     *("score", "contrast", "mean_red", "mean_green", "mean_blue"),
 )
 TRACK_COLUMNS = ("frame", "id", "x1", "y1", "x2", "y2", "x", "y", "score", "area")
+_PARTS = re.compile(r"(\d*)(\D*)")  # of a file's name
 _IN_A_PNG = 2**16 - 1  # labels
-_PIXELS_AT_ONCE = 2**24
 _ANIMATION_BYTES = 2**20
 _THUMBNAIL = 320  # pixels of the longer side
 _SHOWN = 1600  # the same, of an image that the page shows alone
@@ -48,6 +49,10 @@ class NamedImage(NamedTuple):
     @property
     def title(self) -> str:
         return self.file_name if self.frame is None else f"{self.file_name}, frame {self.frame + 1}"
+
+    def order(self) -> tuple[list[tuple[int, str]], int]:
+        """A key to sort the frames of a sequence by their names, 2 before 10."""
+        return [(int(n or 0), text) for n, text in _PARTS.findall(self.file_name)], self.frame or 0
 
 
 def named_images(paths: Sequence[Path], frames: Literal["first", "all"] = "first") -> tuple[Path, list[NamedImage]]:
@@ -129,15 +134,9 @@ def write_image_results(
     target = folder / name.stem
     last = int(found.slots.max(initial=0))
     few = last <= 255
-    colours = np.empty(found.labels.shape, np.uint8)
-    rows = max(1, _PIXELS_AT_ONCE // pixels.shape[1])
-    for top in range(0, len(colours), rows):
-        labels = found.labels[top : top + rows]
-        colours[top : top + rows] = labels if few else np.where(labels > 0, (labels - 1) % 255 + 1, 0)
-    boxes_by_slot = np.zeros((last, 4), np.float32)  # so that a slot keeps its colour
-    boxes_by_slot[found.slots - 1] = found.boxes
     # hundreds of numbers and thick lines would hide small objects
-    picture = overlay(pixels, colours, boxes_by_slot, numbers=few, stroke=None if few else 1)
+    stroke = None if few else 1
+    picture = overlay(pixels, found.labels, found.boxes, slots=found.slots, numbers=few, stroke=stroke)
     arrays = {key: getattr(found, key) for key in ("slots", "areas", "boxes", "scores")}
     arrays["image_size"] = np.array(pixels.shape[:2])
     optional = {key: getattr(found, key) for key in ("model_boxes", "latents", "locations", "contrasts", "colours")}
@@ -146,7 +145,7 @@ def write_image_results(
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(f"{target}.overlay.png")
         if few:
-            label_map = Image.fromarray(colours)
+            label_map = Image.fromarray(found.labels.astype(np.uint8, copy=False))
             label_map.putpalette(label_map_palette())
             label_map.save(f"{target}.masks.png")
         deep = Image.fromarray(found.labels.astype(np.uint16 if last <= _IN_A_PNG else np.int32, copy=False))

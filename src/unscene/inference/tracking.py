@@ -101,7 +101,7 @@ class Linker:
 
     def __init__(self, settings: LinkSettings | None = None) -> None:
         self.settings = settings or LinkSettings()
-        self.frames = self.tracks = 0  # so far
+        self.frames = self.tracks = 0  # so far; the frames since the last `restart`
         self._recent: list[_Track] = []
         self._background = np.empty((0, 0, 3), np.float32)  # running mean of the pixels that no object had
 
@@ -135,6 +135,10 @@ class Linker:
         names[found.slots] = [item.number for item in objects]
         numbers, carried = self._share(names[found.labels], pixels, objects, continued)
         return self._update(found, numbers, objects, continued, carried)
+
+    def restart(self) -> None:
+        """Forget all objects: the next frame is the first of another sequence, whose numbers follow."""
+        self.frames, self._recent = 0, []
 
     def _objects(self, found: FoundObjects, pixels: NDArray[np.uint8]) -> list[_Track]:
         objects = []

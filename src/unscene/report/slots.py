@@ -59,15 +59,17 @@ def overlay(
     labels: NDArray[np.integer] | None = None,
     boxes: NDArray[np.floating] | None = None,
     *,
+    slots: NDArray[np.integer] | None = None,
     numbers: bool = True,
     tint: float = 0.4,
     stroke: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return a copy of an image [H, W, 3] uint8 with a label map and boxes on it, in the colours of the slots.
 
-    Labels [H, W] of 1 and more are outlined, and mixed with the image by the share `tint` of their colour. Row n of the
-    boxes [N, 4], `x1 y1 x2 y2`, belongs to label n + 1; zero rows are not drawn. On images of 128 pixels or more each
-    box has its number. `stroke` is the width of the lines, by default a 300th of the shorter side.
+    Labels [H, W] of 1 and more are outlined, and mixed with the image by the share `tint` of their colour. The boxes
+    [N, 4], `x1 y1 x2 y2`, belong to the labels `slots` [N], by default 1 to N; zero rows are not drawn. On images of
+    128 pixels or more each box has its number. `stroke` is the width of the lines, by default a 300th of the shorter
+    side.
     """
     size = check_shape(image, "H W 3", "image")
     result: NDArray[np.uint8] = image.copy()
@@ -75,12 +77,13 @@ def overlay(
         stroke = max(1, round(min(size["H"], size["W"]) / 300))
     if labels is not None:
         check_shape(labels, f"{size['H']} {size['W']}", "labels")
-        if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
-            raise ShapeError(f"labels must be in 0..255, but are from {labels.min()} to {labels.max()}.")
-        _tint(result, labels.astype(np.uint8, copy=False), tint, stroke)
+        if labels.min(initial=0) < 0:
+            raise ShapeError(f"labels must be 0 or more, but one is {labels.min()}.")
+        _tint(result, labels, tint, stroke)
     if boxes is not None:
-        check_shape(boxes, "N 4", "boxes")
-        rows = [(n, *(round(float(edge)) for edge in box)) for n, box in enumerate(boxes, start=1) if np.any(box)]
+        count = check_shape(boxes, "N 4", "boxes")["N"]
+        names = range(1, count + 1) if slots is None else slots.tolist()
+        rows = [(n, *(round(float(edge)) for edge in box)) for n, box in zip(names, boxes, strict=True) if np.any(box)]
         for n, x1, y1, x2, y2 in rows:
             if stroke > 1:  # a dark rim, so that the box is visible on its own colour
                 _draw_rectangle(result, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), (0, 0, 0), stroke + 2)
@@ -91,21 +94,29 @@ def overlay(
     return result
 
 
-def _tint(image: NDArray[np.uint8], labels: NDArray[np.uint8], tint: float, stroke: int) -> None:
+def _tint(image: NDArray[np.uint8], labels: NDArray[np.integer], tint: float, stroke: int) -> None:
     """Tint each mask, and paint the pixels at its border in the full colour; in stripes, so that memory is bounded."""
     colours = np.frombuffer(label_map_palette(), np.uint8).reshape(256, 3)
     part = round(16 * tint)  # in sixteenths, so that a photograph is mixed in whole numbers
     rows, window = max(1, _PIXELS_AT_ONCE // labels.shape[1]), 2 * stroke + 1
     for top in range(0, len(labels), rows):
         first = max(0, top - stroke)  # the rows above and below decide what is a border
-        near = labels[first : top + rows + stroke]
+        near = _in_the_palette(labels[first : top + rows + stroke])
         border = ndimage.maximum_filter(near, window) != ndimage.minimum_filter(near, window)
-        stripe, pixels = labels[top : top + rows], image[top : top + rows]
+        stripe, pixels = near[top - first :][:rows], image[top : top + rows]
         found = stripe > 0
         mixed = pixels[found] * np.uint16(16 - part) + colours[stripe[found]] * np.uint16(part)
         pixels[found] = mixed // 16
         border = border[top - first :][:rows] & found
         pixels[border] = colours[stripe[border]]
+
+
+def _in_the_palette(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Labels of any size as labels of at most 255 and the same colour."""
+    if labels.dtype != np.uint8:
+        period = 255 // len(SLOT_COLOURS) * len(SLOT_COLOURS)
+        labels = np.where(labels > 0, (labels - 1) % period + 1, 0)
+    return labels.astype(np.uint8, copy=False)
 
 
 def _draw_rectangle(image: NDArray[np.uint8], box: tuple[int, int, int, int], colour: Colour, width: int) -> None:

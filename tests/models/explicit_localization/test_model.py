@@ -58,6 +58,20 @@ def test_steps_with_too_few_pixels_are_empty():
     assert not decomposition.locations.any()
 
 
+def test_steps_after_an_empty_one_are_not_computed_and_change_nothing(monkeypatch):
+    model, images = make_model(num_slots=6, stop_below=12.0, explained="location"), make_images(1)
+    computed = []
+    object_step = ExplicitLocalization._object_step
+    monkeypatch.setattr(ExplicitLocalization, "_object_step", lambda *args: computed.append(1) or object_step(*args))
+    short = model(images)
+    assert 1 < len(computed) < 5
+    monkeypatch.setattr("unscene.models.explicit_localization.model.host_may_read", lambda values: False)
+    computed.clear()
+    for name, value in model(images).tensors().items():
+        assert torch.equal(value, getattr(short, name)), name
+    assert len(computed) == 5
+
+
 def test_objects_have_no_masks_during_background_steps():
     model, images = make_model(background_steps=5), make_images()
     losses, decomposition = model.loss(images, 4)

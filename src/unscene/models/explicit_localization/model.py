@@ -26,6 +26,7 @@ from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
 from unscene.models.explicit_localization.window import best_region
+from unscene.ops.dispatch import host_may_read
 from unscene.scene import Decomposition, Losses
 from unscene.settings import settings_dataclass
 
@@ -139,10 +140,13 @@ class ExplicitLocalization(nn.Module):
         ones = torch.ones_like(images[:, :1])  # s^(0)
         background = self._reconstruct(images, ones, images, sample)
         s = 1 - self._quality(background.error, ones, settings.quality_variance)  # line 9, with L^(1) = 1
-        objects = []
-        for _ in range(settings.num_slots - 1 if num_objects is None else num_objects):
+        objects: list[Step] = []
+        count = settings.num_slots - 1 if num_objects is None else num_objects
+        while len(objects) < count:
             step, s = self._object_step(images, s, sample)
             objects.append(step)
+            if not sample and host_may_read(step.mask) and not step.mask.any():
+                objects += [step] * (count - len(objects))  # s is as before, so that each further step is the same
         m = ones
         for step in objects:
             m = m - step.mask  # Section 2.5

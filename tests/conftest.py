@@ -187,6 +187,9 @@ class FakeLoaded:
             "trainer": {"precision": "float32"},
         }
 
+    def for_frames(self) -> FakeLoaded:
+        return self
+
     def decompose(self, images: Tensor, batch_size: int = 32) -> Decomposition:
         self.batches.append(len(images))
         return self.model(images).map(lambda tensor: tensor.detach())

@@ -183,6 +183,12 @@ class Decomposition:
         """Return the tensors by name, without those that the model does not have."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
+    @staticmethod
+    def concatenate(parts: Sequence[Decomposition]) -> Decomposition:
+        """Return the decompositions of several batches by one model as that of all their images."""
+        joined: Any = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()}
+        return replace(parts[0], **joined)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Decomposition:
         """Return a Decomposition with `change` applied to every tensor (for instance `lambda t: t.cpu()`)."""
         changed: Any = {name: change(value) for name, value in self.tensors().items()}

@@ -50,6 +50,16 @@ def test_the_boxes_lie_around_the_objects():
     assert np.allclose(smaller["boxes"], batch["boxes"] * 0.4)
 
 
+def test_boxes_are_of_the_chosen_kinds():
+    counts = {
+        kinds: Atari(AtariSettings("breakout", count=9, policy="recorded", objects=kinds)).batch(range(9))["boxes"]
+        for kinds in ((), ("Player",), ("Player", "Ball"))
+    }
+    counts = {kinds: int(boxes.any(axis=2).sum()) for kinds, boxes in counts.items()}
+    assert counts["Player",] == 9
+    assert 9 < counts["Player", "Ball"] <= 18 < counts[()]
+
+
 def test_a_square_keeps_the_mean_colour():
     screen = np.random.default_rng(0).integers(0, 256, (210, 160, 3)).astype(np.uint8)
     assert resized(screen, 64).mean() == pytest.approx(screen[34:194].mean(), abs=0.5)
@@ -57,7 +67,9 @@ def test_a_square_keeps_the_mean_colour():
 
 
 def test_frames_are_written_to_files_and_folders(tmp_path):
-    generate("atari", tmp_path / "pong.h5", {"count": 3, "size": 32, "policy": "recorded"}, progress=False)
+    settings = {"count": 3, "size": 32, "policy": "recorded", "clip_length": 3}
+    generate("atari", tmp_path / "pong.h5", settings, progress=False)
+    assert SceneFile(SceneFileSettings(str(tmp_path / "pong.h5"), size=32)).clip_length == 3
     batch = SceneFile(SceneFileSettings(str(tmp_path / "pong.h5"), size=32)).batch([0, 2])
     assert batch["image"].shape == (2, 32, 32, 3)
     assert batch["boxes"].any()
@@ -74,6 +86,11 @@ def test_frames_are_written_to_files_and_folders(tmp_path):
             {"game": "alien", "policy": "recorded"},
             RecipeError,
             "no game of 'alien' is recorded, only of pong, breakout",
+        ),
+        (
+            {"policy": "recorded", "count": 3, "objects": ("ball",)},
+            RecipeError,
+            "'ball' is no object of pong. Did you mean 'Ball'",
         ),
         ({"policy": "recorded", "count": 101}, DataError, r"but there are 100: lower data\.count"),
     ],

@@ -9,7 +9,7 @@ import torch
 from unscene.data.multi_dsprites import MultiDSprites, MultiDSpritesSettings
 from unscene.errors import RecipeError
 from unscene.evaluation.clips import ClipTracking
-from unscene.evaluation.evaluate import measure
+from unscene.evaluation.evaluate import _ClipDecomposition, measure
 from unscene.scene import Decomposition, Scene
 
 SETTINGS = MultiDSpritesSettings(count=24, clip_length=8, min_objects=2, max_objects=3, max_speed=0.01, seed=4)
@@ -52,3 +52,36 @@ def test_an_evaluation_of_clips_has_the_scores_of_tracks(loaded):
 def test_tiles_are_refused_for_clips(loaded):
     with pytest.raises(RecipeError, match="tile: only for a model that decomposes images at their own sizes"):
         measure(loaded, MultiDSprites(SETTINGS), count=8, description_of_data={}, progress=False, objects={"tile": 32})
+
+
+def test_boxes_alone_are_scored_by_their_f_score():
+    scene = Scene.from_batch(MultiDSprites(SETTINGS).batch(range(8)))
+    clips = ClipTracking(8, min_contrast=0)
+    unlabelled = Scene(scene.images, boxes=torch.cat([scene.boxes, torch.tensor([[[0.0, 0, 2, 2]]] * 8)], dim=1))
+    clips.update(unlabelled, true_masks(scene, [[1, 2, 3]] * 8))
+    scores, true = clips.compute(), int(scene.boxes.any(dim=2).sum())
+    assert "mota" not in scores
+    assert scores["box_precision_50"] == 1
+    assert scores["box_recall_50"] == pytest.approx(true / (true + 8))
+
+
+def test_a_model_with_a_state_sees_a_clip_from_its_first_frame(loaded, monkeypatch):
+    source = MultiDSprites(SETTINGS)
+    images = Scene.from_batch(source.batch(range(24))).images
+    seen: list[list[int]] = []
+
+    def for_frames(self):
+        seen.append([])
+        return Recorder()
+
+    class Recorder:
+        def decompose(self, image):
+            seen[-1].append(int((images == image).flatten(1).all(dim=1).nonzero()[0]))
+            return loaded.decompose(image)
+
+    monkeypatch.setattr(type(loaded), "for_frames", for_frames)
+    decompose = _ClipDecomposition(loaded, source, 8)
+    for indices in (range(5), range(5, 10), [18]):  # the last is drawn, after the scores
+        found = decompose(Scene(images[list(indices)]), indices)
+        assert torch.equal(found.log_masks, loaded.decompose(images[list(indices)]).log_masks)
+    assert seen == [[*range(8)], [8, 9], [16, 17, 18]]

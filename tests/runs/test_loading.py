@@ -203,3 +203,24 @@ def test_a_model_that_began_with_imagenet_weights_is_loaded_without_them(monkeyp
     assert isinstance(recipe.build_model(pretrained=False), torch.nn.Module)
     with pytest.raises(AssertionError, match="nothing may be downloaded"):
         recipe.build_model()
+
+
+def test_frames_are_decomposed_with_the_state_of_those_before_them(images):
+    changes = {"data.size": 32, "model.num_slots": 3, "model.network.channels": [4, 4], "model.over_frames": True}
+    changes |= {"trainer.precision": "float32"}
+    recipe = load_recipe("explicit_localization/multi_dsprites_cpu", changes)
+    loaded = loading.LoadedModel(recipe.build_model().eval(), recipe, {"weights": "none"})
+    state, expected = None, []
+    for image in images.split(1):
+        decomposition, state = loaded.model.decompose_next(image, state)
+        expected.append(decomposition.masks())
+    frames = loaded.for_frames()
+    found = torch.cat([frames.decompose(part).masks() for part in images.split(2)])
+    assert torch.allclose(found, torch.cat(expected), atol=1e-5)
+    assert torch.allclose(loaded.for_frames().decompose(images[:1]).masks(), expected[0], atol=1e-5)  # begins anew
+    assert not torch.allclose(loaded.decompose(images[4:]).masks(), expected[4], atol=1e-2)
+
+
+def test_a_model_without_a_state_takes_frames_as_any_images(trained):
+    loaded = unscene.load(trained.path)
+    assert loaded.for_frames() is loaded

@@ -40,6 +40,9 @@ class AtariSettings:
         size: height and width of the frames; the screen's square is 160.
         policy: `random` plays uniformly random actions from the start, and a new game when one is over. `recorded`
             plays recorded actions of pong, breakout or freeway; there are 100 frames of each, with boxes.
+        objects: of recorded frames, only objects of these kinds have boxes, for instance `Player` and `Ball`; empty for
+            all kinds.
+        clip_length: T; frame `i` is frame `i % T` of clip `i // T`. 1: no clips. Recorded frames are six actions apart.
     """
 
     game: str = "pong"
@@ -47,6 +50,8 @@ class AtariSettings:
     seed: NonNegativeInt = 0
     size: PositiveInt = 64
     policy: Literal["random", "recorded"] = "random"
+    objects: tuple[str, ...] = ()
+    clip_length: PositiveInt = 1
 
 
 class Atari:
@@ -68,8 +73,22 @@ class Atari:
             if settings.count > len(game["boxes"]):
                 asked = f"{settings.count} recorded frames were asked for, but there are {len(game['boxes'])}"
                 raise DataError(f"atari: {asked}: lower data.count.")
-            self._boxes = _scaled_boxes(game["boxes"], settings.size)
+            kinds = sorted({box[4] for boxes in game["boxes"] for box in boxes})
+            for kind in settings.objects:
+                if kind not in kinds:
+                    raise RecipeError(
+                        f"atari: '{kind}' is no object of {settings.game}.{did_you_mean(kind, kinds)} The record has: "
+                        f"{', '.join(kinds)}."
+                    )
+            chosen = settings.objects or kinds
+            boxes = [[box for box in boxes if box[4] in chosen] for boxes in game["boxes"]]
+            self._boxes = _scaled_boxes(boxes, settings.size)
         self._playback = Playback(self._play)
+
+    @property
+    def clip_length(self) -> int:
+        """Number of the frames of a clip; 1 for frames that are taken one by one."""
+        return self.settings.clip_length
 
     def __len__(self) -> int:
         return self.settings.count

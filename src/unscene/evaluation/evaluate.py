@@ -9,6 +9,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any, TypeAlias
 
+from torch import Tensor
 from tqdm import tqdm
 
 from unscene.data import Source, clip_length, object_names
@@ -211,7 +212,14 @@ def _reader_and_predictor(
             return scene
 
         return read, scored.predict, 1 if own_sizes else batch_size, {}
-    facts = model_facts(scored)
+    facts, frames = model_facts(scored), clip_length(source)
+    if frames > 1 and scored.for_frames() is not scored:
+        return (
+            lambda indices: read_scenes(source, indices, scored.size),
+            _ClipDecomposition(scored, source, frames),
+            batch_size,
+            facts | {"batch_size": 1, "over_frames": True},
+        )
     if own_sizes:
         side = tile_side(scored, *(objects.get(name) for name in ("tile", "scale", "object_size")))
         return (
@@ -226,3 +234,25 @@ def _reader_and_predictor(
         batch_size,
         facts | {"batch_size": batch_size},
     )
+
+
+class _ClipDecomposition:
+    """Decomposes frames by a model that carries something from frame to frame, anew in each clip of `length` frames."""
+
+    def __init__(self, loaded: LoadedModel, source: Source, length: int) -> None:
+        self.loaded, self.source, self.length = loaded, source, length
+        self._next, self._current = -1, loaded  # index of the frame that follows, and the model with its state
+
+    def __call__(self, scene: Scene, indices: Sequence[int]) -> Decomposition:
+        return Decomposition.concatenate(
+            [self._frame(image, index) for image, index in zip(scene.images.split(1), indices, strict=True)]
+        )
+
+    def _frame(self, image: Tensor, index: int) -> Decomposition:
+        first = index - index % self.length
+        if index != self._next or index == first:
+            self._current = self.loaded.for_frames()
+            for earlier in range(first, index):
+                self._current.decompose(read_scenes(self.source, [earlier], self.loaded.size).images)
+        self._next = index + 1
+        return self._current.decompose(image)

@@ -142,6 +142,7 @@ def decompose_paths(
     if fit is not None and (tile, scale, object_size) != (None, None, None):
         raise RecipeError("images are fitted to the model's square, or cut into tiles: leave out --fit or --tile.")
     side = None if fit else tile_side(loaded, tile, scale, object_size)
+    loaded = loaded.for_frames() if link and side is None else loaded
     if side is None and overlap is not None:
         raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
     common, named = named_images(paths, frames)

@@ -30,7 +30,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from scipy.optimize import linear_sum_assignment
 
 from unscene.errors import DataError, RecipeError
-from unscene.inference.decompose import decompose_image
+from unscene.inference.decompose import decompose_image, tile_side
 from unscene.inference.found_objects import FoundObjects
 from unscene.runs.loading import LoadedModel, load
 from unscene.scene import boxes_of_labels
@@ -301,7 +301,9 @@ class Tracker:
     """
 
     def __init__(self, model: str | Path | LoadedModel, settings: LinkSettings | None = None, **options: Any) -> None:
-        self.model = load(model) if isinstance(model, str | Path) else model
+        loaded = load(model) if isinstance(model, str | Path) else model
+        in_tiles = tile_side(loaded, *(options.get(name) for name in ("tile", "scale", "object_size"))) is not None
+        self.model = loaded if in_tiles else loaded.for_frames()
         self.linker, self.options = Linker(settings), options
 
     def update(self, frame: NDArray[np.uint8]) -> FoundObjects:

@@ -116,15 +116,16 @@ def _box_overlaps(scene: Scene, prediction: Prediction) -> list[Overlaps] | None
         found, scores, valid = prediction.boxes, prediction.box_scores, prediction.box_valid
     if scene.boxes is None or found is None or scores is None or valid is None:
         return None
-    arrays = (tensor.detach().cpu().numpy() for tensor in (scores.double(), valid.bool()))
+    tensors = (scene.boxes.double(), found.double(), scores.double(), valid.bool())
+    arrays = (tensor.detach().cpu().numpy() for tensor in tensors)
     rows = [
-        (true[true[:, 2:].min(axis=1) > 0], boxes[keep], score[keep])
-        for true, boxes, score, keep in zip(_xywh(scene.boxes), _xywh(found), *arrays, strict=True)
+        (true[(true[:, 2:] > true[:, :2]).all(axis=1)], boxes[keep], score[keep])
+        for true, boxes, score, keep in zip(*arrays, strict=True)
     ]
     broken = sum(not (np.isfinite(boxes).all() and np.isfinite(score).all()) for _, boxes, score in rows)
     if broken:
         raise TrainingError(f"Valid boxes of {broken} of {len(rows)} images are not finite. {BROKEN_WEIGHTS}")
-    return [Overlaps(_box_iou(true, boxes), score) for true, boxes, score in rows]
+    return [Overlaps(box_iou(true, boxes), score) for true, boxes, score in rows]
 
 
 def _mask_overlaps(scene: Scene, prediction: Prediction) -> list[Overlaps] | None:
@@ -148,18 +149,16 @@ def object_scores(prediction: Prediction) -> Tensor | None:
     return prediction.box_scores.detach().double().where(prediction.box_valid.bool(), 0)
 
 
-def _box_iou(true: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[M, N] the IoU of boxes x y width height [M, 4] and [N, 4]."""
+def box_iou(true: NDArray[np.floating], found: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[M, N] the IoU of boxes [M, 4] and [N, 4], `x1 y1 x2 y2`, end exclusive; a negative side counts as 0."""
     if not len(true) or not len(found):
         return np.zeros((len(true), len(found)))
-    return np.asarray(coco_mask.iou(true, found, [0] * len(found)))
+    return np.asarray(coco_mask.iou(_xywh(true), _xywh(found), [0] * len(found)))
 
 
-def _xywh(boxes: Tensor) -> NDArray[np.float64]:
-    """[B, N, 4] x1 y1 x2 y2, end exclusive, as x y width height; negative sides become 0."""
-    corners = boxes.detach().cpu().double().numpy()
-    sides = corners[..., 2:] - corners[..., :2]
-    return np.concatenate([corners[..., :2], np.maximum(sides, 0)], axis=-1)
+def _xywh(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+    corners = boxes.astype(np.float64)
+    return np.concatenate([corners[:, :2], np.maximum(corners[:, 2:] - corners[:, :2], 0)], axis=1)
 
 
 box_average_precision = partial(AveragePrecision, _box_overlaps, ("map_50_95", "map_50", "map_75", "ar_100"))

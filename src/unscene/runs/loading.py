@@ -95,8 +95,7 @@ class LoadedModel:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         with torch.inference_mode(False), torch.no_grad(), autocast:
             parts = [self.model(part.to(self.device)).map(_plain) for part in images.split(batch_size)]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()}
-        decomposition: Decomposition = replace(parts[0], **joined)
+        decomposition = Decomposition.concatenate(parts)
         broken = _not_finite(decomposition)
         if broken:
             raise CheckpointError(
@@ -105,6 +104,14 @@ class LoadedModel:
                 "learning rate."
             )
         return decomposition
+
+    def for_frames(self) -> LoadedModel:
+        """Return the model for the frames of one sequence, which `decompose` then takes in their order.
+
+        It is the model itself unless its setting `over_frames` says that it carries something from frame to frame.
+        """
+        over_frames = getattr(getattr(self.model, "settings", None), "over_frames", False)
+        return replace(self, model=_FrameByFrame(self.model)) if over_frames else self
 
     def with_slots(self, num_slots: int) -> LoadedModel:
         """Return the same weights in a model of `num_slots` slots. RecipeError: it cannot have so many."""
@@ -119,6 +126,21 @@ class LoadedModel:
             raise RecipeError(f"the weights of '{self.name}' are for {trained} slots, not for {num_slots}.") from None
         model.eval().to(self.device, memory_format=torch.channels_last)
         return replace(self, model=model, recipe=recipe, provenance=self.provenance | {"num_slots": num_slots})
+
+
+class _FrameByFrame(nn.Module):
+    """A model with `decompose_next`, given the frames of a sequence in any number at once; it keeps the state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.settings, self.state = model, model.settings, None
+
+    def forward(self, frames: Tensor) -> Decomposition:
+        parts = []
+        for frame in frames.split(1):
+            part, self.state = self.model.decompose_next(frame, self.state)  # type: ignore[operator]
+            parts.append(part)
+        return Decomposition.concatenate(parts)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> LoadedModel:

@@ -61,8 +61,8 @@ def test_steps_with_too_few_pixels_are_empty():
 def test_steps_after_an_empty_one_are_not_computed_and_change_nothing(monkeypatch):
     model, images = make_model(num_slots=6, stop_below=12.0, explained="location"), make_images(1)
     computed = []
-    object_step = ExplicitLocalization._object_step
-    monkeypatch.setattr(ExplicitLocalization, "_object_step", lambda *args: computed.append(1) or object_step(*args))
+    object_step = ExplicitLocalization.object_step
+    monkeypatch.setattr(ExplicitLocalization, "object_step", lambda *args: computed.append(1) or object_step(*args))
     short = model(images)
     assert 1 < len(computed) < 5
     monkeypatch.setattr("unscene.models.explicit_localization.model.host_may_read", lambda values: False)

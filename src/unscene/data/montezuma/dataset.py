@@ -54,6 +54,8 @@ class MontezumaSettings:
     # `random` plays uniformly random actions from the start, and a new game when one is lost. `recorded` plays recorded
     # games of the first room, with and without the key and the doors; they have `recorded_frames()` different frames.
     policy: Literal["random", "recorded"] = "random"
+    # T; frame `i` is frame `i % T` of clip `i // T`. 1: no clips. Recorded frames do not follow one another.
+    clip_length: PositiveInt = 1
 
 
 class Montezuma:
@@ -79,6 +81,11 @@ class Montezuma:
             self._playback = Playback(recorded_games)
         else:
             self._playback = Playback(lambda: play(GAME, random_actions(settings.seed)))
+
+    @property
+    def clip_length(self) -> int:
+        """Number of the frames of a clip; 1 for frames that are taken one by one."""
+        return self.settings.clip_length
 
     def __len__(self) -> int:
         return self.settings.count

@@ -25,6 +25,7 @@ from unscene.models.common.gaussian import gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
 from unscene.models.explicit_localization.location_mask import LocationSettings, location_mask
+from unscene.models.explicit_localization.sequence import SequenceState, decompose_next
 from unscene.models.explicit_localization.window import best_region
 from unscene.ops.dispatch import host_may_read
 from unscene.scene import Decomposition, Losses
@@ -69,6 +70,11 @@ class ExplicitLocalizationSettings:
     # An object's step is left empty if its location mask holds fewer unexplained pixels (Section 2.6: "find just the
     # right number of K"). 0: no step is left empty.
     stop_below: NonNegativeFloat = 0.0
+    # Ours, for the frames of a sequence (`decompose --track`; training is as ever): the background is a running
+    # estimate, and a slot looks for its object where that was in the last frame (`sequence.py`).
+    over_frames: bool = False
+    # most that a colour of the estimate changes in a frame, of 0..1
+    background_rate: PositiveFloat = 0.02
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)  # settings of g
     location: LocationSettings = field(default_factory=LocationSettings)  # settings of L
 
@@ -98,7 +104,11 @@ class ExplicitLocalization(nn.Module):
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with the codes' means and initial means mu_2 of 0.5."""
-        return self._decomposition(self.steps(images, sample=False))
+        return self.decomposition(self.steps(images, sample=False))
+
+    def decompose_next(self, images: Tensor, state: SequenceState | None) -> tuple[Decomposition, SequenceState]:
+        """Decompose the next frame [B, 3, size, size] of B sequences; the state of the first frames is None."""
+        return decompose_next(self, images, state)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """Eq. 1 for images [B, 3, size, size]: its three terms, each [B], and the decomposition."""
@@ -111,7 +121,7 @@ class ExplicitLocalization(nn.Module):
             "latent_kl": torch.stack([result.latent_kl for result in steps]).sum(dim=0),
         }
         weights = {"reconstruction": 1.0, "masked_prior": settings.prior_weight, "latent_kl": settings.latent_weight}
-        return Losses(terms, weights), self._decomposition(steps)
+        return Losses(terms, weights), self.decomposition(steps)
 
     def _reconstruction_error(self, step: Step) -> Tensor:
         """[B] sum of m (x_re - x)^2; with m x_re and m x in place of x_re and x, of m^3 (x_re - x)^2."""
@@ -138,12 +148,12 @@ class ExplicitLocalization(nn.Module):
         settings = self.settings
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
         ones = torch.ones_like(images[:, :1])  # s^(0)
-        background = self._reconstruct(images, ones, images, sample)
-        s = 1 - self._quality(background.error, ones, settings.quality_variance)  # line 9, with L^(1) = 1
+        background = self.reconstruct(images, ones, images, sample)
+        s = 1 - self.quality(background.error, ones, settings.quality_variance)  # line 9, with L^(1) = 1
         objects: list[Step] = []
         count = settings.num_slots - 1 if num_objects is None else num_objects
         while len(objects) < count:
-            step, s = self._object_step(images, s, sample)
+            step, s = self.object_step(images, s, sample)
             objects.append(step)
             if not sample and host_may_read(step.mask) and not step.mask.any():
                 objects += [step] * (count - len(objects))  # s is as before, so that each further step is the same
@@ -151,15 +161,17 @@ class ExplicitLocalization(nn.Module):
         for step in objects:
             m = m - step.mask  # Section 2.5
         if settings.background_input == "masked":
-            background = self._reconstruct(m * images, ones, images, sample)
+            background = self.reconstruct(m * images, ones, images, sample)
         return [replace(background, mask=m), *objects]
 
-    def _object_step(self, images: Tensor, s: Tensor, sample: bool) -> tuple[Step, Tensor]:
-        """Lines 3 to 10 of Algorithm 2: s^(k-1) -> the step and s^(k)."""
+    def object_step(
+        self, images: Tensor, s: Tensor, sample: bool, allowed: Tensor | None = None
+    ) -> tuple[Step, Tensor]:
+        """Lines 3 to 10 of Algorithm 2: s^(k-1) -> the step and s^(k). `allowed`: of `best_region`."""
         settings = self.settings
-        step = self._reconstruct(images, s, images, sample)  # line 3
-        q = self._quality(step.error, s, settings.object_quality_variance or settings.quality_variance)  # line 4
-        centres = best_region((s * q).detach(), settings.location.region)  # lines 6 and 7
+        step = self.reconstruct(images, s, images, sample)  # line 3
+        q = self.quality(step.error, s, settings.object_quality_variance or settings.quality_variance)  # line 4
+        centres = best_region((s * q).detach(), settings.location.region, allowed)  # lines 6 and 7
         shape = (len(images), settings.location.components - 1, 5)
         mu = images.new_full(shape, 0.5)
         if sample:
@@ -172,11 +184,12 @@ class ExplicitLocalization(nn.Module):
         step = replace(step, mask=s * explained, location=location * found.unsqueeze(1))  # line 10
         return step, s * (1 - explained)  # line 9
 
-    def _quality(self, error: Tensor, s: Tensor, variance: float) -> Tensor:
+    def quality(self, error: Tensor, s: Tensor, variance: float) -> Tensor:
+        """`reconstruction_quality`, a constant of the loss without `mask_gradient`."""
         q = reconstruction_quality(error, s, variance)
         return q if self.settings.mask_gradient else q.detach()
 
-    def _reconstruct(self, x: Tensor, s: Tensor, images: Tensor, sample: bool) -> Step:
+    def reconstruct(self, x: Tensor, s: Tensor, images: Tensor, sample: bool) -> Step:
         """g(x, s), and its error against the images. Mask and location are not known yet."""
         code = self.network.encode(torch.cat([x, s], dim=1))
         noisy = sample and self.settings.latent_weight > 0
@@ -190,7 +203,7 @@ class ExplicitLocalization(nn.Module):
             latent_kl=gaussian_kl(code.mean, code.log_variance),
         )
 
-    def _decomposition(self, steps: list[Step]) -> Decomposition:
+    def decomposition(self, steps: list[Step]) -> Decomposition:
         """Stack the steps into K slots; slots without a step are empty."""
         if missing := self.settings.num_slots - len(steps):
             empty = Step(**{name: torch.zeros_like(value) for name, value in vars(steps[0]).items()})

@@ -12,13 +12,16 @@ THRESHOLD = 0.5  # "giving a hard threshold gives clearer segmentation": w = 1 w
 
 
 @torch.no_grad()
-def best_region(quality: Tensor, side: int) -> Tensor:
+def best_region(quality: Tensor, side: int, allowed: Tensor | None = None) -> Tensor:
     """[B, 2] int64 row and column of the centre of the square with the largest sum of s Q, [B, 1, H, W].
 
     Section 2.3: a convolution with weights 1, then argmax (line 7 of Algorithm 2 prints the argmax of Q itself). `side`
-    is odd. Pixels outside the image count 0 ("SAME padding"). Of equal squares the first in reading order wins.
+    is odd. Pixels outside the image count 0 ("SAME padding"). Of equal squares the first in reading order wins. The
+    centre is one of the `allowed` pixels, bool [B, 1, H, W].
     """
     sums = _sums_along(_sums_along(quality.float(), side, axis=2), side, axis=3)
+    if allowed is not None:
+        sums = sums.masked_fill(~allowed, -1)
     best = sums.flatten(1).argmax(dim=1)
     width = quality.shape[3]
     return torch.stack([best // width, best % width], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -305,3 +306,19 @@ def test_an_animation_is_embedded_as_it_is():
     sizes: list[int] = []
     assert data_uri(b"RIFF....WEBP", 0.1, sizes) == "data:image/webp;base64,UklGRi4uLi5XRUJQ"
     assert sizes == []
+
+
+def test_a_frame_needs_no_more_memory_after_many_tracks():
+    linker = Linker()
+    linker.tracks = 10**9  # a table with a row for each would have gigabytes
+    assert numbers(linker, found({1: (2, 3)})) == [[10**9 + 1]]
+
+
+def test_after_a_restart_numbers_follow_and_frames_may_have_another_size():
+    linker = Linker()
+    assert numbers(linker, found({1: (2, 3), 2: (20, 20)})) == [[1, 2]]
+    linker.restart()
+    assert numbers(linker, found({1: (2, 3)}), found({2: (2, 3)})) == [[3], [3]]
+    linker.restart()
+    small = PLAIN[:12, :12]
+    assert linker.link(replace(found({1: (2, 3)}), labels=found({1: (2, 3)}).labels[:12, :12]), small).slots == [4]

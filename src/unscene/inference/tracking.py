@@ -84,6 +84,7 @@ class _Track:
     found_at: NDArray[np.float64]  # its centre then
     unoccluded: int  # frame in which nothing hid it
     number: int = 0
+    label: int = 0  # in the map of this frame; maps of numbers would need tables that grow with the sequence
     velocity: NDArray[np.float64] | None = None  # [2] pixels a frame; None after one sight
 
     def pixels(self, shifts: NDArray[np.int64], step: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -132,9 +133,9 @@ class Linker:
         objects = self._objects(found, pixels)
         continued = self._number(objects, found.labels)
         names = np.zeros(int(found.labels.max(initial=0)) + 1, np.int32)
-        names[found.slots] = [item.number for item in objects]
-        numbers, carried = self._share(names[found.labels], pixels, objects, continued)
-        return self._update(found, numbers, objects, continued, carried)
+        names[found.slots] = [item.label for item in objects]
+        labels, carried = self._share(names[found.labels], pixels, objects, continued)
+        return self._update(found, labels, objects, continued, carried)
 
     def restart(self) -> None:
         """Forget all objects: the next frame is the first of another sequence, whose numbers follow."""
@@ -151,7 +152,7 @@ class Linker:
         return objects
 
     def _number(self, objects: Sequence[_Track], labels: NDArray[np.integer]) -> dict[int, _Track]:
-        """Number the objects; return the tracks that they continue, by number."""
+        """Number and label the objects and all tracks; return the tracks that they continue, by number."""
         cost = np.array([self._costs(track, objects, labels) for track in self._recent])
         cost = cost.reshape(len(self._recent), len(objects))
         allowed = cost <= self.settings.max_cost
@@ -160,10 +161,16 @@ class Linker:
             if allowed[row, column]:
                 track = self._recent[row]
                 objects[column].number, continued[track.number] = track.number, track
-        for item in objects:
+        for label, item in enumerate(objects, start=1):
+            item.label = label
             if not item.number:
                 self.tracks += 1
                 item.number = self.tracks
+            elif item.number in continued:
+                continued[item.number].label = label
+        missing = [track for track in self._recent if track.number not in continued]
+        for label, track in enumerate(missing, start=len(objects) + 1):
+            track.label = label
         return continued
 
     def _costs(self, track: _Track, objects: Sequence[_Track], labels: NDArray[np.integer]) -> list[float]:
@@ -191,17 +198,17 @@ class Linker:
 
     def _share(
         self,
-        numbers: NDArray[np.int32],
+        labels: NDArray[np.int32],
         pixels: NDArray[np.uint8],
         objects: Sequence[_Track],
         continued: Mapping[int, _Track],
     ) -> tuple[NDArray[np.int32], list[_Track]]:
-        """Let each track take its pixels of a map of numbers, in place; also return the tracks that are carried on."""
-        frame, background = pixels.astype(np.float32), numbers == 0
-        colours = np.zeros((self.tracks + 1, 3), np.float32)  # of the owners
+        """Let each track take its pixels of a map of labels, in place; also return the tracks that are carried on."""
+        frame, background = pixels.astype(np.float32), labels == 0
+        colours = np.zeros((len(objects) + 1, 3), np.float32)  # of the owners
         for item in objects:
-            colours[item.number] = continued.get(item.number, item).colour
-        expected = colours[numbers]
+            colours[item.label] = continued.get(item.number, item).colour
+        expected = colours[labels]
         if self.frames == 1:
             unknown = np.median(frame[background], axis=0) if background.any() else 0
             self._background = np.where(background[..., None], frame, np.float32(unknown))
@@ -209,7 +216,7 @@ class Linker:
         error = np.square(frame - expected).sum(axis=2) + _SAME_COLOUR * ~background
         carried = []
         for track in self._recent:  # the oldest first
-            own = numbers == track.number
+            own = labels == track.label
             error[own] -= _SAME_COLOUR
             missing = 0 if track.number in continued else self.frames - track.found
             if track.velocity is None or missing > self.settings.max_gap:
@@ -233,34 +240,35 @@ class Linker:
             if taken.sum() < max(1.0, self.settings.min_visible * len(taken)):
                 continue
             track.centre = track.centre + shift
-            numbers[rows[taken], columns[taken]] = track.number
+            labels[rows[taken], columns[taken]] = track.label
             error[rows[taken], columns[taken]] = distance[taken]
             if missing:
                 carried.append(track)
-        background = numbers == 0
+        background = labels == 0
         self._background[background] += _BACKGROUND_RATE * (frame - self._background)[background]
-        return numbers, carried
+        return labels, carried
 
     def _update(
         self,
         found: FoundObjects,
-        numbers: NDArray[np.int32],
+        labels: NDArray[np.int32],
         objects: Sequence[_Track],
         continued: Mapping[int, _Track],
         carried: Sequence[_Track],
     ) -> FoundObjects:
-        """Continue the tracks by what they have of the map of numbers, and return the frame's objects."""
-        areas = np.bincount(numbers.ravel(), minlength=self.tracks + 1)
-        boxes = boxes_of_labels(numbers[None], self.tracks)[0]
+        """Continue the tracks by what they have of the map of labels, and return the frame's objects."""
+        count = len(objects) + len(self._recent)
+        areas = np.bincount(labels.ravel(), minlength=count + 1)
+        boxes = boxes_of_labels(labels[None], count)[0]
         kept = []
         for item in objects:
-            number, before = item.number, continued.get(item.number)
-            if areas[number] < (1 if before else _UNOCCLUDED * len(item.shape)):  # a part of older tracks' objects
-                numbers[numbers == number] = 0
+            label, before = item.label, continued.get(item.number)
+            if areas[label] < (1 if before else _UNOCCLUDED * len(item.shape)):  # a part of older tracks' objects
+                labels[labels == label] = 0
                 continue
             kept.append(item)
-            x1, y1, x2, y2 = boxes[number - 1].astype(int)
-            points = np.argwhere(numbers[y1:y2, x1:x2] == number) + np.array([y1, x1])
+            x1, y1, x2, y2 = boxes[label - 1].astype(int)
+            points = np.argwhere(labels[y1:y2, x1:x2] == label) + np.array([y1, x1])
             item.centre = points.mean(axis=0)
             item.shape = points - item.centre
             if before is None:
@@ -272,18 +280,18 @@ class Linker:
                 item.velocity = velocity if before.velocity is None else (velocity + before.velocity) / 2
                 self._recent[self._recent.index(before)] = item
             item.found_at = item.centre
-        kept += [track for track in carried if areas[track.number]]
-        slots = np.array([track.number for track in kept], np.int64)
+        kept += [track for track in carried if areas[track.label]]
+        slots, rows = (np.array([getattr(t, name) for t in kept], np.int64) for name in ("number", "label"))
+        numbers = np.zeros(count + 1, np.uint8 if self.tracks <= 255 else np.int32)  # of the labels
+        numbers[rows] = slots
         values = {
             name: np.array([track.row[name] for track in kept], array.dtype).reshape(-1, *array.shape[1:])
             for name, array in found.columns().items()
         }
-        visible = [1 if track.found == self.frames else areas[track.number] / len(track.shape) for track in kept]
+        visible = [1 if track.found == self.frames else areas[track.label] / len(track.shape) for track in kept]
         values["scores"] = values["scores"] * np.minimum(visible, 1).astype(np.float32)
-        labels = numbers.astype(np.uint8 if self.tracks <= 255 else np.int32)
-        return replace(
-            found, **values | {"labels": labels, "slots": slots, "areas": areas[slots], "boxes": boxes[slots - 1]}
-        )
+        values |= {"labels": numbers[labels], "slots": slots, "areas": areas[rows], "boxes": boxes[rows - 1]}
+        return replace(found, **values)
 
 
 def _inside(rows: NDArray[np.int64], columns: NDArray[np.int64], image: NDArray[Any]) -> NDArray[np.bool_]:

@@ -109,12 +109,10 @@ def play(
                 webbrowser.open(address)
             tracker = Tracker(loaded, **options)
             for frame in _paced(frames, fps, count):
-                if track and frame.starts:
-                    tracker.linker.restart()
-                found = (
-                    tracker.update(frame.pixels) if track else decompose_image(tracker.model, frame.pixels, **options)
-                )
-                view.show(frame, found)
+                if frame.starts:
+                    tracker.restart()
+                pixels = frame.pixels
+                view.show(frame, tracker.update(pixels) if track else decompose_image(loaded, pixels, **options))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(view.summary()) from None
     finally:

@@ -309,10 +309,16 @@ class Tracker:
     """
 
     def __init__(self, model: str | Path | LoadedModel, settings: LinkSettings | None = None, **options: Any) -> None:
-        loaded = load(model) if isinstance(model, str | Path) else model
-        in_tiles = tile_side(loaded, *(options.get(name) for name in ("tile", "scale", "object_size"))) is not None
-        self.model = loaded if in_tiles else loaded.for_frames()
+        self._loaded = load(model) if isinstance(model, str | Path) else model
         self.linker, self.options = Linker(settings), options
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all frames and objects: the next frame is the first of another sequence, whose numbers follow."""
+        sides = (self.options.get(name) for name in ("tile", "scale", "object_size"))
+        in_tiles = tile_side(self._loaded, *sides) is not None
+        self.model = self._loaded if in_tiles else self._loaded.for_frames()
+        self.linker.restart()
 
     def update(self, frame: NDArray[np.uint8]) -> FoundObjects:
         """Return the objects of the next frame [H, W, 3], labelled by the numbers of their tracks.

@@ -8,7 +8,13 @@ import torch
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError, ShapeError
-from unscene.models.common.component_vae import ComponentVAE, ComponentVAESettings, coarse
+from unscene.models.common.component_vae import (
+    ColourLimits,
+    ComponentVAE,
+    ComponentVAESettings,
+    coarse,
+    nearest_colours,
+)
 from unscene.models.common.stick_breaking import LOG_ZERO
 
 SMALL = ComponentVAESettings(
@@ -193,17 +199,35 @@ def test_the_first_log_variance_is_moved_and_nothing_else():
     assert_close(moved, log_variance - 3)
 
 
-def test_cells_are_of_their_slots_only():
+def test_colours_are_limited_in_their_slots_only():
     torch.manual_seed(0)
     vae, latents = small_vae(), torch.randn(2, 3, small_vae().settings.latent_dim)
+    images = torch.rand(2, 3, 16, 16)
     used = torch.tensor([[True, True, True], [False, True, True]])
     free, logits = vae.decode(latents, used)
-    components, same_logits = vae.decode(latents, used, cells=(0, 1, 2))
-    assert torch.equal(same_logits, logits)
-    assert torch.equal(components[:, 0], free[:, 0])
-    assert_close(components[:, 1], free[:, 1].mean(dim=(2, 3), keepdim=True).expand_as(free[:, 1]))
-    assert_close(components[:, 2], coarse(free[:, 2], 2))
-    assert torch.equal(vae.decode(latents, used, cells=(0, 0, 0))[0], free)
+    for background, objects in ((0, [1, 2]), (-1, [0, 1])):
+        limits = ColourLimits(background, background_cells=2, foreground_colours=1)
+        components, same_logits = vae.decode(latents, used, limits=limits)
+        assert torch.equal(same_logits, logits)
+        assert_close(components[:, background], coarse(free[:, background], 2))
+        assert_close(
+            components[:, objects], free[:, objects].mean(dim=(3, 4), keepdim=True).expand_as(free[:, objects])
+        )
+        several, _ = vae.decode(latents, used, limits=limits._replace(foreground_colours=3), images=images)
+        assert_close(several[:, background], coarse(free[:, background], 2))
+        expected = nearest_colours(free[0, objects], images[:1].expand(2, -1, -1, -1), 3)
+        assert_close(several[0, objects], expected)
+    assert torch.equal(vae.decode(latents, used, limits=ColourLimits(0, 0, 0))[0], free)
+
+
+def test_each_pixel_takes_the_nearest_of_two_colours_and_they_learn_from_it_alone():
+    """By hand: strips of .2 and .8; a checkered image of 0 and 1."""
+    colour = torch.tensor([0.1, 0.3, 0.7, 0.9]).expand(1, 3, 2, 4).clone().requires_grad_()
+    image = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).expand(1, 3, 2, 2)
+    result = nearest_colours(colour, image, 2)
+    assert_close(result[0, 0], torch.tensor([[0.2, 0.8], [0.8, 0.2]]))
+    result[..., 0, 0].sum().backward()
+    assert_close(colour.grad[0, 0], torch.tensor([0.25, 0.25, 0.0, 0.0]).expand(2, 4))
 
 
 def test_two_cells_keep_a_step_from_left_to_right_and_lose_a_spot():

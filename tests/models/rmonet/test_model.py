@@ -418,9 +418,9 @@ def test_a_batch_in_which_no_box_is_valid_can_be_trained(kind, scenes):
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.head.parameters())
 
 
-def test_objects_of_one_cell_have_one_colour_in_their_regions(scenes):
+def test_objects_have_one_colour_in_their_regions(scenes):
     vae = dataclasses.replace(TINY.vae, decoder_region="roi", roi_size=16)
-    model, images = tiny(foreground_cells=1, vae=vae), scenes(2)
+    model, images = tiny(foreground_colours=1, vae=vae), scenes(2)
     _, decomposition = model.loss(images)
     objects = decomposition.components[:, : model.background].detach()
     inside = objects.amax(dim=2, keepdim=True) > 0  # outside of its region a slot is black
@@ -428,6 +428,28 @@ def test_objects_of_one_cell_have_one_colour_in_their_regions(scenes):
         colours = slot[:, F.max_pool2d(1.0 - seen.float(), 3, 1, 1)[0] == 0]  # the region's border fades
         assert_close(colours, colours[:, :1].expand_as(colours), rtol=0, atol=1e-5)
     assert decomposition.components[:, model.background].std(dim=(2, 3)).max() > 1e-3
+
+
+def test_objects_have_two_colours_of_which_a_pixel_takes_the_nearest(scenes):
+    vae = dataclasses.replace(TINY.vae, decoder_region="roi", roi_size=16)
+    model, images = tiny(foreground_colours=2, vae=vae), scenes(2)
+    losses, decomposition = model.loss(images)
+    losses.total.sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.vae.decoder.parameters())
+    objects = decomposition.components[:, : model.background].detach()
+    seen = 0
+    for b, image in enumerate(images):
+        for slot in objects[b]:
+            inside = F.max_pool2d((slot.amax(dim=0) == 0).float()[None], 3, 1, 1)[0] == 0  # its border fades
+            colours = slot[:, inside].mul(1e4).round().unique(dim=1) / 1e4
+            assert colours.shape[1] <= 2
+            if colours.shape[1] == 2:
+                seen += 1
+                distance = (image[:, inside, None] - colours[:, None]).square().sum(dim=0)
+                shown = (slot[:, inside, None] - colours[:, None]).square().sum(dim=0).argmin(dim=1)
+                certain = (distance[:, 0] - distance[:, 1]).abs() > 1e-3
+                assert torch.equal(shown[certain], distance.argmin(dim=1)[certain])
+    assert seen > 0
 
 
 def test_a_background_of_one_cell_is_constant_over_the_image(scenes):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +49,17 @@ class ComponentVAESettings:
     # is the whole image, is decoded at `roi_size` and enlarged.
     decoder_region: Literal["image", "roi"] = "image"
     roi_size: PositiveInt = 32  # height and width of that map
+
+
+class ColourLimits(NamedTuple):
+    """What the components may show; 0 leaves them free, as in the papers. Ours."""
+
+    background: int  # its slot
+    background_cells: int  # see `coarse`
+    foreground_colours: int  # see `nearest_colours`
+
+
+FREE = ColourLimits(0, 0, 0)
 
 
 class ComponentVAE(nn.Module):
@@ -125,26 +135,41 @@ class ComponentVAE(nn.Module):
         return mean, log_variance
 
     def decode(
-        self, latents: Tensor, used: Tensor | None = None, regions: Tensor | None = None, cells: Sequence[int] = ()
+        self,
+        latents: Tensor,
+        used: Tensor | None = None,
+        regions: Tensor | None = None,
+        limits: ColourLimits = FREE,
+        images: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W] of latents [B, K, D], float32 or better.
 
-        `used` and `regions` as in `encode`; a slot that is not used has the colour 0 and the logit LOG_ZERO. `cells`:
-        of each slot's colours, see `coarse`; 0 leaves them as they are.
+        `used` and `regions` as in `encode`; a slot that is not used has the colour 0 and the logit LOG_ZERO. The images
+        [B, 3, H, W] choose among an object's colours; they are needed where the limits give it several.
         """
         slots = SlotPacking.from_used(used, latents)
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
-        if any(cells):
-            of_slot = slots.pack(torch.stack([latents.new_full((), n) for n in cells]).expand(latents.shape[:2]))
-            for count in {*cells} - {0}:
-                colour = torch.where((of_slot == count).view(-1, 1, 1, 1), coarse(colour, count), colour)
+        ground = torch.zeros_like(latents[..., 0], dtype=torch.bool)  # [B, K]
+        ground[:, limits.background] = True
+        ground = slots.pack(ground).view(-1, 1, 1, 1)
+        if limits.background_cells:
+            colour = torch.where(ground, coarse(colour, limits.background_cells), colour)
+        if limits.foreground_colours == 1:
+            colour = torch.where(ground, colour, coarse(colour, 1))
+        pasted = colour
         if self.settings.decoder_region == "roi":
             size, regions = (self.size, self.size), self._regions(regions, slots)
-            colour = paste_boxes(colour, regions, size)
+            pasted = paste_boxes(colour, regions, size)
             mask_logits = paste_boxes(mask_logits, regions, size, outside=LOG_ZERO)
-        return slots.unpack(colour), slots.unpack(mask_logits, LOG_ZERO)
+        if limits.foreground_colours > 1:
+            assert images is not None
+            nearest = nearest_colours(colour, slots.pack_images(images), limits.foreground_colours)
+            if self.settings.decoder_region == "roi":
+                nearest = nearest * paste_boxes(torch.ones_like(colour[:, :1]), regions, size)
+            pasted = torch.where(ground, pasted, nearest)
+        return slots.unpack(pasted), slots.unpack(mask_logits, LOG_ZERO)
 
     def _regions(self, regions: Tensor | None, slots: SlotPacking) -> Tensor:
         """The regions [S, 4] of the packed slots; the whole image where there are none."""
@@ -161,3 +186,17 @@ def coarse(colour: Tensor, cells: int) -> Tensor:
     """
     averages = F.adaptive_avg_pool2d(colour, cells)
     return F.interpolate(averages, size=colour.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def nearest_colours(colour: Tensor, images: Tensor, number: int) -> Tensor:
+    """At each pixel of images [S, C, H, W], that of `number` colours which is nearest to the image: [S, C, H, W].
+
+    The colours are the averages of as many vertical strips of what the decoder draws, colour [S, C, h, w]. So a
+    component has stripes, checks or spots without drawing them. Ours.
+    """
+    colours = F.adaptive_avg_pool2d(colour, (1, number)).squeeze(2)[..., None, None]  # [S, C, number, 1, 1]
+    with torch.no_grad():
+        distance = (images.unsqueeze(2) - colours).square().sum(dim=1)  # [S, number, H, W]
+        nearest = (distance == distance.amin(dim=1, keepdim=True)).to(colours)
+        nearest /= nearest.sum(dim=1, keepdim=True)  # equal colours share a pixel
+    return (nearest.unsqueeze(1) * colours).sum(dim=2)

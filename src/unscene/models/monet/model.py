@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unscene.errors import RecipeError, check_shape
 from unscene.models.common.annealing import WarmupSettings
-from unscene.models.common.component_vae import LOWEST_LOG_MASK, ComponentVAE, ComponentVAESettings
+from unscene.models.common.component_vae import LOWEST_LOG_MASK, ColourLimits, ComponentVAE, ComponentVAESettings
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
 from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
@@ -46,8 +46,9 @@ class MONetSettings:
     # 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in either direction,
     # see `coarse`, and cannot draw objects. 1 is one colour. Ours.
     background_cells: NonNegativeInt = 0
-    # The same for the other components, over each slot's region. With 1 an object has one colour.
-    foreground_cells: NonNegativeInt = 0
+    # 0 (the papers'): an object's component is free. With 1 an object has one colour; with 2 or more it has so many,
+    # and each pixel takes the nearest, see `nearest_colours`. Ours.
+    foreground_colours: NonNegativeInt = 0
     # Factor of the attention's initial weights that read the log scope: 1 is PyTorch's. Ours are smaller, since a scope
     # of -16 drowns the image.
     initial_scope_weight: float = 1.0
@@ -81,9 +82,9 @@ class MONetSettings:
         )
 
     @property
-    def cells(self) -> tuple[int, ...]:
-        """The cells of every slot's colours."""
-        return (self.background_cells, *[self.foreground_cells] * (self.num_slots - 1))
+    def limits(self) -> ColourLimits:
+        """What the slots' components may show."""
+        return ColourLimits(0, self.background_cells, self.foreground_colours)
 
     def sigmas(self, like: Tensor) -> Tensor:
         """[K] standard deviations of the slots' Gaussians, the background's first, on the device of a tensor."""
@@ -115,7 +116,7 @@ class MONet(nn.Module):
         """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
         log_masks = self.infer_masks(images)
         mean, _ = self.vae.encode(images, log_masks)
-        components, _ = self.vae.decode(mean, cells=self.settings.cells)
+        components, _ = self.vae.decode(mean, limits=self.settings.limits, images=images)
         return Decomposition(log_masks, components, self.background, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
@@ -124,7 +125,9 @@ class MONet(nn.Module):
         log_masks = self.infer_masks(images)  # q(c | x)
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)
         latents = sample_gaussian(mean, log_variance)
-        components, mask_logits = self.vae.decode(latents, cells=settings.cells)  # p(x | z_k), p(c | z_k)
+        components, mask_logits = self.vae.decode(
+            latents, limits=settings.limits, images=images
+        )  # p(x | z_k), p(c | z_k)
         terms = {
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over
@@ -137,7 +140,7 @@ class MONet(nn.Module):
 
     def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
         """Decode latents [B, K, D]; the masks are the decoded ones, p(c | z_k)."""
-        components, mask_logits = self.vae.decode(latents, cells=self.settings.cells)
+        components, mask_logits = self.vae.decode(latents, limits=self.settings.limits, images=images)
         return Decomposition(mask_logits.log_softmax(dim=1), components, self.background, latents)
 
     def infer_masks(self, images: Tensor) -> Tensor:

@@ -69,13 +69,15 @@ class RMONet(nn.Module):
         """Decompose images [B, 3, size, size] in 0..1, with each latent at its posterior's mean."""
         attention = self.infer_masks(images, self.settings)
         mean, _ = self.vae.encode(images, attention.log_masks, attention.used, attention.regions)
-        components, _ = self.vae.decode(mean, attention.used, attention.regions, self.settings.cells)
+        components, _ = self.vae.decode(mean, attention.used, attention.regions, self.settings.limits, images)
         return self._decomposition(attention, components, mean)
 
     def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
         """Decode latents [B, K, D] in the boxes of the images; the masks are the decoded ones, p(m | z_k)."""
         attention = self.infer_masks(images, self.settings)
-        components, mask_logits = self.vae.decode(latents, attention.used, attention.regions, self.settings.cells)
+        components, mask_logits = self.vae.decode(
+            latents, attention.used, attention.regions, self.settings.limits, images
+        )
         return self._decomposition(attention._replace(log_masks=mask_logits.log_softmax(dim=1)), components, latents)
 
     def infer_masks(self, images: Tensor, settings: RMONetSettings) -> Attention:
@@ -111,7 +113,9 @@ class RMONet(nn.Module):
         log_masks, used, regions = attention.log_masks, attention.used, attention.regions
         mean, log_variance = self.vae.encode(images, log_masks, used, regions)  # q(z_k | x, m_k), Section 3.1
         latents = sample_gaussian(mean, log_variance)  # z_k
-        components, mask_logits = self.vae.decode(latents, used, regions, settings.cells)  # X_k, p(m | z_k), Sec. 3.3
+        components, mask_logits = self.vae.decode(
+            latents, used, regions, settings.limits, images
+        )  # X_k, p(m | z_k), Sec. 3.3
         terms = {
             "reconstruction": -mixture_log_likelihood(  # Eq. 2
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over

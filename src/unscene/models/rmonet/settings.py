@@ -12,7 +12,7 @@ from torchvision.transforms.functional import normalize
 
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import WarmupSettings
-from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.component_vae import ColourLimits, ComponentVAESettings
 from unscene.models.common.mixture import MixtureOver
 from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
@@ -146,8 +146,9 @@ class RMONetSettings:
     # 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in either direction,
     # see `coarse`, and cannot draw objects. 1 is one colour. Ours.
     background_cells: NonNegativeInt = 0
-    # The same for the other components, over each slot's region. With 1 an object has one colour.
-    foreground_cells: NonNegativeInt = 0
+    # 0 (the papers'): an object's component is free. With 1 an object has one colour; with 2 or more it has so many,
+    # and each pixel takes the nearest, see `nearest_colours`. Ours.
+    foreground_colours: NonNegativeInt = 0
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
@@ -198,9 +199,9 @@ class RMONetSettings:
         return (images - 0.5) / 0.5 if self.normalise else images
 
     @property
-    def cells(self) -> tuple[int, ...]:
-        """The cells of every slot's colours."""
-        return (*[self.foreground_cells] * (self.num_slots - 1), self.background_cells)
+    def limits(self) -> ColourLimits:
+        """What the slots' components may show."""
+        return ColourLimits(-1, self.background_cells, self.foreground_colours)
 
     def sigmas(self, like: Tensor) -> Tensor:
         """Return the [K] standard deviations of the slots' Gaussians, the background's last, on a tensor's device."""

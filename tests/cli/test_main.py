@@ -208,6 +208,8 @@ def test_further_files_may_follow_an_option():
         ("generate multi_dsprites --count 3 --out a.h5 --data.shapes [1]", "data.shapes must be text, not 1"),
         ("generate clevr_scenes --count 3 --out a.h5 --data.colours [grey]", "Did you mean 'gray'?"),
         ("generate multi_dsprites --count 3 --out a.h5 --model.size 3", "takes settings of the data only"),
+        ("generate multi_dsprites --count 3 --seed 1 --data.seed 2 --out a.h5", "--seed 1 and --data.seed 2 disagree"),
+        ("generate multi_dsprites --count 3 --data.count 4 --out a.h5", "--count 3 and --data.count 4 disagree"),
         ("convert clevr a.tfrecords --out a.h5 --model.size 2", "takes settings of the data only"),
         (
             "convert clevr a.tfrecords --out a.h5 --data.min_objects 7",
@@ -519,7 +521,7 @@ def test_evaluate_reads_a_file(trained, tmp_path, capsys):
 def test_compare_has_the_numbers_of_evaluate_on_the_same_scenes(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("unscene.evaluation.evaluate.training_curves", lambda path: None)  # which takes seconds
     path, weights = tmp_path / "scenes.h5", tmp_path / "own.safetensors"
-    assert main(f"generate multi_dsprites --count 5 --data.size 32 --seed 9 --out {path}".split()) == 0
+    assert main(f"generate multi_dsprites --count 5 --data.size 32 --data.seed 9 --out {path}".split()) == 0
     weights.write_bytes(trained.weights.read_bytes())
     words = ["compare", str(trained.path), str(weights), "--out", str(tmp_path / "both"), "--data.seed=9"]
     assert main([*words, "--data.count=4"]) == 0

@@ -175,6 +175,16 @@ def test_masks_on_nothing_have_no_contrast(kind):
     assert contrast(image.astype(np.uint8), labels, 1) < 0.02
 
 
+def test_stripes_whose_mean_is_the_grounds_colour_have_contrast_and_a_patch_of_the_grounds_own_texture_has_none():
+    labels, rng = disc(), np.random.default_rng(0)
+    stripes = np.where(np.arange(40) // 2 % 2, 60.0, -60.0)[:, None, None]
+    noise = rng.normal(0, 6, (40, 40, 1))
+    on_plain = 128 + stripes * labels[..., None] + noise
+    assert contrast(np.repeat(on_plain, 3, axis=2).astype(np.uint8), labels, 1) > 0.5
+    on_stripes = 128 + stripes + noise
+    assert contrast(np.repeat(on_stripes, 3, axis=2).astype(np.uint8), labels, 1) < 0.02
+
+
 def test_contrast_to_the_background_does_not_count_a_neighbour():
     labels = disc()
     labels[:, 29:] = 2

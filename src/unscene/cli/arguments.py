@@ -220,6 +220,8 @@ def _objects(add: Any) -> None:
     add("--min-contrast", type=float, default=0.2, metavar="0..1", help=least)
     ends = "an object ends at this share of the way from the background's colour to its own (default: at its mask)"
     add("--outline", type=float, default=0.0, metavar="0..1", help=ends)
+    alike = "neighbours whose colours are alike become one object: it may have been found in pieces"
+    add("--join-alike", action="store_true", dest="join", help=alike)
     add("--split-parts", action="store_true", help="each connected part of a mask is an object of its own")
     touching = "the same, and parts larger than usual are divided at their waists: objects that touch"
     add("--split-touching", action="store_const", const="touching", dest="split_parts", help=touching)
@@ -295,7 +297,7 @@ def _add_data(commands: Any) -> None:
     generators = ("multi_dsprites", "clevr_scenes", "tetrominoes", "many_objects", "objects_room", "atari", "montezuma")
     add("source", choices=generators, help="what to draw")
     add("--count", type=int, required=True, help="number of scenes")
-    add("--seed", type=int, default=0, help="another seed draws another data set (default 0)")
+    add("--seed", type=int, help="another seed draws another data set (default 0)")
     folders = "without a suffix: folders of images and labels"
     add("--out", type=Path, metavar="FILE.h5", required=True, help=folders)
 

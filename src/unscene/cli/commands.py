@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
 _SLOTS = "model.num_slots"  # the one setting of a trained model that may change
-_LIMITS = ("min_area", "min_score", "min_contrast", "outline", "split_parts")  # of the objects that are found
+_LIMITS = ("min_area", "min_score", "min_contrast", "outline", "join", "split_parts")  # of the objects that are found
 _OBJECTS = (*_LIMITS, "tile", "overlap", "scale", "object_size")
 
 
@@ -231,7 +231,11 @@ def run_push(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
 def run_generate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.data.generate import generate
 
-    settings = _data_settings(changes, "generate") | {"count": arguments.count, "seed": arguments.seed}
+    settings = _data_settings(changes, "generate")
+    for name in ("count", "seed"):
+        value = getattr(arguments, name)
+        if value is not None and settings.setdefault(name, value) != value:
+            raise RecipeError(f"--{name} {value} and --data.{name} {settings[name]} disagree: give --{name} alone.")
     count = generate(arguments.source, arguments.out, settings)
     print(f"{arguments.out}: {count:,} scenes")
 

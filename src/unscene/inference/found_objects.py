@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.errors import RecipeError, ShapeError
+from unscene.inference.alike_neighbours import join_alike
 from unscene.scene import Decomposition, boxes_of_labels
 
 _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
@@ -142,6 +143,7 @@ def refine(
     min_area: int = 1,
     min_contrast: float = 0.0,
     outline: float = 0.0,
+    join: bool = False,
     split_parts: SplitParts = False,
     renumber: bool = False,
 ) -> FoundObjects:
@@ -153,7 +155,8 @@ def refine(
         min_area: least number of an object's pixels.
         min_contrast: least `contrast` of an object.
         outline: an object keeps the pixels whose colour is more than this share of the way from the median colour of
-            the background around it to its own median colour; 0 keeps all. Before `split_parts`.
+            the background around it to its own median colour; 0 keeps all. Before `join` and `split_parts`.
+        join: neighbours of alike colours become one object, see `alike_neighbours`.
         split_parts: each connected part (of 8 neighbours) is an object of its own, with the scores, latents and boxes
             that the model states for all parts together. "touching": then parts larger than usual are divided by
             `touching_parts`, too.
@@ -161,6 +164,8 @@ def refine(
     """
     if outline:
         found = _outlined(found, pixels, outline)
+    if join:
+        found = join_alike(found, pixels)
     if split_parts:
         found, renumber = _split(found, mask_parts), True
     counted = found.areas[found.areas >= min_area]
@@ -213,13 +218,15 @@ def _outlined(found: FoundObjects, pixels: NDArray[np.uint8], outline: float) ->
 
 
 def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int) -> float:
-    """How clearly an object's colour differs from the background around it, beyond noise and an even gradient; 0..1.
+    """How clearly an object's colours differ from the background around it, beyond noise and an even gradient; 0..1.
 
     A pixel counts by the mean of its four neighbours, since a mask may follow the noise of its own pixels. Least
     squares fit these colours as a + b y + c x + d m, where m is 1 in the object and 0 around it. With the residual
     variance s^2, plus one grey level, and the standard error e of d, the contrast is D / (D + s^2), where
-    D = max(0, |d|^2 - 16 e^2) / 4 is the variance between object and background. Other objects do not count, unless
-    there is hardly any background.
+    D = max(0, |d|^2 - 16 e^2) / 4 is the variance between object and background. Stripes may have the ground's colour
+    in the mean. So the contrast is also that of the object's mean squared distance from the ground's colour, in place
+    of |d|^2, to the background's own variance, in place of s^2, if it is larger; its standard error, in place of e^2,
+    counts one of four pixels. Other objects do not count, unless there is hardly any background.
 
     Args:
         pixels: [h, w, 3], the object with its surroundings.
@@ -242,9 +249,15 @@ def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int)
     neighbours = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
     colours = neighbours[compared].astype(np.float64) / 4
     fitted = inverse @ (factors.T @ colours)
-    variance = np.square(colours - factors @ fitted).sum() / (len(inside) - 4) + 3
+    residuals = colours - factors @ fitted
+    variance = np.square(residuals).sum() / (len(inside) - 4) + 3
     between = max(0.0, np.square(fitted[3]).sum() - _SIGNIFICANT**2 * variance * inverse[3, 3]) / 4
-    return float(between / (between + variance))
+    in_object = inside > 0
+    ground = np.square(residuals[~in_object]).sum(axis=1).mean() + 3
+    spread = np.square(residuals[in_object] + fitted[3]).sum(axis=1).mean()
+    error = ground * np.sqrt(8 / in_object.sum() + 8 / (~in_object).sum())
+    beyond = max(0.0, spread - ground - _SIGNIFICANT * error) / 4
+    return float(max(between / (between + variance), beyond / (beyond + ground)))
 
 
 def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[Part]:

@@ -43,6 +43,7 @@ def decompose_large(
     min_area: int = 1,
     min_contrast: float = MIN_CONTRAST,
     outline: float = 0.0,
+    join: bool = False,
     split_parts: SplitParts = False,
     progress: bool = True,
 ) -> FoundObjects:
@@ -59,6 +60,7 @@ def decompose_large(
         min_area: objects of fewer pixels are left out.
         min_contrast: objects of a lower contrast are left out, see `found_objects.contrast`.
         outline: as in `refine`.
+        join: as in `refine`.
         split_parts: as in `refine`.
         progress: show a bar with the time left on stderr.
 
@@ -74,6 +76,7 @@ def decompose_large(
         min_area=min_area,
         min_contrast=min_contrast,
         outline=outline,
+        join=join,
         split_parts=split_parts,
         renumber=True,
     )

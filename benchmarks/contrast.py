@@ -1,6 +1,8 @@
 """How many of the objects that a model finds in noise, and in scenes, have the contrast that `decompose` asks for?
 
     python -m benchmarks.contrast --threads 1
+
+Objects in images without any are false. In scenes an object is true if it lies on one.
 """
 
 from __future__ import annotations

@@ -158,16 +158,15 @@ class ComponentVAE(nn.Module):
             colour = torch.where(ground, coarse(colour, limits.background_cells), colour)
         if limits.foreground_colours == 1:
             colour = torch.where(ground, colour, coarse(colour, 1))
-        pasted = colour
+        pasted, size, boxes = colour, (self.size, self.size), self._regions(regions, slots)
         if self.settings.decoder_region == "roi":
-            size, regions = (self.size, self.size), self._regions(regions, slots)
-            pasted = paste_boxes(colour, regions, size)
-            mask_logits = paste_boxes(mask_logits, regions, size, outside=LOG_ZERO)
+            pasted = paste_boxes(colour, boxes, size)
+            mask_logits = paste_boxes(mask_logits, boxes, size, outside=LOG_ZERO)
         if limits.foreground_colours > 1:
             assert images is not None
             nearest = nearest_colours(colour, slots.pack_images(images), limits.foreground_colours)
             if self.settings.decoder_region == "roi":
-                nearest = nearest * paste_boxes(torch.ones_like(colour[:, :1]), regions, size)
+                nearest = nearest * paste_boxes(torch.ones_like(colour[:, :1]), boxes, size)
             pasted = torch.where(ground, pasted, nearest)
         return slots.unpack(pasted), slots.unpack(mask_logits, LOG_ZERO)
 

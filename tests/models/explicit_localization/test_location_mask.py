@@ -187,6 +187,20 @@ def test_mixture_agrees_with_scikit_learn_on_repeated_points(seed, components, i
     assert_close(ours.responsibilities[0].T, shares, rtol=0, atol=2e-2)
 
 
+@pytest.mark.parametrize("learn_shares", [True, False])
+@pytest.mark.parametrize("iterations", [0, 1, 5])
+def test_the_compiled_body_gives_the_numbers_of_the_plain_one(iterations, learn_shares, monkeypatch):
+    pytest.importorskip("numba")
+    points, means, generator = clusters(7, components=4, count=300)
+    weights = torch.from_numpy(generator.random((1, 300)) * (generator.random((1, 300)) > 0.3)).float()
+    means[3] = 50  # far from all points
+    arguments = points[None], weights, means[None], 0.1, iterations, 1e-3, learn_shares
+    compiled = fitted(*arguments)
+    monkeypatch.setenv("UNSCENE_PLAIN", "1")
+    for name, value in fitted(*arguments)._asdict().items():
+        assert_close(getattr(compiled, name), value, rtol=2e-3, atol=2e-5)
+
+
 def test_one_iteration_by_hand():
     """Points 0 and 1 on a line, weights 1 and 3, means 0 and 1, variance 1: Algorithm 1, lines 6 to 9, with numbers."""
     mixture = fitted(

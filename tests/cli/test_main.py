@@ -179,14 +179,14 @@ def test_further_files_may_follow_an_option():
         ("evaluate nowhere --out x", "CheckpointError: nowhere does not exist"),
         (
             "evaluate nowhere --out x --model.size 3",
-            "takes settings of the data only, --data.SETTING, and --model.num_slots, not",
+            "takes settings of the data only, --data.SETTING, --model.num_slots, --model.over_frames, not",
         ),
         (
             "evaluate nowhere --out x --model.num_slots 3 --slots 4",
             "--slots and --model.num_slots are for an evaluation",
         ),
         ("evaluate nowhere --out x --shift all --slots 4", "leave out all but one"),
-        ("evaluate --predictions a.npz --data b.h5 --slots 4 --out x", "are for a model, not for --predictions"),
+        ("evaluate --predictions a.npz --data b.h5 --slots 4 --out x", "--slots is for a model, not for --predictions"),
         ("evaluate rmonet_unet/multi_dsprites_cpu --out x --slots 1", "model.num_slots must be"),
         ("evaluate explicit_localization/montezuma_cpu --out x --model.num_slots 1", "model.num_slots must be"),
         ("compare nowhere --out x", "CheckpointError: nowhere does not exist"),
@@ -200,7 +200,7 @@ def test_further_files_may_follow_an_option():
         ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
         (
             "decompose nowhere a.png --out x --data.size 3",
-            "RecipeError: `unscene decompose` takes one setting, --model.num_slots, not --data.size",
+            "`unscene decompose` takes two settings, --model.num_slots and --model.over_frames, not --data.size",
         ),
         ("generate multi_dsprites --count 0 --out a.h5", "multi_dsprites: data.count must be 1 or more, not 0"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.sizes 3", "Did you mean 'data.size'?"),

@@ -219,6 +219,10 @@ def test_frames_are_decomposed_with_the_state_of_those_before_them(images):
     assert torch.allclose(found, torch.cat(expected), atol=1e-5)
     assert torch.allclose(loaded.for_frames().decompose(images[:1]).masks(), expected[0], atol=1e-5)  # begins anew
     assert not torch.allclose(loaded.decompose(images[4:]).masks(), expected[4], atol=1e-2)
+    alone = loaded.with_settings({"over_frames": False})
+    assert alone.for_frames() is alone
+    assert alone.provenance == {"weights": "none", "over_frames": False}
+    assert torch.equal(alone.decompose(images).log_masks, loaded.decompose(images).log_masks)
 
 
 def test_a_model_without_a_state_takes_frames_as_any_images(trained):

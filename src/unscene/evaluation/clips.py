@@ -43,10 +43,11 @@ class ClipTracking:
         """Add the next frames."""
         for index, found in enumerate(found_in_squares(decomposition, self.min_score)):
             pixels = image_bytes(scene.images[index])
-            found = self._linker.link(refine(found, pixels, **self.limits), pixels)
-            self._linked += 1
+            found = refine(found, pixels, **self.limits)
             if scene.boxes is not None:
                 self.boxes.add_image(scene.boxes[index].numpy(), found.boxes)
+            found = self._linker.link(found, pixels)
+            self._linked += 1
             if scene.labels is not None:
                 self._frames.append((scene.labels[index].numpy(), found.labels))
             if self._linked == self.length:

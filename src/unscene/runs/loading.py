@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,17 +115,23 @@ class LoadedModel:
 
     def with_slots(self, num_slots: int) -> LoadedModel:
         """Return the same weights in a model of `num_slots` slots. RecipeError: it cannot have so many."""
-        recipe = read_recipe(self.config, self.name, {"model.num_slots": num_slots})
-        num_slots, trained = recipe.values["model"]["num_slots"], self.config["model"]["num_slots"]
-        if num_slots == trained:
+        return self.with_settings({"num_slots": num_slots})
+
+    def with_settings(self, changes: Mapping[str, Any]) -> LoadedModel:
+        """Return the same weights in a model of changed settings; RecipeError: it has no such setting, or cannot."""
+        recipe = read_recipe(self.config, self.name, {f"model.{name}": value for name, value in changes.items()})
+        values, trained = recipe.values["model"], self.config["model"]
+        changed = {name: values[name] for name in changes if values[name] != trained[name]}
+        if not changed:
             return self
         model = recipe.build_model(pretrained=False)
         try:
             model.load_state_dict(self.model.state_dict())
         except RuntimeError:
-            raise RecipeError(f"the weights of '{self.name}' are for {trained} slots, not for {num_slots}.") from None
+            slots = f"{trained['num_slots']} slots, not for {values['num_slots']}"
+            raise RecipeError(f"the weights of '{self.name}' are for {slots}.") from None
         model.eval().to(self.device, memory_format=torch.channels_last)
-        return replace(self, model=model, recipe=recipe, provenance=self.provenance | {"num_slots": num_slots})
+        return replace(self, model=model, recipe=recipe, provenance=self.provenance | changed)
 
 
 class _FrameByFrame(nn.Module):

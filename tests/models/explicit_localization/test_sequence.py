@@ -57,7 +57,7 @@ def painted(*squares: tuple[int, int, tuple[float, float, float]]) -> Tensor:
 
 def start(batch: int = 1) -> SequenceState:
     """The state after many frames of the ground alone."""
-    return SequenceState(GROUND.repeat(batch, 1, 1, 1), torch.zeros(batch, 3, 2))
+    return SequenceState.start(GROUND.repeat(batch, 1, 1, 1), 3)
 
 
 def slot_at(decomposition, y: int, x: int) -> int:
@@ -77,14 +77,23 @@ def test_the_background_moves_by_the_rate_at_most():
 
 
 def test_what_does_not_move_becomes_the_background_and_what_moves_does_not():
-    model, state = make_model(), None
-    for t in range(60):  # the first estimate is that of an untrained network
+    model, state = make_model(), SequenceState.start(painted((16, 26, RED)), 3)  # this square is not there any more
+    for t in range(60):
         _, state = model.decompose_next(painted((24, 2, RED), (4, (5 * t) % 28, BLUE)), state)
     assert_close(state.background[:, :, 24:28, 2:6], painted((24, 2, RED))[:, :, 24:28, 2:6], atol=0.02, rtol=0)
-    assert (state.background - GROUND)[:, :, :24].abs().max() < 0.1
+    assert (state.background - GROUND)[:, :, :22].abs().max() < 0.1
     decomposition, _ = model.decompose_next(painted((24, 2, RED), (4, 14, BLUE)), state)
     assert slot_at(decomposition, 25, 3) == 0
     assert slot_at(decomposition, 5, 15) > 0
+
+
+def test_an_object_that_moved_and_stops_stays_an_object():
+    model, state = make_model(), start()
+    for t in range(60):
+        decomposition, state = model.decompose_next(painted((8, 6 + min(t, 8), RED), (20, 20, BLUE)), state)
+    assert slot_at(decomposition, 10, 16) > 0
+    assert slot_at(decomposition, 21, 21) == 0  # blue never moved
+    assert (state.background - GROUND)[:, :, 8:12].mean().abs() < 0.02
 
 
 def test_objects_stay_in_their_slots_when_another_becomes_the_clearest():
@@ -108,6 +117,13 @@ def test_a_new_object_takes_the_slot_of_one_that_left():
     again, _ = model.decompose_next(painted((20, 22, BLUE), (10, 4, RED)), state)
     assert slot_at(again, 21, 23) == blue
     assert slot_at(again, 11, 5) == red
+
+
+def test_an_object_that_jumps_is_found_in_the_same_frame():
+    model = make_model(num_slots=2)
+    _, state = model.decompose_next(painted((4, 4, RED)), SequenceState.start(GROUND, 1))
+    far, _ = model.decompose_next(painted((24, 24, RED)), state)
+    assert slot_at(far, 25, 25) == 1
 
 
 def test_locations_are_those_of_the_objects():

@@ -151,8 +151,8 @@ class ComponentVAE(nn.Module):
         colour, mask_logits = at_least_float32(self.decoder(slots.pack(latents))).split([3, 1], dim=1)
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
-        ground = torch.zeros_like(latents[..., 0], dtype=torch.bool)  # [B, K]
-        ground[:, limits.background] = True
+        K = latents.shape[1]
+        ground = torch.arange(K, device=latents.device).expand(latents.shape[:2]) == limits.background % K  # [B, K]
         ground = slots.pack(ground).view(-1, 1, 1, 1)
         if limits.background_cells:
             colour = torch.where(ground, coarse(colour, limits.background_cells), colour)

@@ -38,9 +38,12 @@ from unscene.runs.run_folder import new_run_folder
 RECIPE = "rmonet_unet/images"
 CONTRAST = ContrastSettings(percentiles=(0.5, 99.8))  # for other methods; of 16 bits, 8 are left
 KINDS = ("discs", "ellipses", "parts")
-OURS, OURS_SEEN = "unscene", "unscene, on its training's images"
-REFINED = {"outline": 0.7, "split_parts": "touching"}
-OURS_REFINED = "unscene --outline 0.7 --split-touching"
+OURS: dict[str, dict[str, Any]] = {  # and the options of `decompose`
+    "unscene": {},
+    "unscene --join-alike": {"join": True},
+    "unscene --outline 0.7 --split-touching": {"outline": 0.7, "split_parts": "touching"},
+}
+SEEN = ", on its training's images"
 SCORES = ("instance_ap_50", "instance_ap_70", "instance_f1_50", "pq", "count_error")
 OTHERS: dict[str, Callable[[], Segment]] = {"StarDist": stardist, "Cellpose": cellpose}
 
@@ -133,13 +136,11 @@ def trained(data: DataSet, minutes: float, changes: dict[str, Any], out: Path) -
 def results(data: DataSet, others: dict[str, Segment], model: LoadedModel | None, rounds: int) -> Iterator[Result]:
     """Every method on one data set, ours first."""
     if model:
-        for name, folder, limits in (
-            (OURS, data.folder, {}),
-            (OURS_REFINED, data.folder, REFINED),
-            (OURS_SEEN, data.seen, {}),
-        ):
-            if folder:
-                yield scored(data, folder, model.contrast, name, ours(model, **limits), rounds)
+        for folder, suffix in ((data.folder, ""), (data.seen, SEEN)):
+            if folder is None:
+                continue
+            for name, limits in OURS.items():
+                yield scored(data, folder, model.contrast, f"{name}{suffix}", ours(model, **limits), rounds)
     for name, segment in others.items():
         yield scored(data, data.folder, CONTRAST, name, segment, rounds)
 
@@ -181,7 +182,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if model is None and options.minutes:
                 model = trained(data, options.minutes, changed_settings(options.set), out)
             if model is None:
-                skipped[f"{OURS} on {data.name}"] = "no run. Add --run NAME=RUN, or --minutes to train one"
+                skipped[f"unscene on {data.name}"] = "no run. Add --run NAME=RUN, or --minutes to train one"
             rows += results(data, WATERSHEDS | methods, model, options.rounds)
     print(table(rows))
     for name, reason in skipped.items():

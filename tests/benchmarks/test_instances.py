@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks import instances
 from benchmarks.instance_methods import WATERSHEDS, cellpose, contrast, least_area, pretrained, stardist, without_small
-from benchmarks.instances import OURS, OURS_REFINED, OURS_SEEN, RECIPE, DataSet, main, results, scored, trained
+from benchmarks.instances import OURS, RECIPE, SEEN, DataSet, main, results, scored, trained
 from unscene.data.generate import generate
 from unscene.data.image_file import AS_STORED
 from unscene.errors import RecipeError
@@ -99,7 +99,7 @@ def test_drawn_images_are_scored_beside_those_of_the_training(tmp_path, monkeypa
     data = DataSet("discs", tmp_path / "new", tmp_path / "seen", SIZE)
     monkeypatch.setattr(instances, "ours", lambda model, **limits: WATERSHEDS["Otsu, distance watershed"])
     found = list(results(data, {"none": lambda image, size: 0 * image[..., 0]}, SimpleNamespace(contrast=AS_STORED), 1))
-    assert [row.method for row in found] == [OURS, OURS_REFINED, OURS_SEEN, "none"]
+    assert [row.method for row in found] == [*OURS, *(f"{name}{SEEN}" for name in OURS), "none"]
     assert found[0].scores == found[1].scores  # one seed, so the images are equal
     assert found[0].scores["instance_ap_50"] == 1
 
@@ -180,5 +180,5 @@ def test_ours_is_trained_on_the_images_alone(folder, tmp_path, monkeypatch):
     words = ["--data", str(folder), "--object-size", "12", "--drawn", "none", "--minutes", "5", "--json", "out.json"]
     main([*words, *(word for setting in small for word in ("--set", setting))])
     written = json.loads((tmp_path / "out.json").read_text())
-    assert written["results"][0]["method"] == OURS
+    assert written["results"][0]["method"] == "unscene"
     assert (tmp_path / "runs" / "instances-cells" / "metrics.csv").is_file()

@@ -113,7 +113,7 @@ def data_sets(
         size = object_size or propose_object_size(source.batch([i])["image"][0] for i in range(len(source))).diameter
         found.append(DataSet(folder.resolve().name, folder, None, size))
     for kind in kinds:
-        for name, seed in (("seen", 0), ("new", 1)):
+        for name, seed in (("seen", 0), ("new", 2)):
             settings = {"kind": kind, "count": images, "seed": seed}
             generate("many_objects", out / kind / name, settings, progress=False)
         found.append(DataSet(kind, out / kind / "new", out / kind / "seen", ManyObjectsSettings().object_size))

@@ -1,7 +1,7 @@
 """Neighbours whose colours are alike are one object: it may have been found in pieces.
 
-Two objects are neighbours where they touch, or lie one pixel apart, along at least the radius of a disc of the smaller
-one's area. A half or a quarter of a disc does so with the rest; two discs that touch do not. Their colours are alike
+Two objects are neighbours where they touch, or lie one pixel apart, along at least 1.5 times the radius of a disc of the
+smaller one's area. A half or a quarter of a disc does so with the rest; two discs that touch do not. Their colours are alike
 if the energy distance of their pixels' distributions (Szekely and Rizzo, 2013), as a share of its largest value, is
 small:
 
@@ -24,7 +24,7 @@ from scipy.spatial.distance import cdist
 if TYPE_CHECKING:
     from unscene.inference.found_objects import FoundObjects
 
-_ALIKE = 0.15
+_LONG, _ALIKE = 1.5, 0.15
 _SAMPLED = 128  # pixels of an object that are compared
 _ROWS_AT_ONCE = 256
 
@@ -41,7 +41,7 @@ def join_alike(found: FoundObjects, pixels: NDArray[np.uint8]) -> FoundObjects:
     joined = []
     for (first, second), border in _borders(found.labels).items():
         pair = rows[first], rows[second]
-        if border >= radii[list(pair)].min() and _alike(*(_sample(found, pixels, row) for row in pair)):
+        if border >= _LONG * radii[list(pair)].min() and _alike(*(_sample(found, pixels, row) for row in pair)):
             joined.append(pair)
     if not joined:
         return found

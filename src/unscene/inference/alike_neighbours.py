@@ -1,9 +1,9 @@
 """Neighbours whose colours are alike are one object: it may have been found in pieces.
 
-Two objects are neighbours where they touch, or lie one pixel apart, along at least 1.5 times the radius of a disc of the
-smaller one's area. A half or a quarter of a disc does so with the rest; two discs that touch do not. Their colours are alike
-if the energy distance of their pixels' distributions (Szekely and Rizzo, 2013), as a share of its largest value, is
-small:
+Two objects are neighbours where they touch, or lie one pixel apart, along at least 1.5 times the radius of a disc of
+the smaller one's area. A half or a quarter of a disc does so with the rest; two discs that touch do not. Their colours
+are alike if the energy distance of their pixels' distributions (Szekely and Rizzo, 2013), as a share of its largest
+value, is small:
 
     (2 E|x - y| - E|x - x'| - E|y - y'|) / (2 E|x - y|) < 0.15,    x, x' of one object and y, y' of the other.
 

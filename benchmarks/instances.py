@@ -40,7 +40,7 @@ CONTRAST = ContrastSettings(percentiles=(0.5, 99.8))  # for other methods; of 16
 KINDS = ("discs", "ellipses", "parts")
 OURS: dict[str, dict[str, Any]] = {  # and the options of `decompose`
     "unscene": {},
-    "unscene --join-alike": {"join": True},
+    "unscene --join-alike": {"join_alike": True},
     "unscene --outline 0.7 --split-touching": {"outline": 0.7, "split_parts": "touching"},
 }
 SEEN = ", on its training's images"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unscene.inference import alike_neighbours
-from unscene.inference.alike_neighbours import join_alike
+from unscene.inference.alike_neighbours import join_alike_neighbours
 from unscene.inference.found_objects import FoundObjects, refine
 from unscene.scene import boxes_of_labels
 
@@ -46,7 +46,7 @@ def picture(labels: np.ndarray, colours: dict[int, int], stripes: float = 0.0) -
 @pytest.mark.parametrize(("gap", "stripes"), [(0, 0), (1, 0), (0, 60)])
 def test_two_pieces_of_a_disc_are_one_object(gap, stripes):
     labels = halved(gap)
-    joined = join_alike(found_in(labels), picture(labels, {1: 150, 2: 150}, stripes))
+    joined = join_alike_neighbours(found_in(labels), picture(labels, {1: 150, 2: 150}, stripes))
     assert joined.slots.tolist() == [2]  # the larger piece
     assert joined.scores.tolist() == pytest.approx([0.02])
     assert joined.areas.tolist() == [(labels > 0).sum()]
@@ -54,28 +54,36 @@ def test_two_pieces_of_a_disc_are_one_object(gap, stripes):
     assert np.array_equal(joined.labels, 2 * (labels > 0))
 
 
+@pytest.mark.parametrize(("difference", "count"), [(1, 1), (2, 1), (3, 2)])
+def test_plain_colours_two_grey_levels_apart_are_alike(difference, count):
+    """By hand: 2 sqrt(3) d <= .15 (2 sqrt(3) d + 40) up to d = 2.04."""
+    labels = halved()
+    image = np.where(labels == 1, 150, 150 + difference)[..., None].repeat(3, axis=-1).astype(np.uint8)
+    assert len(join_alike_neighbours(found_in(labels), image).slots) == count
+
+
 def test_two_colours_are_two_objects():
     labels = halved()
-    joined = join_alike(found_in(labels), picture(labels, {1: 150, 2: 180}))
+    joined = join_alike_neighbours(found_in(labels), picture(labels, {1: 150, 2: 180}))
     assert joined.slots.tolist() == [1, 2]
     assert np.array_equal(joined.labels, labels)
 
 
 def test_pieces_two_pixels_apart_are_two_objects():
     labels = halved(gap=2)
-    assert len(join_alike(found_in(labels), picture(labels, {1: 150, 2: 150})).slots) == 2
+    assert len(join_alike_neighbours(found_in(labels), picture(labels, {1: 150, 2: 150})).slots) == 2
 
 
 def test_two_like_discs_that_touch_are_two_objects():
     labels = np.where(disc(24, 15), 1, np.where(disc(24, 32), 2, 0)).astype(np.uint8)
     assert (labels[24, 23], labels[24, 24]) == (1, 2)
-    assert len(join_alike(found_in(labels), picture(labels, {1: 150, 2: 150})).slots) == 2
+    assert len(join_alike_neighbours(found_in(labels), picture(labels, {1: 150, 2: 150})).slots) == 2
 
 
 def test_three_pieces_in_a_row_are_one_object_and_another_one_keeps_its_label():
     labels = np.zeros((48, 48), np.int32)
     labels[20:30, 4:10], labels[20:30, 10:15], labels[20:30, 15:19], labels[2:8, 30:40] = 3, 1, 7, 5
-    joined = join_alike(found_in(labels), picture(labels, {3: 150, 1: 150, 7: 150, 5: 150}))
+    joined = join_alike_neighbours(found_in(labels), picture(labels, {3: 150, 1: 150, 7: 150, 5: 150}))
     assert joined.slots.tolist() == [3, 5]
     assert joined.areas.tolist() == [150, 60]
     assert joined.boxes.tolist() == [[4, 20, 19, 30], [30, 2, 40, 8]]
@@ -84,7 +92,7 @@ def test_three_pieces_in_a_row_are_one_object_and_another_one_keeps_its_label():
 @pytest.mark.parametrize("labels", [np.zeros((5, 7), np.uint8), np.ones((5, 7), np.uint8), np.ones((1, 1), np.uint8)])
 def test_without_neighbours_all_stays(labels):
     found = found_in(labels)
-    assert join_alike(found, np.zeros((*labels.shape, 3), np.uint8)) is found
+    assert join_alike_neighbours(found, np.zeros((*labels.shape, 3), np.uint8)) is found
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9))
@@ -92,10 +100,10 @@ def test_joined_objects_describe_the_joined_map(seed, rows):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 6, (4, 5)).repeat(4, axis=0).repeat(4, axis=1).astype(np.uint8)
     image = (40 * rng.integers(0, 3, 6))[labels][..., None].repeat(3, axis=-1).astype(np.uint8)
-    once = join_alike(found_in(labels), image)
+    once = join_alike_neighbours(found_in(labels), image)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alike_neighbours, "_ROWS_AT_ONCE", rows)
-        in_stripes = join_alike(found_in(labels), image)
+        in_stripes = join_alike_neighbours(found_in(labels), image)
     assert np.array_equal(once.labels, in_stripes.labels)
     expected = found_in(once.labels)
     for name, array in expected.columns().items():
@@ -103,10 +111,28 @@ def test_joined_objects_describe_the_joined_map(seed, rows):
     assert np.array_equal(once.labels > 0, labels > 0)
 
 
+def test_pieces_joined_over_a_gap_stay_one_object_and_other_parts_are_split():
+    labels = halved(gap=1)
+    labels[2:6, 2:6] = labels[40:44, 40:44] = 3
+    image = picture(labels, {1: 150, 2: 150, 3: 150})
+    found = refine(found_in(labels), image, join_alike=True, split_parts=True)
+    assert sorted(found.areas.tolist()) == [16, 16, (halved(gap=1) > 0).sum()]
+
+
+def test_border_is_counted_once_a_row_with_or_without_a_gap():
+    labels = np.zeros((6, 7), np.uint8)
+    labels[:5, :3], labels[1:4, 3:], labels[5, :3] = 1, 2, 3
+    assert alike_neighbours._borders(labels) == {(1, 2): 3.0, (1, 3): 3.0}
+    labels[1:4, 3] = 0
+    assert alike_neighbours._borders(labels) == {(1, 2): 3.0, (1, 3): 3.0}
+    labels[1:4, 4] = 0
+    assert alike_neighbours._borders(labels) == {(1, 3): 3.0}
+
+
 def test_joined_pieces_are_divided_at_a_waist_only():
     labels = np.where(disc(24, 15), 1, np.where(disc(24, 31), 3, 0)).astype(np.uint8)
     labels[:24][labels[:24] == 1] = 2
     image = picture(labels, {1: 150, 2: 150, 3: 150})
-    assert refine(found_in(labels), image, join=True, split_parts="touching").areas.tolist() == pytest.approx(
+    assert refine(found_in(labels), image, join_alike=True, split_parts="touching").areas.tolist() == pytest.approx(
         [disc(24, 15).sum(), disc(24, 31).sum()], abs=12
     )

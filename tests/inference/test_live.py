@@ -345,7 +345,10 @@ def test_an_unknown_game_or_run(game, message, trained, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--fps", "0"], ["--count", "0"], ["--fps", "inf"], ["--camera", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--fps", "0"], ["--fps", "abc"], ["--count", "0"], ["--count", "1.5"], ["--fps", "inf"], ["--camera", "x"]],
+)
 def test_impossible_numbers_end_with_2(words, trained, capsys):
     with pytest.raises(SystemExit) as end:
         main(["play", str(trained.path), "--game", "pong", *words])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -221,7 +222,7 @@ def _objects(add: Any) -> None:
     ends = "an object ends at this share of the way from the background's colour to its own (default: at its mask)"
     add("--outline", type=float, default=0.0, metavar="0..1", help=ends)
     alike = "neighbours whose colours are alike become one object: it may have been found in pieces"
-    add("--join-alike", action="store_true", dest="join", help=alike)
+    add("--join-alike", action="store_true", help=alike)
     add("--split-parts", action="store_true", help="each connected part of a mask is an object of its own")
     touching = "the same, and parts larger than usual are divided at their waists: objects that touch"
     add("--split-touching", action="store_const", const="touching", dest="split_parts", help=touching)
@@ -244,16 +245,18 @@ def _add_decompose(commands: Any) -> None:
     _results(add)
 
 
-def _positive(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number above 0 was expected, not {text}")
-    return float(text)
+def _positive_number(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"a number above 0 was expected, not {text}")
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, not {text}")
-    return int(text)
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, not {text}")
 
 
 def _add_play(commands: Any) -> None:
@@ -263,7 +266,13 @@ def _add_play(commands: Any) -> None:
     add("--camera", type=int, metavar="N", help="the camera of this number, from 0")
     add("--frames", type=Path, metavar="VIDEO|DIR", help="a video, an animation or a folder of images, over and over")
     add("--seed", type=int, help="of the game's agent (default 0)")
-    add("--fps", type=_positive, default=30.0, metavar="N", help="frames a second at most (default 30, a game's speed)")
+    add(
+        "--fps",
+        type=_positive_number,
+        default=30.0,
+        metavar="N",
+        help="frames a second at most (default 30, a game's speed)",
+    )
     add("--count", type=_count, metavar="N", help="play N frames and end; opens no browser")
     add("--no-track", action="store_true", help="decompose every frame alone, do not follow its objects")
     add("--port", type=int, default=0, help="of the page (default: a free one)")

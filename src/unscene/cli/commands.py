@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
 _SLOTS, _OVER_FRAMES = "model.num_slots", "model.over_frames"  # the settings of a trained model that may change
-_LIMITS = ("min_area", "min_score", "min_contrast", "outline", "join", "split_parts")  # of the objects that are found
+# of the objects that are found
+_LIMITS = ("min_area", "min_score", "min_contrast", "outline", "join_alike", "split_parts")
 _OBJECTS = (*_LIMITS, "tile", "overlap", "scale", "object_size")
 
 
@@ -74,13 +75,13 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     from unscene.evaluation.scenes import source_of, test_source
     from unscene.evaluation.shifts import chosen_shifts, evaluate_shifts, evaluate_slots
 
-    of_model = _model_settings(changes)
+    model_settings = _model_settings(changes)
     changes = _data_settings(changes, "evaluate")
     if (arguments.model is None) == (arguments.predictions is None):
         raise RecipeError("name a model to score, or masks of any program: --predictions PATH --data PATH.")
     if arguments.shift is not None and arguments.data:
         raise RecipeError("--shift draws scenes, --data reads them from a file: leave out one of them.")
-    if sum(given is not None for given in (arguments.shift, arguments.slots, of_model.get(_SLOTS))) > 1:
+    if sum(given is not None for given in (arguments.shift, arguments.slots, model_settings.get(_SLOTS))) > 1:
         raise RecipeError(f"--shift, --slots and --{_SLOTS} are for an evaluation each: leave out all but one.")
     how: dict[str, Any] = {"batch_size": arguments.batch_size, "overwrite": arguments.overwrite}
     objects = {name: getattr(arguments, name) for name in _OBJECTS}
@@ -90,14 +91,14 @@ def run_evaluate(arguments: argparse.Namespace, changes: dict[str, Any]) -> None
     if arguments.predictions:
         if arguments.shift is not None or not arguments.data:
             raise RecipeError("--predictions are scored on labelled data: name it with --data, and leave out --shift.")
-        for name in ["slots"] * (arguments.slots is not None) + [*of_model]:
+        for name in ["slots"] * (arguments.slots is not None) + [*model_settings]:
             raise RecipeError(f"--{name} is for a model, not for --predictions: leave it out.")
         source, how["description_of_data"] = source_of(arguments.data, changes)
         scored: Any = PredictedMasks(arguments.predictions, source, arguments.background)
     else:
         if arguments.background is not None:
             raise RecipeError("--background is for --predictions alone: a model states its own.")
-        scored = _load(arguments, of_model)
+        scored = _load(arguments, model_settings)
         if arguments.shift is not None:
             shifts = chosen_shifts(scored, arguments.shift)
             table = evaluate_shifts(scored, shifts, arguments.out, changes=changes, **how)
@@ -135,9 +136,9 @@ def run_probe(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.evaluation.probe import probe
     from unscene.evaluation.scenes import test_source
 
-    of_model = _model_settings(changes)
+    model_settings = _model_settings(changes)
     changes = _data_settings(changes, "probe")
-    loaded = _load(arguments, of_model)
+    loaded = _load(arguments, model_settings)
     source, described = test_source(loaded, arguments.data, changes)
     how = {name: getattr(arguments, name) for name in ("batch_size", "boxes", "overwrite")}
     table = probe(loaded, source, arguments.out, description_of_data=described, **how)
@@ -161,7 +162,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
     from unscene.cli.streams import printable
     from unscene.inference.decompose import decompose_paths
 
-    of_model = _model_settings(changes)
+    model_settings = _model_settings(changes)
     for name in changes:
         raise RecipeError(f"`unscene decompose` takes two settings, --{_SLOTS} and --{_OVER_FRAMES}, not --{name}.")
     names = (*_OBJECTS, "fit", "frames", "skip_damaged", "overwrite")
@@ -170,7 +171,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
         from unscene.inference.tracking import Linker
 
         how |= {"link": Linker().link, "frames": "all"}
-    result = decompose_paths(_load(arguments, of_model), arguments.paths, arguments.out, **how)
+    result = decompose_paths(_load(arguments, model_settings), arguments.paths, arguments.out, **how)
     for path in result.skipped:
         print(printable(f"left out, cannot be read: {path}"), file=sys.stderr)
     counts = {"image": result.images, "object": result.objects}
@@ -179,7 +180,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
 
 def run_play(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
-    of_model = _model_settings(changes)
+    model_settings = _model_settings(changes)
     for name in changes:
         raise RecipeError(f"`unscene play` takes two settings, --{_SLOTS} and --{_OVER_FRAMES}, not --{name}.")
     given = [name for name in ("game", "camera", "frames") if getattr(arguments, name) is not None]
@@ -193,7 +194,7 @@ def run_play(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     from unscene.inference.frame_sources import camera_frames, file_frames, game_frames
     from unscene.inference.live import play
 
-    loaded = _load(arguments, of_model)
+    loaded = _load(arguments, model_settings)
     if arguments.game:
         frames = game_frames(arguments.game, loaded.size, arguments.seed or 0, loaded.contrast)
     elif arguments.frames:
@@ -261,12 +262,12 @@ def run_demo(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     print(f"\nOpen {demo(arguments.out, arguments.minutes).resolve()}")
 
 
-def _load(arguments: argparse.Namespace, of_model: dict[str, Any]) -> LoadedModel:
+def _load(arguments: argparse.Namespace, model_settings: dict[str, Any]) -> LoadedModel:
     """The model of a command, with other settings of the model where they are given."""
     import unscene
 
     loaded = unscene.load(arguments.model, verify=not arguments.no_verify)
-    return loaded.with_settings({name.removeprefix("model."): value for name, value in of_model.items()})
+    return loaded.with_settings({name.removeprefix("model."): value for name, value in model_settings.items()})
 
 
 def _model_settings(changes: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from unscene.metrics.tracking import TrackingScores
 from unscene.report.figures import image_bytes
 from unscene.scene import Decomposition, Scene
 
-OPTIONS = ("min_area", "min_score", "min_contrast", "outline", "join", "split_parts")
+OPTIONS = ("min_area", "min_score", "min_contrast", "outline", "join_alike", "split_parts")
 
 
 class ClipTracking:

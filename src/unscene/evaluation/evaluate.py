@@ -140,7 +140,7 @@ def measure(
     of_frames = objects if objects and frames > 1 and set(objects) <= set(OPTIONS) else {}
     clips = ClipTracking(frames, **of_frames) if frames > 1 else None
     if objects and not of_frames and not (is_model and own_sizes):
-        options = ", ".join(objects)
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in objects)
         raise RecipeError(f"{options}: only for a model that decomposes images at their own sizes (--data FOLDER).")
     read, predict, at_once, facts = _reader_and_predictor(scored, source, batch_size, objects or {})
     curves = training_curves(metrics_csv) if metrics_csv else None  # first, since the file may be damaged

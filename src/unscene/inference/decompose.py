@@ -94,7 +94,7 @@ def decompose_paths(
     min_score: float = 0.0,
     min_contrast: float = MIN_CONTRAST,
     outline: float = 0.0,
-    join: bool = False,
+    join_alike: bool = False,
     split_parts: SplitParts = False,
     tile: int | Literal["auto"] | None = None,
     overlap: int | None = None,
@@ -121,7 +121,7 @@ def decompose_paths(
         min_score: least score of an object; others are background.
         min_contrast: least contrast of an object to the background, see `found_objects.contrast`.
         outline: share of the way from the background's colour to the object's at which an object ends, see `refine`.
-        join: neighbours of alike colours become one object, see `alike_neighbours`.
+        join_alike: neighbours of alike colours become one object, see `alike_neighbours`.
         split_parts: each connected part of a mask is an object of its own; "touching": see `refine`.
         tile: decompose each image in overlapping tiles of this side, as `decompose_large`; "auto": of the side that the
             training's images or crops had; None: "auto" after a training on crops, else each image as one square.
@@ -139,7 +139,7 @@ def decompose_paths(
         RecipeError: a limit is not in 0..1, options contradict each other, or the side of a tile is not known.
     """
     limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score, "min_contrast": min_contrast}
-    limits |= {"outline": outline, "join": join, "split_parts": split_parts}
+    limits |= {"outline": outline, "join_alike": join_alike, "split_parts": split_parts}
     check_limits(**limits)
     if fit is not None and (tile, scale, object_size) != (None, None, None):
         raise RecipeError("images are fitted to the model's square, or cut into tiles: leave out --fit or --tile.")

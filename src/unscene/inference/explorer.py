@@ -25,7 +25,7 @@ from unscene.errors import RecipeError, UnsceneError, import_extra
 from unscene.inference.found_objects import found_objects
 from unscene.inference.image_files import named_images
 from unscene.report.figures import image_bytes
-from unscene.report.slots import overlay
+from unscene.report.slots import enlarged, overlay
 from unscene.runs.loading import LoadedModel
 from unscene.scene import Decomposition, Scene
 
@@ -72,7 +72,7 @@ class Exploration:
         )
         rows = [[slot, round(score, 3), area, *map(round, box)] for slot, score, area, box in numbers]
         zoom = _zoom(self.pixels)
-        pixels, labels = _enlarged(self.pixels, zoom), _enlarged(found.labels, zoom)
+        pixels, labels = enlarged(self.pixels, zoom), enlarged(found.labels, zoom)
         return overlay(pixels, labels, found.boxes * zoom, slots=found.slots), rows
 
     def slots(self) -> list[tuple[Pixels, str]]:
@@ -81,8 +81,7 @@ class Exploration:
         pairs = torch.cat([masks, self.decomposition.components[0]], dim=3)
         pictures = map(image_bytes, pairs)
         return [
-            (_enlarged(picture, _zoom(picture)), name)
-            for picture, name in zip(pictures, self.slot_names(), strict=True)
+            (enlarged(picture, _zoom(picture)), name) for picture, name in zip(pictures, self.slot_names(), strict=True)
         ]
 
     def slot_names(self) -> list[str]:
@@ -102,7 +101,7 @@ class Exploration:
         log_masks[:, list(self.removed)] = _EMPTY
         kept = replace(drawn, log_masks=log_masks.log_softmax(dim=1))
         picture = image_bytes(kept.reconstruction()[0])
-        return _enlarged(picture, _zoom(picture))
+        return enlarged(picture, _zoom(picture))
 
     def _inferred(self) -> Tensor:
         assert self.decomposition.latents is not None
@@ -282,10 +281,6 @@ def build_page(loaded: LoadedModel, examples: Sequence[Pixels] = ()) -> Any:
 
 def _zoom(picture: Pixels) -> int:
     return -(-_SIDE // int(min(picture.shape[:2])))
-
-
-def _enlarged(maps: NDArray[Any], zoom: int) -> NDArray[Any]:
-    return maps.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def can_change_slots(loaded: LoadedModel) -> bool:

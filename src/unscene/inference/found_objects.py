@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.errors import RecipeError, ShapeError
-from unscene.inference.alike_neighbours import join_alike
+from unscene.inference.alike_neighbours import join_alike_neighbours
 from unscene.scene import Decomposition, boxes_of_labels
 
 _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
@@ -143,7 +143,7 @@ def refine(
     min_area: int = 1,
     min_contrast: float = 0.0,
     outline: float = 0.0,
-    join: bool = False,
+    join_alike: bool = False,
     split_parts: SplitParts = False,
     renumber: bool = False,
 ) -> FoundObjects:
@@ -155,8 +155,9 @@ def refine(
         min_area: least number of an object's pixels.
         min_contrast: least `contrast` of an object.
         outline: an object keeps the pixels whose colour is more than this share of the way from the median colour of
-            the background around it to its own median colour; 0 keeps all. Before `join` and `split_parts`.
-        join: neighbours of alike colours become one object, see `alike_neighbours`.
+            the background around it to its own median colour; 0 keeps all. First of all.
+        join_alike: neighbours of alike colours become one object, see `alike_neighbours`; after `split_parts`, but
+            before "touching".
         split_parts: each connected part (of 8 neighbours) is an object of its own, with the scores, latents and boxes
             that the model states for all parts together. "touching": then parts larger than usual are divided by
             `touching_parts`, too.
@@ -164,10 +165,10 @@ def refine(
     """
     if outline:
         found = _outlined(found, pixels, outline)
-    if join:
-        found = join_alike(found, pixels)
     if split_parts:
         found, renumber = _split(found, mask_parts), True
+    if join_alike:
+        found = join_alike_neighbours(found, pixels)
     counted = found.areas[found.areas >= min_area]
     if split_parts == "touching" and len(counted):
         found = _split(found, partial(touching_parts, usual_area=float(np.median(counted))))
@@ -223,10 +224,13 @@ def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int)
     A pixel counts by the mean of its four neighbours, since a mask may follow the noise of its own pixels. Least
     squares fit these colours as a + b y + c x + d m, where m is 1 in the object and 0 around it. With the residual
     variance s^2, plus one grey level, and the standard error e of d, the contrast is D / (D + s^2), where
-    D = max(0, |d|^2 - 16 e^2) / 4 is the variance between object and background. Stripes may have the ground's colour
-    in the mean. So the contrast is also that of the object's mean squared distance from the ground's colour, in place
-    of |d|^2, to the background's own variance, in place of s^2, if it is larger; its standard error, in place of e^2,
-    counts one of four pixels. Other objects do not count, unless there is hardly any background.
+    D = max(0, |d|^2 - 16 e^2) / 4 is the variance between object and background.
+
+    Stripes may have the ground's colour in the mean. With g^2 the residual variance of the background alone, plus one
+    grey level, q^2 the mean squared distance of the object's pixels from a + b y + c x, and n and m the pixels of both,
+    a second contrast is S / (S + g^2), where S = max(0, q^2 - g^2 - 4 g^2 sqrt(8 / n + 8 / m)) / 4. The larger one
+    counts. So an object that is noisier than its ground has contrast; stripes of one pixel, which the neighbours'
+    mean hides, have none. Other objects do not count, unless there is hardly any background.
 
     Args:
         pixels: [h, w, 3], the object with its surroundings.
@@ -253,11 +257,11 @@ def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int)
     variance = np.square(residuals).sum() / (len(inside) - 4) + 3
     between = max(0.0, np.square(fitted[3]).sum() - _SIGNIFICANT**2 * variance * inverse[3, 3]) / 4
     in_object = inside > 0
-    ground = np.square(residuals[~in_object]).sum(axis=1).mean() + 3
-    spread = np.square(residuals[in_object] + fitted[3]).sum(axis=1).mean()
-    error = ground * np.sqrt(8 / in_object.sum() + 8 / (~in_object).sum())
-    beyond = max(0.0, spread - ground - _SIGNIFICANT * error) / 4
-    return float(max(between / (between + variance), beyond / (beyond + ground)))
+    ground_variance = np.square(residuals[~in_object]).sum(axis=1).mean() + 3
+    object_spread = np.square(residuals[in_object] + fitted[3]).sum(axis=1).mean()
+    standard_error = ground_variance * np.sqrt(8 / in_object.sum() + 8 / (~in_object).sum())
+    beyond = max(0.0, object_spread - ground_variance - _SIGNIFICANT * standard_error) / 4
+    return float(max(between / (between + variance), beyond / (beyond + ground_variance)))
 
 
 def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[Part]:

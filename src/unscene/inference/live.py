@@ -14,7 +14,6 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from unscene.inference.decompose import decompose_image
@@ -23,7 +22,7 @@ from unscene.inference.frame_sources import Frame, Frames
 from unscene.inference.live_server import serving
 from unscene.inference.newest import Newest
 from unscene.inference.tracking import Tracker
-from unscene.report.slots import overlay
+from unscene.report.slots import enlarged, overlay
 from unscene.runs.loading import LoadedModel
 
 _SIDE = 320  # pixels of the smallest picture that is shown
@@ -134,8 +133,8 @@ def _paced(frames: Iterator[Frame], fps: float, count: int | None) -> Iterator[F
 def _encoded(frame: Frame, found: FoundObjects) -> bytes:
     """A JPEG of the frame with its objects; a small one is enlarged, so that there is room for the numbers."""
     zoom = -(-_SIDE // min(frame.pixels.shape[:2]))
-    labels = _enlarged(found.labels, zoom)
-    picture = _enlarged(frame.pixels, zoom)
+    labels = enlarged(found.labels, zoom)
+    picture = enlarged(frame.pixels, zoom)
     if frame.picture is not None:
         size = labels.shape[1], labels.shape[0]
         picture = np.asarray(Image.fromarray(frame.picture).resize(size, Image.Resampling.NEAREST))
@@ -143,7 +142,3 @@ def _encoded(frame: Frame, found: FoundObjects) -> bytes:
     file = io.BytesIO()
     Image.fromarray(drawn).save(file, "JPEG", quality=85, subsampling=0)  # thin lines keep their colours
     return file.getvalue()
-
-
-def _enlarged(maps: NDArray[Any], zoom: int) -> NDArray[Any]:
-    return maps.repeat(zoom, axis=0).repeat(zoom, axis=1)

@@ -1,4 +1,4 @@
-"""The newest of a stream of values: who is slow misses some, nobody waits for him, and memory holds one."""
+"""The newest of a stream of values: a slow reader skips some and delays nobody, and memory holds one."""
 
 from __future__ import annotations
 

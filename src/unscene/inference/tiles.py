@@ -43,7 +43,7 @@ def decompose_large(
     min_area: int = 1,
     min_contrast: float = MIN_CONTRAST,
     outline: float = 0.0,
-    join: bool = False,
+    join_alike: bool = False,
     split_parts: SplitParts = False,
     progress: bool = True,
 ) -> FoundObjects:
@@ -60,7 +60,7 @@ def decompose_large(
         min_area: objects of fewer pixels are left out.
         min_contrast: objects of a lower contrast are left out, see `found_objects.contrast`.
         outline: as in `refine`.
-        join: as in `refine`.
+        join_alike: as in `refine`.
         split_parts: as in `refine`.
         progress: show a bar with the time left on stderr.
 
@@ -76,7 +76,7 @@ def decompose_large(
         min_area=min_area,
         min_contrast=min_contrast,
         outline=outline,
-        join=join,
+        join_alike=join_alike,
         split_parts=split_parts,
         renumber=True,
     )

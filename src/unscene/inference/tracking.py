@@ -124,7 +124,7 @@ class Linker:
             (height, width), (first_height, first_width) = pixels.shape[:2], self._background.shape[:2]
             raise DataError(
                 f"frame {self.frames} is {width} x {height} pixels, but the frames before it are {first_width} x "
-                f"{first_height}. A sequence has frames of one size: decompose others by themselves."
+                f"{first_height}. A sequence has frames of one size: bring them to it, or leave out the tracks."
             )
         self._recent = [track for track in self._recent if self.frames - track.found <= self.settings.max_gap + 1]
         for track in self._recent:

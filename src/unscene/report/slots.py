@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -92,6 +92,11 @@ def overlay(
             for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
                 _write_number(result, n, (x1, y1))
     return result
+
+
+def enlarged(maps: NDArray[Any], zoom: int) -> NDArray[Any]:
+    """A picture or label map [H, W, ...] of `zoom` times as many rows and columns."""
+    return maps.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def _tint(image: NDArray[np.uint8], labels: NDArray[np.integer], tint: float, stroke: int) -> None:

@@ -54,12 +54,12 @@ class ComponentVAESettings:
 class ColourLimits(NamedTuple):
     """What the components may show; 0 leaves them free, as in the papers. Ours."""
 
-    background: int  # its slot
+    background_slot: int
     background_cells: int  # see `coarse`
     foreground_colours: int  # see `nearest_colours`
 
 
-FREE = ColourLimits(0, 0, 0)
+NO_LIMITS = ColourLimits(0, 0, 0)
 
 
 class ComponentVAE(nn.Module):
@@ -139,7 +139,7 @@ class ComponentVAE(nn.Module):
         latents: Tensor,
         used: Tensor | None = None,
         regions: Tensor | None = None,
-        limits: ColourLimits = FREE,
+        limits: ColourLimits = NO_LIMITS,
         images: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return components [B, K, 3, H, W] and mask logits [B, K, 1, H, W] of latents [B, K, D], float32 or better.
@@ -152,12 +152,12 @@ class ComponentVAE(nn.Module):
         if self.settings.colour == "sigmoid":
             colour = colour.sigmoid()
         K = latents.shape[1]
-        ground = torch.arange(K, device=latents.device).expand(latents.shape[:2]) == limits.background % K  # [B, K]
-        ground = slots.pack(ground).view(-1, 1, 1, 1)
+        slot = torch.arange(K, device=latents.device).expand(latents.shape[:2])  # [B, K]
+        is_background = slots.pack(slot == limits.background_slot % K).view(-1, 1, 1, 1)
         if limits.background_cells:
-            colour = torch.where(ground, coarse(colour, limits.background_cells), colour)
+            colour = torch.where(is_background, coarse(colour, limits.background_cells), colour)
         if limits.foreground_colours == 1:
-            colour = torch.where(ground, colour, coarse(colour, 1))
+            colour = torch.where(is_background, colour, coarse(colour, 1))
         pasted, size, boxes = colour, (self.size, self.size), self._regions(regions, slots)
         if self.settings.decoder_region == "roi":
             pasted = paste_boxes(colour, boxes, size)
@@ -167,7 +167,7 @@ class ComponentVAE(nn.Module):
             nearest = nearest_colours(colour, slots.pack_images(images), limits.foreground_colours)
             if self.settings.decoder_region == "roi":
                 nearest = nearest * paste_boxes(torch.ones_like(colour[:, :1]), boxes, size)
-            pasted = torch.where(ground, pasted, nearest)
+            pasted = torch.where(is_background, pasted, nearest)
         return slots.unpack(pasted), slots.unpack(mask_logits, LOG_ZERO)
 
     def _regions(self, regions: Tensor | None, slots: SlotPacking) -> Tensor:
@@ -187,15 +187,15 @@ def coarse(colour: Tensor, cells: int) -> Tensor:
     return F.interpolate(averages, size=colour.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def nearest_colours(colour: Tensor, images: Tensor, number: int) -> Tensor:
-    """At each pixel of images [S, C, H, W], that of `number` colours which is nearest to the image: [S, C, H, W].
+def nearest_colours(colour: Tensor, images: Tensor, num_colours: int) -> Tensor:
+    """At each pixel of images [S, C, H, W], that of the colours which is nearest to the image: [S, C, H, W].
 
-    The colours are the averages of as many vertical strips of what the decoder draws, colour [S, C, h, w]. So a
-    component has stripes, checks or spots without drawing them. Ours.
+    The colours are the averages of `num_colours` vertical strips of what the decoder draws, colour [S, C, h, w]. So a
+    component has stripes, checks or spots without drawing them. A colour learns from its pixels only. Ours.
     """
-    colours = F.adaptive_avg_pool2d(colour, (1, number)).squeeze(2)[..., None, None]  # [S, C, number, 1, 1]
+    colours = F.adaptive_avg_pool2d(colour, (1, num_colours)).squeeze(2)[..., None, None]  # [S, C, num_colours, 1, 1]
     with torch.no_grad():
-        distance = (images.unsqueeze(2) - colours).square().sum(dim=1)  # [S, number, H, W]
+        distance = (images.unsqueeze(2) - colours).square().sum(dim=1)  # [S, num_colours, H, W]
         nearest = (distance == distance.amin(dim=1, keepdim=True)).to(colours)
         nearest /= nearest.sum(dim=1, keepdim=True)  # equal colours share a pixel
     return (nearest.unsqueeze(1) * colours).sum(dim=2)

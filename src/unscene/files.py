@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written under a temporary name, synced and renamed; locks; what may be overwritten.
+"""Atomic writes: a file is written under a temporary name, synced and renamed; locks; what may be overwritten; CSV.
 
 Every writer uses these. A temporary file is `.NAME.part`, and the folder of unfinished results `.unscene-unfinished`.
 Their process locks them, and the system frees a lock however its process ends. So the next command tells what a dead
@@ -8,13 +8,15 @@ UNSCENE_SYNC=0 that is left to the system.
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from unscene.errors import RunError
 
@@ -221,3 +223,16 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV. A text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(
+            f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+            for cell in row
+        )
+    return file.getvalue()

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from unscene.data.image_file import ContrastSettings, read_image
 from unscene.data.image_resize import FitKind, fit_image
 from unscene.errors import DataError, RecipeError
-from unscene.files import output_folder, write_text
+from unscene.files import csv_text, output_folder, write_text
 from unscene.inference.found_objects import (
     MIN_CONTRAST,
     FoundObjects,
@@ -55,7 +55,6 @@ from unscene.inference.image_files import (
 )
 from unscene.inference.tiles import decompose_large
 from unscene.report.page import Histogram, Picture, Section, write_page
-from unscene.report.table import csv_text
 from unscene.runs.run_folder import describe_machine
 from unscene.scene import Scene
 

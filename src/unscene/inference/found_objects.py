@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from unscene.data.image_resize import ResizeGeometry
 from unscene.errors import RecipeError, ShapeError
+from unscene.inference.alike_neighbours import join_alike_neighbours
 from unscene.scene import Decomposition, boxes_of_labels
 
 _PIXELS_AT_ONCE = 2**22  # of an image; a larger one is segmented in stripes
@@ -167,8 +168,6 @@ def refine(
     if split_parts:
         found, renumber = _split(found, mask_parts), True
     if join_alike:
-        from unscene.inference.alike_neighbours import join_alike_neighbours
-
         found = join_alike_neighbours(found, pixels)
     counted = found.areas[found.areas >= min_area]
     if split_parts == "touching" and len(counted):

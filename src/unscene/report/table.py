@@ -5,15 +5,15 @@ What each number means and how it is written stands in metric_descriptions.yaml.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal
 
 import yaml
+
+from unscene.files import csv_text
 
 WIDTH = 120  # characters of a line in the terminal
 MISSING = "-"
@@ -129,19 +129,6 @@ class Table:
             numbers = [row.values.get(name) for name in self.columns] + [row.paper.get(name) for name in reported]
             rows.append([row.name, *(row.facts.get(name) for name in facts), *numbers])
         return csv_text(["name", *facts, *self.columns, *(f"reported_{name}" for name in reported)], rows)
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows of cells as CSV. A text that a spreadsheet would run as a formula gets an apostrophe before it."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(
-            f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-            for cell in row
-        )
-    return file.getvalue()
 
 
 def best_rows(values: Sequence[float | None], described: Description) -> set[int]:

@@ -23,7 +23,7 @@ from unscene.cli import main as cli
 from unscene.cli.arguments import parse, split_settings
 from unscene.cli.main import main, set_process_up
 from unscene.data.published import DATA_SETS
-from unscene.errors import RunError
+from unscene.errors import RecipeError, RunError
 from unscene.recipes import recipe_names, recipe_text
 from unscene.runs.run_folder import RunFolder
 from unscene.settings import Word
@@ -516,6 +516,29 @@ def test_evaluate_reads_a_file(trained, tmp_path, capsys):
     ):
         assert main([*words, wrong]) == 1
         assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--join-alike", "join_alike", True),
+        ("--split-parts", "split_parts", True),
+        ("--split-touching", "split_parts", "touching"),
+        ("--outline 0.5", "outline", 0.5),
+        ("--min-area 3", "min_area", 3),
+        ("--min-contrast 0.1", "min_contrast", 0.1),
+    ],
+)
+def test_options_of_objects_reach_decompose(trained, tmp_path, monkeypatch, words, name, value):
+    given = {}
+
+    def decomposed(loaded, paths, out, **how):
+        given.update(how)
+        raise RecipeError("that is enough")
+
+    monkeypatch.setattr("unscene.inference.decompose.decompose_paths", decomposed)
+    assert main(["decompose", str(trained.path), str(tmp_path), "--out", str(tmp_path / "out"), *words.split()]) == 1
+    assert given[name] == value
 
 
 def test_compare_has_the_numbers_of_evaluate_on_the_same_scenes(trained, tmp_path, capsys, monkeypatch):

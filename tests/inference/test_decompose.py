@@ -259,6 +259,16 @@ def test_parts_of_a_slot_are_objects_on_request(small, tmp_path):
         assert decompose_paths(small, [tmp_path / "1.png"], out, progress=False, **options).objects == count
 
 
+@pytest.mark.parametrize("tile", [None, 64])
+def test_pieces_one_pixel_apart_are_joined_on_request(small, tmp_path, tile):
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[10:20, 10:20] = image[10:20, 21:31] = (200, 0, 0)
+    Image.fromarray(image).save(tmp_path / "1.png")
+    for join_alike, count in ((False, 2), (True, 1)):
+        how = {"split_parts": True, "join_alike": join_alike, "tile": tile, "progress": False}
+        assert decompose_paths(small, [tmp_path / "1.png"], tmp_path / str(join_alike), **how).objects == count
+
+
 @pytest.mark.parametrize("size", [(1, 200), (200, 1), (1, 1), (5, 7), (300, 10)])
 @pytest.mark.parametrize("tile", [None, 64])
 @pytest.mark.parametrize("colour", [0, 255])

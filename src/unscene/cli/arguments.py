@@ -67,7 +67,7 @@ Uploads weights.safetensors, recipe.yaml and a card with the scores of RUN/repor
   unscene push runs/NAME USER/NAME
 Whoever has the extra `hub` uses it as hf://USER/NAME wherever a run can be named."""
 PLAY_HELP = """\
-Shows the outline, box and track number of every object on a page of this machine alone, until Ctrl-C:
+Shows the outline, box and track number of every object on a page that only this machine can open, until Ctrl-C:
   unscene play runs/NAME --game pong
   unscene play runs/NAME --camera 0 --min-area 50
   unscene play runs/NAME --frames video.mp4
@@ -264,7 +264,7 @@ def _add_play(commands: Any) -> None:
     add("model", metavar="RUN_OR_WEIGHTS", help=MODEL_HELP)
     add("--game", metavar="NAME", help="an Atari game as ale-py names it, for instance pong; its agent plays at random")
     add("--camera", type=int, metavar="N", help="the camera of this number, from 0")
-    add("--frames", type=Path, metavar="VIDEO|DIR", help="a video, an animation or a folder of images, over and over")
+    add("--frames", type=Path, metavar="VIDEO|DIR", help="a video, an animation or a folder of images, in a loop")
     add("--seed", type=int, help="of the game's agent (default 0)")
     add(
         "--fps",

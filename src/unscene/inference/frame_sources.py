@@ -64,7 +64,7 @@ def game_frames(game: str, size: int, seed: int, contrast: ContrastSettings) -> 
 
 
 def file_frames(path: Path, contrast: ContrastSettings) -> Frames:
-    """The frames of a video or an animation, or the images of a folder in the order of their names, over and over.
+    """The frames of a video or an animation, or the images of a folder in the order of their names, in a loop.
 
     DataError: there is no image, or one cannot be read.
     """

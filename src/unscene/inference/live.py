@@ -82,7 +82,7 @@ def play(
     track: bool = True,
     **options: Any,
 ) -> LiveView:
-    """Play frames on a page of this machine alone until Ctrl-C, or `count` frames.
+    """Play frames on a page that only this machine can open until Ctrl-C, or `count` frames.
 
     Args:
         loaded: the model.

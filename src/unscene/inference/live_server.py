@@ -1,6 +1,7 @@
-"""The page of `unscene play`, for this machine alone: `/` the page, `/stream` its pictures, `/status` its numbers.
+"""The page of `unscene play`: `/` the page, `/stream` its pictures, `/status` its numbers.
 
-A viewer gets the newest picture that there is when he is ready for one, so a slow one misses some and delays nobody.
+Only this machine can open it. A viewer who is ready for a picture gets the newest one: slow viewers skip pictures, and
+delay nobody.
 Requests under another name than this machine's are refused: a web site whose name was changed to mean 127.0.0.1 (DNS
 rebinding) would send its own.
 """

@@ -166,6 +166,17 @@ def test_a_background_of_one_cell_has_one_colour_in_loss_and_use():
         assert (pixels[:, 1:].std(dim=-1) > 0).all()
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_objects_have_so_many_colours_in_loss_use_and_redrawing(number):
+    model, images = tiny(foreground_colours=number), torch.rand(2, 3, 32, 32)
+    drawn = model(images)
+    for decomposition in (model.loss(images)[1], drawn, model.redraw(images, drawn.latents)):
+        components = decomposition.components.detach()
+        assert (components[:, 0].flatten(2).std(dim=-1) > 0).all()
+        for slot in components[:, 1:].flatten(0, 1):
+            assert len(slot.flatten(1).mul(1e4).round().unique(dim=1).T) == number
+
+
 @pytest.mark.parametrize("changes", ATTENTIONS)
 def test_initial_scope_weights_are_scaled(changes):
     plain, quiet = tiny(**changes), tiny(initial_scope_weight=0.1, **changes)

@@ -125,9 +125,8 @@ class MONet(nn.Module):
         log_masks = self.infer_masks(images)  # q(c | x)
         mean, log_variance = self.vae.encode(images, log_masks)  # q(z_k | x, m_k)
         latents = sample_gaussian(mean, log_variance)
-        components, mask_logits = self.vae.decode(
-            latents, limits=settings.limits, images=images
-        )  # p(x | z_k), p(c | z_k)
+        # p(x | z_k), p(c | z_k)
+        components, mask_logits = self.vae.decode(latents, limits=settings.limits, images=images)
         terms = {
             "reconstruction": -mixture_log_likelihood(
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over

@@ -113,9 +113,7 @@ class RMONet(nn.Module):
         log_masks, used, regions = attention.log_masks, attention.used, attention.regions
         mean, log_variance = self.vae.encode(images, log_masks, used, regions)  # q(z_k | x, m_k), Section 3.1
         latents = sample_gaussian(mean, log_variance)  # z_k
-        components, mask_logits = self.vae.decode(
-            latents, used, regions, settings.limits, images
-        )  # X_k, p(m | z_k), Sec. 3.3
+        components, mask_logits = self.vae.decode(latents, used, regions, settings.limits, images)  # X_k, p(m | z_k)
         terms = {
             "reconstruction": -mixture_log_likelihood(  # Eq. 2
                 images, components, log_masks, settings.sigmas(images), settings.mixture_over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 from itertools import islice
 
@@ -115,6 +116,16 @@ def test_every_model_learns_from_the_losses_that_it_has_the_slots_for(name, sett
             losses[term].sum(), list(model.parameters()), retain_graph=True, allow_unused=True
         )
         assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients), term
+
+
+def test_motion_is_a_constant_as_long_as_the_background_alone_is_learnt():
+    settings = dataclasses.replace(tiny.MODELS["explicit_localization"]["ours"], background_steps=2)
+    loss = BatchLoss(model_class("explicit_localization")(settings), False, TemporalSettings(motion_weight=1))
+    images = torch.rand(2, 3, SIZE, SIZE)
+    before, during = (loss(images, step)[0]["motion"] for step in (1, 2))
+    assert not before.requires_grad
+    assert during.requires_grad
+    assert before[0] > during[0] > 0
 
 
 def test_a_training_with_both_losses_logs_them_and_repeats_bit_for_bit(tmp_path):

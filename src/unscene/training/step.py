@@ -68,11 +68,13 @@ def temporal_losses(
     terms, weights = {}, {}
     masks = decomposition.masks().squeeze(2)  # [B, K, H, W]
     if settings.motion_weight:
-        if decomposition.background is None or not masks.requires_grad:
+        background = decomposition.background
+        # all background: a model that does not learn its objects yet (`background_steps`)
+        if background is None or not (masks.requires_grad or (masks[:, background] == 1).all()):
             raise RecipeError("trainer.temporal.motion_weight must be 0: this model learns no mask of the background.")
         first, second = images.chunk(2)
         changed = (second - first).abs().amax(dim=1) > settings.motion_threshold  # [B/2, H, W]
-        still = torch.stack(masks[:, decomposition.background].chunk(2)).prod(dim=0)
+        still = torch.stack(masks[:, background].chunk(2)).prod(dim=0)
         motion = -((1 - still).clamp_min(_SMALLEST).log() * changed).sum(dim=(1, 2))
         terms["motion"], weights["motion"] = motion.repeat(2), settings.motion_weight
     if settings.continuity_weight:

@@ -154,6 +154,36 @@ def test_the_first_frame_of_a_lone_image_has_the_networks_background():
     assert_close(first.masks(), single.masks())
 
 
+def test_the_median_image_follows_the_batches_of_a_training_by_the_rate_at_most():
+    model = make_model(median_background=True, background_rate=0.1).train()
+    model.loss(torch.full((3, 3, 32, 32), 0.2), step=0)
+    assert_close(model.median, torch.full((3, 32, 32), 0.2))
+    batch = torch.cat([GROUND, torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)])  # whose median is the ground
+    model.loss(batch, step=1)
+    assert_close(model.median, GROUND[0].clamp(0.1, 0.3))
+    model.eval().loss(torch.ones(3, 3, 32, 32), step=2)
+    assert_close(model.median, GROUND[0].clamp(0.1, 0.3))
+
+
+def test_an_image_has_the_median_background_if_it_explains_more_than_the_network():
+    model = make_model(median_background=True)
+    model.median.copy_(GROUND[0])  # the untrained network gives about one grey
+    images = torch.cat([painted((4, 4, RED)), torch.full((1, 3, 32, 32), 0.45)])
+    ones = torch.ones_like(images[:, :1])
+    components = model(images).components[:, 0]
+    assert_close(components[0], GROUND[0])
+    assert_close(components[1], model.reconstruct(images, ones, images, sample=False).reconstruction[1])
+
+
+def test_the_first_frame_starts_from_the_median_image():
+    model = make_model(median_background=True)
+    model.median.copy_(GROUND[0])
+    decomposition, state = model.decompose_next(painted((4, 4, RED), (20, 20, BLUE)), None)
+    assert sorted([slot_at(decomposition, 5, 5), slot_at(decomposition, 21, 21)]) == [1, 2]
+    assert slot_at(decomposition, 12, 12) == 0
+    assert (state.background - GROUND).abs().max() < 0.021
+
+
 def test_frames_of_another_size_are_refused():
     with pytest.raises(ShapeError, match="32"):
         make_model().decompose_next(torch.rand(1, 3, 16, 16), None)

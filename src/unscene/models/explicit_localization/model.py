@@ -75,6 +75,9 @@ class ExplicitLocalizationSettings:
     over_frames: bool = False
     # most that a colour of the estimate changes in a frame, of 0..1
     background_rate: PositiveFloat = 0.02
+    # Ours, for a fixed camera: the training also keeps the median image of its batches. A trained model shows it as
+    # the background of the images that it explains better than the network's reconstruction does.
+    median_background: bool = False
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)  # settings of g
     location: LocationSettings = field(default_factory=LocationSettings)  # settings of L
 
@@ -101,6 +104,9 @@ class ExplicitLocalization(nn.Module):
         super().__init__()
         self.settings = settings
         self.network = ConvolutionalAutoencoder(settings.network, settings.size)  # g
+        if settings.median_background:
+            self.median: Tensor
+            self.register_buffer("median", torch.zeros(3, settings.size, settings.size))
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with the codes' means and initial means mu_2 of 0.5."""
@@ -113,6 +119,9 @@ class ExplicitLocalization(nn.Module):
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:
         """Eq. 1 for images [B, 3, size, size]: its three terms, each [B], and the decomposition."""
         settings = self.settings
+        if settings.median_background and self.training:  # the first batch's, then by steps of at most the rate
+            rate = settings.background_rate if step else 1.0
+            self.median += (images.median(dim=0).values - self.median).clamp(-rate, rate)
         num_objects = settings.num_slots - 1 if step >= settings.background_steps else 0
         steps = self.steps(images, sample=True, num_objects=num_objects)
         terms = {
@@ -148,7 +157,7 @@ class ExplicitLocalization(nn.Module):
         settings = self.settings
         check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
         ones = torch.ones_like(images[:, :1])  # s^(0)
-        background = self.reconstruct(images, ones, images, sample)
+        background = self.background_step(images, sample)
         s = 1 - self.quality(background.error, ones, settings.quality_variance)  # line 9, with L^(1) = 1
         objects: list[Step] = []
         count = settings.num_slots - 1 if num_objects is None else num_objects
@@ -163,6 +172,20 @@ class ExplicitLocalization(nn.Module):
         if settings.background_input == "masked":
             background = self.reconstruct(m * images, ones, images, sample)
         return [replace(background, mask=m), *objects]
+
+    def background_step(self, images: Tensor, sample: bool) -> Step:
+        """The background's step of whole images, with a mask of 1. Without `sample` it may show the median image."""
+        ones = torch.ones_like(images[:, :1])
+        step = self.reconstruct(images, ones, images, sample)
+        if sample or not self.settings.median_background:
+            return step
+        error = (self.median - images).square().sum(dim=1, keepdim=True)
+        by_median, by_network = (
+            self.quality(e, ones, self.settings.quality_variance).sum(dim=(1, 2, 3)) for e in (error, step.error)
+        )
+        chosen = (by_median > by_network).view(-1, 1, 1, 1)
+        reconstruction = torch.where(chosen, self.median, step.reconstruction)
+        return replace(step, reconstruction=reconstruction, error=torch.where(chosen, error, step.error))
 
     def object_step(
         self, images: Tensor, s: Tensor, sample: bool, allowed: Tensor | None = None

@@ -1,8 +1,8 @@
 """Explicit localization over the frames of a sequence, which Liu et al. (2019) name as their future work. Ours.
 
-The background is what does not move: a running estimate b, which starts as the network's reconstruction of the first
-frame and then follows each frame x by a bounded step, so that it tends to the median of what a pixel shows
-(McFarlane & Schofield, 1995):
+The background is what does not move: a running estimate b, which starts as the first frame's background and then
+follows each frame x by a bounded step, so that it tends to the median of what a pixel shows (McFarlane & Schofield,
+1995):
 
     b <- b + clip(x - b, -rate, rate)    except in the pixels of an object that has moved
 
@@ -53,7 +53,7 @@ def decompose_next(
     settings = model.settings
     check_shape(images, f"B 3 {settings.size} {settings.size}", "images")
     ones = torch.ones_like(images[:, :1])
-    background = model.reconstruct(images, ones, images, sample=False)
+    background = model.background_step(images, sample=False)
     if state is None:
         state = SequenceState.start(background.reconstruction, settings.num_slots - 1)
     error = (state.background - images).square().sum(dim=1, keepdim=True)

@@ -43,7 +43,7 @@ test-all: venv
 test-extras: requirements/lock.txt
 	test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
 	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt -r requirements/build.txt
-	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[explore,export,hub,microscopy,supervision,trackio,video,wandb]" playwright
+	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[explore,export,hub,microscopy,supervision,trackio,video,vizdoom,wandb]" playwright
 	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -n 2 -rs $$(grep -rlE "importorskip|needs the extra" tests --include="*.py")
 
 campaign: venv

@@ -303,8 +303,9 @@ def _add_use(commands: Any) -> None:
 
 def _add_data(commands: Any) -> None:
     add = _command(commands, "generate", "draw a data set into an HDF5 file, or a folder of images", settings=True)
-    generators = ("multi_dsprites", "clevr_scenes", "tetrominoes", "many_objects", "objects_room", "atari", "montezuma")
-    add("source", choices=generators, help="what to draw")
+    drawn = ("multi_dsprites", "clevr_scenes", "tetrominoes", "many_objects", "objects_room")
+    played = ("atari", "montezuma", "vizdoom")
+    add("source", choices=(*drawn, *played), help="what to draw")
     add("--count", type=int, required=True, help="number of scenes")
     add("--seed", type=int, help="another seed draws another data set (default 0)")
     folders = "without a suffix: folders of images and labels"

@@ -27,6 +27,7 @@ SOURCES = {
     "hdf5": "unscene.data.hdf5.reader:SceneFile",
     "atari": "unscene.data.atari:Atari",
     "montezuma": "unscene.data.montezuma.dataset:Montezuma",
+    "vizdoom": "unscene.data.vizdoom:VizDoom",
     "flowers": "unscene.data.flowers:Flowers",
     "coco": "unscene.data.coco.dataset:Coco",
     "images": "unscene.data.image_folder:ImageFolder",

@@ -8,7 +8,7 @@ is imported here only.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import islice
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 
+from unscene.data.playback import Playback
 from unscene.data.samples import checked_indices
 from unscene.errors import DataError, RecipeError, did_you_mean
 from unscene.settings import settings_dataclass
@@ -106,28 +107,6 @@ class Atari:
             return play(self.settings.game, random_actions(self.settings.seed))
         about, actions = _record()["about"], _recorded_game(self.settings.game)["actions"]
         return islice(play(self.settings.game, actions), about["first"] - 1, None, about["apart"])
-
-
-class Playback:
-    """The frames of a game by index. One is only reached by playing up to it: quick in order, slow in any other order.
-
-    `start` begins the game anew.
-    """
-
-    def __init__(self, start: Callable[[], Iterator[Screen]]) -> None:
-        self._start = start
-        self._playing: Iterator[Screen] | None = None
-        self._next = 0
-
-    def frames(self, indices: NDArray[np.int64]) -> dict[int, Screen]:
-        """The screens and memories of some frames."""
-        frames = {}
-        for index in np.unique(indices).tolist():
-            if self._playing is None or index < self._next:
-                self._playing, self._next = self._start(), 0
-            skipped, self._next = index - self._next, index + 1
-            frames[index] = next(islice(self._playing, skipped, None))
-        return frames
 
 
 def random_actions(seed: int) -> Iterator[int]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 
-from unscene.data.atari import BOTTOM, TOP, Playback, Screen, new_emulator, play, random_actions, resized
+from unscene.data.atari import BOTTOM, TOP, Screen, new_emulator, play, random_actions, resized
+from unscene.data.playback import Playback
 from unscene.data.samples import checked_indices
 from unscene.errors import DataError
 from unscene.scene import boxes_of_labels

@@ -221,7 +221,8 @@ def _outlined(found: FoundObjects, pixels: NDArray[np.uint8], outline: float) ->
 def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int) -> float:
     """How clearly an object's colours differ from the background around it, beyond noise and an even gradient; 0..1.
 
-    A pixel counts by the mean of its four neighbours, since a mask may follow the noise of its own pixels. Least
+    A pixel counts by the mean of its four neighbours, since a mask may follow the noise of its own pixels; one of the
+    background by those of the background, or a thin object's colours would count as the background's noise. Least
     squares fit these colours as a + b y + c x + d m, where m is 1 in the object and 0 around it. With the residual
     variance s^2, plus one grey level, and the standard error e of d, the contrast is D / (D + s^2), where
     D = max(0, |d|^2 - 16 e^2) / 4 is the variance between object and background.
@@ -249,9 +250,14 @@ def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int)
         return 0.0
     factors = np.stack([np.ones(len(inside)), rows - rows.mean(), columns - columns.mean(), inside], axis=1)
     inverse = np.linalg.inv(factors.T @ factors + 1e-6 * np.eye(4))
-    padded = np.pad(pixels.astype(np.float32), ((1, 1), (1, 1), (0, 0)), "reflect")
-    neighbours = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    colours = neighbours[compared].astype(np.float64) / 4
+    ground = (compared & ~mask).astype(np.float32)[..., None]
+    on_ground = _neighbours(ground)
+    neighbours = np.where(
+        ground * on_ground > 0,
+        _neighbours(pixels * ground) / on_ground.clip(1),
+        _neighbours(pixels.astype(np.float32)) / 4,
+    )
+    colours = neighbours[compared].astype(np.float64)
     fitted = inverse @ (factors.T @ colours)
     residuals = colours - factors @ fitted
     variance = np.square(residuals).sum() / (len(inside) - 4) + 3
@@ -262,6 +268,12 @@ def contrast(pixels: NDArray[np.uint8], labels: NDArray[np.integer], label: int)
     standard_error = ground_variance * np.sqrt(8 / in_object.sum() + 8 / (~in_object).sum())
     beyond = max(0.0, object_spread - ground_variance - _SIGNIFICANT * standard_error) / 4
     return float(max(between / (between + variance), beyond / (beyond + ground_variance)))
+
+
+def _neighbours(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum of each pixel's four neighbours; values [h, w, C] are mirrored at the border."""
+    padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), "reflect")
+    return np.asarray(padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:])
 
 
 def mask_parts(mask: NDArray[np.bool_], connected: bool = True) -> list[Part]:

@@ -73,6 +73,19 @@ def test_explained_pixels_have_no_influence_with_weigh_remaining():
     assert_close(weighed, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
 
 
+def test_a_lone_object_keeps_its_pixels_with_least_remaining():
+    """Without it both components become the only object that remains, and each has half of its pixels."""
+    images, remaining, red = scene()
+    images[0, :, ~red], remaining[0, 0, ~red] = 0.0, 0.0
+    changes = {"weigh_remaining": True, "learn_shares": True, "initial_means": "centre", "coordinates": 0.3}
+    changes |= {"variance_floor": 1e-4, "cutoff": 9, "window_shifts": 2}
+    shared, _ = located(images, remaining, 8, 10, **changes)
+    whole, location = located(images, remaining, 8, 10, least_remaining=0.01, **changes)
+    assert_close(shared[0, 0, red], torch.full((30,), 0.5), rtol=0, atol=1e-3)
+    assert_close(whole[0, 0], red.float(), rtol=0, atol=1e-3)
+    assert_close(location, torch.tensor([[8.5 / 32, 11 / 32]]), rtol=0, atol=5e-3)
+
+
 def test_three_components_separate_touching_objects():
     images, remaining, red = scene()
     images[0, :, 6:11, 14:18], remaining[0, 0, 6:11, 14:18] = GREEN[:, None, None], 1.0

@@ -47,6 +47,9 @@ class LocationSettings:
     window_shifts: NonNegativeInt = 0
     # the weights are w s in place of w (ours): explained pixels have no influence, as the text of Section 2.4 asks for
     weigh_remaining: bool = False
+    # The same weights are at least w times this, so that explained pixels hold the first component. With 0, all
+    # components become equal where a window's remaining pixels are all one object's, and share it. Ours.
+    least_remaining: Annotated[float, Field(ge=0, le=1)] = 0.0
     # line 9 of Algorithm 1 multiplies each density by the component's share of the points, as mixtures usually do; the
     # paper's line has no such factor
     learn_shares: bool = False
@@ -78,7 +81,9 @@ def location_mask(
         window = Window.around(centres, (height, width), settings.order, settings.cutoff)  # lines 4 and 5
         s, x = window.crop(remaining), window.crop(images)  # [B, 1, P], [B, 3, P]
         unexplained = window.weights * s.squeeze(1)
-        w = unexplained if settings.weigh_remaining else window.weights
+        w = window.weights
+        if settings.weigh_remaining:
+            w = w * s.squeeze(1).clamp_min(settings.least_remaining)
         y = _pixel_vectors(x * s if settings.remaining_colours else x, window, settings.coordinates)  # line 3
         if shift == 0:  # line 2
             means = initial_means * initial_means.new_tensor([1, 1, 1, settings.coordinates, settings.coordinates])

@@ -72,6 +72,17 @@ def test_only_the_first_of_several_planes_and_three_of_five_channels_are_read_wi
     assert "has 5 channels, of which the first three are read" in caplog.text
 
 
+@pytest.mark.parametrize(("count", "warned"), [(1, False), (2, True)])
+def test_a_video_of_one_frame_is_read_without_a_warning(tmp_path, monkeypatch, caplog, count, warned):
+    from unscene.data import stacks
+
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    monkeypatch.setattr(stacks, "read_planes", lambda path, frame: np.zeros((3, 6, 5), np.uint8))
+    monkeypatch.setattr(stacks, "count_frames", lambda path: count)
+    read_image(tmp_path / "a.mp4")
+    assert ("several frames or planes" in caplog.text) is warned
+
+
 def test_no_number_and_a_damaged_stack_are_named(ome):
     path = ome(kind=np.float32)
     import tifffile

@@ -161,7 +161,7 @@ def _is_of_a_microscope(path: Path) -> bool:
 
 def _from_planes(stacks: Any, path: Path, frame: int | None, contrast: ContrastSettings) -> NDArray[np.uint8]:
     planes: NDArray[Any] = stacks.read_planes(path, frame or 0)
-    if frame is None and (stacks.is_video(path) or stacks.count_frames(path) > 1):
+    if frame is None and stacks.count_frames(path) > 1:
         message = f"{path} has several frames or planes, of which only the first is read"
         warn_once("frames", path.parent, f"{message}. To read all, set frames to all. {_ONCE}")
     if not contrast.channels and len(planes) > 3:

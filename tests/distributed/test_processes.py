@@ -15,6 +15,7 @@ from unscene.distributed.processes import (
     mean_over_processes,
     normal_like,
     rank_and_world,
+    rows_of_all_processes,
     shared_noise,
 )
 from unscene.models.common.gaussian import sample_gaussian
@@ -59,6 +60,21 @@ def test_a_mean_over_processes_leaves_this_ones_values(monkeypatch):
     values = torch.tensor([2.0, 6.0])
     assert mean_over_processes(values).tolist() == [3.0, 4.0]
     assert values.tolist() == [2.0, 6.0]
+
+
+def test_the_rows_of_all_processes_are_the_whole_batch(monkeypatch):
+    whole = torch.rand(6, 3, 4, 5)
+    assert rows_of_all_processes(whole) is whole
+
+    def gather(shares: list[torch.Tensor], own: torch.Tensor) -> None:
+        assert torch.equal(own, whole[1::3])
+        for rank, share in enumerate(shares):
+            share.copy_(whole[rank::3])
+
+    monkeypatch.setattr(processes, "rank_and_world", lambda: (1, 3))
+    monkeypatch.setattr(torch.distributed, "all_gather", gather)
+    own = whole[1::3].contiguous(memory_format=torch.channels_last)
+    assert torch.equal(rows_of_all_processes(own), whole)
 
 
 @pytest.fixture

@@ -54,6 +54,15 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return total / world
 
 
+def rows_of_all_processes(rows: Tensor) -> Tensor:
+    """The whole batch [world * B, ...] of the training, of the rows [B, ...] that each process has of it."""
+    if (world := rank_and_world()[1]) == 1:
+        return rows
+    shares = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world)]
+    distributed.all_gather(shares, rows.contiguous())
+    return torch.stack(shares, dim=1).flatten(0, 1)  # as `rank::world` parted it
+
+
 def is_first_process() -> bool:
     """Whether this process writes the run's folder: all but the first of a distributed training do not.
 

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from unscene.distributed.processes import shared_noise
+from unscene.distributed.processes import rows_of_all_processes, shared_noise
 from unscene.errors import check_shape
 from unscene.models.common.gaussian import gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO
@@ -121,7 +121,8 @@ class ExplicitLocalization(nn.Module):
         settings = self.settings
         if settings.median_background and self.training:  # the first batch's, then by steps of at most the rate
             rate = settings.background_rate if step else 1.0
-            self.median += (images.median(dim=0).values - self.median).clamp(-rate, rate)
+            median = rows_of_all_processes(images.detach()).median(dim=0).values
+            self.median += (median - self.median).clamp(-rate, rate)
         num_objects = settings.num_slots - 1 if step >= settings.background_steps else 0
         steps = self.steps(images, sample=True, num_objects=num_objects)
         terms = {

@@ -99,6 +99,18 @@ def test_weights_for_one_number_of_slots_are_refused_with_another(tiny):
             loaded.with_slots(11)
 
 
+def test_weights_with_a_median_image_are_loaded_without_it_and_not_the_other_way():
+    recipe = load_recipe("explicit_localization/multi_dsprites_cpu", {"model.median_background": True})
+    loaded = loading.LoadedModel(recipe.build_model(), recipe, {})
+    loaded.model.median.fill_(0.5)
+    without = loaded.with_settings({"median_background": False})
+    assert "median" not in without.model.state_dict()
+    for name, weights in without.model.state_dict().items():
+        assert torch.equal(weights, loaded.model.state_dict()[name])
+    with pytest.raises(RecipeError, match="are for a model of median_background False, not of median_background True"):
+        without.with_settings({"median_background": True})
+
+
 def test_impossible_slots_are_refused(trained):
     with pytest.raises(RecipeError, match=r"proposals\.top_n_after is 20"):
         unscene.load(trained.path).with_slots(22)

@@ -125,11 +125,17 @@ class LoadedModel:
         if not changed:
             return self
         model = recipe.build_model(pretrained=False)
-        try:
-            model.load_state_dict(self.model.state_dict())
+        buffers, own = dict(self.model.named_buffers()), model.state_dict()
+        weights = self.model.state_dict()
+        try:  # a buffer that the changed model does without may be left out
+            model.load_state_dict({key: weights[key] for key in weights if key in own or key not in buffers})
         except RuntimeError:
-            slots = f"{trained['num_slots']} slots, not for {values['num_slots']}"
-            raise RecipeError(f"the weights of '{self.name}' are for {slots}.") from None
+            if "num_slots" in changed:
+                unfit = f"{trained['num_slots']} slots, not for {values['num_slots']}"
+            else:
+                shown = (", ".join(f"{name} {of[name]}" for name in changed) for of in (trained, values))
+                unfit = "a model of {}, not of {}: train it so".format(*shown)
+            raise RecipeError(f"the weights of '{self.name}' are for {unfit}.") from None
         model.eval().to(self.device, memory_format=torch.channels_last)
         return replace(self, model=model, recipe=recipe, provenance=self.provenance | changed)
 

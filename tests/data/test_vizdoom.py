@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -86,6 +87,15 @@ def test_frames_are_written_as_clips(folder):
     source = SceneFile(SceneFileSettings(str(folder / "doom.h5"), size=32))
     assert (len(source), source.clip_length) == (4, 2)
     assert source.batch([3])["labels"].any()
+
+
+def test_engines_start_in_several_threads():
+    def first(seed: int) -> np.ndarray:
+        return VizDoom(VizDoomSettings("basic", count=1, seed=seed, size=16)).batch([0])["image"]
+
+    with ThreadPoolExecutor(3) as threads:
+        images = list(threads.map(first, [0, 0, 0]))
+    assert all(np.array_equal(image, images[0]) for image in images)
 
 
 def test_no_frames():

@@ -15,6 +15,7 @@ from itertools import count
 from multiprocessing.util import Finalize
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ TICS = 4  # an action lasts 4 of 35 tics a second, from one frame of the set to 
 HEIGHTS = {120: 160, 240: 320, 480: 640, 960: 1280}  # of the engine's screens, 4:3, and their widths
 MAX_OBJECTS = 64  # M, different objects of a clip
 PLAYER = "DoomPlayer"
+_STARTING = Lock()  # a process has one working directory
 Frame = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # [size, size, 3] and [size, size]
 
 
@@ -143,7 +145,7 @@ def new_game(scenario: str, seed: int, size: int) -> Any:
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_doom_config_path(os.devnull)
-    with TemporaryDirectory() as folder, chdir(folder):  # the engine makes a folder in its working directory
+    with _STARTING, TemporaryDirectory() as folder, chdir(folder):  # the engine makes a folder in its working directory
         game.init()
     return game
 

@@ -128,6 +128,14 @@ def test_motion_is_a_constant_as_long_as_the_background_alone_is_learnt():
     assert before[0] > during[0] > 0
 
 
+def test_masks_without_a_gradient_are_refused_before_the_first_step():
+    settings = dataclasses.replace(
+        tiny.MODELS["explicit_localization"]["ours"], background_steps=800, mask_gradient=False
+    )
+    with pytest.raises(RecipeError, match=r"must be 0 where model\.mask_gradient is false"):
+        BatchLoss(model_class("explicit_localization")(settings), False, TemporalSettings(motion_weight=1))
+
+
 def test_a_training_with_both_losses_logs_them_and_repeats_bit_for_bit(tmp_path):
     changes = tiny.RECIPE | {
         "data.clip_length": 10,

@@ -144,6 +144,7 @@ def test_model_overfits_a_batch():
         ({"object_quality_variance": 0.0}, "above 0"),
         ({"prior_weight": -1.0}, "0 or more"),
         ({"size": 18}, "halved"),
+        ({"median_background": True, "background_input": "masked"}, "needs background_input: image"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

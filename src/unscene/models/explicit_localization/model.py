@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from unscene.distributed.processes import rows_of_all_processes, shared_noise
-from unscene.errors import check_shape
+from unscene.errors import RecipeError, check_shape
 from unscene.models.common.gaussian import gaussian_kl
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings, ConvolutionalAutoencoder
@@ -80,6 +80,10 @@ class ExplicitLocalizationSettings:
     median_background: bool = False
     network: AutoencoderSettings = field(default_factory=AutoencoderSettings)  # settings of g
     location: LocationSettings = field(default_factory=LocationSettings)  # settings of L
+
+    def __post_init__(self) -> None:
+        if self.median_background and self.background_input == "masked":
+            raise RecipeError("median_background needs background_input: image, not masked.")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ import numpy as np
 from ocatari.core import OCAtari
 
 RECORD = Path(__file__).resolve().parents[1] / "src/unscene/data/atari_games.json"
-GAMES = {"pong": "Pong", "breakout": "Breakout", "freeway": "Freeway"}
+GAMES = {  # not Boxing and Frostbite, where boxes from the memory lie beside what the screen shows
+    "pong": "Pong",
+    "breakout": "Breakout",
+    "freeway": "Freeway",
+    "kangaroo": "Kangaroo",
+    "ms_pacman": "MsPacman",
+    "seaquest": "Seaquest",
+}
+LEFT_OUT = ("NoObject", "Pill")  # a maze has some 140 pills
 FRAMES, APART, FIRST = 100, 6, 60  # recorded frames, steps between two of them, steps before the first
 
 
@@ -36,7 +44,7 @@ def record(name: str, seed: int) -> dict:
             env.reset()
         if len(actions) >= FIRST and (len(actions) - FIRST) % APART == 0:
             boxes = [[*map(int, (*item.xy, *item.wh)), item.category] for item in env.objects if item is not None]
-            frames.append([box for box in boxes if box[2] > 0 and box[3] > 0 and box[4] != "NoObject"])
+            frames.append([box for box in boxes if box[2] > 0 and box[3] > 0 and box[4] not in LEFT_OUT])
             checksum = zlib.crc32(ale.getScreenRGB().tobytes(), checksum)
     return {"actions": actions, "boxes": frames, "checksum": checksum}
 

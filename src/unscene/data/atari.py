@@ -40,7 +40,8 @@ class AtariSettings:
         seed: seed of the policy.
         size: height and width of the frames; the screen's square is 160.
         policy: `random` plays uniformly random actions from the start, and a new game when one is over. `recorded`
-            plays recorded actions of pong, breakout or freeway; there are 100 frames of each, with boxes.
+            plays recorded actions of pong, breakout, freeway, kangaroo, ms_pacman or seaquest; there are 100 frames
+            of each, with boxes.
         objects: of recorded frames, only objects of these kinds have boxes, for instance `Player` and `Ball`; empty for
             all kinds.
         clip_length: T; frame `i` is frame `i % T` of clip `i // T`. 1: no clips. Recorded frames are six actions apart.

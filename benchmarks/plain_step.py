@@ -9,12 +9,14 @@ from benchmarks.recipe_step import scenes_of
 from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.rmonet import PlainRMONet
 from unscene.errors import RecipeError
-from unscene.models.monet.model import MONet
+from unscene.models.monet.model import MONet, MONetSettings
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.settings import RMONetSettings
 from unscene.runs.recipe import Recipe, read_recipe
 
-PAPERS_LETTER = {  # settings that undo this library's savings: the reference computes everything, as the paper does
+# settings that undo what is this library's own: the reference computes everything, as the papers do
+FREE_COLOURS = {"model.background_cells": 0, "model.foreground_colours": 0}
+PAPERS_LETTER = {
     "model.skip_empty_slots": False,
     "model.vae.encoder_region": "image",
     "model.vae.decoder_region": "image",
@@ -22,10 +24,12 @@ PAPERS_LETTER = {  # settings that undo this library's savings: the reference co
 
 
 def papers_letter(recipe: Recipe) -> Recipe:
-    """The recipe with every slot computed on the whole image; a recipe of no R-MONet stays as it is."""
-    if not isinstance(recipe.model, RMONetSettings):
-        return recipe
-    return read_recipe(recipe.values, recipe.name, dict(PAPERS_LETTER))
+    """The recipe with free colours, and of R-MONet every slot on the whole image; one of neither model as it is."""
+    if isinstance(recipe.model, RMONetSettings):
+        return read_recipe(recipe.values, recipe.name, {**FREE_COLOURS, **PAPERS_LETTER})
+    if isinstance(recipe.model, MONetSettings):
+        return read_recipe(recipe.values, recipe.name, dict(FREE_COLOURS))
+    return recipe
 
 
 PlainModel = PlainRMONet | PlainMONet
@@ -34,7 +38,7 @@ PlainModel = PlainRMONet | PlainMONet
 def plain_model(recipe: Recipe, device: torch.device | str = "cpu") -> PlainModel | None:
     """Return the plain reference of a recipe's model, with fresh weights; None where there is none.
 
-    A recipe that leaves out slots or works on regions has the reference of the paper's letter, which does neither.
+    A recipe that leaves out slots, works on regions or limits colours has the reference of the paper's letter.
 
     Args:
         recipe: of any model.

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 import unscene
-from benchmarks.plain_step import PAPERS_LETTER
+from benchmarks.plain_step import PAPERS_LETTER, papers_letter
 from benchmarks.reference.ari import plain_foreground_ari
 from benchmarks.reference.monet import PlainMONet
 from benchmarks.reference.pseudo_boxes import multi_otsu_016, plain_pseudo_boxes
@@ -202,8 +202,7 @@ def test_foreground_ari_is_that_of_scikit_learn():
 @pytest.mark.parametrize("name", ["monet/multi_dsprites", "monet/multi_dsprites_cpu"])
 def test_monets_loss_gradients_and_answer_are_those_of_its_plain_reference(name):
     torch.manual_seed(0)
-    letter = {"model.mixture_over": "channel", "model.background_cells": 0, "model.foreground_colours": 0}
-    model = load_recipe(name, letter).build_model().double()
+    model = papers_letter(load_recipe(name, {"model.mixture_over": "channel"})).build_model().double()
     images = scene_images(2).double()  # five networks in a row make float32's rounding large
     with torch.no_grad():
         model.attention.to_logit.weight *= 8  # masks with some contrast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,11 @@ from torch.testing import assert_close
 from unscene.errors import ShapeError
 from unscene.models.explicit_localization.autoencoder import AutoencoderSettings
 from unscene.models.explicit_localization.location_mask import LocationSettings
-from unscene.models.explicit_localization.model import ExplicitLocalization, ExplicitLocalizationSettings
+from unscene.models.explicit_localization.model import (
+    ExplicitLocalization,
+    ExplicitLocalizationSettings,
+    median_image,
+)
 from unscene.models.explicit_localization.sequence import SequenceState
 
 LOCATION = LocationSettings(
@@ -163,6 +168,19 @@ def test_the_median_image_follows_the_batches_of_a_training_by_the_rate_at_most(
     assert_close(model.median, GROUND[0].clamp(0.1, 0.3))
     model.eval().loss(torch.ones(3, 3, 32, 32), step=2)
     assert_close(model.median, GROUND[0].clamp(0.1, 0.3))
+
+
+@pytest.mark.parametrize(("values", "median"), [([0.7], 0.7), ([0.1, 0.4], 0.25), ([0.9, 0.2, 0.3], 0.3)])
+def test_the_median_of_an_even_batch_is_the_mean_of_the_two_in_the_middle(values, median):
+    images = torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    assert_close(median_image(images), torch.full((3, 2, 2), median))
+
+
+def test_the_median_image_is_that_of_numpy_for_equal_values_too():
+    for count in (4, 7, 32):
+        images = torch.randint(0, 4, (count, 3, 5, 5), generator=torch.Generator().manual_seed(count)).float()
+        expected = torch.from_numpy(np.median(images.numpy(), axis=0))
+        assert_close(median_image(images.to(memory_format=torch.channels_last)), expected)
 
 
 def test_an_image_has_the_median_background_if_it_explains_more_than_the_network():

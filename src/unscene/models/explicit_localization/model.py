@@ -125,7 +125,7 @@ class ExplicitLocalization(nn.Module):
         settings = self.settings
         if settings.median_background and self.training:  # the first batch's, then by steps of at most the rate
             rate = settings.background_rate if step else 1.0
-            median = rows_of_all_processes(images.detach()).median(dim=0).values
+            median = median_image(rows_of_all_processes(images.detach()))
             self.median += (median - self.median).clamp(-rate, rate)
         num_objects = settings.num_slots - 1 if step >= settings.background_steps else 0
         steps = self.steps(images, sample=True, num_objects=num_objects)
@@ -244,6 +244,12 @@ class ExplicitLocalization(nn.Module):
             latents=torch.stack([step.latents for step in steps], dim=1),
             locations=torch.stack([step.location for step in steps[1:]], dim=1),
         )
+
+
+def median_image(images: Tensor) -> Tensor:
+    """[3, H, W] the median of each value of images [B, 3, H, W]; of an even B, the mean of the two in the middle."""
+    upper_half = images.topk(len(images) // 2 + 1, dim=0).values  # sorted, the largest first; as quick as a median
+    return upper_half[-1] if len(images) % 2 else (upper_half[-1] + upper_half[-2]) / 2
 
 
 def reconstruction_quality(error: Tensor, s: Tensor, variance: float) -> Tensor:

@@ -19,6 +19,8 @@ MODELS = {
 def model_class(name: str) -> Any:
     """Return the class of a registered model; it has `Settings`, `forward` and `loss`.
 
+    If its settings can give its masks no gradient, it has `constant_masks`: the setting that does so, or None.
+
     RecipeError: no model of this name.
     """
     return registered_class(MODELS, name, "model")

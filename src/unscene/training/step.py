@@ -39,8 +39,9 @@ class BatchLoss(nn.Module):
     def __init__(self, model: nn.Module, bfloat16: bool, temporal: TemporalSettings | None = None) -> None:
         super().__init__()
         self.model, self.in_bfloat16, self.temporal = model, bfloat16, temporal or TemporalSettings()
-        if self.temporal.motion_weight and getattr(getattr(model, "settings", None), "mask_gradient", True) is False:
-            raise RecipeError("trainer.temporal.motion_weight must be 0 where model.mask_gradient is false.")
+        reason = getattr(model, "constant_masks", None)
+        if reason and self.temporal.motion_weight:  # of a single step the masks do not tell: see `background_steps`
+            raise RecipeError(f"trainer.temporal.motion_weight must be 0 where {reason}.")
 
     def forward(self, images: Tensor, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return `loss` and its terms by name, and `Losses.observed`: [B] each, of images [B, 3, H, W] in 0..1."""

@@ -112,6 +112,11 @@ class ExplicitLocalization(nn.Module):
             self.median: Tensor
             self.register_buffer("median", torch.zeros(3, settings.size, settings.size))
 
+    @property
+    def constant_masks(self) -> str | None:
+        """Which setting gives the masks of `loss` no gradient in any step; None where they have one."""
+        return None if self.settings.mask_gradient else "model.mask_gradient is false"
+
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1, with the codes' means and initial means mu_2 of 0.5."""
         return self.decomposition(self.steps(images, sample=False))

@@ -179,7 +179,8 @@ def test_further_files_may_follow_an_option():
         ("evaluate nowhere --out x", "CheckpointError: nowhere does not exist"),
         (
             "evaluate nowhere --out x --model.size 3",
-            "takes settings of the data only, --data.SETTING, --model.num_slots, --model.over_frames, not",
+            "takes settings of the data only, --data.SETTING, --model.num_slots, --model.over_frames, "
+            "--model.median_background, not",
         ),
         (
             "evaluate nowhere --out x --model.num_slots 3 --slots 4",
@@ -189,6 +190,10 @@ def test_further_files_may_follow_an_option():
         ("evaluate --predictions a.npz --data b.h5 --slots 4 --out x", "--slots is for a model, not for --predictions"),
         ("evaluate rmonet_unet/multi_dsprites_cpu --out x --slots 1", "model.num_slots must be"),
         ("evaluate explicit_localization/montezuma_cpu --out x --model.num_slots 1", "model.num_slots must be"),
+        (
+            "evaluate explicit_localization/montezuma_cpu --out x --model.median_background true",
+            "for a model of median_background False, not of median_background True: train it so",
+        ),
         ("compare nowhere --out x", "CheckpointError: nowhere does not exist"),
         (
             "compare nowhere --out x --model.num_slots 3",
@@ -200,7 +205,8 @@ def test_further_files_may_follow_an_option():
         ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
         (
             "decompose nowhere a.png --out x --data.size 3",
-            "`unscene decompose` takes two settings, --model.num_slots and --model.over_frames, not --data.size",
+            "`unscene decompose` takes the settings --model.num_slots, --model.over_frames, "
+            "--model.median_background only, not --data.size",
         ),
         ("generate multi_dsprites --count 0 --out a.h5", "multi_dsprites: data.count must be 1 or more, not 0"),
         ("generate multi_dsprites --count 3 --out a.h5 --data.sizes 3", "Did you mean 'data.size'?"),

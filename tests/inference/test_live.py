@@ -321,7 +321,7 @@ def test_a_port_in_use_is_named(served, loaded):
         ),
         (["--frames", "missing"], "DataError: There is no image or folder"),
         (["--frames", "missing", "--seed", "1"], "RecipeError: --seed is for the agent of a --game: leave it out."),
-        (["--game", "pong", "--data.size", "3"], "RecipeError: `unscene play` takes two settings, --model.num_slots"),
+        (["--game", "pong", "--data.size", "3"], "RecipeError: `unscene play` takes the settings --model.num_slots"),
         (["--game", "pong", "--min-score", "2"], "RecipeError: "),
     ],
 )

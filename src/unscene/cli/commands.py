@@ -12,7 +12,8 @@ from unscene.errors import RecipeError
 if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
-_SLOTS, _OVER_FRAMES = "model.num_slots", "model.over_frames"  # the settings of a trained model that may change
+_SLOTS = "model.num_slots"
+_MODEL_SETTINGS = (_SLOTS, "model.over_frames", "model.median_background")  # those of a trained model that may change
 # of the objects that are found
 _LIMITS = ("min_area", "min_score", "min_contrast", "outline", "join_alike", "split_parts")
 _OBJECTS = (*_LIMITS, "tile", "overlap", "scale", "object_size")
@@ -164,7 +165,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 
     model_settings = _model_settings(changes)
     for name in changes:
-        raise RecipeError(f"`unscene decompose` takes two settings, --{_SLOTS} and --{_OVER_FRAMES}, not --{name}.")
+        raise RecipeError(f"`unscene decompose` takes the settings {_model_settings_text()} only, not --{name}.")
     names = (*_OBJECTS, "fit", "frames", "skip_damaged", "overwrite")
     how = {name: getattr(arguments, name) for name in names}
     if arguments.track:
@@ -182,7 +183,7 @@ def run_decompose(arguments: argparse.Namespace, changes: dict[str, Any]) -> Non
 def run_play(arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
     model_settings = _model_settings(changes)
     for name in changes:
-        raise RecipeError(f"`unscene play` takes two settings, --{_SLOTS} and --{_OVER_FRAMES}, not --{name}.")
+        raise RecipeError(f"`unscene play` takes the settings {_model_settings_text()} only, not --{name}.")
     given = [name for name in ("game", "camera", "frames") if getattr(arguments, name) is not None]
     if len(given) != 1:
         named = " and ".join(f"--{name}" for name in given) or "none"
@@ -272,14 +273,18 @@ def _load(arguments: argparse.Namespace, model_settings: dict[str, Any]) -> Load
 
 def _model_settings(changes: dict[str, Any]) -> dict[str, Any]:
     """Remove and return the settings of the model that a trained one may change."""
-    return {name: changes.pop(name) for name in (_SLOTS, _OVER_FRAMES) if name in changes}
+    return {name: changes.pop(name) for name in _MODEL_SETTINGS if name in changes}
+
+
+def _model_settings_text() -> str:
+    return ", ".join(f"--{name}" for name in _MODEL_SETTINGS)
 
 
 def _data_settings(changes: dict[str, Any], command: str) -> dict[str, Any]:
     """Settings of the data by their own names; there are no others for this command."""
     for name in changes:
         if not name.startswith("data."):
-            known = f"--data.SETTING{f', --{_SLOTS}, --{_OVER_FRAMES}' if command in ('evaluate', 'probe') else ''}"
+            known = f"--data.SETTING{f', {_model_settings_text()}' if command in ('evaluate', 'probe') else ''}"
             raise RecipeError(f"`unscene {command}` takes settings of the data only, {known}, not --{name}.")
     return {name.removeprefix("data."): value for name, value in changes.items()}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -94,6 +94,14 @@ def refusal(error: OSError) -> str | None:
         if error.errno in numbers:
             return f"{what}. {hint}"
     return None
+
+
+def check_options(given: Iterable[str], known: Collection[str], owner: str) -> None:
+    """Raise a RecipeError for the first of the `given` options that `owner` does not know."""
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise RecipeError(f"{owner} has no option '{name}'.{hint} Its options are {', '.join(known)}.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -111,6 +111,8 @@ def test_limits_out_of_their_range_are_refused(limits):
     with pytest.raises(RecipeError, match="of an object must be"):
         ClipTracking(2, **limits)
     check_limits(min_score=1, min_contrast=1, outline=0.99, min_area=3)
+    with pytest.raises(RecipeError, match=r"has no option 'outlines'\. Did you mean 'outline'\?"):
+        ClipTracking(2, outlines=0.5)
 
 
 def test_an_outline_needs_background_and_contrast():

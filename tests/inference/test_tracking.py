@@ -14,7 +14,7 @@ from PIL import Image
 
 from unscene import Tracker
 from unscene.errors import DataError, RecipeError
-from unscene.inference.decompose import decompose_paths
+from unscene.inference.decompose import decompose_image, decompose_paths
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.tracking import Linker, LinkSettings
 from unscene.report.page import data_uri
@@ -278,6 +278,15 @@ def test_a_stream_of_frames(small):
     tracker = Tracker(small, min_contrast=0)
     first = tracker.update(moving(0))
     assert [tracker.update(moving(t)).slots.tolist() for t in (1, 2)] == [first.slots.tolist()] * 2
+
+
+def test_unknown_and_impossible_options_are_refused_before_the_first_frame(small):
+    with pytest.raises(RecipeError, match=r"Tracker has no option 'min_aera'\. Did you mean 'min_area'\? Its options"):
+        Tracker(small, min_aera=3)
+    with pytest.raises(RecipeError, match="the least score of an object must be from 0 to 1, but is 2"):
+        Tracker(small, min_score=2)
+    with pytest.raises(RecipeError, match=r"decompose_image has no option 'tiles'\. Did you mean 'tile'\?"):
+        decompose_image(small, moving(0), tiles=32)
 
 
 def test_a_folder_of_frames_gives_tracks_in_the_order_of_the_numbers(small, frames, tmp_path):

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unscene.inference.found_objects import MIN_CONTRAST, check_limits, found_in_squares, refine
+from unscene.errors import check_options
+from unscene.inference.found_objects import LIMITS, MIN_CONTRAST, check_limits, found_in_squares, refine
 from unscene.inference.tracking import Linker
 from unscene.metrics.box_matching import BoxMatching
 from unscene.metrics.tracking import TrackingScores
 from unscene.report.figures import image_bytes
 from unscene.scene import Decomposition, Scene
-
-OPTIONS = ("min_area", "min_score", "min_contrast", "outline", "join_alike", "split_parts")
 
 
 class ClipTracking:
@@ -24,9 +23,12 @@ class ClipTracking:
         length: number of the frames of a clip.
         min_score: this and the others are as in `decompose_paths`.
         limits: of `refine`.
+
+    RecipeError: an unknown option, or a limit out of its range.
     """
 
     def __init__(self, length: int, *, min_score: float = 0.0, **limits: Any) -> None:
+        check_options(limits, LIMITS, "ClipTracking")
         self.length, self.min_score = length, min_score
         self.limits = {"min_contrast": MIN_CONTRAST} | limits
         check_limits(min_score, **self.limits)

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from unscene.data import Source, clip_length, object_names
 from unscene.errors import DataError, RecipeError
-from unscene.evaluation.clips import OPTIONS, ClipTracking
+from unscene.evaluation.clips import ClipTracking
 from unscene.evaluation.predictions import PredictedMasks
 from unscene.evaluation.scenes import example_scenes, read_scenes, scores_to_rank_by, segment_image
 from unscene.files import output_folder, write_text
 from unscene.inference.decompose import tile_side
-from unscene.inference.found_objects import MIN_CONTRAST
+from unscene.inference.found_objects import LIMITS, MIN_CONTRAST
 from unscene.metrics import default_metrics
 from unscene.metrics.health import Health
 from unscene.metrics.object_locations import ObjectLocations
@@ -137,7 +137,7 @@ def measure(
             f"but they are {count:,} and {batch_size}."
         )
     frames = clip_length(source) if is_model else 1
-    of_frames = objects if objects and frames > 1 and set(objects) <= set(OPTIONS) else {}
+    of_frames = objects if objects and frames > 1 and set(objects) <= set(LIMITS) else {}
     clips = ClipTracking(frames, **of_frames) if frames > 1 else None
     if objects and not of_frames and not (is_model and own_sizes):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in objects)

@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from unscene.data.image_file import ContrastSettings, read_image
 from unscene.data.image_resize import FitKind, fit_image
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError, RecipeError, check_options
 from unscene.files import csv_text, output_folder, write_text
 from unscene.inference.found_objects import (
+    LIMITS,
     MIN_CONTRAST,
     FoundObjects,
     SplitParts,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 _ReadImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8]]"
 _FoundImage: TypeAlias = "tuple[NamedImage, NDArray[np.uint8], FoundObjects]"
 
+OPTIONS = (*LIMITS, "tile", "overlap", "scale", "object_size")  # of `decompose_image`
 _PIXELS_AT_ONCE = 2**25  # of the images held in memory for one pass of the model
 _IMAGES_AT_ONCE = 32
 _SHOWN_ALONE, _OUTLINED = 12, 8000  # images and objects that the page shows large, with outlines
@@ -275,7 +277,11 @@ def decompose_image(
     object_size: float | None = None,
     **limits: Any,
 ) -> FoundObjects:
-    """Return the objects of one image [H, W, 3] uint8 of any size; the options are those of `decompose_paths`."""
+    """Return the objects of one image [H, W, 3] uint8 of any size.
+
+    The options are those of `decompose_paths`, by the names in `OPTIONS`. RecipeError: an unknown or impossible one.
+    """
+    check_options(limits, OPTIONS, "decompose_image")
     limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST} | limits
     check_limits(**limits)
     side = tile_side(loaded, tile, scale, object_size)

@@ -23,6 +23,7 @@ _SIGNIFICANT = 4.0  # standard errors: a model chooses its masks among many, so 
 MIN_CONTRAST = 0.2  # above the contrasts that models find in noise, below those of objects (docs/guide/large_images.md)
 _LEAST_GROUND = 20  # pixels of background that tell its colour
 _LARGE = 1.2  # usual areas, above which an object may be several that touch
+LIMITS = ("min_area", "min_score", "min_contrast", "outline", "join_alike", "split_parts")  # options of the objects
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 SplitParts = bool | Literal["touching"]

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from scipy.optimize import linear_sum_assignment
 
-from unscene.errors import DataError, RecipeError
-from unscene.inference.decompose import decompose_image, tile_side
-from unscene.inference.found_objects import FoundObjects
+from unscene.errors import DataError, RecipeError, check_options
+from unscene.inference.decompose import OPTIONS, decompose_image, tile_side
+from unscene.inference.found_objects import FoundObjects, check_limits
 from unscene.runs.loading import LoadedModel, load
 from unscene.scene import boxes_of_labels
 from unscene.settings import settings_dataclass
@@ -304,11 +304,16 @@ class Tracker:
     Args:
         model: a loaded model, or what `load` takes.
         settings: how objects are linked.
-        options: of `decompose_paths` for each frame: `min_area`, `min_score`, `min_contrast`, `split_parts`, `tile`,
-            `overlap`, `scale`, `object_size`.
+        options: of `decompose_paths` for each frame: `min_area`, `min_score`, `min_contrast`, `outline`,
+            `join_alike`, `split_parts`, `tile`, `overlap`, `scale`, `object_size`.
+
+    Raises:
+        RecipeError: there is no such option, a limit is out of its range, or the side of a tile is not known.
     """
 
     def __init__(self, model: str | Path | LoadedModel, settings: LinkSettings | None = None, **options: Any) -> None:
+        check_options(options, OPTIONS, "Tracker")
+        check_limits(**options)
         self._loaded = load(model) if isinstance(model, str | Path) else model
         self.linker, self.options = Linker(settings), options
         self.restart()

@@ -63,6 +63,7 @@ def test_boxes_alone_are_scored_by_their_f_score():
     assert "mota" not in scores
     assert scores["box_precision_50"] == 1
     assert scores["box_recall_50"] == pytest.approx(true / (true + 8))
+    assert scores["box_ap_50"] == pytest.approx(true / (true + 8), abs=0.01)  # all that is found is right
 
 
 def test_a_model_with_a_state_sees_a_clip_from_its_first_frame(loaded, monkeypatch):

@@ -47,7 +47,7 @@ class ClipTracking:
             pixels = image_bytes(scene.images[index])
             found = refine(found, pixels, **self.limits)
             if scene.boxes is not None:
-                self.boxes.add_image(scene.boxes[index].numpy(), found.boxes)
+                self.boxes.add_image(scene.boxes[index].numpy(), found.boxes, found.scores)
             found = self._linker.link(found, pixels)
             self._linked += 1
             if scene.labels is not None:

@@ -53,21 +53,21 @@ class AveragePrecision(ItemPerImage[Overlaps]):
 
     def compute(self) -> dict[str, float | int | None]:
         images = [image for image in self.images if image is not None]
-        if not any(image.iou.shape[0] for image in images):
-            return dict.fromkeys(self.names)
-        if not any(image.iou.shape[1] for image in images):
-            return dict.fromkeys(self.names, 0.0)
         return dict(zip(self.names, coco_precision_and_recall(images), strict=True))
 
     def per_image(self) -> list[float | None]:
         return [None if image is None else mean_of_counted(matched_iou(image.iou).tolist()) for image in self.images]
 
 
-def coco_precision_and_recall(images: Sequence[Overlaps]) -> tuple[float, float, float, float]:
+def coco_precision_and_recall(images: Sequence[Overlaps]) -> tuple[float | None, ...]:
     """Average precision at .50:.95, .50 and .75, and recall at .50:.95, by pycocotools.
 
-    There must be at least one true and one found object.
+    Without any object found all are 0; without any true object, None.
     """
+    if not any(image.iou.shape[0] for image in images):
+        return (None,) * 4
+    if not any(image.iou.shape[1] for image in images):
+        return (0.0,) * 4
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth, found = _coco([np.zeros(len(image.iou)) for image in images]), _coco([image.scores for image in images])
         evaluation = COCOeval(truth, found, "bbox")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +99,30 @@ def test_engines_start_in_several_threads():
     with ThreadPoolExecutor(3) as threads:
         images = list(threads.map(first, [0, 0, 0]))
     assert all(np.array_equal(image, images[0]) for image in images)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the engine")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_engine_ends_with_a_process_that_is_killed(number):
+    code = (
+        "import time; from unscene.data.vizdoom import VizDoom, VizDoomSettings as Settings\n"
+        "source = VizDoom(Settings('basic', count=1, size=16)); source.batch([0])\n"
+        "print('playing', flush=True); time.sleep(100)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "playing\n"
+    assert [parent_of(path) for path in Path("/proc").glob("[0-9]*/stat")].count(process.pid) == 1
+    process.send_signal(number)
+    process.communicate(timeout=30)  # until the engine, too, has closed standard output
+    assert process.returncode == -number
+
+
+def parent_of(stat: Path) -> int | None:
+    """The parent of a process; None if it ended."""
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def test_no_frames():

@@ -8,6 +8,8 @@ optional extra, `pip install unscene[vizdoom]`, and is imported here only.
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import chdir
@@ -34,6 +36,7 @@ TICS = 4  # an action lasts 4 of 35 tics a second, from one frame of the set to 
 HEIGHTS = {120: 160, 240: 320, 480: 640, 960: 1280}  # of the engine's screens, 4:3, and their widths
 MAX_OBJECTS = 64  # M, different objects of a clip
 PLAYER = "DoomPlayer"
+_END_WITH_PARENT = "1, 9"  # arguments of Linux's prctl: PR_SET_PDEATHSIG, SIGKILL
 _STARTING = Lock()  # a process has one working directory
 Frame = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # [size, size, 3] and [size, size]
 
@@ -146,8 +149,21 @@ def new_game(scenario: str, seed: int, size: int) -> Any:
     game.set_sound_enabled(False)
     game.set_doom_config_path(os.devnull)
     with _STARTING, TemporaryDirectory() as folder, chdir(folder):  # the engine makes a folder in its working directory
+        starter = _starter(Path(vizdoom.scenarios_path).with_name("vizdoom"), Path(folder))
+        if sys.platform == "linux" and os.access(starter, os.X_OK):  # not where programs may not lie in this folder
+            game.set_vizdoom_path(str(starter))
         game.init()
     return game
+
+
+def _starter(engine: Path, folder: Path) -> Path:
+    """A program that starts the engine so that it ends with this process, even a killed one; else it waits for ever."""
+    code = f"import ctypes, os, sys; ctypes.CDLL(None).prctl({_END_WITH_PARENT}); os.execv(sys.argv[1], sys.argv[1:])"
+    words = shlex.join([sys.executable, "-ISc", code, str(engine)])
+    starter = folder / "engine"
+    starter.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
+    starter.chmod(0o700)
+    return starter
 
 
 def resized(screen: NDArray[np.uint8], size: int, how: Image.Resampling) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -259,6 +260,16 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     for interruption in (KeyboardInterrupt(), KeyboardInterrupt("Stopped.")):
         assert main(["recipes"]) == 130
         assert last_line(capsys) == (str(interruption) or "Interrupted; nothing half-written is left behind.")
+
+
+def test_sigterm_ends_as_ctrl_c(monkeypatch, capsys):
+    def terminated(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", terminated)
+    assert main(["recipes"]) == 130
+    assert last_line(capsys) == "Interrupted; nothing half-written is left behind."
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_any_error_of_ours_is_one_line(monkeypatch, capsys):

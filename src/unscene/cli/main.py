@@ -8,11 +8,13 @@ import os
 import platform
 import re
 import shlex
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from unscene import __version__
@@ -23,16 +25,16 @@ from unscene.errors import RecipeError, UnsceneError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit status: 0 when it did what was asked, 1 after an error, 130 after Ctrl-C.
+    """Run a command and return the exit status: 0 if it did what was asked, 1 after an error, 130 after Ctrl-C.
 
-    A wrong word on the command line ends the process with 2. A reader who leaves (`unscene recipes | head`) ends the
-    printing, not the work.
+    SIGTERM is as Ctrl-C. A wrong word on the command line ends the process with 2. A reader who leaves
+    (`unscene recipes | head`) ends the printing, not the work.
     """
     set_process_up()
     if logging.lastResort:  # writes the log to stderr
         logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_streams() as streams:
+    with lasting_streams() as streams, sigterm_as_ctrl_c():
         rest, settings = split_settings(words)
         known = parse(rest)
         try:
@@ -56,6 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known.command == "recipes" and streams.lost:  # its work is what it prints
             return _failed(f"standard output cannot be written ({streams.lost.strerror}).")
         return 0
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """A context in which SIGTERM ends the command as Ctrl-C does, so that it cleans up.
+
+    A handler that is there already stays.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def set_process_up() -> None:

@@ -99,20 +99,23 @@ def test_an_error_of_the_source_passes_and_leaves_nothing(path, error):
 
 
 @pytest.fixture
-def _heeds_ctrl_c():
-    """A shell starts what it puts in the background so that it does not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _heeds_signals():
+    """A shell starts what it puts in the background so that it does not heed Ctrl-C; the commands heed SIGTERM."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("_heeds_ctrl_c")
-def test_ctrl_c_waits_for_hdf5_and_leaves_nothing(path):
+@pytest.mark.usefixtures("_heeds_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_waits_for_hdf5_and_leaves_nothing(path, number):
     reached = []
 
     class Interrupted(dict):
         def items(self):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             reached.append(len(self))  # the handler has not raised here, where it would break HDF5
             return super().items()
 
@@ -120,7 +123,7 @@ def test_ctrl_c_waits_for_hdf5_and_leaves_nothing(path):
         write_scenes(path, map(Interrupted, batches()), COUNT, {}, progress=False)
     assert reached
     assert names(path.parent) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is signal.default_int_handler
 
 
 def test_no_scene_is_no_file(path):

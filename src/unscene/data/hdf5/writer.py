@@ -126,18 +126,20 @@ def _new_file(target: _ErrorKeepingFile) -> Iterator[h5py.File]:
 
 @contextmanager
 def _interrupt_waits() -> Iterator[None]:
-    """Delay Ctrl-C until HDF5 returns: it calls `_ErrorKeepingFile`, and a KeyboardInterrupt there breaks it."""
+    """Delay Ctrl-C and SIGTERM until HDF5 returns: it calls `_ErrorKeepingFile`, which a KeyboardInterrupt breaks."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C goes to the main thread alone
+        yield  # signals go to the main thread alone
         return
     signals: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(number, lambda number, frame: signals.append(number)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if signals:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signals[0])
 
 
 def _append(file: h5py.File, batch: Mapping[str, NDArray], start: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
-from unscene.scene import Decomposition, Losses, Scene
+from unscene.scene import Decomposition, Losses, Scene, Sequence
 
 
 def decomposition(batch: int = 2, slots: int = 3, size: int = 4, **fields) -> Decomposition:
@@ -50,6 +50,43 @@ def test_a_scene_is_as_long_as_its_batch():
 def test_a_scene_refuses_axes_that_do_not_fit(fields, name):
     with pytest.raises(ShapeError, match=name):
         Scene(**fields)
+
+
+# Sequence
+
+
+def test_scenes_of_clips_become_a_sequence_of_scenes():
+    numbers = torch.arange(6)  # frames 0, 1, 2 of two clips
+    images = numbers.view(6, 1, 1, 1).expand(6, 3, 4, 5).float()
+    scene = Scene(images, numbers.view(6, 1, 1).expand(6, 4, 5), numbers.view(6, 1, 1).expand(6, 2, 4).float())
+    clips = Sequence.from_clips(scene, 3)
+    assert (len(clips), clips.images.shape) == (3, (3, 2, 3, 4, 5))
+    assert [frame.images[:, 0, 0, 0].tolist() for frame in clips] == [[0, 3], [1, 4], [2, 5]]
+    assert clips[-1].labels[:, 0, 0].tolist() == clips[2].boxes[:, 1, 3].tolist() == [2, 5]
+    assert clips[0].categories is None
+    assert len(Sequence.from_clips(scene, 6)[0]) == 1
+    with pytest.raises(IndexError):
+        clips[3]
+
+
+@pytest.mark.parametrize("length", [0, 4, 7])
+def test_scenes_that_are_no_whole_clips_are_refused(length):
+    with pytest.raises(ShapeError, match=f"6 scenes are no whole clips of {length} frames"):
+        Sequence.from_clips(Scene(torch.rand(6, 3, 4, 4)), length)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"images": torch.rand(2, 3, 4, 4)}, "images"),
+        ({"labels": torch.zeros(3, 2, 4, 4)}, "labels"),
+        ({"boxes": torch.zeros(2, 3, 5)}, "boxes"),
+        ({"categories": torch.zeros(2, 2, 5)}, "categories"),
+    ],
+)
+def test_a_sequence_refuses_axes_that_do_not_fit(fields, name):
+    with pytest.raises(ShapeError, match=name):
+        Sequence(**{"images": torch.rand(2, 3, 3, 4, 4)} | fields)
 
 
 @pytest.mark.parametrize("convert", [lambda array: array, torch.from_numpy], ids=["arrays", "tensors"])

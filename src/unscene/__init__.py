@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unscene.api import decompose, evaluate, evaluate_masks, train
     from unscene.inference.tracking import Tracker
     from unscene.runs.loading import LoadedModel, load
-    from unscene.scene import Decomposition, Losses, Scene
+    from unscene.scene import Decomposition, Losses, Scene, Sequence
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "LoadedModel",
     "Losses",
     "Scene",
+    "Sequence",
     "Tracker",
     "decompose",
     "evaluate",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Decomposition", "Losses", "Scene"), "unscene.scene"),
+    **dict.fromkeys(("Decomposition", "Losses", "Scene", "Sequence"), "unscene.scene"),
     "Tracker": "unscene.inference.tracking",
     **dict.fromkeys(("LoadedModel", "load"), "unscene.runs.loading"),
     **dict.fromkeys(("decompose", "evaluate", "evaluate_masks", "train"), "unscene.api"),

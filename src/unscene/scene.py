@@ -1,6 +1,7 @@
 """What models and metrics exchange: `Scene` is the input, `Decomposition` a model's output, `Losses` its terms.
 
-`Segmentation` is what other programs predict: label maps, for the metrics that need no more.
+`Sequence` holds the frames of clips, each frame a `Scene`. `Segmentation` is what other programs predict: label maps,
+for the metrics that need no more.
 
 All hold a batch, are frozen, and check their axes when they are constructed. Letters: `B` images, `K` slots,
 `H W` pixels, `D` latent, `N` boxes. Boxes are `x1 y1 x2 y2` in pixels, end exclusive; an unused row of a padded box
@@ -9,7 +10,8 @@ array is zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -81,6 +83,55 @@ class Scene:
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """T frames of B clips. Frame t is `sequence[t]`, a `Scene` of B images; iterating gives the frames in their order.
+
+    Attributes:
+        images: [T, B, 3, H, W] float32 in [0, 1].
+        labels: [T, B, H, W], as in `Scene`; a label means the same object in all frames of a clip.
+        boxes: [T, B, M, 4], as in `Scene`.
+        categories: [T, B, M], as in `Scene`.
+
+    Raises:
+        ShapeError: axes differ from the above.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    boxes: Tensor | None = None
+    categories: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size = check_shape(self.images, "T B 3 H W", "images")
+        rest = {"labels": f"{size['H']} {size['W']}", "boxes": "M 4", "categories": "M"}
+        for name, axes in rest.items():
+            if getattr(self, name) is not None:
+                check_shape(getattr(self, name), f"{size['T']} {size['B']} {axes}", name)
+
+    @classmethod
+    def from_clips(cls, scene: Scene, length: int) -> Sequence:
+        """Return clips of `length` frames, T, in the order of the data sources: scene `i` is frame `i % T` of `i // T`.
+
+        Raises:
+            ShapeError: the scenes are no whole clips.
+        """
+        if length < 1 or len(scene) % length:
+            raise ShapeError(f"{len(scene)} scenes are no whole clips of {length} frames: give a multiple of them.")
+        fields: Any = {name: value for name, value in vars(scene).items() if value is not None}
+        return cls(**{name: value.unflatten(0, (-1, length)).transpose(0, 1) for name, value in fields.items()})
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def __getitem__(self, frame: int) -> Scene:
+        fields: Any = {name: value[frame] for name, value in vars(self).items() if value is not None}
+        return Scene(**fields)
+
+    def __iter__(self) -> Iterator[Scene]:
+        return map(self.__getitem__, range(len(self)))
 
 
 @dataclass(frozen=True)
@@ -168,7 +219,7 @@ class Decomposition:
         """The picture of `plot()`, which a notebook shows for a Decomposition."""
         return bytes(self.plot()._repr_png_())
 
-    def to_coco(self, file_names: Sequence[str] = ()) -> dict[str, Any]:
+    def to_coco(self, file_names: abc.Sequence[str] = ()) -> dict[str, Any]:
         """Return the objects of all images as a COCO data set, at the model's resolution, for `json.dump`.
 
         Without `file_names` the images are called `1`, `2` ..., as their `image_id`.
@@ -184,7 +235,7 @@ class Decomposition:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     @staticmethod
-    def concatenate(parts: Sequence[Decomposition]) -> Decomposition:
+    def concatenate(parts: abc.Sequence[Decomposition]) -> Decomposition:
         """Return the decompositions of several batches by one model as that of all their images."""
         joined: Any = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()}
         return replace(parts[0], **joined)

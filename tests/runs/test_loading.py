@@ -13,7 +13,7 @@ from unscene.errors import CheckpointError, RecipeError, ShapeError
 from unscene.recipes import load_recipe
 from unscene.runs import loading
 from unscene.runs.run_folder import RunFolder
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, Scene, Sequence
 
 WITHOUT_BOXES = {
     "model.detection": False,
@@ -231,6 +231,11 @@ def test_frames_are_decomposed_with_the_state_of_those_before_them(images):
     assert torch.allclose(found, torch.cat(expected), atol=1e-5)
     assert torch.allclose(loaded.for_frames().decompose(images[:1]).masks(), expected[0], atol=1e-5)  # begins anew
     assert not torch.allclose(loaded.decompose(images[4:]).masks(), expected[4], atol=1e-2)
+    clips = Sequence.from_clips(Scene(torch.cat([images[:3], images[:3].flip(0)])), 3)
+    together = torch.stack([frame.masks() for frame in loaded.decompose_sequence(clips)])  # [T, B, K, 1, H, W]
+    assert torch.allclose(together[:, 0], torch.cat(expected[:3]), atol=1e-3)
+    backwards = loaded.for_frames().decompose(images[:3].flip(0))
+    assert torch.allclose(together[:, 1], backwards.masks(), atol=1e-3)
     alone = loaded.with_settings({"over_frames": False})
     assert alone.for_frames() is alone
     assert alone.provenance == {"weights": "none", "over_frames": False}
@@ -240,3 +245,7 @@ def test_frames_are_decomposed_with_the_state_of_those_before_them(images):
 def test_a_model_without_a_state_takes_frames_as_any_images(trained):
     loaded = unscene.load(trained.path)
     assert loaded.for_frames() is loaded
+    images = torch.rand(6, 3, loaded.size, loaded.size)
+    frames = list(loaded.decompose_sequence(Sequence.from_clips(Scene(images), 2)))
+    assert [len(frame.log_masks) for frame in frames] == [3, 3]
+    assert torch.allclose(frames[1].masks(), loaded.decompose(images[1::2]).masks(), atol=1e-6)

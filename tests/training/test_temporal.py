@@ -19,7 +19,7 @@ from unscene.errors import RecipeError
 from unscene.models import model_class
 from unscene.recipes import load_recipe
 from unscene.runs.trainer_settings import TemporalSettings
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, Sequence
 from unscene.training.step import BatchLoss, temporal_losses
 from unscene.training.train import train
 
@@ -35,13 +35,18 @@ def decomposition(
     return Decomposition(log_masks, torch.zeros(*masks.shape[:2], 3, *masks.shape[2:]), background, latents)
 
 
+def pairs(images: torch.Tensor) -> Sequence:
+    """Of images [B, 3, H, W], frames t first."""
+    return Sequence(images.unflatten(0, (2, -1)))
+
+
 def test_motion_is_the_surprise_that_a_changing_pixel_shows_background_twice():
     images = torch.zeros(2, 3, 1, 4)
     images[1, 2, 0, :2] = 0.5  # two pixels change in one channel
     images[1, :, 0, 2] = 0.05  # below the threshold
     background = torch.tensor([[[[0.5, 0.2, 1.0, 1.0]]], [[[0.5, 0.0, 1.0, 1.0]]]])
     masks = torch.cat([background, 1 - background], dim=1)
-    terms, weights = temporal_losses(images, decomposition(masks), TemporalSettings(motion_weight=2.0))
+    terms, weights = temporal_losses(pairs(images), decomposition(masks), TemporalSettings(motion_weight=2.0))
     assert terms["motion"].tolist() == pytest.approx([-math.log(0.75)] * 2)
     assert weights == {"motion": 2.0}
 
@@ -53,7 +58,7 @@ def test_continuity_compares_the_latents_of_the_slots_that_overlap():
     masks[1, :, 0, 0] = torch.tensor([0.0, 0, 1])
     latents = torch.tensor([[[9.0], [1.0], [50.0]], [[-9.0], [-50.0], [4.0]]])
     settings = TemporalSettings(continuity_weight=3.0)
-    terms, _ = temporal_losses(torch.zeros(2, 3, 1, 4), decomposition(masks, latents), settings)
+    terms, _ = temporal_losses(pairs(torch.zeros(2, 3, 1, 4)), decomposition(masks, latents), settings)
     expected = [4.5, 4.5]  # (4 - 1)^2 / 2; empty slots do not count
     assert terms["continuity"].tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -65,7 +70,7 @@ def test_continuity_compares_the_latents_of_the_slots_that_overlap():
 def test_models_without_a_background_or_latents_are_refused(settings, lacking):
     given = {"masks": torch.full((2, 2, 4, 4), 0.5), "latents": torch.zeros(2, 2, 3), **lacking}
     with pytest.raises(RecipeError, match=f"{next(iter(settings))} must be 0: this model learns no"):
-        temporal_losses(torch.zeros(2, 3, 4, 4), decomposition(**given), TemporalSettings(**settings))
+        temporal_losses(pairs(torch.zeros(2, 3, 4, 4)), decomposition(**given), TemporalSettings(**settings))
 
 
 def test_batches_are_frames_and_the_frames_after_them_in_their_clips():
@@ -163,7 +168,7 @@ def test_a_batch_is_overfitted():
     values = []
     for _ in range(100):
         output = Decomposition(logits.log_softmax(dim=1).unsqueeze(2), torch.zeros(4, 3, 3, 8, 8), 0, latents)
-        terms, weights = temporal_losses(images, output, BOTH)
+        terms, weights = temporal_losses(pairs(images), output, BOTH)
         loss = sum(weights[name] * term.mean() for name, term in terms.items())
         optimizer.zero_grad()
         loss.backward()

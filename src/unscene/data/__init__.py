@@ -5,7 +5,7 @@ is known, `labels` [B, H, W] (0 is the background; uint8, or int16 with -1 for a
 float32 [B, M, 4]. If its labels mean the same object in every image, it has `object_names`: the name of label `n` is
 `object_names[n - 1]`. A class whose scenes can differ from those of training has `shifts`: by a shift's name the
 settings that it changes. If its scenes are frames of clips, it has `clip_length`, T: scene `i` is frame `i % T` of clip
-`i // T`, and a label means the same object in all frames of a clip.
+`i // T` (`Sequence.from_clips`), and a label means the same object in all frames of a clip.
 """
 
 from __future__ import annotations

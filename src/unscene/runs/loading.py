@@ -18,7 +18,7 @@ from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
 from unscene.runs.weights import check_weights, read_checkpoint, read_weights
-from unscene.scene import Decomposition
+from unscene.scene import Decomposition, Sequence
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 HUB = "hf://"  # before the name of a repository on the Hugging Face hub
@@ -105,13 +105,25 @@ class LoadedModel:
             )
         return decomposition
 
-    def for_frames(self) -> LoadedModel:
+    def decompose_sequence(self, sequence: Sequence) -> Iterator[Decomposition]:
+        """Decompose the frames of B clips in their order, with what `over_frames` carries from one to the next.
+
+        Yields:
+            For each of the T frames the Decomposition of B images, as `decompose`.
+        """
+        clips = sequence.images.shape[1]
+        model = self.for_frames(clips)
+        for scene in sequence:
+            yield model.decompose(scene.images, batch_size=clips)
+
+    def for_frames(self, clips: int = 1) -> LoadedModel:
         """Return the model for the frames of one sequence, which `decompose` then takes in their order.
 
+        Of several `clips` it takes frame after frame, each of all of them at once: `batch_size` is a multiple of them.
         It is the model itself unless its setting `over_frames` says that it carries something from frame to frame.
         """
         over_frames = getattr(getattr(self.model, "settings", None), "over_frames", False)
-        return replace(self, model=_FrameByFrame(self.model)) if over_frames else self
+        return replace(self, model=_FrameByFrame(self.model, clips)) if over_frames else self
 
     def with_slots(self, num_slots: int) -> LoadedModel:
         """Return the same weights in a model of `num_slots` slots. RecipeError: it cannot have so many."""
@@ -141,15 +153,15 @@ class LoadedModel:
 
 
 class _FrameByFrame(nn.Module):
-    """A model with `decompose_next`, given the frames of a sequence in any number at once; it keeps the state."""
+    """A model with `decompose_next`, given the frames of `clips` sequences in their order; it keeps the state."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, clips: int) -> None:
         super().__init__()
-        self.model, self.settings, self.state = model, model.settings, None
+        self.model, self.settings, self.clips, self.state = model, model.settings, clips, None
 
     def forward(self, frames: Tensor) -> Decomposition:
         parts = []
-        for frame in frames.split(1):
+        for frame in frames.split(self.clips):
             part, self.state = self.model.decompose_next(frame, self.state)  # type: ignore[operator]
             parts.append(part)
         return Decomposition.concatenate(parts)

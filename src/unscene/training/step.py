@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from unscene.distributed.processes import mean_over_processes
 from unscene.errors import RecipeError, TrainingError, did_you_mean
 from unscene.runs.trainer_settings import OptimizerName, OptimizerSettings, TemporalSettings
-from unscene.scene import Decomposition, Losses
+from unscene.scene import Decomposition, Losses, Sequence
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
 _SMALLEST = 1e-6  # of a probability
@@ -49,21 +49,27 @@ class BatchLoss(nn.Module):
             losses: Losses
             losses, decomposition = self.model.loss(images, step)  # type: ignore[operator]
             if self.temporal.is_used:
-                terms, weights = temporal_losses(images, decomposition, self.temporal)
+                pairs = Sequence(images.unflatten(0, (2, -1)))  # of `consecutive_frames`
+                terms, weights = temporal_losses(pairs, decomposition, self.temporal)
                 losses = replace(losses, terms=losses.terms | terms, weights=losses.weights | weights)
             return {"loss": losses.total, **losses.terms}, losses.observed
 
 
 def temporal_losses(
-    images: Tensor, decomposition: Decomposition, settings: TemporalSettings
+    pairs: Sequence, decomposition: Decomposition, settings: TemporalSettings
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The terms [B] that `settings` weigh, in nats for an image, and their weights.
 
         motion = -sum over the pixels that change of log(1 - m_t m_{t+1}),   m the background's mask
         continuity = sum over objects of w |z_t - z_{t+1}|^2 / 2
 
-    The first half of the images are frames t, the second half frames t + 1. Objects are the foreground's slots, matched
-    by the Hungarian method on the overlap w of their masks, sum min(m_t, m_{t+1}) / max(1, sum max(m_t, m_{t+1})).
+    Objects are the foreground's slots, matched by the Hungarian method on the overlap w of their masks,
+    sum min(m_t, m_{t+1}) / max(1, sum max(m_t, m_{t+1})).
+
+    Args:
+        pairs: frames t and t + 1 of B/2 clips.
+        decomposition: of all B images, those of frame t first.
+        settings: the weights.
 
     Raises:
         RecipeError: the model has no background's slot or latents, or they have no gradient.
@@ -75,9 +81,9 @@ def temporal_losses(
         # all background: a model that does not learn its objects yet (`background_steps`)
         if background is None or not (masks.requires_grad or (masks[:, background] == 1).all()):
             raise RecipeError("trainer.temporal.motion_weight must be 0: this model learns no mask of the background.")
-        first, second = images.chunk(2)
-        changed = (second - first).abs().amax(dim=1) > settings.motion_threshold  # [B/2, H, W]
-        still = torch.stack(masks[:, background].chunk(2)).prod(dim=0)
+        first, second = pairs
+        changed = (second.images - first.images).abs().amax(dim=1) > settings.motion_threshold  # [B/2, H, W]
+        still = masks[:, background].unflatten(0, (2, -1)).prod(dim=0)
         motion = -((1 - still).clamp_min(_SMALLEST).log() * changed).sum(dim=(1, 2))
         terms["motion"], weights["motion"] = motion.repeat(2), settings.motion_weight
     if settings.continuity_weight:
@@ -86,8 +92,8 @@ def temporal_losses(
         slots = decomposition.foreground
         distances = []
         of_frames = masks[:, slots].detach().flatten(2), decomposition.latents[:, slots].float()
-        pairs = [half for values in of_frames for half in values.chunk(2)]
-        for m_t, m_next, z_t, z_next in zip(*pairs, strict=True):
+        halves = [half for values in of_frames for half in values.chunk(2)]
+        for m_t, m_next, z_t, z_next in zip(*halves, strict=True):
             shared = torch.minimum(m_t[:, None], m_next[None]).sum(dim=2)  # [K', K']
             overlap = shared / (m_t.sum(dim=1)[:, None] + m_next.sum(dim=1)[None] - shared).clamp_min(1)
             rows, columns = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
@@ -140,10 +146,10 @@ def parameters_by_prefix(model: nn.Module, prefixes: Iterable[str]) -> dict[str,
     return {prefix: parameters for prefix, parameters in found.items() if parameters}
 
 
-def param_groups(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+def param_groups(optimizers: list[Optimizer]) -> list[dict[str, Any]]:
     return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
-def clip_gradients(optimizers: Sequence[Optimizer], norm: float) -> None:
+def clip_gradients(optimizers: list[Optimizer], norm: float) -> None:
     """Scale all gradients so that their common norm is at most `norm`."""
     nn.utils.clip_grad_norm_([weight for group in param_groups(optimizers) for weight in group["params"]], norm)

@@ -385,3 +385,17 @@ def test_latent_weight_rises_over_its_warmup(scenes):
     assert dataclasses.replace(TINY, latent_weight=0.5).latent_weight_at(0) == 0.5
     losses, _ = tiny(latent_weight=0.5, latent_warmup=10).loss(scenes(2, TINY.size), step=5)
     assert losses.weights["latent_kl"] == 0.25
+
+
+def test_slots_of_one_colour_show_the_mean_of_what_the_decoder_draws():
+    images = torch.rand(2, 3, 24, 24)
+    free, limited = tiny()(images), tiny(one_colour=True)
+    shown = limited(images).components
+    assert_close(shown, shown[..., :1, :1].expand_as(shown), atol=0, rtol=0)
+
+    assert free.latents is not None
+    drawn = tiny().redraw(images, free.latents).components
+    assert_close(limited.redraw(images, free.latents).components[..., 0, 0], drawn.mean(dim=(3, 4)))
+    losses, _ = limited.loss(images)
+    losses.total.sum().backward()
+    assert all(weight.grad is not None for weight in limited.parameters())

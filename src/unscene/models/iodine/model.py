@@ -62,6 +62,9 @@ class IODINESettings:
     decoder_stride: PositiveInt = 1  # 1 (the paper's) or more, see `SpatialBroadcastDecoder`
     # `sigmoid` keeps the components in 0..1, `linear` (the paper's) leaves them free
     colour: Literal["sigmoid", "linear"] = "sigmoid"
+    # A slot has one colour, the mean of what the decoder draws, as sprites and their ground have; so it cannot draw two
+    # objects. Ours; the paper's components are free.
+    one_colour: bool = False
     refinement: RefinementSettings = field(default_factory=RefinementSettings)  # settings of the refinement network
     # in training, compute the decoder's maps again in each backward pass instead of storing them for T steps: 1.5 times
     # the time, a fraction of the memory, the same numbers
@@ -207,7 +210,11 @@ class IODINE(nn.Module):
         else:
             maps = self.decoder(flat)
         colour, mask_logits = at_least_float32(maps).unflatten(0, latents.shape[:2]).split([3, 1], dim=2)
-        return colour.sigmoid() if self.settings.colour == "sigmoid" else colour, mask_logits
+        if self.settings.colour == "sigmoid":
+            colour = colour.sigmoid()
+        if self.settings.one_colour:
+            colour = colour.mean(dim=(3, 4), keepdim=True).expand_as(colour)
+        return colour, mask_logits
 
     def _refinement_inputs(
         self, images: Tensor, sample: Sample, grad_components: Tensor, grad_masks: Tensor

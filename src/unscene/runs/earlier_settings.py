@@ -14,6 +14,7 @@ EARLIER: list[tuple[str, Any, Values]] = [
     ("model.alpha_inside_box", True, {}),
     ("model.head.image_skip", False, {}),
     ("model.pseudo_boxes.variant", "skimage016", {}),
+    ("model.background.mask_stride", 1, {}),
     *(("model.foreground_cells", number, {"foreground_colours": number}) for number in (0, 1)),
     *(("model.location.seeds", kind, {"initial_means": kind}) for kind in ("random", "centre")),
     *(("model.location.recentred", shifts, {"window_shifts": shifts}) for shifts in range(3)),

@@ -326,19 +326,6 @@ def test_kl_weight_multiplies_every_kl_term():
     assert_close(plain.total - losses.total, 0.75 * kl)
 
 
-def test_mask_stride_enlarges_smaller_masks():
-    torch.manual_seed(0)
-    small = SpaceBackground(dataclasses.replace(BACKGROUND, mask_stride=2), 16).double()
-    latents = torch.randn(2, 3, 4).double()
-    log_masks = small.masks(latents)
-    assert log_masks.shape == (2, 3, 1, 16, 16)
-    assert_close(log_masks.exp().sum(dim=1), torch.ones(2, 1, 16, 16).double())
-    first = small.mask_decoder(latents[:, 0])
-    assert first.shape == (2, 1, 8, 8)
-    enlarged = F.interpolate(first, scale_factor=2, mode="bilinear", align_corners=False)
-    assert_close(log_masks[:, 0], F.logsigmoid(enlarged))
-
-
 def test_glimpses_are_of_the_sampled_boxes():
     """z_what's divergence by hand from the glimpses of the sampled boxes."""
     model, images = model_of(), images_of()

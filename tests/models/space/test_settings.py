@@ -44,7 +44,6 @@ def test_impossible_foregrounds_are_refused(changes, message):
         ({"components": 1}, "components must be"),
         ({"sigma": 0.0}, "sigma must be above 0"),
         ({"hidden": 0}, "hidden must be 1 or more"),
-        ({"mask_stride": 0}, "mask_stride must be 1 or more"),
         ({"vae": ComponentVAESettings(decoder_region="roi")}, "must be image"),
     ],
 )
@@ -69,7 +68,6 @@ def test_impossible_backgrounds_are_refused(changes, message):
             {"background": BackgroundSettings(mask_channels=(8,) * 8)},
             "background.mask_channels cannot reach 128",
         ),
-        ({"background": BackgroundSettings(mask_stride=3)}, "background.mask_stride must divide 128 pixels"),
     ],
 )
 def test_impossible_models_are_refused(changes, message):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.models.common.component_vae import ComponentVAE
@@ -44,9 +43,7 @@ class SpaceBackground(nn.Module):
         self.first_mask = nn.Parameter(torch.zeros(mask))
         self.posterior_state = nn.Parameter(torch.zeros(2, hidden))
         self.prior_state = nn.Parameter(torch.zeros(2, hidden))
-        self.mask_decoder = SubpixelDecoder(
-            mask, settings.mask_hidden, settings.mask_channels, 1, size // settings.mask_stride
-        )
+        self.mask_decoder = SubpixelDecoder(mask, settings.mask_hidden, settings.mask_channels, 1, size)
         self.component_prior = nn.Sequential(
             nn.Linear(mask, hidden),
             nn.CELU(),
@@ -95,8 +92,6 @@ class SpaceBackground(nn.Module):
         """[B, K, 1, H, W] log masks of latents [B, K, D]; the last mask is the remainder and ignores its latent."""
         first = latents[:, :-1]
         logits = self.mask_decoder(first.flatten(0, 1)).to(latents.dtype)
-        if self.settings.mask_stride > 1:
-            logits = F.interpolate(logits, scale_factor=self.settings.mask_stride, mode="bilinear", align_corners=False)
         return stick_breaking(logits.unflatten(0, first.shape[:2]))
 
 

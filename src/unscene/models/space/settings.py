@@ -97,8 +97,6 @@ class BackgroundSettings:
     mask_dim: PositiveInt = 32  # length of each mask's latent
     mask_hidden: PositiveInt = 256  # channels of the mask decoder's first map
     mask_channels: Channels = (256, 128, 64, 16)  # channels of its levels, from one pixel to the image
-    # 1 (the paper's) or more (ours): masks are decoded at this fraction of the resolution and enlarged
-    mask_stride: PositiveInt = 1
     # Of the components: encodes the image and a mask, decodes a colour image. Its decoder has ReLU and no batch
     # normalisation, where the authors' has ELU and batch normalisation; its mask output is not used.
     vae: ComponentVAESettings = field(default_factory=lambda: ComponentVAESettings(latent_dim=32))
@@ -137,11 +135,8 @@ class SPACESettings:
                 f"foreground.strides {list(self.foreground.strides)} divide images of {size} pixels to a grid of "
                 f"{size / stride:g}, but foreground.grid is {grid}: change one of them (scale enlarges the images)."
             )
-        channels, mask_stride = self.background.channels, self.background.mask_stride
-        _check_encoder("background.channels", [2] * len(channels), size)
-        if size % mask_stride:
-            raise RecipeError(f"background.mask_stride must divide {size} pixels (size by scale), not {mask_stride}.")
-        _check_decoder("background.mask_channels", self.background.mask_channels, size // mask_stride)
+        _check_encoder("background.channels", [2] * len(self.background.channels), size)
+        _check_decoder("background.mask_channels", self.background.mask_channels, size)
 
 
 def _check_strides(prefix: str, channels: Sequence[int], strides: Sequence[int]) -> None:

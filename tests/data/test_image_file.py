@@ -361,6 +361,19 @@ class TestFrames:
         assert frame_numbers(saved(tmp_path / "a.png", Image.new("L", (2, 2)))) == [None]
         assert frame_numbers(tmp_path / "missing.png") == [None]
 
+    @pytest.mark.parametrize("share", [0.35, 0.6, 0.9])
+    def test_a_stack_that_is_cut_short_ends_with_the_damaged_page(self, tmp_path, share):
+        frames = [Image.fromarray(photo() // n) for n in range(1, 7)]
+        path = saved(tmp_path / "a.tif", frames[0], save_all=True, append_images=frames[1:])
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        whole = int(6 * share)
+        for frame in range(whole):
+            assert (read_image(path, frame) == photo() // (frame + 1)).all()
+        assert len(frame_numbers(path)) > whole
+        with pytest.raises(DataError, match="damaged"):
+            read_image(path, frame_numbers(path)[-1])
+
 
 def test_stripes_are_not_seen(tmp_path, monkeypatch):
     alpha = np.dstack([photo(), np.arange(1200).reshape(30, 40) % 256]).astype(np.uint8)

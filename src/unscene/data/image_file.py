@@ -127,12 +127,22 @@ def image_size(path: Path, frame: int | None = None) -> tuple[int, int]:
 
 
 def frame_numbers(path: Path) -> Sequence[int | None]:
-    """The frames of an image file, from 0; None alone if it has one, or cannot be read (`read_image` says why)."""
+    """The frames of an image file, from 0; None alone if it has one, or cannot be read (`read_image` says why).
+
+    Of a TIFF that is cut short, frames are counted to the first whose header is missing, which cannot be read.
+    """
     count = 1
     with suppress(DataError):
         stacks = _stacks(path)
-        count = stacks.count_frames(path) if stacks else _use(path, lambda image: getattr(image, "n_frames", 1))
+        count = stacks.count_frames(path) if stacks else _use(path, _count_pages)
     return range(count) if count > 1 else [None]
+
+
+def _count_pages(image: ImageFile.ImageFile) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # Pillow is at the page whose header it cannot read
+        return image.tell() + 1
 
 
 def is_turned(path: str | Path) -> bool:

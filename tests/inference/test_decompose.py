@@ -181,6 +181,7 @@ def test_tiles_find_each_object_of_a_large_image_once(small, tmp_path):
         ({"tile": 0}, "a tile must have 1 pixel"),
         ({"overlap": 8}, "an overlap needs tiles"),
         ({"tile": 32, "fit": "pad"}, "leave out --fit or --tile"),
+        ({"overlap": 8, "fit": "pad"}, "leave out --fit or --tile"),
         ({"scale": 2, "fit": "pad"}, "leave out --fit or --tile"),
         ({"tile": 32, "scale": 2}, "give one of them"),
         ({"scale": 1, "object_size": 5}, "give one of them"),

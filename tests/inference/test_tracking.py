@@ -285,6 +285,8 @@ def test_unknown_and_impossible_options_are_refused_before_the_first_frame(small
         Tracker(small, min_aera=3)
     with pytest.raises(RecipeError, match="the least score of an object must be from 0 to 1, but is 2"):
         Tracker(small, min_score=2)
+    with pytest.raises(RecipeError, match="an overlap needs tiles"):
+        Tracker(small, overlap=3)
     with pytest.raises(RecipeError, match=r"decompose_image has no option 'tiles'\. Did you mean 'tile'\?"):
         decompose_image(small, moving(0), tiles=32)
 

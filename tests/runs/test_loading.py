@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unscene
-from unscene.errors import CheckpointError, RecipeError, ShapeError
+from unscene.errors import CheckpointError, DataError, RecipeError, ShapeError
 from unscene.recipes import load_recipe
 from unscene.runs import loading
 from unscene.runs.run_folder import RunFolder
@@ -119,6 +119,17 @@ def test_impossible_slots_are_refused(trained):
 def test_images_of_another_size_are_refused(trained):
     with pytest.raises(ShapeError, match="images must have the axes"):
         unscene.load(trained.path).decompose(torch.rand(1, 3, 64, 64))
+
+
+def test_images_of_another_type_and_broken_values_are_not_blamed_on_the_weights(trained, images):
+    loaded = unscene.load(trained.path)
+    for wrong in (images.double(), (255 * images).byte()):
+        with pytest.raises(ShapeError, match=r"images must be float32 in 0\.\.1, but are torch"):
+            loaded.decompose(wrong)
+    broken = images.clone()
+    broken[0, 0, 0, 0] = float("nan")
+    with pytest.raises(DataError, match="images hold values that are not finite"):
+        loaded.decompose(broken)
 
 
 @pytest.mark.parametrize("part", ["backbone", "proposals", "vae.decoder"])

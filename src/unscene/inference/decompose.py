@@ -142,12 +142,10 @@ def decompose_paths(
     limits: dict[str, Any] = {"min_area": min_area, "min_score": min_score, "min_contrast": min_contrast}
     limits |= {"outline": outline, "join_alike": join_alike, "split_parts": split_parts}
     check_limits(**limits)
-    if fit is not None and (tile, scale, object_size) != (None, None, None):
+    if fit is not None and (tile, scale, object_size, overlap) != (None, None, None, None):
         raise RecipeError("images are fitted to the model's square, or cut into tiles: leave out --fit or --tile.")
-    side = None if fit else tile_side(loaded, tile, scale, object_size)
+    side = None if fit else tile_side(loaded, tile, scale, object_size, overlap)
     loaded = loaded.for_frames() if link and side is None else loaded
-    if side is None and overlap is not None:
-        raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
     common, named = named_images(paths, frames)
     if link:
         named.sort(key=NamedImage.order)
@@ -242,6 +240,7 @@ def tile_side(
     tile: int | Literal["auto"] | None = None,
     scale: float | None = None,
     object_size: float | None = None,
+    overlap: int | None = None,
 ) -> int | None:
     """The side of a tile in an image's pixels, or None for images that become squares, as in `decompose_paths`."""
     if sum(option is not None for option in (scale, object_size, None if tile == "auto" else tile)) > 1:
@@ -256,6 +255,8 @@ def tile_side(
             )
         scale = object_size / loaded.object_size
     if tile is None and scale is None and not loaded.crop:
+        if overlap is not None:
+            raise RecipeError("an overlap needs tiles: give the side of a tile as well (--tile).")
         return None
     if loaded.tile is None:
         raise RecipeError(
@@ -284,7 +285,7 @@ def decompose_image(
     check_options(limits, OPTIONS, "decompose_image")
     limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST} | limits
     check_limits(**limits)
-    side = tile_side(loaded, tile, scale, object_size)
+    side = tile_side(loaded, tile, scale, object_size, overlap)
     if side is None:
         return next(_one_pass(loaded, [(NamedImage(Path(), "", ""), pixels)], loaded.fit, limits))[2]
     shared = side // 2 if overlap is None else overlap

@@ -308,7 +308,8 @@ class Tracker:
             `join_alike`, `split_parts`, `tile`, `overlap`, `scale`, `object_size`.
 
     Raises:
-        RecipeError: there is no such option, a limit is out of its range, or the side of a tile is not known.
+        RecipeError: there is no such option, a limit is out of its range, an overlap is given without
+            tiles, or the side of a tile is not known.
     """
 
     def __init__(self, model: str | Path | LoadedModel, settings: LinkSettings | None = None, **options: Any) -> None:
@@ -320,7 +321,7 @@ class Tracker:
 
     def restart(self) -> None:
         """Forget all frames and objects: the next frame is the first of another sequence, whose numbers follow."""
-        sides = (self.options.get(name) for name in ("tile", "scale", "object_size"))
+        sides = (self.options.get(name) for name in ("tile", "scale", "object_size", "overlap"))
         in_tiles = tile_side(self._loaded, *sides) is not None
         self.model = self._loaded if in_tiles else self._loaded.for_frames()
         self.linker.restart()

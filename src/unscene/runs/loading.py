@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unscene.data.image_file import AS_STORED, ContrastSettings
 from unscene.data.image_resize import FitKind
-from unscene.errors import CheckpointError, RecipeError, check_shape, import_extra
+from unscene.errors import CheckpointError, DataError, RecipeError, ShapeError, check_shape, import_extra
 from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
@@ -87,16 +87,21 @@ class LoadedModel:
             The Decomposition, float32, on the CPU.
 
         Raises:
-            ShapeError: images of another size. For images of any size see `unscene.inference.decompose`.
+            ShapeError: images of another size or type. For images of any size see `unscene.inference.decompose`.
+            DataError: values of the images are not finite.
             CheckpointError: the output is not finite: the weights are broken.
         """
         check_shape(images, f"B 3 {self.size} {self.size}", "images")
+        if images.dtype != torch.float32:
+            raise ShapeError(f"images must be float32 in 0..1, but are {images.dtype}. Convert and scale them.")
         bfloat16 = use_bfloat16(self.recipe.trainer.precision, self.device)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         with torch.inference_mode(False), torch.no_grad(), autocast:
             parts = [self.model(part.to(self.device)).map(_plain) for part in images.split(batch_size)]
         decomposition = Decomposition.concatenate(parts)
         broken = _not_finite(decomposition)
+        if broken and not images.isfinite().all():
+            raise DataError("images hold values that are not finite, but 0..1 was expected. Replace these values.")
         if broken:
             raise CheckpointError(
                 f"{self.name} ({self.run.path if self.run else self.provenance['weights']}) answers with {broken} that "
@@ -107,6 +112,8 @@ class LoadedModel:
 
     def decompose_sequence(self, sequence: Sequence) -> Iterator[Decomposition]:
         """Decompose the frames of B clips in their order, with what `over_frames` carries from one to the next.
+
+        All B images of a frame are decomposed at once.
 
         Yields:
             For each of the T frames the Decomposition of B images, as `decompose`.

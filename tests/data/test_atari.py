@@ -92,6 +92,7 @@ def test_frames_are_written_to_files_and_folders(tmp_path):
             RecipeError,
             "'ball' is no object of pong. Did you mean 'Ball'",
         ),
+        ({"objects": ("Ball",)}, RecipeError, "data.objects needs data.policy recorded"),
         ({"policy": "recorded", "count": 101}, DataError, r"but there are 100: lower data\.count"),
     ],
 )

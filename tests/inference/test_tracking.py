@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unscene import Tracker
-from unscene.errors import DataError, RecipeError
+from unscene.errors import DataError, RecipeError, ShapeError
 from unscene.inference.decompose import decompose_image, decompose_paths
 from unscene.inference.found_objects import FoundObjects
 from unscene.inference.tracking import Linker, LinkSettings
@@ -287,6 +287,8 @@ def test_unknown_and_impossible_options_are_refused_before_the_first_frame(small
         Tracker(small, min_score=2)
     with pytest.raises(RecipeError, match="an overlap needs tiles"):
         Tracker(small, overlap=3)
+    with pytest.raises(ShapeError, match=r"must be an array, uint8 \[H, W, 3\], not list"):
+        Tracker(small).update([[0, 0, 0]])  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=r"decompose_image has no option 'tiles'\. Did you mean 'tile'\?"):
         decompose_image(small, moving(0), tiles=32)
 

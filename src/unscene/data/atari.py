@@ -61,7 +61,7 @@ class Atari:
 
     Raises:
         DataError: ale-py is not installed, or more recorded frames are asked for than there are.
-        RecipeError: there is no such game, or no record of it.
+        RecipeError: there is no such game, no record of it, or kinds of objects are named for frames without boxes.
     """
 
     Settings = AtariSettings
@@ -69,6 +69,8 @@ class Atari:
     def __init__(self, settings: AtariSettings) -> None:
         self.settings = settings
         new_emulator(settings.game)  # raises early if it is missing
+        if settings.objects and settings.policy == "random":
+            raise RecipeError("atari: data.objects needs data.policy recorded: other frames have no boxes.")
         self._boxes = np.zeros((0, 0, 4), np.float32)
         if settings.policy == "recorded":
             game = _recorded_game(settings.game)

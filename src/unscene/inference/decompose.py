@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from unscene.data.image_file import ContrastSettings, read_image
 from unscene.data.image_resize import FitKind, fit_image
-from unscene.errors import DataError, RecipeError, check_options
+from unscene.errors import DataError, RecipeError, ShapeError, check_options
 from unscene.files import csv_text, output_folder, write_text
 from unscene.inference.found_objects import (
     LIMITS,
@@ -281,8 +281,12 @@ def decompose_image(
     """Return the objects of one image [H, W, 3] uint8 of any size.
 
     The options are those of `decompose_paths`, by the names in `OPTIONS`. RecipeError: an unknown or impossible one.
+    ShapeError: the image is no array, or another one.
     """
     check_options(limits, OPTIONS, "decompose_image")
+    if not isinstance(pixels, np.ndarray):
+        kind = type(pixels).__name__
+        raise ShapeError(f"an image must be an array, uint8 [H, W, 3], not {kind}: numpy.asarray may make one of it.")
     limits = {"min_area": 1, "min_score": 0.0, "min_contrast": MIN_CONTRAST} | limits
     check_limits(**limits)
     side = tile_side(loaded, tile, scale, object_size, overlap)

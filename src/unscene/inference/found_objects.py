@@ -67,13 +67,20 @@ class FoundObjects:
         return zip(self.slots.tolist(), self.boxes.astype(int).tolist(), strict=True)
 
 
-def check_limits(min_score: float = 0.0, min_contrast: float = 0.0, outline: float = 0.0, **others: Any) -> None:
+def check_limits(
+    min_score: float = 0.0, min_contrast: float = 0.0, outline: float = 0.0, min_area: int = 0, **others: Any
+) -> None:
     """Raise a RecipeError if a limit of the objects is out of its range."""
     for limit, least in {"score": min_score, "contrast": min_contrast}.items():
         if not 0 <= least <= 1:
             raise RecipeError(f"the least {limit} of an object must be from 0 to 1, but is {least}.")
     if not 0 <= outline < 1:
         raise RecipeError(f"the outline of an object must be from 0 to below 1, but is {outline}.")
+    if not min_area >= 0:
+        raise RecipeError(f"the least area of an object must be 0 pixels or more, but is {min_area}.")
+    for name in ("join_alike", "split_parts"):
+        if others.get(name, False) not in (False, True):
+            raise RecipeError(f"{name} must be True or False, not {others[name]!r}.")
 
 
 def found_objects(

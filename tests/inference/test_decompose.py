@@ -305,7 +305,7 @@ def test_shipped_weights_find_nothing_in_empty_images(tmp_path, model, tile):
     how = {"tile": tile, "progress": False}
     loaded = load(model)
     assert decompose_paths(loaded, [tmp_path], tmp_path / "out", **how).objects == 0
-    assert decompose_paths(loaded, [tmp_path], tmp_path / "all", min_contrast=0, **how).objects > 5
+    assert decompose_paths(loaded, [tmp_path], tmp_path / "all", min_contrast=0, **how).objects > 2
 
 
 def test_without_boxes_they_are_of_the_masks(make_loaded, make_model, photos, tmp_path):

@@ -110,10 +110,10 @@ def test_limits_out_of_their_range_are_refused(limits):
         check_limits(**limits)
     with pytest.raises(RecipeError, match="of an object must be"):
         ClipTracking(2, **limits)
-    check_limits(min_score=1, min_contrast=1, outline=0.99, min_area=3, join_alike=True)
+    check_limits(min_score=1, min_contrast=1, outline=0.99, min_area=3, join_alike=True, split_parts="touching")
     with pytest.raises(RecipeError, match="least area of an object must be 0 pixels or more, but is -1"):
         check_limits(min_area=-1)
-    with pytest.raises(RecipeError, match="split_parts must be True or False, not 'x'"):
+    with pytest.raises(RecipeError, match="split_parts must be True, False or 'touching', not 'x'"):
         check_limits(split_parts="x")
     with pytest.raises(RecipeError, match=r"has no option 'outlines'\. Did you mean 'outline'\?"):
         ClipTracking(2, outlines=0.5)

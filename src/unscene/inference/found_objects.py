@@ -68,7 +68,13 @@ class FoundObjects:
 
 
 def check_limits(
-    min_score: float = 0.0, min_contrast: float = 0.0, outline: float = 0.0, min_area: int = 0, **others: Any
+    min_score: float = 0.0,
+    min_contrast: float = 0.0,
+    outline: float = 0.0,
+    min_area: int = 0,
+    join_alike: bool = False,
+    split_parts: SplitParts = False,
+    **others: Any,
 ) -> None:
     """Raise a RecipeError if a limit of the objects is out of its range."""
     for limit, least in {"score": min_score, "contrast": min_contrast}.items():
@@ -78,9 +84,10 @@ def check_limits(
         raise RecipeError(f"the outline of an object must be from 0 to below 1, but is {outline}.")
     if not min_area >= 0:
         raise RecipeError(f"the least area of an object must be 0 pixels or more, but is {min_area}.")
-    for name in ("join_alike", "split_parts"):
-        if others.get(name, False) not in (False, True):
-            raise RecipeError(f"{name} must be True or False, not {others[name]!r}.")
+    if join_alike not in (False, True):
+        raise RecipeError(f"join_alike must be True or False, not {join_alike!r}.")
+    if split_parts not in (False, True, "touching"):
+        raise RecipeError(f"split_parts must be True, False or 'touching', not {split_parts!r}.")
 
 
 def found_objects(

@@ -47,13 +47,7 @@ class Scene:
     categories: Tensor | None = None
 
     def __post_init__(self) -> None:
-        size = check_shape(self.images, "B 3 H W", "images")
-        if self.labels is not None:
-            check_shape(self.labels, f"{size['B']} {size['H']} {size['W']}", "labels")
-        if self.boxes is not None:
-            check_shape(self.boxes, f"{size['B']} M 4", "boxes")
-        if self.categories is not None:
-            check_shape(self.categories, f"{size['B']} M", "categories")
+        _check_images_and_truth(self, "B")
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> Scene:
@@ -105,11 +99,7 @@ class Sequence:
     categories: Tensor | None = None
 
     def __post_init__(self) -> None:
-        size = check_shape(self.images, "T B 3 H W", "images")
-        rest = {"labels": f"{size['H']} {size['W']}", "boxes": "M 4", "categories": "M"}
-        for name, axes in rest.items():
-            if getattr(self, name) is not None:
-                check_shape(getattr(self, name), f"{size['T']} {size['B']} {axes}", name)
+        _check_images_and_truth(self, "T", "B")
 
     @classmethod
     def from_clips(cls, scene: Scene, length: int) -> Sequence:
@@ -132,6 +122,14 @@ class Sequence:
 
     def __iter__(self) -> Iterator[Scene]:
         return map(self.__getitem__, range(len(self)))
+
+
+def _check_images_and_truth(scenes: Scene | Sequence, *leading: str) -> None:
+    size = check_shape(scenes.images, " ".join([*leading, "3 H W"]), "images")
+    lengths = " ".join(str(size[axis]) for axis in leading)
+    for name, axes in {"labels": f"{size['H']} {size['W']}", "boxes": "M 4", "categories": "M"}.items():
+        if getattr(scenes, name) is not None:
+            check_shape(getattr(scenes, name), f"{lengths} {axes}", name)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from unscene.runs.recipe import Recipe, read_recipe
 # settings that undo what is this library's own: the reference computes everything, as the papers do
 FREE_COLOURS = {"model.background_cells": 0, "model.foreground_colours": 0}
 PAPERS_LETTER = {
+    **FREE_COLOURS,
+    "model.pseudo_boxes.by_quality": False,
     "model.skip_empty_slots": False,
     "model.vae.encoder_region": "image",
     "model.vae.decoder_region": "image",
@@ -26,7 +28,7 @@ PAPERS_LETTER = {
 def papers_letter(recipe: Recipe) -> Recipe:
     """The recipe with free colours, and of R-MONet every slot on the whole image; one of neither model as it is."""
     if isinstance(recipe.model, RMONetSettings):
-        return read_recipe(recipe.values, recipe.name, {**FREE_COLOURS, **PAPERS_LETTER})
+        return read_recipe(recipe.values, recipe.name, dict(PAPERS_LETTER))
     if isinstance(recipe.model, MONetSettings):
         return read_recipe(recipe.values, recipe.name, dict(FREE_COLOURS))
     return recipe

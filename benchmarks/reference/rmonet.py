@@ -43,6 +43,9 @@ class PlainRMONet(nn.Module):
             "model.head.kind": (settings.head.kind, "unet"),
             "model.detection": (settings.detection, True),
             "model.skip_empty_slots": (settings.skip_empty_slots, False),
+            "model.pseudo_boxes.by_quality": (settings.pseudo_boxes.by_quality, False),
+            "model.background_cells": (settings.background_cells, 0),
+            "model.foreground_colours": (settings.foreground_colours, 0),
         }
         for name, (found, expected) in needed.items():
             if found != expected:

@@ -15,12 +15,13 @@ from torch.testing import assert_close
 from tests.tiny import tiny_rmonet
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import WarmupSettings
+from unscene.models.common.component_vae import ColourLimits
 from unscene.models.common.mixture import mixture_log_likelihood
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
 from unscene.models.rmonet.segmentation_heads import alpha_logits
-from unscene.models.rmonet.settings import HeadSettings, LossWeights, ProposalSettings
+from unscene.models.rmonet.settings import HeadSettings, LossWeights, ProposalSettings, PseudoBoxSettings
 
 TINY = tiny_rmonet("unet")
 WARMUP = WarmupSettings(steps=100, sigma_foreground=0.3, latent_weight=0.1, mask_weight=0.0, score_threshold=0.2)
@@ -258,6 +259,18 @@ def test_warm_up_values(step, sigma, beta, gamma, threshold, monkeypatch, scenes
     assert losses.weights["mask_kl"] == pytest.approx(gamma)
     assert losses.weights["objectness"] == losses.weights["regression"] == 1
     assert seen == pytest.approx([threshold])
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_colours_may_be_free_until_the_warm_up_ends(free):
+    warmup = dataclasses.replace(WARMUP, free_colours=free)
+    boxes = PseudoBoxSettings(by_quality=True)
+    settings = tiny(warmup=warmup, background_cells=2, foreground_colours=1, pseudo_boxes=boxes).settings
+    early, late = settings.at(WARMUP.steps - 1), settings.at(WARMUP.steps)
+    assert early.limits == (ColourLimits(-1, 0, 0) if free else ColourLimits(-1, 2, 1))
+    assert early.pseudo_boxes.by_quality is not free
+    assert late.limits == ColourLimits(-1, 2, 1)
+    assert late.pseudo_boxes.by_quality
 
 
 def test_forward_uses_the_values_after_the_warm_up(monkeypatch, scenes):

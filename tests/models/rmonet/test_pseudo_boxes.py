@@ -14,7 +14,7 @@ from torchvision.ops import nms
 
 from unscene.errors import RecipeError, ShapeError
 from unscene.models.rmonet.multi_otsu import multi_otsu
-from unscene.models.rmonet.pseudo_boxes import exact_addends, pseudo_boxes
+from unscene.models.rmonet.pseudo_boxes import exact_addends, maps_by_quality, pseudo_boxes
 from unscene.models.rmonet.settings import PseudoBoxSettings
 from unscene.ops import boxes as boxes_module
 from unscene.ops import components
@@ -42,6 +42,33 @@ def test_two_squares_in_one_slot_become_two_boxes_with_exclusive_ends():
     assert valid[0].tolist() == [True] * 2 + [False] * 30
     assert not boxes[0, 2:].any()
     assert not scores[0, 2:].any()
+
+
+def test_a_slot_of_two_colours_gives_a_box_of_each_by_quality():
+    """A red and a green square that touch share a slot that shows red; the background shows black."""
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 0, 8:16, 4:12] = 1
+    images[:, 1, 8:16, 12:20] = 1
+    masks = torch.zeros(1, 2, 1, 32, 32)
+    masks[:, 0, :, 8:16, 4:20] = 1
+    masks[:, 1] = 1 - masks[:, 0]
+    components = torch.zeros(1, 2, 3, 32, 32)
+    components[:, 0, 0] = 1
+    maps = maps_by_quality(images, components, masks, sigma=0.5)
+    assert maps.shape == (1, 3, 32, 32)
+    unlike = math.exp(-2 / (2 * 0.5**2))  # of green in a slot of red: a squared distance of 2
+    assert maps[0, :, 10, 6].tolist() == pytest.approx([1, 0, 0])
+    assert maps[0, :, 10, 14].tolist() == pytest.approx([unlike, 1 - unlike, 0])
+    assert maps[0, :, 0, 0].tolist() == pytest.approx([0, 0, 0])
+    assert found_in(masks[:, :1, 0]) == [[4, 8, 20, 16]]
+    assert sorted(found_in(maps, min_score=0.5)) == [[4, 8, 12, 16], [12, 8, 20, 16]]
+
+
+def test_an_object_that_the_background_holds_has_a_box_by_quality():
+    images, masks = torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, 1, 32, 32)
+    images[:, :, 8:16, 4:12] = 1
+    masks[:, 1] = 1
+    assert found_in(maps_by_quality(images, torch.zeros(1, 2, 3, 32, 32), masks, 0.1)) == [[4, 8, 12, 16]]
 
 
 def test_a_box_at_the_image_borders_ends_at_height_and_width():

@@ -51,6 +51,9 @@ class WarmupSettings:
     mask_weight: NonNegativeFloat = 0.0  # gamma at step 0; it changes linearly
     # Threshold of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
     score_threshold: NonNegativeFloat = 0.0
+    # True: R-MONet's `background_cells`, `foreground_colours` and `pseudo_boxes.by_quality` hold only after the
+    # warm-up, which they slow down.
+    free_colours: bool = False
 
     def linear(self, step: int, start: float, end: float) -> float:
         """Return a value at a step: linear from `start` to `end` over the warm-up, then `end`."""

@@ -24,7 +24,7 @@ from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.proposals import AnchorPredictions, Proposals, RegionProposals
-from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
+from unscene.models.rmonet.pseudo_boxes import maps_by_quality, pseudo_boxes
 from unscene.models.rmonet.resnet_fpn import ResNetFPN
 from unscene.models.rmonet.segmentation_heads import (
     LEVELS_READ,
@@ -125,7 +125,11 @@ class RMONet(nn.Module):
         weights = {"reconstruction": 1.0, "latent_kl": beta, "mask_kl": gamma}
         observed = {}
         if self.proposals is not None and attention.anchors is not None:  # Section 3.4; no gradient through the masks
-            targets, _, valid = pseudo_boxes(log_masks[:, :-1, 0].detach().exp(), settings.pseudo_boxes)  # t^_i
+            masks = log_masks.detach().exp()
+            maps = masks[:, :-1, 0]
+            if settings.pseudo_boxes.by_quality:
+                maps = maps_by_quality(images, components.detach(), masks, settings.sigma_foreground)
+            targets, _, valid = pseudo_boxes(maps, settings.pseudo_boxes)  # t^_i
             terms["objectness"], terms["regression"] = self.proposals.loss(attention.anchors, targets, valid)
             weights |= {"objectness": settings.weights.objectness, "regression": settings.weights.regression}
             observed["pseudo_boxes"] = valid.sum(dim=1).float()

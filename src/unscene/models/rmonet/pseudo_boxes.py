@@ -61,6 +61,18 @@ def pseudo_boxes(masks: Tensor, settings: PseudoBoxSettings | None = None) -> tu
     return _first_kept(boxes, scores, batched_nms(boxes, scores, valid, settings.nms_threshold), settings.max_boxes)
 
 
+def maps_by_quality(images: Tensor, components: Tensor, masks: Tensor, sigma: float) -> Tensor:
+    """Split each slot's mask into what its component explains and what it does not: [B, 2 K - 1, H, W] in [0, 1].
+
+    Of images [B, 3, H, W], components [B, K, 3, H, W] and masks [B, K, 1, H, W], the background last. The quality of a
+    pixel is exp(-|x - X_k|^2 / (2 sigma^2)). A mask that holds two objects of different colours, of which its component
+    shows one, becomes two maps, so that each object has a box. Ours.
+    """
+    error = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
+    quality = (error * (-0.5 / sigma**2)).exp()
+    return torch.cat([(masks * quality)[:, :-1], masks * (1 - quality)], dim=1).squeeze(2)
+
+
 def exact_addends(masks: Tensor, settings: PseudoBoxSettings) -> Tensor:
     """Return masks [G, H, W] as numbers whose float64 sums are exact: every order of adding gives the same bits."""
     if settings.floor >= EXACT_FROM:

@@ -105,6 +105,9 @@ class PseudoBoxSettings:
     # Boxes with a lower score are dropped. 0 is the paper's. The thresholds are relative to a mask's own range, so with
     # 0 the faint values that an unused slot keeps become boxes.
     min_score: NonNegativeFloat = 0.0
+    # False (the paper's): boxes of the foreground's masks. True (ours, for objects of one colour): boxes of what each
+    # slot explains and of what it leaves unexplained, see `maps_by_quality`.
+    by_quality: bool = False
     # of two boxes of an image that overlap by more than this IoU, the one with the lower score is dropped
     nms_threshold: Share = 0.7
     max_boxes: PositiveInt = 32  # N, the boxes returned for an image; of more, the best scores stay
@@ -179,8 +182,12 @@ class RMONetSettings:
         warmup, weights, proposals = self.warmup, self.weights, self.proposals
         if step >= warmup.steps:
             return self
+        free = warmup.free_colours
         return replace(
             self,
+            background_cells=0 if free else self.background_cells,
+            foreground_colours=0 if free else self.foreground_colours,
+            pseudo_boxes=replace(self.pseudo_boxes, by_quality=self.pseudo_boxes.by_quality and not free),
             sigma_foreground=warmup.sigma(step, self.sigma_foreground),
             weights=replace(
                 weights,

@@ -15,9 +15,9 @@ from unscene.models.rmonet.settings import RMONetSettings
 from unscene.runs.recipe import Recipe, read_recipe
 
 # settings that undo what is this library's own: the reference computes everything, as the papers do
-FREE_COLOURS = {"model.background_cells": 0, "model.foreground_colours": 0}
+SHARED_LETTER = {"model.background_cells": 0, "model.foreground_colours": 0, "model.masks": "inferred"}
 PAPERS_LETTER = {
-    **FREE_COLOURS,
+    **SHARED_LETTER,
     "model.pseudo_boxes.by_quality": False,
     "model.skip_empty_slots": False,
     "model.vae.encoder_region": "image",
@@ -26,11 +26,14 @@ PAPERS_LETTER = {
 
 
 def papers_letter(recipe: Recipe) -> Recipe:
-    """The recipe with free colours, and of R-MONet every slot on the whole image; one of neither model as it is."""
+    """The recipe with free colours and inferred masks, and of R-MONet every slot on the whole image.
+
+    One of neither model as it is.
+    """
     if isinstance(recipe.model, RMONetSettings):
         return read_recipe(recipe.values, recipe.name, dict(PAPERS_LETTER))
     if isinstance(recipe.model, MONetSettings):
-        return read_recipe(recipe.values, recipe.name, dict(FREE_COLOURS))
+        return read_recipe(recipe.values, recipe.name, dict(SHARED_LETTER))
     return recipe
 
 

@@ -180,7 +180,7 @@ def test_further_files_may_follow_an_option():
         ("evaluate nowhere --out x", "CheckpointError: nowhere does not exist"),
         (
             "evaluate nowhere --out x --model.size 3",
-            "takes settings of the data only, --data.SETTING, --model.num_slots, --model.over_frames, "
+            "takes settings of the data only, --data.SETTING, --model.num_slots, --model.masks, --model.over_frames, "
             "--model.median_background, not",
         ),
         (
@@ -206,7 +206,7 @@ def test_further_files_may_follow_an_option():
         ("decompose nowhere a.png --out x", "CheckpointError: nowhere does not exist"),
         (
             "decompose nowhere a.png --out x --data.size 3",
-            "`unscene decompose` takes the settings --model.num_slots, --model.over_frames, "
+            "`unscene decompose` takes the settings --model.num_slots, --model.masks, --model.over_frames, "
             "--model.median_background only, not --data.size",
         ),
         ("generate multi_dsprites --count 0 --out a.h5", "multi_dsprites: data.count must be 1 or more, not 0"),

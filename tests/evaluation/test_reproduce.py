@@ -97,6 +97,24 @@ def test_queue_killed_before_scoring_only_scores(make_queue, finished_run, no_tr
     assert entry(tmp_path)["metrics"]["ari_fg"] == scored["metrics"]["ari_fg"]
 
 
+def test_a_finished_training_is_scored_again_where_its_row_shows_other_masks(
+    table_file, make_queue, finished_run, no_training, tmp_path, monkeypatch
+):
+    """The inferred masks' score stays beside the posterior ones'; nothing is trained."""
+    monkeypatch.setattr(module, "_train", lambda *arguments: None)
+    reproduce(make_queue("a"))
+    before = entry(tmp_path)["metrics"]
+    assert before["ari_fg_inferred"] != before["ari_fg"]
+    values = yaml.safe_load(table_file.read_text())
+    values["tiny"]["rows"]["a"]["changes"] = {"model.masks": "inferred"}
+    table_file.write_text(yaml.safe_dump(values))
+    reproduce(make_queue("a"))
+    after = entry(tmp_path)
+    assert after["recipe"]["model"]["masks"] == "inferred"
+    assert after["metrics"]["ari_fg"] == after["metrics"]["ari_fg_inferred"] == before["ari_fg_inferred"]
+    assert after["steps"] == 6
+
+
 @pytest.mark.slow
 def test_same_command_finishes_a_killed_queue(table_file, tmp_path, capsys):
     values = yaml.safe_load(table_file.read_text())

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from unscene.runs.loading import LoadedModel
 
 _SLOTS = "model.num_slots"
-_MODEL_SETTINGS = (_SLOTS, "model.over_frames", "model.median_background")  # those of a trained model that may change
+# settings of a trained model that may change
+_MODEL_SETTINGS = (_SLOTS, "model.masks", "model.over_frames", "model.median_background")
 # of the objects that are found
 _LIMITS = ("min_area", "min_score", "min_contrast", "outline", "join_alike", "split_parts")
 _OBJECTS = (*_LIMITS, "tile", "overlap", "scale", "object_size")

@@ -125,10 +125,11 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     run, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
     entry = ledger.read_entry(path)
     if entry is not None and _is_enough(entry, recipe, minutes):
-        if entry["metrics"]:
+        masks = [values["model"].get("masks") for values in (entry["recipe"], recipe.values)]
+        if entry["metrics"] and masks[0] == masks[1]:
             return
         if resume:
-            return _score(queue, path, row, run, entry)
+            return _score(queue, path, row, run, entry | {"recipe": _recipe_values(recipe)})
     if queue.progress:
         tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {'resumes' if resume else 'trains'} in {run.path}")
     for setting, file in files.items():
@@ -209,7 +210,7 @@ def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dic
         "table": row.home[0],
         "row": row.home[1],
         "seed": recipe.seed,
-        "recipe": {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}},
+        "recipe": _recipe_values(recipe),
         "commits": list(dict.fromkeys(str(start.get("commit")) for start in starts)),
         "hardware": [machine for index, machine in enumerate(machines) if machine not in machines[:index]],
         "steps": steps,
@@ -222,6 +223,10 @@ def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dic
         "collapsed": False,
         "metrics": {},
     }
+
+
+def _recipe_values(recipe: Recipe) -> dict[str, Any]:
+    return {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}}
 
 
 def _curve(run: RunFolder) -> dict[str, list[float | None]]:
@@ -239,22 +244,29 @@ def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[
     """Score a training and its stages on its test scenes, and write the complete entry."""
     if queue.threads:
         torch.set_num_threads(queue.threads)
-    stages = []
+    stages, masks = [], entry["recipe"]["model"].get("masks")
     for number in range(1, len(row.stages)):
-        scores = _scores(ledger.stage_checkpoint(run, number), queue.progress)
+        scores = _scores(ledger.stage_checkpoint(run, number), masks, queue.progress)
         step = scores["scored"]["weights_step"]
         _, clock = read_columns(run.metrics)
         minutes = max((seconds / 60 for at, seconds in clock.tolist() if at <= step), default=0.0)
         stages.append({"step": step, "minutes": round(minutes, 2), **scores})
-    ledger.write_entry(path, entry | _scores(run.path, queue.progress) | ({"stages": stages} if stages else {}))
+    ledger.write_entry(path, entry | _scores(run.path, masks, queue.progress) | ({"stages": stages} if stages else {}))
 
 
-def _scores(weights: Path, progress: bool) -> dict[str, Any]:
-    """Health and scores of a run's best weights, or of a checkpoint, on its recipe's test scenes."""
+def _scores(weights: Path, masks: str | None, progress: bool) -> dict[str, Any]:
+    """Health and scores of a run's best weights, or of a checkpoint, on its recipe's test scenes.
+
+    Of a model that can show its posterior masks the ARI of the inferred ones as well, which the papers report.
+    """
     loaded = load(weights)
     source, described = test_source(loaded, None, {}, trusted=True)
     how: dict[str, Any] = {"description_of_data": described, "progress": progress, "examples": False}
-    result = measure(loaded, source, count=len(source), **how)
+    result = measure(loaded.with_settings({"masks": masks} if masks else {}), source, count=len(source), **how)
+    if masks:
+        plain = loaded.with_settings({"masks": "inferred"})
+        inferred = result.metrics if masks == "inferred" else measure(plain, source, count=len(source), **how).metrics
+        result.metrics.update({f"{name}_inferred": inferred[name] for name in ("ari_fg", "ari_fg_objects")})
     ran = result.provenance["evaluation"]
     return {
         "collapsed": not is_decomposing(result.verdict),

@@ -10,8 +10,8 @@ from unscene.errors import RecipeError, RunError
 from unscene.runs.recipe import LOCATIONS, Recipe, as_words, leaves, read_recipe
 from unscene.runs.run_folder import RunFolder
 
-# How long and how fast it trains, and where the same data is now.
-RESUMABLE: tuple[str, ...] = ("trainer.", "schedule.", "optimizer.learning_rate", "optimizer.clip_norm")
+# How long and how fast it trains, where the same data is now, and which masks it shows.
+RESUMABLE: tuple[str, ...] = ("model.masks", "trainer.", "schedule.", "optimizer.learning_rate", "optimizer.clip_norm")
 RESUMABLE += tuple(f"{part}.{name}" for part in ("data", "validation", "test") for name in (*LOCATIONS, "download"))
 RESUMABLE += ("data.skip_damaged",)
 
@@ -26,8 +26,9 @@ def recipe_to_resume(path: Path, changes: dict[str, Any]) -> Recipe:
     if refused:
         raise RecipeError(
             f"--{refused}: a resumed run stays in its folder and keeps its model, data and seed. It takes "
-            "--trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, --data.skip-damaged, and "
-            f"where its data is: --data.download, {', '.join(f'--data.{name}' for name in LOCATIONS)}."
+            "--model.masks, --trainer.*, --schedule.*, --optimizer.learning_rate, --optimizer.clip_norm, "
+            "--data.skip-damaged, and where its data is: "
+            f"--data.download, {', '.join(f'--data.{name}' for name in LOCATIONS)}."
         )
     recipe = _recipe_of(path, changes)
     locations = recipe.training_locations()

@@ -12,7 +12,8 @@ from torch.distributions import Categorical, kl_divergence
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
-from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
+from unscene.models.common.mixture import mask_kl, mixture_log_likelihood, posterior_log_masks
+from unscene.models.common.stick_breaking import LOG_ZERO
 
 
 def scene(seed: int, batch: int = 2, slots: int = 3, size: int = 3) -> tuple[torch.Tensor, ...]:
@@ -111,6 +112,40 @@ def test_mask_kl_is_the_categorical_divergence_summed_over_pixels(seed, slots):
     divergence = mask_kl(log_masks, logits)
     assert divergence.dtype == torch.float64
     assert divergence.tolist() == pytest.approx(reference.tolist(), rel=1e-9, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), slots=st.integers(1, 4))
+def test_posterior_masks_are_the_likelihoods_derivative(seed, slots):
+    """d log sum_k m_k N_k / d log m_k is the posterior share of slot k, of Bayes' rule."""
+    images, components, log_masks, scales = scene(seed, slots=slots)
+    log_masks.requires_grad_()
+    mixture_log_likelihood(images, components, log_masks, scales, "pixel").sum().backward()
+    posterior = posterior_log_masks(images, components, log_masks.detach(), scales).exp()
+    assert_close(posterior, log_masks.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_posterior_masks_by_hand():
+    """Equal masks, a slot of the pixel's red and one a squared distance of .02 away: odds of exp(.02 / (2 * .01))."""
+    images, components = torch.zeros(1, 3, 1, 1), torch.zeros(1, 3, 3, 1, 1)
+    images[0, 0], components[0, 0, 0] = 1, 1
+    components[0, 1, :2, 0, 0] = torch.tensor([0.9, 0.1])
+    components[0, 2, 0] = 1  # fits as well, but its mask is 0
+    log_masks = torch.tensor([0.5, 0.5, 1.0]).log().view(1, 3, 1, 1, 1).clone()
+    log_masks[0, 2] = LOG_ZERO
+    posterior = posterior_log_masks(images, components, log_masks, torch.full((3,), 0.1))
+    assert posterior[0, 2].item() == LOG_ZERO
+    assert posterior[0, :2].exp().flatten().tolist() == pytest.approx([math.e / (1 + math.e), 1 / (1 + math.e)])
+
+
+def test_posterior_masks_are_finite_where_no_component_fits():
+    log_masks = torch.tensor([0.9, 0.1]).log().view(1, 2, 1, 1, 1).expand(1, 2, 1, 4, 4)
+    posterior = posterior_log_masks(
+        torch.ones(1, 3, 4, 4), torch.full((1, 2, 3, 4, 4), -9.0), log_masks, torch.full((2,), 0.1)
+    )
+    assert_close(posterior, log_masks, rtol=0, atol=0.01)
+    with pytest.raises(ShapeError, match="components"):
+        posterior_log_masks(torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), log_masks, torch.ones(2))
 
 
 def test_mask_kl_by_hand():

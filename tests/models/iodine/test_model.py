@@ -12,6 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from unscene.errors import RecipeError
+from unscene.models.common.mixture import posterior_log_masks
 from unscene.models.iodine.model import IODINE, IODINESettings, Sample
 from unscene.models.iodine.refinement_network import RefinementSettings
 
@@ -399,3 +400,16 @@ def test_slots_of_one_colour_show_the_mean_of_what_the_decoder_draws():
     losses, _ = limited.loss(images)
     losses.total.sum().backward()
     assert all(weight.grad is not None for weight in limited.parameters())
+
+
+def test_posterior_masks_are_shown_and_change_no_loss():
+    inferred, posterior = tiny().eval(), tiny(masks="posterior").eval()
+    images = torch.rand(2, 3, inferred.settings.size, inferred.settings.size)
+    posterior.load_state_dict(inferred.state_dict())
+    seen = inferred(images)
+    sigmas = torch.full((inferred.settings.num_slots,), inferred.settings.sigma)
+    assert_close(posterior(images).log_masks, posterior_log_masks(images, seen.components, seen.log_masks, sigmas))
+    torch.manual_seed(0)
+    loss, _ = inferred.loss(images)
+    torch.manual_seed(0)
+    assert_close(posterior.loss(images)[0].total, loss.total, rtol=0, atol=0)

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.mixture import posterior_log_masks
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
 from unscene.models.rmonet.settings import BackboneSettings, HeadSettings
@@ -188,3 +189,15 @@ def test_initial_scope_weights_are_scaled(changes):
 def test_other_sizes_than_the_backbones_are_refused():
     with pytest.raises(RecipeError, match=r"multiple of 32, not 48: set data\.size to 64"):
         tiny(size=48, attention="resnet_fpn")
+
+
+def test_posterior_masks_are_shown_and_change_no_loss():
+    inferred, posterior, images = tiny().eval(), tiny(masks="posterior").eval(), torch.rand(2, 3, 32, 32)
+    posterior.load_state_dict(inferred.state_dict())
+    seen = inferred(images)
+    expected = posterior_log_masks(images, seen.components, seen.log_masks, inferred.settings.sigmas(images))
+    assert_close(posterior(images).log_masks, expected)
+    torch.manual_seed(0)
+    loss, _ = inferred.loss(images)
+    torch.manual_seed(0)
+    assert_close(posterior.loss(images)[0].total, loss.total, rtol=0, atol=0)

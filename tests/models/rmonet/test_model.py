@@ -16,8 +16,8 @@ from tests.tiny import tiny_rmonet
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import ColourLimits
-from unscene.models.common.mixture import mixture_log_likelihood
-from unscene.models.common.stick_breaking import stick_breaking
+from unscene.models.common.mixture import mixture_log_likelihood, posterior_log_masks
+from unscene.models.common.stick_breaking import LOG_ZERO, stick_breaking
 from unscene.models.rmonet.model import RMONet
 from unscene.models.rmonet.pseudo_boxes import pseudo_boxes
 from unscene.models.rmonet.segmentation_heads import alpha_logits
@@ -259,6 +259,22 @@ def test_warm_up_values(step, sigma, beta, gamma, threshold, monkeypatch, scenes
     assert losses.weights["mask_kl"] == pytest.approx(gamma)
     assert losses.weights["objectness"] == losses.weights["regression"] == 1
     assert seen == pytest.approx([threshold])
+
+
+def test_posterior_masks_are_shown_and_change_no_loss(scenes):
+    """A slot keeps nothing outside its box; a training is the same."""
+    inferred, images = tiny().eval(), scenes(2)
+    posterior = tiny(masks="posterior").eval()
+    posterior.load_state_dict(inferred.state_dict())
+    seen, shown = inferred(images), posterior(images)
+    expected = posterior_log_masks(images, seen.components, seen.log_masks, inferred.settings.sigmas(images))
+    assert_close(shown.log_masks, expected)
+    assert (shown.log_masks - seen.log_masks).abs().max() > 0.1
+    assert (shown.log_masks[seen.log_masks <= LOG_ZERO] == LOG_ZERO).all()
+    torch.manual_seed(0)
+    loss, _ = inferred.loss(images)
+    torch.manual_seed(0)
+    assert_close(posterior.loss(images)[0].total, loss.total, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("free", [True, False])

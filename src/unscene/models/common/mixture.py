@@ -15,9 +15,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unscene.errors import check_shape
+from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.ops.dispatch import at_least_float32, use_plain
 
 MixtureOver = Literal["pixel", "channel"]
+MaskOutput = Literal["inferred", "posterior"]
 NEGLIGIBLE = -80.0  # nats; e^-80 is 2e-35, still a normal number in float32
 
 
@@ -71,6 +73,32 @@ def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
     if not use_plain():
         return _CategoricalKL.apply(log_masks, logits)
     return (log_masks.exp() * (log_masks - logits.log_softmax(dim=1))).sum(dim=(1, 2, 3, 4))
+
+
+def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor) -> Tensor:
+    """Return log m_k N(x; X_k, sigma_k^2) / sum_j m_j N(x; X_j, sigma_j^2), each slot's share of a seen pixel.
+
+    The masks m_k are what is known before the pixel's colour is compared with the components'. The Gaussian is of all
+    three channels. A slot whose mask is 0 keeps it. Ours as an output: the papers give the inferred masks.
+
+    Args:
+        images: [B, 3, H, W].
+        components: [B, K, 3, H, W], the means X_k.
+        log_masks: [B, K, 1, H, W].
+        scales: [K] standard deviations sigma_k.
+
+    Returns:
+        [B, K, 1, H, W] log masks, float32 or better; exp sums to 1 over K.
+    """
+    size = check_shape(images, "B 3 H W", "images")
+    slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
+    check_shape(log_masks, f"{size['B']} {slots} 1 {size['H']} {size['W']}", "log_masks")
+    check_shape(scales, str(slots), "scales")
+    images, components, log_masks = (at_least_float32(values) for values in (images, components, log_masks))
+    scales = scales.to(components).view(-1, 1, 1, 1)
+    squared = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
+    joint = log_masks - 0.5 * squared / scales**2 - 3 * scales.log()
+    return joint.masked_fill(log_masks <= LOG_ZERO, -torch.inf).log_softmax(dim=1).clamp_min(LOG_ZERO)
 
 
 class _LogGaussianMixture(Function):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unscene.errors import check_shape
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
-from unscene.models.common.mixture import MixtureOver, mixture_log_likelihood
+from unscene.models.common.mixture import MaskOutput, MixtureOver, mixture_log_likelihood, posterior_log_masks
 from unscene.models.common.spatial_broadcast_decoder import Padding, SpatialBroadcastDecoder, coordinate_grid
 from unscene.models.iodine.refinement_network import (
     RefinementNetwork,
@@ -48,6 +48,9 @@ class IODINESettings:
     latent_dim: PositiveInt = 16  # D
     sigma: PositiveFloat = 0.1  # standard deviation of every component's Gaussian, for images in 0..1
     mixture_over: MixtureOver = "pixel"  # the likelihood has one mixture for a `pixel` or one for each `channel`
+    # masks of the output: `inferred` are the paper's, decoded from the latents; `posterior` (ours) weighs them by how
+    # well each slot's component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    masks: MaskOutput = "inferred"
     # maps of the pixels' positions that the refinement network reads: `linear` (the paper's), y and x; `cosine` (the
     # authors' program on Multi-dSprites), cos(pi f y) cos(pi g x) for f and g of 0, 1 and 2
     coordinates: Literal["linear", "cosine"] = "linear"
@@ -132,7 +135,11 @@ class IODINE(nn.Module):
             for noise in self.noise:
                 _, posterior, state = self._refine(images, posterior, state, beta, noise)
             mean, _ = posterior.chunk(2, dim=2)
-            return self._decomposition(*self._decode(mean), mean)
+            decomposition = self._decomposition(*self._decode(mean), mean)
+        if self.settings.masks == "inferred":
+            return decomposition
+        components, masks, sigmas = decomposition.components, decomposition.log_masks, self._sigmas(images)
+        return replace(decomposition, log_masks=posterior_log_masks(images, components, masks, sigmas))
 
     def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
         """Decode latents [B, K, D]."""
@@ -197,10 +204,15 @@ class IODINE(nn.Module):
         latents = sample_gaussian(mean, log_variance) if noise is None else mean + (0.5 * log_variance).exp() * noise
         components, mask_logits = self._decode(latents)
         log_masks = mask_logits.log_softmax(dim=1)
-        scales = images.new_full((self.settings.num_slots,), self.settings.sigma)
-        likelihood = mixture_log_likelihood(images, components, log_masks, scales, self.settings.mixture_over)
+        likelihood = mixture_log_likelihood(
+            images, components, log_masks, self._sigmas(images), self.settings.mixture_over
+        )
         divergence = gaussian_kl(mean, log_variance).sum(dim=1)
         return Sample(components, mask_logits, log_masks, -likelihood, divergence)
+
+    def _sigmas(self, like: Tensor) -> Tensor:
+        """[K] standard deviations of the slots' Gaussians, on the device of a tensor."""
+        return like.new_full((self.settings.num_slots,), self.settings.sigma)
 
     def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, K, D] -> components [B, K, 3, H, W] and mask logits [B, K, 1, H, W]."""

@@ -20,7 +20,7 @@ from unscene.errors import RecipeError, check_shape
 from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import LOWEST_LOG_MASK, ColourLimits, ComponentVAE, ComponentVAESettings
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
-from unscene.models.common.mixture import MixtureOver, mask_kl, mixture_log_likelihood
+from unscene.models.common.mixture import MaskOutput, MixtureOver, mask_kl, mixture_log_likelihood, posterior_log_masks
 from unscene.models.monet.attention_unet import AttentionUNet, AttentionUNetSettings
 from unscene.models.rmonet.settings import BackboneSettings, HeadSettings
 from unscene.ops.dispatch import at_least_float32
@@ -42,6 +42,9 @@ class MONetSettings:
     mask_weight: NonNegativeFloat = 0.5  # gamma, of the masks' divergence from the decoded masks
     # the likelihood mixes each `pixel`, or each `channel` by itself (as public code does)
     mixture_over: MixtureOver = "pixel"
+    # masks of the output: `inferred` are the papers', q(m | x); `posterior` (ours) weighs them by how well each slot's
+    # component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    masks: MaskOutput = "inferred"
     warmup: WarmupSettings = field(default_factory=WarmupSettings)  # see `WarmupSettings`; off in the papers
     # 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in either direction,
     # see `coarse`, and cannot draw objects. 1 is one colour. Ours.
@@ -117,6 +120,8 @@ class MONet(nn.Module):
         log_masks = self.infer_masks(images)
         mean, _ = self.vae.encode(images, log_masks)
         components, _ = self.vae.decode(mean, limits=self.settings.limits, images=images)
+        if self.settings.masks == "posterior":
+            log_masks = posterior_log_masks(images, components, log_masks, self.settings.sigmas(images))
         return Decomposition(log_masks, components, self.background, mean)
 
     def loss(self, images: Tensor, step: int = 0) -> tuple[Losses, Decomposition]:

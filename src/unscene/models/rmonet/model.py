@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unscene.errors import check_shape
 from unscene.models.common.component_vae import ComponentVAE
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
-from unscene.models.common.mixture import mask_kl, mixture_log_likelihood
+from unscene.models.common.mixture import mask_kl, mixture_log_likelihood, posterior_log_masks
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.proposals import AnchorPredictions, Proposals, RegionProposals
@@ -70,6 +70,11 @@ class RMONet(nn.Module):
         attention = self.infer_masks(images, self.settings)
         mean, _ = self.vae.encode(images, attention.log_masks, attention.used, attention.regions)
         components, _ = self.vae.decode(mean, attention.used, attention.regions, self.settings.limits, images)
+        if self.settings.masks == "posterior":
+            sigmas = self.settings.sigmas(images)
+            attention = attention._replace(
+                log_masks=posterior_log_masks(images, components, attention.log_masks, sigmas)
+            )
         return self._decomposition(attention, components, mean)
 
     def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:

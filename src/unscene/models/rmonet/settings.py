@@ -13,7 +13,7 @@ from torchvision.transforms.functional import normalize
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import WarmupSettings
 from unscene.models.common.component_vae import ColourLimits, ComponentVAESettings
-from unscene.models.common.mixture import MixtureOver
+from unscene.models.common.mixture import MaskOutput, MixtureOver
 from unscene.ops.dispatch import at_least_float32
 from unscene.settings import settings_dataclass
 
@@ -141,6 +141,9 @@ class RMONetSettings:
     # False is the paper's ablation (Fig. 20): no boxes and no pseudo-box loss, K-1 masks in parallel.
     detection: bool = True
     mixture_over: MixtureOver = "pixel"  # the likelihood mixes each `pixel`, or each `channel` by itself
+    # masks of the output: `inferred` are the papers', q(m | x); `posterior` (ours) weighs them by how well each slot's
+    # component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    masks: MaskOutput = "inferred"
     # images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with `imagenet` by
     # ImageNet's mean and standard deviation, which a pretrained backbone needs
     normalise: bool | Literal["imagenet"] = False

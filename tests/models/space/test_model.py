@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from unscene.models.common.annealing import Annealed
 from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.mixture import posterior_log_masks
 from unscene.models.space.background import Background, SpaceBackground
 from unscene.models.space.foreground import Cells, SpaceForeground
 from unscene.models.space.model import MIN_SHARE, SPACE
@@ -453,6 +454,23 @@ def test_scale_returns_masks_and_boxes_of_the_original_size():
     losses = small.loss(images)[0].total
     torch.manual_seed(0)
     assert_close(losses, large.loss(larger)[0].total)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_posterior_masks_are_shown_at_the_images_own_size(scale):
+    """By the foreground's sigma for the objects and the background's for the last slot; absent cells stay empty."""
+    size = 16 // scale
+    inferred, posterior = model_of(size=size, scale=scale), model_of(size=size, scale=scale, masks="posterior")
+    images = images_of(2, size=size)
+    with torch.no_grad():
+        seen, shown = inferred(images), posterior(images)
+    scales = torch.tensor([FOREGROUND.sigma] * 3 + [BACKGROUND.sigma], dtype=torch.float64)
+    assert_close(shown.log_masks, posterior_log_masks(images, seen.components, seen.log_masks, scales))
+    assert (shown.masks()[:, :-1][~seen.box_valid] < 1e-15).all()
+    torch.manual_seed(0)
+    loss, _ = inferred.loss(images)
+    torch.manual_seed(0)
+    assert_close(posterior.loss(images)[0].total, loss.total, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("darkened", [True, False])

@@ -98,7 +98,8 @@ def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, s
     scales = scales.to(components).view(-1, 1, 1, 1)
     squared = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
     joint = log_masks - 0.5 * squared / scales**2 - 3 * scales.log()
-    return joint.masked_fill(log_masks <= LOG_ZERO, -torch.inf).log_softmax(dim=1).clamp_min(LOG_ZERO)
+    empty = log_masks < LOG_ZERO + 0.01  # exp and log of LOG_ZERO in float32 are not exactly it
+    return joint.masked_fill(empty, -torch.inf).log_softmax(dim=1).clamp_min(LOG_ZERO)
 
 
 class _LogGaussianMixture(Function):

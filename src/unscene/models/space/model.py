@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unscene.errors import check_shape
-from unscene.models.common.mixture import mixture_log_likelihood
+from unscene.models.common.mixture import mixture_log_likelihood, posterior_log_masks
 from unscene.models.common.stick_breaking import LOG_ZERO
 from unscene.models.space.background import Background, SpaceBackground
 from unscene.models.space.foreground import Cells, Objects, SpaceForeground
@@ -46,11 +46,17 @@ class SPACE(nn.Module):
 
     def forward(self, images: Tensor) -> Decomposition:
         """Decompose images [B, 3, size, size] in 0..1; every latent is its mean, a presence is 0 or 1."""
-        images = self._upscale(images)
-        cells = self.foreground.infer(images)
+        enlarged = self._upscale(images)
+        cells = self.foreground.infer(enlarged)
         chosen = self.likeliest(cells)
-        objects, background = self.foreground.decode(cells, chosen), self.background(images, sample=False)
-        return self._decomposition(cells, chosen, objects, background)
+        objects, background = self.foreground.decode(cells, chosen), self.background(enlarged, sample=False)
+        decomposition = self._decomposition(cells, chosen, objects, background)
+        if self.settings.masks == "inferred":
+            return decomposition
+        components, masks = decomposition.components, decomposition.log_masks
+        sigmas = components.new_full((self.settings.num_slots - 1,), self.settings.foreground.sigma)
+        sigmas = F.pad(sigmas, (0, 1), value=self.settings.background.sigma)
+        return replace(decomposition, log_masks=posterior_log_masks(images, components, masks, sigmas))
 
     def redraw(self, images: Tensor, latents: Tensor) -> Decomposition:
         """Decode z_what of latents [B, K, D] in the boxes of the images; the background stays as it is."""

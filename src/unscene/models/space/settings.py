@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import Annealed
 from unscene.models.common.component_vae import ComponentVAESettings
-from unscene.models.common.mixture import MixtureOver
+from unscene.models.common.mixture import MaskOutput, MixtureOver
 from unscene.settings import settings_dataclass
 
 Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -117,6 +117,9 @@ class SPACESettings:
     num_slots: int = 6  # K of the decomposition: the K-1 cells with the highest presence, and the background
     # the likelihood mixes each `pixel` (the paper), or each `channel` by itself (the authors' program)
     mixture_over: MixtureOver = "pixel"
+    # masks of the output: `inferred` are the paper's, the objects' alpha; `posterior` (ours) weighs them by how well
+    # each slot's component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    masks: MaskOutput = "inferred"
     # Factor of every KL term. Ours where it is not 1: the likelihood is a sum over the pixels and the KL terms are not,
     # so at 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 corrects this.
     kl_weight: NonNegativeFloat = 1.0

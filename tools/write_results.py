@@ -112,19 +112,22 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def models_table(results: Path, name: str, rows: str | None) -> str:
-    """Every model with its paper, its recipe of the paper's settings, both ARIs on Multi-dSprites, and its weights."""
-    lines = [["Model", "Paper", "Recipe", "ARI, paper", "ARI, here", "Weights"]]
+    """Every model with its paper, its recipe of the paper's settings, its ARIs on Multi-dSprites, and its weights."""
+    lines = [["Model", "Paper", "Recipe", "ARI, paper", "ARI, here", "inferred masks", "Weights"]]
     shipped = {weights.partition("/")[0] for weights in shipped_weights()}
     for title, paper, place in MODELS:
         table, _, row_name = place.partition("/")
         row = find_table(table).rows[row_name]
         recipe = row.full or row.recipe
-        value = mean_metrics(scored_entries(results, row)).get("ari_fg")
+        means = mean_metrics(scored_entries(results, row))
         stated = row.paper.get("ari_fg")
         weights = "shipped" if recipe.partition("/")[0] in shipped else MISSING
         paper_ari = MISSING if stated is None else shown("ari_fg", stated)
-        ours = with_sd("ari_fg", value) if value and stated is not None else MISSING
-        lines.append([title, paper, f"`{recipe}`", paper_ari, ours, weights])
+        ours = [
+            with_sd("ari_fg", means[name]) if name in means and stated is not None else MISSING
+            for name in ("ari_fg", "ari_fg_inferred")
+        ]
+        lines.append([title, paper, f"`{recipe}`", paper_ari, *ours, weights])
     return markdown(lines)
 
 

@@ -82,7 +82,7 @@ def test_a_model_with_a_state_sees_a_clip_from_its_first_frame(loaded, monkeypat
 
     monkeypatch.setattr(type(loaded), "for_frames", for_frames)
     decompose = _ClipDecomposition(loaded, source, 8)
-    for indices in (range(5), range(5, 10), [18]):  # the last is drawn, after the scores
+    for indices in (range(5), range(5, 10), [18], [20], [17]):  # the last three are drawn, after the scores
         found = decompose(Scene(images[list(indices)]), indices)
         assert torch.equal(found.log_masks, loaded.decompose(images[list(indices)]).log_masks)
-    assert seen == [[*range(8)], [8, 9], [16, 17, 18]]
+    assert seen == [[*range(8)], [8, 9], [16, 17, 18, 19, 20], [16, 17]]

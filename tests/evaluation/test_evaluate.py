@@ -15,7 +15,7 @@ from unscene.data.labelled_folder import LabelledFolder, LabelledFolderSettings
 from unscene.errors import DataError, RunError
 from unscene.evaluation import scenes as scenes_module
 from unscene.evaluation.evaluate import evaluate, measure
-from unscene.evaluation.scenes import chosen_scenes, read_scenes, scores_to_rank_by
+from unscene.evaluation.scenes import chosen_scenes, example_scenes, read_scenes, scores_to_rank_by
 from unscene.inference.tiles import decompose_large
 from unscene.metrics import default_metrics
 from unscene.report.table import DESCRIPTIONS
@@ -216,6 +216,18 @@ def test_chosen_scenes_by_hand():
     ]  # fmt: skip
     assert chosen_scenes([0.5], 3) == [("best", 0)]
     assert chosen_scenes([None, None], 3) == []
+
+
+def test_examples_are_predicted_in_the_order_of_the_source(loaded, scenes):
+    predicted = []
+
+    def predict(scene, indices):
+        predicted.extend(indices)
+        return loaded.decompose(scene.images)
+
+    examples = example_scenes(lambda indices: read_scenes(scenes, indices, 64), predict, (), [0.1, 0.5, 0.9])
+    assert predicted == [0, 1, 2]
+    assert [(example.rank, example.index) for example in examples] == [("best", 2), ("median", 1), ("worst", 0)]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine

@@ -250,9 +250,9 @@ class _ClipDecomposition:
 
     def _frame(self, image: Tensor, index: int) -> Decomposition:
         first = index - index % self.length
-        if index != self._next or index == first:
-            self._current = self.loaded.for_frames()
-            for earlier in range(first, index):
-                self._current.decompose(read_scenes(self.source, [earlier], self.loaded.size).images)
+        if index == first or not first < self._next <= index:
+            self._current, self._next = self.loaded.for_frames(), first
+        for earlier in range(self._next, index):
+            self._current.decompose(read_scenes(self.source, [earlier], self.loaded.size).images)
         self._next = index + 1
         return self._current.decompose(image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,15 +149,20 @@ def example_scenes(
     predict: Callable[[Scene, Sequence[int]], Prediction],
     names: Sequence[str],
     scores: list[float | None],
-) -> Iterator[ExampleScene]:
-    """Draw the best, median and worst scenes, which are read and predicted again; `names` are those of the labels."""
-    for rank, index in chosen_scenes(scores):
+) -> list[ExampleScene]:
+    """Draw the best, median and worst scenes, which are read and predicted again; `names` are those of the labels.
+
+    They are predicted in the order of the source: for a frame of a clip, those before it may be needed.
+    """
+    chosen, drawn = chosen_scenes(scores), dict[int, ExampleScene]()
+    for rank, index in sorted(chosen, key=lambda rank_and_index: rank_and_index[1]):
         scene = read([index])
         prediction = predict(scene, [index])
         locations = slot_locations(scene, prediction, 0, names)
         figure = rows_png(scene_rows(scene, prediction))
         picture = Picture(figure, f"Scene {index}: {_described(scene, prediction, 0)}", locations=locations)
-        yield ExampleScene(index, rank, scores[index], picture)
+        drawn[index] = ExampleScene(index, rank, scores[index], picture)
+    return [drawn[index] for _, index in chosen]
 
 
 def slot_locations(scene: Scene, decomposition: Prediction, row: int, names: Sequence[str]) -> tuple[SlotLocation, ...]:

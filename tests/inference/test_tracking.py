@@ -239,6 +239,15 @@ def test_a_part_of_a_known_object_that_is_found_as_another_goes_back_to_it():
     assert (linked.slots.tolist(), linked.areas.tolist()) == ([1], [36])
 
 
+def test_an_object_that_changes_its_colour_is_a_whole_new_one():
+    linker, frame = Linker(), painted((10, 13, BLUE))
+    for _ in range(2):
+        linker.link(found({1: (10, 10)}), painted((10, 10, RED)))
+    frame[10, 13:19] = RED  # a sixth of it
+    linked = linker.link(found({1: (10, 13)}), frame)
+    assert (linked.slots.tolist(), linked.areas.tolist()) == ([2], [36])
+
+
 def test_objects_of_other_colours_do_not_continue_a_track():
     linker = Linker(LinkSettings(min_visible=2))
     for _ in range(2):

@@ -13,7 +13,7 @@ finds the pairs of least cost.
 Then the tracks, the oldest first, move their shapes to where they fit best and take the pixels in them that have the
 track's colour rather than that of the object, or the background, to which the model gave them. So an object that the
 model finds in parts, or together with another, gets its pixels, and a track whose object the model does not find is
-carried on where it is visible. Memory does not grow with the sequence.
+carried on where it is visible, unless a new object replaces it. Memory does not grow with the sequence.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Linker:
             self._background = np.where(background[..., None], frame, np.float32(unknown))
         expected[background] = self._background[background]
         error = np.square(frame - expected).sum(axis=2) + _SAME_COLOUR * ~background
-        carried = []
+        carried, new = [], [item for item in objects if item.number not in continued]
         for track in self._recent:  # the oldest first
             own = labels == track.label
             error[own] -= _SAME_COLOUR
@@ -238,6 +238,8 @@ class Linker:
             (rows,), (columns,) = track.pixels(shift[None])
             taken, distance = takes(rows, columns)
             if taken.sum() < max(1.0, self.settings.min_visible * len(taken)):
+                continue
+            if missing and _is_replaced(track, labels[rows[taken], columns[taken]], new):
                 continue
             track.centre = track.centre + shift
             labels[rows[taken], columns[taken]] = track.label
@@ -292,6 +294,16 @@ class Linker:
         values["scores"] = values["scores"] * np.minimum(visible, 1).astype(np.float32)
         values |= {"labels": numbers[labels], "slots": slots, "areas": areas[rows], "boxes": boxes[rows - 1]}
         return replace(found, **values)
+
+
+def _is_replaced(track: _Track, labels: NDArray[np.int32], new: Sequence[_Track]) -> bool:
+    """Whether a new object is what a missing track's object has become, and the track would spoil it by taking a part.
+
+    The part is less than half of the track's shape and of the new object. `labels` [N] are those of its pixels.
+    """
+    counts = np.bincount(labels, minlength=1 + max((item.label for item in new), default=0))
+    lost = [counts[item.label] / len(item.shape) for item in new]
+    return len(labels) < 0.5 * len(track.shape) and any(1 - _UNOCCLUDED < share < 0.5 for share in lost)
 
 
 def _inside(rows: NDArray[np.int64], columns: NDArray[np.int64], image: NDArray[Any]) -> NDArray[np.bool_]:

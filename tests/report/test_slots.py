@@ -98,6 +98,20 @@ def test_numbers_stand_on_large_images_only():
     assert (overlay(small, None, box / 2) == overlay(small, None, box / 2, numbers=False)).all()
 
 
+def test_a_number_that_would_hide_another_object_is_left_out():
+    """The second object stands 3 pixels below the first; a number is at least 11 pixels high."""
+    labels = np.zeros((200, 200), np.uint8)
+    labels[60:70, 50:60], labels[73:83, 50:60] = 1, 2
+    boxes = np.array([[50.0, 60, 60, 70], [50, 73, 60, 83]])
+    image = np.full((200, 200, 3), 100, np.uint8)
+    drawn, plain = overlay(image, labels, boxes), overlay(image, labels, boxes, numbers=False)
+    written = (drawn != plain).any(axis=2)
+    assert written[40:60, 50:70].any()
+    assert not written[60:].any()
+    at_the_edge = boxes[:1] - [0, 60, 0, 60]  # where a number would stand in the box
+    assert (overlay(image, None, at_the_edge) == overlay(image, None, at_the_edge, numbers=False)).all()
+
+
 def test_number_at_the_upper_edge_stays_in_the_image():
     large = np.full((200, 200, 3), 100, np.uint8)
     box = np.array([[50, 0, 150, 160]], np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,8 @@ def overlay(
 
     Labels [H, W] of 1 and more are outlined, and mixed with the image by the share `tint` of their colour. The boxes
     [N, 4], `x1 y1 x2 y2`, belong to the labels `slots` [N], by default 1 to N; zero rows are not drawn. On images of
-    128 pixels or more each box has its number. `stroke` is the width of the lines, by default a 300th of the shorter
-    side.
+    128 pixels or more each box has its number, where that hides no other label's pixel and little of the box.
+    `stroke` is the width of the lines, by default a 300th of the shorter side.
     """
     size = check_shape(image, "H W 3", "image")
     result: NDArray[np.uint8] = image.copy()
@@ -89,8 +90,8 @@ def overlay(
                 _draw_rectangle(result, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), (0, 0, 0), stroke + 2)
             _draw_rectangle(result, (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), slot_colour(n), stroke)
         if numbers and min(size.values()) >= _SMALLEST_WITH_TEXT:
-            for n, x1, y1, _, _ in rows:  # after all boxes, so that no box crosses a number
-                _write_number(result, n, (x1, y1))
+            for n, *box in rows:  # after all boxes, so that no box crosses a number
+                _write_number(result, n, box, labels)
     return result
 
 
@@ -136,8 +137,13 @@ def _draw_rectangle(image: NDArray[np.uint8], box: tuple[int, int, int, int], co
         image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = colour
 
 
-def _write_number(image: NDArray[np.uint8], number: int, corner: tuple[int, int]) -> None:
-    """Write on a filled ground above the box's top left corner, or inside the box at the image's upper edge."""
+def _write_number(
+    image: NDArray[np.uint8], number: int, box: Sequence[int], labels: NDArray[np.integer] | None
+) -> None:
+    """Write on a filled ground above the box's top left corner, or inside the box at the image's upper edge.
+
+    Nothing is written where the ground would hide a pixel of another label, or more than a quarter of the box.
+    """
     side, text = min(image.shape[:2]), str(number)
     size = min(max(side // 28, 11), 48)
     font = bold_font(size)
@@ -146,8 +152,15 @@ def _write_number(image: NDArray[np.uint8], number: int, corner: tuple[int, int]
     height = bottom - top + 2 * pad
     tag = Image.new("RGB", (right - left + 2 * pad, height), slot_colour(number))
     ImageDraw.Draw(tag).text((pad - left, pad - top), text, fill=text_colour(slot_colour(number)), font=font)
-    x, y = corner[0], corner[1] - height if corner[1] >= height else corner[1]
-    part = image[y : y + height, x : x + tag.width]
+    x1, y1, x2, y2 = box
+    inside = y1 < height
+    y = y1 if inside else y1 - height
+    area = slice(y, y + height), slice(x1, x1 + tag.width)
+    if inside and 4 * tag.width * height > (x2 - x1) * (y2 - y1):
+        return
+    if labels is not None and not np.isin(labels[area], (0, number)).all():
+        return
+    part = image[area]
     part[:] = np.asarray(tag)[: part.shape[0], : part.shape[1]]
 
 

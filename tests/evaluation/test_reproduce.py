@@ -105,14 +105,44 @@ def test_a_finished_training_is_scored_again_where_its_row_shows_other_masks(
     reproduce(make_queue("a"))
     before = entry(tmp_path)["metrics"]
     assert before["ari_fg_inferred"] != before["ari_fg"]
-    values = yaml.safe_load(table_file.read_text())
-    values["tiny"]["rows"]["a"]["changes"] = {"model.masks": "inferred"}
-    table_file.write_text(yaml.safe_dump(values))
+    show_inferred_masks(table_file, {"optimizer.learning_rate": 0.5})  # of later trainings
     reproduce(make_queue("a"))
     after = entry(tmp_path)
     assert after["recipe"]["model"]["masks"] == "inferred"
+    assert after["recipe"]["optimizer"]["learning_rate"] != 0.5
     assert after["metrics"]["ari_fg"] == after["metrics"]["ari_fg_inferred"] == before["ari_fg_inferred"]
     assert after["steps"] == 6
+
+
+def test_an_entry_from_before_the_setting_shows_inferred_masks(
+    table_file, make_queue, finished_run, no_training, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "_train", lambda *arguments: None)
+    show_inferred_masks(table_file)
+    reproduce(make_queue("a"))
+    earlier = entry(tmp_path)
+    del earlier["recipe"]["model"]["masks"]
+    write_entry(tmp_path / "results" / "tiny" / "a" / "seed-0.json", earlier)
+    shutil.rmtree(finished_run)
+    reproduce(make_queue("a"))
+    assert entry(tmp_path) == earlier
+
+
+def test_training_anew_for_other_masks_says_why(table_file, make_queue, finished_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "_train", lambda *arguments: None)
+    reproduce(make_queue("a"))
+    shutil.rmtree(finished_run)
+    show_inferred_masks(table_file)
+    with pytest.raises(RunError, match="does not exist"):  # the stand-in trains nothing
+        reproduce(make_queue("a", progress=True))
+    expected = "tiny/a, seed 0: its scores are of posterior masks and its run is gone, so it trains anew in"
+    assert expected in capsys.readouterr().out
+
+
+def show_inferred_masks(table_file, changes=None):
+    values = yaml.safe_load(table_file.read_text())
+    values["tiny"]["rows"]["a"]["changes"] = {"model.masks": "inferred"} | (changes or {})
+    table_file.write_text(yaml.safe_dump(values))
 
 
 @pytest.mark.slow
@@ -223,6 +253,16 @@ def test_adopt_takes_only_runs_of_a_rows_settings(make_queue, trained, tmp_path)
         adopt(make_queue("b"), trained.path)
     with pytest.raises(CheckpointError):
         adopt(make_queue(), tmp_path)
+
+
+def test_an_adopted_run_is_scored_by_its_rows_masks(table_file, make_queue, trained, tmp_path, no_training):
+    show_inferred_masks(table_file)
+    adopt(make_queue(), trained.path)  # its own recipe shows the posterior masks
+    adopted = entry(tmp_path)
+    assert adopted["recipe"]["model"]["masks"] == "inferred"
+    assert adopted["metrics"]["ari_fg"] == adopted["metrics"]["ari_fg_inferred"]
+    reproduce(make_queue("a"))
+    assert entry(tmp_path) == adopted
 
 
 def test_stages_are_scored_and_drawn(make_queue, table_file, tmp_path):

@@ -101,7 +101,8 @@ def adopt(queue: Queue, folder: Path) -> Path:
             differing = str(error)
             continue
         path = ledger.entry_path(queue.results, row, recipe.seed)
-        _score(queue, path, row, run, _entry(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True})
+        entry = _entry(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True}
+        _score(queue, path, row, run, _with_masks(entry, _masks(expected)))
         _write_summary(queue)
         return path
     raise RunError(f"{folder} was trained by other settings than the rows of {queue.table.name}: {differing}")
@@ -124,14 +125,16 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
         recipe = _with_trainer(recipe, checkpoint_minutes=min(recipe.trainer.checkpoint_minutes, minutes / 5))
     run, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
     entry = ledger.read_entry(path)
+    what = "resumes" if resume else "trains"
     if entry is not None and _is_enough(entry, recipe, minutes):
-        masks = [values["model"].get("masks") for values in (entry["recipe"], recipe.values)]
-        if entry["metrics"] and masks[0] == masks[1]:
+        scored = _masks(read_recipe(entry["recipe"], recipe.name))
+        if entry["metrics"] and scored == _masks(recipe):
             return
         if resume:
-            return _score(queue, path, row, run, entry | {"recipe": _recipe_values(recipe)})
+            return _score(queue, path, row, run, _with_masks(entry, _masks(recipe)))
+        what = f"its scores are of {scored} masks and its run is gone, so it trains anew" if entry["metrics"] else what
     if queue.progress:
-        tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {'resumes' if resume else 'trains'} in {run.path}")
+        tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {what} in {run.path}")
     for setting, file in files.items():
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +213,7 @@ def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dic
         "table": row.home[0],
         "row": row.home[1],
         "seed": recipe.seed,
-        "recipe": _recipe_values(recipe),
+        "recipe": {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}},
         "commits": list(dict.fromkeys(str(start.get("commit")) for start in starts)),
         "hardware": [machine for index, machine in enumerate(machines) if machine not in machines[:index]],
         "steps": steps,
@@ -225,8 +228,15 @@ def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dic
     }
 
 
-def _recipe_values(recipe: Recipe) -> dict[str, Any]:
-    return {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}}
+def _masks(recipe: Recipe) -> str | None:
+    """Which masks the model shows; None for a model that has one kind."""
+    return recipe.values["model"].get("masks")
+
+
+def _with_masks(entry: dict[str, Any], masks: str | None) -> dict[str, Any]:
+    """An entry whose model shows these masks; its other settings stay those of the training."""
+    recipe = entry["recipe"]
+    return entry | {"recipe": recipe | {"model": recipe["model"] | {"masks": masks}}} if masks else entry
 
 
 def _curve(run: RunFolder) -> dict[str, list[float | None]]:
@@ -244,7 +254,7 @@ def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[
     """Score a training and its stages on its test scenes, and write the complete entry."""
     if queue.threads:
         torch.set_num_threads(queue.threads)
-    stages, masks = [], entry["recipe"]["model"].get("masks")
+    stages, masks = [], _masks(read_recipe(entry["recipe"], entry["recipe"]["name"]))
     for number in range(1, len(row.stages)):
         scores = _scores(ledger.stage_checkpoint(run, number), masks, queue.progress)
         step = scores["scored"]["weights_step"]

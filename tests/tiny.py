@@ -65,7 +65,7 @@ def tiny_rmonet(kind: str) -> RMONetSettings:
 def tiny_of_regions() -> RMONetSettings:
     whole = tiny_rmonet("unet")
     vae = dataclasses.replace(whole.vae, encoder_region="roi", decoder_region="roi", roi_size=16)
-    return dataclasses.replace(whole, vae=vae, skip_empty_slots=True)
+    return dataclasses.replace(whole, vae=vae, skip_empty_slots=True, masks="posterior")
 
 
 def tiny_explicit_localization(skips: bool = False, **changes: Any) -> ExplicitLocalizationSettings:
@@ -136,7 +136,7 @@ def tiny_space(**changes: Any) -> SPACESettings:
 def tiny_enlarged_space() -> SPACESettings:
     whole = tiny_space(mixture_over="channel")
     foreground = dataclasses.replace(whole.foreground, grid=8, boundary_width=0)
-    return dataclasses.replace(whole, scale=2, foreground=foreground)
+    return dataclasses.replace(whole, scale=2, foreground=foreground, masks="posterior")
 
 
 def our_tiny_space() -> SPACESettings:
@@ -168,7 +168,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "paper": tiny_iodine(decoder_padding="valid", colour="linear", iterations=3, sigma=0.3),
         "checkpointing": tiny_iodine(checkpointing=True),
         "by channel": tiny_iodine(mixture_over="channel", latent_weight=0.5, coordinates="cosine", decoder_kernel=5),
-        "compact": tiny_iodine(pooling="flatten", decoder_stride=4),
+        "compact": tiny_iodine(pooling="flatten", decoder_stride=4, masks="posterior"),
     },
     "monet": {
         "unet": tiny_monet(),
@@ -176,6 +176,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "resnet, pyramid and unet": tiny_monet("unet"),
         "ours": dataclasses.replace(
             tiny_monet(),
+            masks="posterior",
             background_cells=2,
             warmup=WarmupSettings(steps=15),
             unet=AttentionUNetSettings(channels=(8, 8, 16), hidden=16, patch=2),

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from unscene.errors import RecipeError
 from unscene.models.common.annealing import WarmupSettings
-from unscene.models.common.component_vae import ComponentVAESettings
+from unscene.models.common.component_vae import ColourLimits, ComponentVAESettings
 from unscene.models.common.mixture import posterior_log_masks
 from unscene.models.monet.attention_unet import AttentionUNetSettings
 from unscene.models.monet.model import MONet, MONetSettings
@@ -157,6 +157,15 @@ def test_the_warm_up_begins_with_a_wide_foreground_and_no_divergences():
     assert model.loss(images, 5)[0].weights == {"reconstruction": 1.0, "latent_kl": 0.25, "mask_kl": 0.25}
     assert model.settings.at(0).sigmas(images).tolist() == pytest.approx([0.09, 0.3, 0.3, 0.3])
     assert model.settings.at(10) is model.settings
+
+
+def test_colours_may_be_free_until_the_warm_up_ends():
+    warmup = WarmupSettings(steps=10, free_colours=True)
+    settings = tiny(warmup=warmup, background_cells=2, foreground_colours=1).settings
+    assert settings.at(9).limits == ColourLimits(0, 0, 0)
+    assert settings.at(10).limits == ColourLimits(0, 2, 1)
+    held = dataclasses.replace(settings, warmup=WarmupSettings(steps=10))
+    assert held.at(9).limits == ColourLimits(0, 2, 1)
 
 
 def test_a_background_of_one_cell_has_one_colour_in_loss_and_use():

@@ -262,7 +262,7 @@ def test_warm_up_values(step, sigma, beta, gamma, threshold, monkeypatch, scenes
 
 
 def test_posterior_masks_are_shown_and_change_no_loss(scenes):
-    """A slot keeps nothing outside its box; a training is the same."""
+    """A slot keeps nothing outside its box."""
     inferred, images = tiny().eval(), scenes(2)
     posterior = tiny(masks="posterior").eval()
     posterior.load_state_dict(inferred.state_dict())

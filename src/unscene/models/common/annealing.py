@@ -51,8 +51,8 @@ class WarmupSettings:
     mask_weight: NonNegativeFloat = 0.0  # gamma at step 0; it changes linearly
     # Threshold of R-MONet's boxes at step 0; it changes linearly. MONet has no boxes.
     score_threshold: NonNegativeFloat = 0.0
-    # True: R-MONet's `background_cells`, `foreground_colours` and `pseudo_boxes.by_quality` hold only after the
-    # warm-up, which they slow down.
+    # True: `background_cells`, `foreground_colours` and R-MONet's `pseudo_boxes.by_quality` hold only after the
+    # warm-up, which they slow down in R-MONet.
     free_colours: bool = False
 
     def linear(self, step: int, start: float, end: float) -> float:

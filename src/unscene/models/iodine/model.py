@@ -49,7 +49,8 @@ class IODINESettings:
     sigma: PositiveFloat = 0.1  # standard deviation of every component's Gaussian, for images in 0..1
     mixture_over: MixtureOver = "pixel"  # the likelihood has one mixture for a `pixel` or one for each `channel`
     # masks of the output: `inferred` are the paper's, decoded from the latents; `posterior` (ours) weighs them by how
-    # well each slot's component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    # well each slot's component fits the pixel, see `posterior_log_masks`. The loss is the same
+    # with both; a validation, and so the choice of the best weights, sees the shown masks.
     masks: MaskOutput = "inferred"
     # maps of the pixels' positions that the refinement network reads: `linear` (the paper's), y and x; `cosine` (the
     # authors' program on Multi-dSprites), cos(pi f y) cos(pi g x) for f and g of 0, 1 and 2

@@ -43,7 +43,8 @@ class MONetSettings:
     # the likelihood mixes each `pixel`, or each `channel` by itself (as public code does)
     mixture_over: MixtureOver = "pixel"
     # masks of the output: `inferred` are the papers', q(m | x); `posterior` (ours) weighs them by how well each slot's
-    # component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    # component fits the pixel, see `posterior_log_masks`. The loss is the same with both;
+    # a validation, and so the choice of the best weights, sees the shown masks.
     masks: MaskOutput = "inferred"
     warmup: WarmupSettings = field(default_factory=WarmupSettings)  # see `WarmupSettings`; off in the papers
     # 0 (the paper's): the background's component is free; otherwise it is a map of so many cells in either direction,
@@ -79,6 +80,8 @@ class MONetSettings:
             return self
         return replace(
             self,
+            background_cells=0 if warmup.free_colours else self.background_cells,
+            foreground_colours=0 if warmup.free_colours else self.foreground_colours,
             sigma_foreground=warmup.sigma(step, self.sigma_foreground),
             latent_weight=warmup.linear(step, warmup.latent_weight, self.latent_weight),
             mask_weight=warmup.linear(step, warmup.mask_weight, self.mask_weight),

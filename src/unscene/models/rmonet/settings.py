@@ -142,7 +142,8 @@ class RMONetSettings:
     detection: bool = True
     mixture_over: MixtureOver = "pixel"  # the likelihood mixes each `pixel`, or each `channel` by itself
     # masks of the output: `inferred` are the papers', q(m | x); `posterior` (ours) weighs them by how well each slot's
-    # component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    # component fits the pixel, see `posterior_log_masks`. The loss is the same with both;
+    # a validation, and so the choice of the best weights, sees the shown masks.
     masks: MaskOutput = "inferred"
     # images enter the backbone as they are; with true as (x - .5) / .5 (the Lite variant's table); with `imagenet` by
     # ImageNet's mean and standard deviation, which a pretrained backbone needs

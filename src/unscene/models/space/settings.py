@@ -118,7 +118,8 @@ class SPACESettings:
     # the likelihood mixes each `pixel` (the paper), or each `channel` by itself (the authors' program)
     mixture_over: MixtureOver = "pixel"
     # masks of the output: `inferred` are the paper's, the objects' alpha; `posterior` (ours) weighs them by how well
-    # each slot's component fits the pixel, see `posterior_log_masks`. A training is the same with both.
+    # each slot's component fits the pixel, see `posterior_log_masks`. The loss is the same
+    # with both; a validation, and so the choice of the best weights, sees the shown masks.
     masks: MaskOutput = "inferred"
     # Factor of every KL term. Ours where it is not 1: the likelihood is a sum over the pixels and the KL terms are not,
     # so at 64 pixels, where the paper has 128, a KL term counts four times as much; 0.25 corrects this.

@@ -302,6 +302,16 @@ def test_two_optimisers_are_resumed(tiny, tmp_path, state, stop_after, monkeypat
     }
 
 
+@pytest.mark.parametrize("masks", ["posterior", "inferred"])
+def test_a_resumed_run_may_show_other_masks_whose_scores_are_not_compared(masks, tiny, tmp_path):
+    run = train(tiny(VALIDATE_EVERY_STEP | {"trainer.max_steps": 1, "model.masks": "inferred"}), tmp_path / "run")
+    write_checkpoint(read_checkpoint(run.best) | {"best_score": 2.0}, run.best)
+    train(tiny(VALIDATE_EVERY_STEP | {"trainer.max_steps": 2, "model.masks": masks}), run.path, resume=True)
+    best = read_checkpoint(run.best)
+    assert (best["step"], best["best_score"] == 2.0) == ((1, True) if masks == "inferred" else (2, False))
+    assert run.recipe_values()["model"]["masks"] == read_weights(run.weights)[1]["model"]["masks"] == masks
+
+
 def test_clipping_may_begin_with_a_resume(tiny, tmp_path):
     changes = {"trainer.precision": "bf16", "trainer.max_steps": 2}
     run = train(tiny(changes), tmp_path / "run")

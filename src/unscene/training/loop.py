@@ -61,6 +61,7 @@ class TrainingLoop:
         self.interrupted = interrupted
         self.model = synchronise_batch_norm(model, fabric.device) if fabric.world_size > 1 else model
         warmup = getattr(getattr(model, "settings", None), "warmup", None)
+        self.masks = recipe.values["model"].get("masks")  # a resumed run may show others, whose scores do not compare
         self.warmup_steps: int = warmup.steps if warmup else 0
         self.bfloat16 = use_bfloat16(self.settings.precision, fabric.device)
         self.loss = fabric.setup_module(BatchLoss(self.model, self.bfloat16, recipe.trainer.temporal))
@@ -94,7 +95,8 @@ class TrainingLoop:
         settings, progression = self.settings, self.progression
         batches = self._batches()
         best = read_checkpoint(self.run.best) if self.run.best.is_file() else {}  # it holds its own score
-        self.best_score: float | None = best.get("best_score")
+        comparable = best.get("masks", self.masks) == self.masks
+        self.best_score: float | None = best.get("best_score") if comparable else None
         self.log.start(progression.step, progression.validation_due)
         self.time_limit = Timer(settings.max_minutes)
         self.validation_timer = Timer(settings.validate_minutes)
@@ -215,6 +217,7 @@ class TrainingLoop:
         """Write last.ckpt, or best.ckpt. Every process takes part, the first one writes."""
         log, best_score = self.log.state_dict(), self.best_score
         content = checkpoint_content(self.progression, self.model, self.optimizers, log, best_score)
+        content["masks"] = self.masks
         if self.fabric.is_global_zero:
             if best:
                 self.run.weights.unlink(missing_ok=True)  # exported from the one before

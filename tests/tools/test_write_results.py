@@ -42,13 +42,15 @@ def test_summary_equals_the_entries():
 @pytest.fixture
 def results(tmp_path):
     """Two seeds of one row."""
-    folder = tmp_path / "elm_table1" / "multi_dsprites"
-    folder.mkdir(parents=True)
-    for seed, ari in enumerate((0.7, 0.8)):
-        metrics = {"ari_fg": ari, "ari_fg_inferred": 0.6}
-        entry = {"schema": 1, "seed": seed, "collapsed": False, "minutes": 10.0, "metrics": metrics}
-        (folder / f"seed-{seed}.json").write_text(json.dumps(entry))
+    write_entries(tmp_path / "elm_table1" / "multi_dsprites", {}, {"ari_fg": 0.7}, {"ari_fg": 0.8})
     return tmp_path
+
+
+def write_entries(folder, model, *scores):
+    folder.mkdir(parents=True)
+    for seed, metrics in enumerate(scores):
+        entry = {"schema": 1, "seed": seed, "collapsed": False, "minutes": 10.0, "metrics": metrics}
+        (folder / f"seed-{seed}.json").write_text(json.dumps(entry | {"recipe": {"model": model}}))
 
 
 def test_numbers_and_tables_are_filled_in(results):
@@ -73,8 +75,23 @@ def test_some_rows_of_a_table(results):
 def test_models_have_the_means_of_the_ledger(results):
     lines = tool.written("<!-- results: models -->\n<!-- end of results -->", results).splitlines()
     (line,) = [line for line in lines if line.startswith("|Explicit localization|")]
-    assert line.endswith("|`explicit_localization/multi_dsprites`|0.621|0.750 ± 0.071|0.600 ± 0.000|shipped|")
+    assert line.endswith("|`explicit_localization/multi_dsprites`|0.621|0.750 ± 0.071|-|shipped|")
     assert "|`rmonet_lite/multi_dsprites`|0.801|-|-|-|" in "".join(lines)  # no training in this ledger
+
+
+def test_the_papers_number_stands_beside_that_of_the_papers_masks(results):
+    """Also in the figure; a training from before the setting shows inferred masks."""
+    table = results / "rmonet_table1"
+    write_entries(table / "iodine", {"masks": "posterior"}, {"ari_fg": 0.9, "ari_fg_inferred": 0.5})
+    write_entries(table / "space", {"masks": "inferred"}, {"ari_fg": 0.6, "ari_fg_inferred": 0.6})
+    write_entries(table / "rmonet_unet", {}, {"ari_fg": 0.75})
+    models = tool.written("<!-- results: models -->\n<!-- end of results -->", results)
+    assert "|`iodine/multi_dsprites`|0.724|0.500|0.900|-|" in models
+    assert "|`space/multi_dsprites`|0.844|0.600|-|-|" in models
+    assert "|`rmonet_unet/multi_dsprites`|0.951|0.750|-|shipped|" in models
+    drawn = tool.figure(results)
+    assert 'cx="500.0"' in drawn  # .5 of the way from 300 to 700
+    assert 'cx="660.0"' not in drawn
 
 
 def test_shipped_weights_have_the_scores_of_their_cards(results):

@@ -84,6 +84,7 @@ class _Track:
     found_at: NDArray[np.float64]  # its centre then
     unoccluded: int  # frame in which nothing hid it
     number: int = 0
+    newest: int = 0  # the highest number when it was last found
     label: int = 0  # in the map of this frame; maps of numbers would need tables that grow with the sequence
     velocity: NDArray[np.float64] | None = None  # [2] pixels a frame; None after one sight
 
@@ -168,6 +169,8 @@ class Linker:
                 item.number = self.tracks
             elif item.number in continued:
                 continued[item.number].label = label
+        for item in objects:
+            item.newest = self.tracks
         missing = [track for track in self._recent if track.number not in continued]
         for label, track in enumerate(missing, start=len(objects) + 1):
             track.label = label
@@ -214,7 +217,7 @@ class Linker:
             self._background = np.where(background[..., None], frame, np.float32(unknown))
         expected[background] = self._background[background]
         error = np.square(frame - expected).sum(axis=2) + _SAME_COLOUR * ~background
-        carried, new = [], [item for item in objects if item.number not in continued]
+        carried = []
         for track in self._recent:  # the oldest first
             own = labels == track.label
             error[own] -= _SAME_COLOUR
@@ -239,7 +242,7 @@ class Linker:
             taken, distance = takes(rows, columns)
             if taken.sum() < max(1.0, self.settings.min_visible * len(taken)):
                 continue
-            if missing and _is_replaced(track, labels[rows[taken], columns[taken]], new):
+            if missing and _is_replaced(track, labels[rows[taken], columns[taken]], objects):
                 continue
             track.centre = track.centre + shift
             labels[rows[taken], columns[taken]] = track.label
@@ -296,11 +299,13 @@ class Linker:
         return replace(found, **values)
 
 
-def _is_replaced(track: _Track, labels: NDArray[np.int32], new: Sequence[_Track]) -> bool:
+def _is_replaced(track: _Track, labels: NDArray[np.int32], objects: Sequence[_Track]) -> bool:
     """Whether a new object is what a missing track's object has become, and the track would spoil it by taking a part.
 
-    The part is less than half of the track's shape and of the new object. `labels` [N] are those of its pixels.
+    It was first found after the track's object was last found. The part is less than half of the track's shape and of
+    the new object. `labels` [N] are those of its pixels.
     """
+    new = [item for item in objects if item.number > track.newest]
     counts = np.bincount(labels, minlength=1 + max((item.label for item in new), default=0))
     lost = [counts[item.label] / len(item.shape) for item in new]
     return len(labels) < 0.5 * len(track.shape) and any(1 - _UNOCCLUDED < share < 0.5 for share in lost)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ LIMITS = {
     "find objects in photographs.",
     "rmonet_unet/clevr_scenes_cpu": "Made for scenes as `unscene generate clevr_scenes` traces them, at 128 pixels in "
     "the papers' crop. It was not tried on CLEVR itself, and does not find objects in photographs.",
+    **dict.fromkeys(
+        ("monet", "iodine"),
+        "Made for scenes of a few sprites of one colour each on a grey ground, at the size of its recipe: a slot has "
+        "one colour. It does not find objects in photographs.",
+    ),
     "explicit_localization": "It knows the scenes of its training and nothing else: train it on your own frames by "
     "`unscene train explicit_localization/images --data.folder FRAMES`.",
 }
@@ -89,20 +95,24 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "- **Versions**: "
         + ", ".join(f"{package} {first[package]}" for package in ("torch", "torchvision", "lightning")),
         f"- **Precision of the file**: matrices float16, vectors float32; sha256 `{provenance['sha256']}`",
+        *(
+            ["- **Masks**: posterior, so are the scores; `--model.masks inferred` shows the papers', which score lower"]
+            if values["model"].get("masks") == "posterior"
+            else []
+        ),
         "- **Licence**: Apache-2.0",
         "",
         "Started by:",
         "",
         *(
-            f"    {start['command'].replace('__main__.py', 'unscene')}\n"
+            f"    {public(start['command'])}\n"
             f"        # commit {start['commit']}, from step {start['first_step']:,}, {start['threads']} thread(s)"
             for start in starts
         ),
         "",
         "## Scores",
         "",
-        f"`{evaluated['command'].replace('__main__.py', 'unscene')}`, commit {evaluated['commit']}, "
-        f"{evaluated['cpu']}:",
+        f"`{public(evaluated['command'])}`, commit {evaluated['commit']}, {evaluated['cpu']}:",
         "",
         "| metric | value |",
         "|---|---|",
@@ -128,6 +138,11 @@ def model_card(run: RunFolder, name: str, report: dict[str, Any], provenance: di
         "",
     ]
     return "\n".join(lines)
+
+
+def public(command: str) -> str:
+    """A command as one types it, without the folders of this machine: of an absolute path the last name stays."""
+    return re.sub(r"(?<!\S)/\S*?([^/\s]+)/?(?!\S)", r"\1", command.replace("__main__.py", "unscene"))
 
 
 def choice(checkpoint: str, score: str) -> str:

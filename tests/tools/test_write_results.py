@@ -86,7 +86,7 @@ def test_the_papers_number_stands_beside_that_of_the_papers_masks(results):
     write_entries(table / "space", {"masks": "inferred"}, {"ari_fg": 0.6, "ari_fg_inferred": 0.6})
     write_entries(table / "rmonet_unet", {}, {"ari_fg": 0.75})
     models = tool.written("<!-- results: models -->\n<!-- end of results -->", results)
-    assert "|`iodine/multi_dsprites`|0.724|0.500|0.900|-|" in models
+    assert "|`iodine/multi_dsprites`|0.724|0.500|0.900|shipped|" in models
     assert "|`space/multi_dsprites`|0.844|0.600|-|-|" in models
     assert "|`rmonet_unet/multi_dsprites`|0.951|0.750|-|shipped|" in models
     drawn = tool.figure(results)

@@ -43,12 +43,7 @@ def mixture_log_likelihood(
     Returns:
         [B] log-likelihood of each image in nats, float32 or better.
     """
-    size = check_shape(images, "B 3 H W", "images")
-    slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
-    check_shape(log_masks, f"{size['B']} {slots} 1 {size['H']} {size['W']}", "log_masks")
-    check_shape(scales, str(slots), "scales")
-    images, components, log_masks = (at_least_float32(values) for values in (images, components, log_masks))
-    scales = scales.to(components).view(-1, 1, 1, 1)
+    images, components, log_masks, scales = _checked(images, components, log_masks, scales)
     if not use_plain():
         return _LogGaussianMixture.apply(images, components, log_masks, scales, over == "pixel")
     log_density = -0.5 * ((images.unsqueeze(1) - components) / scales) ** 2 - torch.log(scales * math.sqrt(2 * math.pi))
@@ -90,16 +85,21 @@ def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, s
     Returns:
         [B, K, 1, H, W] log masks, float32 or better; exp sums to 1 over K.
     """
+    images, components, log_masks, scales = _checked(images, components, log_masks, scales)
+    squared = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
+    joint = log_masks - 0.5 * squared / scales**2 - 3 * scales.log()
+    empty = log_masks < LOG_ZERO + 0.01  # exp and log of LOG_ZERO in float32 are not exactly it
+    return joint.masked_fill(empty, -torch.inf).log_softmax(dim=1).clamp_min(LOG_ZERO)
+
+
+def _checked(images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
+    """The four in float32 or better, with axes that fit together; the scales are [K, 1, 1, 1]."""
     size = check_shape(images, "B 3 H W", "images")
     slots = check_shape(components, f"{size['B']} K 3 {size['H']} {size['W']}", "components")["K"]
     check_shape(log_masks, f"{size['B']} {slots} 1 {size['H']} {size['W']}", "log_masks")
     check_shape(scales, str(slots), "scales")
     images, components, log_masks = (at_least_float32(values) for values in (images, components, log_masks))
-    scales = scales.to(components).view(-1, 1, 1, 1)
-    squared = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
-    joint = log_masks - 0.5 * squared / scales**2 - 3 * scales.log()
-    empty = log_masks < LOG_ZERO + 0.01  # exp and log of LOG_ZERO in float32 are not exactly it
-    return joint.masked_fill(empty, -torch.inf).log_softmax(dim=1).clamp_min(LOG_ZERO)
+    return images, components, log_masks, scales.to(components).view(-1, 1, 1, 1)
 
 
 class _LogGaussianMixture(Function):

@@ -277,6 +277,21 @@ def test_posterior_masks_are_shown_and_change_no_loss(scenes):
     assert_close(posterior.loss(images)[0].total, loss.total, rtol=0, atol=0)
 
 
+def test_what_the_background_does_not_explain_has_a_pseudo_box_by_quality():
+    """Without a sure box all is background; only the quality of its component tells where an object is."""
+    image = torch.full((1, 3, 64, 64), 0.5)
+    image[:, 0, 16:40, 16:40] = 1
+    found = {}
+    for by_quality in (False, True):
+        boxes = PseudoBoxSettings(by_quality=by_quality)
+        model = tiny(proposals=ProposalSettings(score_threshold=0.999), background_cells=1, pseudo_boxes=boxes)
+        losses, output = model.loss(image)
+        assert not output.box_valid.any()
+        found[by_quality] = losses.observed["pseudo_boxes"].item()
+    assert found[False] == 0
+    assert found[True] >= 1
+
+
 @pytest.mark.parametrize("free", [True, False])
 def test_colours_may_be_free_until_the_warm_up_ends(free):
     warmup = dataclasses.replace(WARMUP, free_colours=free)

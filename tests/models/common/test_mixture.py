@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from torch.distributions import Categorical, kl_divergence
+from torch.distributions import Categorical, Normal, kl_divergence
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
@@ -119,31 +119,63 @@ def test_mask_kl_is_the_categorical_divergence_summed_over_pixels(seed, slots):
 def test_posterior_masks_are_the_likelihoods_derivative(seed, slots):
     """d log sum_k m_k N_k / d log m_k is the posterior share of slot k, of Bayes' rule."""
     images, components, log_masks, scales = scene(seed, slots=slots)
-    log_masks.requires_grad_()
-    mixture_log_likelihood(images, components, log_masks, scales, "pixel").sum().backward()
-    posterior = posterior_log_masks(images, components, log_masks.detach(), scales).exp()
-    assert_close(posterior, log_masks.grad, rtol=1e-6, atol=1e-9)
+    posterior = posterior_log_masks(images, components, log_masks, scales).exp()
+    for image, drawn, masks, shown in zip(images, components, log_masks, posterior, strict=True):
+        masks = masks[None].clone().requires_grad_()
+        scale = fitted_scale(image[None], drawn[None], masks.detach(), scales)
+        mixture_log_likelihood(image[None], drawn[None], masks, scale.expand(slots), "pixel").sum().backward()
+        assert_close(shown, masks.grad[0], rtol=1e-6, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), slots=st.integers(1, 4), scale=st.floats(0.02, 1))
+def test_the_posteriors_scale_makes_the_image_likelier(seed, slots, scale):
+    """A step of expectation maximisation never lowers the likelihood."""
+    images, components, log_masks, _ = scene(seed, slots=slots)
+    before = torch.full((slots,), scale, dtype=torch.float64)
+    after = fitted_scale(images[:1], components[:1], log_masks[:1], before).expand(slots)
+    likelihoods = [
+        mixture_log_likelihood(images[:1], components[:1], log_masks[:1], scales, "pixel").item()
+        for scales in (before, after)
+    ]
+    assert likelihoods[1] >= likelihoods[0] - 1e-6
+
+
+def fitted_scale(images, components, log_masks, scales):
+    """The standard deviation of one image's error, weighted by the shares under `scales`; no less than .01."""
+    density = Normal(components, scales.view(-1, 1, 1, 1)).log_prob(images.unsqueeze(1)).sum(dim=2, keepdim=True)
+    shares = (log_masks + density).softmax(dim=1)
+    squared = (images.unsqueeze(1) - components).square().mean(dim=2, keepdim=True)
+    return (shares * squared).sum(dim=1).mean().sqrt().clamp_min(0.01)
 
 
 def test_posterior_masks_by_hand():
-    """Equal masks, a slot of the pixel's red and one a squared distance of .02 away: odds of exp(.02 / (2 * .01))."""
+    """One pixel, equal masks: a slot off by .2 in one channel, one in two. With sigma .1 their shares are e^2 to 1.
+
+    The squared error is (.04 e^2 + .08) / (e^2 + 1), s^2 a third of it, and the odds exp(.04 / (2 s^2)).
+    """
     images, components = torch.zeros(1, 3, 1, 1), torch.zeros(1, 3, 3, 1, 1)
-    images[0, 0], components[0, 0, 0] = 1, 1
-    components[0, 1, :2, 0, 0] = torch.tensor([0.9, 0.1])
-    components[0, 2, 0] = 1  # fits as well, but its mask is 0
+    components[0, 0, 0], components[0, 1, :2] = 0.2, 0.2  # the third fits, but its mask is 0
     log_masks = torch.tensor([0.5, 0.5, 1.0]).log().view(1, 3, 1, 1, 1).clone()
     log_masks[0, 2] = LOG_ZERO
     posterior = posterior_log_masks(images, components, log_masks, torch.full((3,), 0.1))
+    odds = math.exp(0.04 / (2 * (0.04 * math.exp(2) + 0.08) / (math.exp(2) + 1) / 3))
     assert posterior[0, 2].item() == LOG_ZERO
-    assert posterior[0, :2].exp().flatten().tolist() == pytest.approx([math.e / (1 + math.e), 1 / (1 + math.e)])
+    assert posterior[0, :2].exp().flatten().tolist() == pytest.approx([odds / (1 + odds), 1 / (1 + odds)])
 
 
-def test_posterior_masks_are_finite_where_no_component_fits():
+def test_an_images_posterior_does_not_depend_on_its_batch():
+    images, components, log_masks, scales = scene(0, slots=3)
+    together = posterior_log_masks(images, components, log_masks, scales)
+    assert_close(together[1:2], posterior_log_masks(images[1:2], components[1:2], log_masks[1:2], scales))
+
+
+def test_posterior_masks_where_every_or_no_component_fits():
+    """Where all are right, and where all are equally wrong, the masks stay."""
     log_masks = torch.tensor([0.9, 0.1]).log().view(1, 2, 1, 1, 1).expand(1, 2, 1, 4, 4)
-    posterior = posterior_log_masks(
-        torch.ones(1, 3, 4, 4), torch.full((1, 2, 3, 4, 4), -9.0), log_masks, torch.full((2,), 0.1)
-    )
-    assert_close(posterior, log_masks, rtol=0, atol=0.01)
+    for value in (1.0, -9.0):
+        components, scales = torch.full((1, 2, 3, 4, 4), value), torch.tensor([0.1, 0.3])
+        assert_close(posterior_log_masks(torch.ones(1, 3, 4, 4), components, log_masks, scales), log_masks)
     with pytest.raises(ShapeError, match="components"):
         posterior_log_masks(torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), log_masks, torch.ones(2))
 

@@ -20,6 +20,7 @@ from unscene.ops.dispatch import at_least_float32, use_plain
 
 MixtureOver = Literal["pixel", "channel"]
 MaskOutput = Literal["inferred", "posterior"]
+LEAST_SCALE = 0.01  # of an image that is drawn without error, in its range of 0 to 1: three of 256 levels
 NEGLIGIBLE = -80.0  # nats; e^-80 is 2e-35, still a normal number in float32
 
 
@@ -71,25 +72,32 @@ def mask_kl(log_masks: Tensor, decoded_logits: Tensor) -> Tensor:
 
 
 def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor) -> Tensor:
-    """Return log m_k N(x; X_k, sigma_k^2) / sum_j m_j N(x; X_j, sigma_j^2), each slot's share of a seen pixel.
+    """Return log m_k N(x; X_k, s^2) / sum_j m_j N(x; X_j, s^2), each slot's share of a seen pixel.
 
     The masks m_k are what is known before the pixel's colour is compared with the components'. The Gaussian is of all
-    three channels. A slot whose mask is 0 keeps it. Ours as an output: the papers give the inferred masks.
+    three channels. Its s is the image's own: sigma_k only weighs a training's terms, and is several times the error
+    that is left. One step of expectation maximisation, s^2 = the squared error weighted by the shares with sigma_k,
+    is the variance under which the image is likeliest ("optimal sigma" of Rybkin, Daniilidis and Levine 2021). Where a
+    component cannot draw what it holds, s is wide, and the masks decide. A slot whose mask is 0 keeps it.
+    Ours as an output: the papers give the inferred masks.
 
     Args:
         images: [B, 3, H, W].
         components: [B, K, 3, H, W], the means X_k.
         log_masks: [B, K, 1, H, W].
-        scales: [K] standard deviations sigma_k.
+        scales: [K] standard deviations sigma_k of the training.
 
     Returns:
         [B, K, 1, H, W] log masks, float32 or better; exp sums to 1 over K.
     """
     images, components, log_masks, scales = _checked(images, components, log_masks, scales)
     squared = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
-    joint = log_masks - 0.5 * squared / scales**2 - 3 * scales.log()
-    empty = log_masks < LOG_ZERO + 0.01  # exp and log of LOG_ZERO in float32 are not exactly it
-    return joint.masked_fill(empty, -torch.inf).log_softmax(dim=1).clamp_min(LOG_ZERO)
+    # exp and log of LOG_ZERO in float32 are not exactly it
+    prior = log_masks.masked_fill(log_masks < LOG_ZERO + 0.01, -torch.inf)
+    shares = (prior - 0.5 * squared / scales**2 - 3 * scales.log()).softmax(dim=1)
+    error = (shares * squared).sum(dim=1, keepdim=True).mean(dim=(2, 3, 4), keepdim=True)
+    variance = (error / 3).clamp_min(LEAST_SCALE**2)
+    return (prior - 0.5 * squared / variance).log_softmax(dim=1).clamp_min(LOG_ZERO)
 
 
 def _checked(images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor) -> tuple[Tensor, ...]:

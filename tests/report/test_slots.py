@@ -98,18 +98,32 @@ def test_numbers_stand_on_large_images_only():
     assert (overlay(small, None, box / 2) == overlay(small, None, box / 2, numbers=False)).all()
 
 
-def test_a_number_that_would_hide_another_object_is_left_out():
-    """The second object stands 3 pixels below the first; a number is at least 11 pixels high."""
-    labels = np.zeros((200, 200), np.uint8)
-    labels[60:70, 50:60], labels[73:83, 50:60] = 1, 2
-    boxes = np.array([[50.0, 60, 60, 70], [50, 73, 60, 83]])
+def test_a_number_hides_no_other_object():
+    """Three objects in a column, 3 pixels apart; a number is at least 11 pixels high."""
+    labels, boxes = np.zeros((200, 200), np.uint8), []
+    for label, top in enumerate((60, 73, 86), start=1):
+        labels[top : top + 10, 50:60] = label
+        boxes.append([50.0, top, 60, top + 10])
     image = np.full((200, 200, 3), 100, np.uint8)
-    drawn, plain = overlay(image, labels, boxes), overlay(image, labels, boxes, numbers=False)
-    written = (drawn != plain).any(axis=2)
-    assert written[40:60, 50:70].any()
-    assert not written[60:].any()
-    at_the_edge = boxes[:1] - [0, 60, 0, 60]  # where a number would stand in the box
-    assert (overlay(image, None, at_the_edge) == overlay(image, None, at_the_edge, numbers=False)).all()
+    written = written_at(image, labels, np.array(boxes))
+    assert written[40:60, 50:70].any()  # above the first
+    assert not written[60:96].any()  # of the second, nowhere
+    assert written[96:120, 50:70].any()  # below the third
+
+
+@pytest.mark.parametrize("x", [0, 93, 190])
+@pytest.mark.parametrize("y", [0, 93, 190])
+def test_a_number_stands_wholly_in_the_image_and_beside_a_small_box(x, y):
+    image = np.full((200, 200, 3), 100, np.uint8)
+    written = written_at(image, None, np.array([[x, y, x + 10, y + 10]], np.float32))
+    rows, columns = np.nonzero(written)
+    assert rows.max() - rows.min() >= 10
+    assert columns.max() - columns.min() >= 10
+    assert not written[y : y + 10, x : x + 10].any()
+
+
+def written_at(image, labels, boxes):
+    return (overlay(image, labels, boxes) != overlay(image, labels, boxes, numbers=False)).any(axis=2)
 
 
 def test_number_at_the_upper_edge_stays_in_the_image():

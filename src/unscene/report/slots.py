@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,9 +141,10 @@ def _draw_rectangle(image: NDArray[np.uint8], box: tuple[int, int, int, int], co
 def _write_number(
     image: NDArray[np.uint8], number: int, box: Sequence[int], labels: NDArray[np.integer] | None
 ) -> None:
-    """Write on a filled ground above the box's top left corner, or inside the box at the image's upper edge.
+    """Write on a filled ground at a corner of the box: above it, inside it or below it.
 
-    Nothing is written where the ground would hide a pixel of another label, or more than a quarter of the box.
+    The first place counts that lies in the image and hides no pixel of another label; inside also no more than a
+    quarter of the box. Without such a place nothing is written.
     """
     side, text = min(image.shape[:2]), str(number)
     size = min(max(side // 28, 11), 48)
@@ -152,16 +154,15 @@ def _write_number(
     height = bottom - top + 2 * pad
     tag = Image.new("RGB", (right - left + 2 * pad, height), slot_colour(number))
     ImageDraw.Draw(tag).text((pad - left, pad - top), text, fill=text_colour(slot_colour(number)), font=font)
+    width = tag.width
     x1, y1, x2, y2 = box
-    inside = y1 < height
-    y = y1 if inside else y1 - height
-    area = slice(y, y + height), slice(x1, x1 + tag.width)
-    if inside and 4 * tag.width * height > (x2 - x1) * (y2 - y1):
-        return
-    if labels is not None and not np.isin(labels[area], (0, number)).all():
-        return
-    part = image[area]
-    part[:] = np.asarray(tag)[: part.shape[0], : part.shape[1]]
+    rows = [y1 - height, y1, y2] if 4 * width * height <= (x2 - x1) * (y2 - y1) else [y1 - height, y2]
+    for y, x in product(rows, (x1, x2 - width)):
+        area = slice(y, y + height), slice(x, x + width)
+        seen = 0 <= y <= image.shape[0] - height and 0 <= x <= image.shape[1] - width
+        if seen and (labels is None or np.isin(labels[area], (0, number)).all()):
+            image[area] = np.asarray(tag)
+            return
 
 
 @cache

@@ -130,11 +130,10 @@ class RMONet(nn.Module):
         weights = {"reconstruction": 1.0, "latent_kl": beta, "mask_kl": gamma}
         observed = {}
         if self.proposals is not None and attention.anchors is not None:  # Section 3.4; no gradient through the masks
-            masks, drawn = log_masks.detach(), components.detach()
-            maps = masks[:, :-1, 0].exp()
+            masks = log_masks.detach().exp()
+            maps = masks[:, :-1, 0]
             if settings.pseudo_boxes.by_quality:
-                shares = posterior_log_masks(images, drawn, masks, settings.sigmas(images)).exp()
-                maps = maps_by_quality(images, drawn, shares, settings.sigma_foreground)
+                maps = maps_by_quality(images, components.detach(), masks, settings.sigma_foreground)
             targets, _, valid = pseudo_boxes(maps, settings.pseudo_boxes)  # t^_i
             terms["objectness"], terms["regression"] = self.proposals.loss(attention.anchors, targets, valid)
             weights |= {"objectness": settings.weights.objectness, "regression": settings.weights.regression}

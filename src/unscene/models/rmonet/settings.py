@@ -106,7 +106,7 @@ class PseudoBoxSettings:
     # 0 the faint values that an unused slot keeps become boxes.
     min_score: NonNegativeFloat = 0.0
     # False (the paper's): boxes of the foreground's masks. True (ours, for objects of one colour): boxes of what each
-    # slot explains of its posterior mask and of what it leaves unexplained, see `maps_by_quality`.
+    # slot explains and of what it leaves unexplained, see `maps_by_quality`.
     by_quality: bool = False
     # of two boxes of an image that overlap by more than this IoU, the one with the lower score is dropped
     nms_threshold: Share = 0.7

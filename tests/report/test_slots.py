@@ -122,6 +122,22 @@ def test_a_number_stands_wholly_in_the_image_and_beside_a_small_box(x, y):
     assert not written[y : y + 10, x : x + 10].any()
 
 
+def test_a_number_hides_no_other_number():
+    """Two boxes in a column, 14 pixels apart at the image's upper edge: room for one number between them."""
+    image, boxes = np.full((200, 200, 3), 100, np.uint8), np.array([[50.0, 0, 60, 10], [50, 24, 60, 34]])
+    first, both = written_at(image, None, boxes[:1]), written_at(image, None, boxes)
+    assert first[10:24].any()
+    assert (both[:24] == first[:24]).all()
+    assert both[34:60].any()
+
+
+def test_numbers_of_boxes_that_leave_the_image():
+    image = np.full((200, 300, 3), 100, np.uint8)
+    for box in ([-50, -50, 400, 300], [-50, 50, 400, 150]):
+        assert written_at(image, None, np.array([box], np.float32)).any()
+    assert not written_at(image, None, np.array([[-50, 50, -20, 80]], np.float32)).any()
+
+
 def written_at(image, labels, boxes):
     return (overlay(image, labels, boxes) != overlay(image, labels, boxes, numbers=False)).any(axis=2)
 
@@ -129,8 +145,10 @@ def written_at(image, labels, boxes):
 def test_number_at_the_upper_edge_stays_in_the_image():
     large = np.full((200, 200, 3), 100, np.uint8)
     box = np.array([[50, 0, 150, 160]], np.float32)
-    numbered = (overlay(large, None, box) != overlay(large, None, box, numbers=False)).any(axis=2)
-    assert numbered[1:20, 51:70].any()
+    own = np.zeros((200, 200), np.uint8)
+    own[0:160, 50:150] = 1
+    for labels in (None, own):
+        assert written_at(large, labels, box)[1:20, 51:70].any()
 
 
 def test_input_image_is_unchanged():

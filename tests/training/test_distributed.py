@@ -27,7 +27,7 @@ WEIGHT = 1e-5  # what the page promises
 # At a higher rate rounding errors grow step by step; with some seeds they move a box to the next pixel meanwhile.
 CALM = ["--trainer.log_every=1", "--optimizer.learning_rate=1e-4", "--seed=3"]
 RECIPES = {  # and what else keeps those calm that grow rounding errors faster
-    "rmonet_unet/multi_dsprites_cpu": ["--model.masks=inferred"],  # posterior ones multiply a rounding by 1 / sigma^2
+    "rmonet_unet/multi_dsprites_cpu": ["--model.masks=inferred"],  # posterior ones multiply a rounding by 1 / s^2
     "monet/small_sprites": ["--optimizer.learning_rate=1e-5"],  # one network for all slots, one after the other
     "iodine/small_sprites": [],  # which learns through gradients of its own
     "space/small_sprites": [  # with two optimisers, as its paper recipes

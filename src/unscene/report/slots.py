@@ -70,8 +70,9 @@ def overlay(
 
     Labels [H, W] of 1 and more are outlined, and mixed with the image by the share `tint` of their colour. The boxes
     [N, 4], `x1 y1 x2 y2`, belong to the labels `slots` [N], by default 1 to N; zero rows are not drawn. On images of
-    128 pixels or more each box has its number, where that hides no other label's pixel and little of the box.
-    `stroke` is the width of the lines, by default a 300th of the shorter side.
+    128 pixels or more each box has its number, at a corner: beside it, or inside a large box; or none, where
+    it would hide an object or another number. `stroke` is the width of the lines, by default a 300th of the shorter
+    side.
     """
     size = check_shape(image, "H W 3", "image")
     result: NDArray[np.uint8] = image.copy()
@@ -91,8 +92,9 @@ def overlay(
                 _draw_rectangle(result, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), (0, 0, 0), stroke + 2)
             _draw_rectangle(result, (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), slot_colour(n), stroke)
         if numbers and min(size.values()) >= _SMALLEST_WITH_TEXT:
+            written: list[tuple[int, int, int, int]] = []
             for n, *box in rows:  # after all boxes, so that no box crosses a number
-                _write_number(result, n, box, labels)
+                _write_number(result, n, box, labels, written)
     return result
 
 
@@ -139,12 +141,16 @@ def _draw_rectangle(image: NDArray[np.uint8], box: tuple[int, int, int, int], co
 
 
 def _write_number(
-    image: NDArray[np.uint8], number: int, box: Sequence[int], labels: NDArray[np.integer] | None
+    image: NDArray[np.uint8],
+    number: int,
+    box: Sequence[int],
+    labels: NDArray[np.integer] | None,
+    written: list[tuple[int, int, int, int]],
 ) -> None:
     """Write on a filled ground at a corner of the box: above it, inside it or below it.
 
-    The first place counts that lies in the image and hides no pixel of another label; inside also no more than a
-    quarter of the box. Without such a place nothing is written.
+    The first place counts that lies in the image and hides no pixel of another label and no number `written` before,
+    top, left, bottom and right; inside also no more than a quarter of the box. Without such a place nothing is written.
     """
     side, text = min(image.shape[:2]), str(number)
     size = min(max(side // 28, 11), 48)
@@ -155,14 +161,24 @@ def _write_number(
     tag = Image.new("RGB", (right - left + 2 * pad, height), slot_colour(number))
     ImageDraw.Draw(tag).text((pad - left, pad - top), text, fill=text_colour(slot_colour(number)), font=font)
     width = tag.width
-    x1, y1, x2, y2 = box
+    x1, y1 = max(box[0], 0), max(box[1], 0)
+    x2, y2 = min(box[2], image.shape[1]), min(box[3], image.shape[0])
+    if x2 < x1 or y2 < y1:  # outside of the image
+        return
     rows = [y1 - height, y1, y2] if 4 * width * height <= (x2 - x1) * (y2 - y1) else [y1 - height, y2]
     for y, x in product(rows, (x1, x2 - width)):
-        area = slice(y, y + height), slice(x, x + width)
+        place, area = (y, x, y + height, x + width), (slice(y, y + height), slice(x, x + width))
         seen = 0 <= y <= image.shape[0] - height and 0 <= x <= image.shape[1] - width
-        if seen and (labels is None or np.isin(labels[area], (0, number)).all()):
+        free = not any(_overlap(place, other) for other in written)
+        if seen and free and (labels is None or np.isin(labels[area], (0, number)).all()):
             image[area] = np.asarray(tag)
+            written.append(place)
             return
+
+
+def _overlap(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether two areas, top left bottom right, share a pixel."""
+    return all(max(first[i], second[i]) < min(first[i + 2], second[i + 2]) for i in (0, 1))
 
 
 @cache

@@ -76,9 +76,10 @@ def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, s
 
     The masks m_k are what is known before the pixel's colour is compared with the components'. The Gaussian is of all
     three channels. Its s is the image's own: sigma_k only weighs a training's terms, and is several times the error
-    that is left. One step of expectation maximisation, s^2 = the squared error weighted by the shares with sigma_k,
-    is the variance under which the image is likeliest ("optimal sigma" of Rybkin, Daniilidis and Levine 2021). Where a
-    component cannot draw what it holds, s is wide, and the masks decide. A slot whose mask is 0 keeps it.
+    that is left. s^2 is the squared error, a mean over pixels and channels, weighted by the shares with sigma_k and at
+    least .01^2: one step of expectation maximisation towards the likeliest variance that all slots have in common. With
+    one slot it is the mean squared error, the optimal variance of a Gaussian decoder. Where components cannot draw what
+    they hold, s is wide, and the masks decide. A slot whose mask is 0 keeps it.
     Ours as an output: the papers give the inferred masks.
 
     Args:
@@ -92,10 +93,10 @@ def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, s
     """
     images, components, log_masks, scales = _checked(images, components, log_masks, scales)
     squared = (images.unsqueeze(1) - components).square().sum(dim=2, keepdim=True)
-    # exp and log of LOG_ZERO in float32 are not exactly it
-    prior = log_masks.masked_fill(log_masks < LOG_ZERO + 0.01, -torch.inf)
+    empty = log_masks < LOG_ZERO + 0.01  # exp and log of LOG_ZERO in float32 are not exactly it
+    prior = log_masks.masked_fill(empty & ~empty.all(dim=1, keepdim=True), -torch.inf)
     shares = (prior - 0.5 * squared / scales**2 - 3 * scales.log()).softmax(dim=1)
-    error = (shares * squared).sum(dim=1, keepdim=True).mean(dim=(2, 3, 4), keepdim=True)
+    error = (shares * squared.masked_fill(shares == 0, 0)).sum(dim=1, keepdim=True).mean(dim=(2, 3, 4), keepdim=True)
     variance = (error / 3).clamp_min(LEAST_SCALE**2)
     return (prior - 0.5 * squared / variance).log_softmax(dim=1).clamp_min(LOG_ZERO)
 

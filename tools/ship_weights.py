@@ -147,7 +147,7 @@ def public(command: str) -> str:
 
 def choice(checkpoint: str, score: str) -> str:
     """How the step was chosen."""
-    if checkpoint == "last.ckpt":
+    if "last" in (checkpoint.removesuffix(".ckpt"), score):
         return "the last: no label had a part in this choice"
     return f"the best validation by {score}: this choice reads the labels of the validation scenes"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.testing import assert_close
 
 import unscene
 from unscene.cli.main import main
@@ -113,6 +114,17 @@ def test_named_score_chooses_the_best_weights(tiny, tmp_path, by, score):
     run = train(tiny({"trainer.keep_best_by": by, "trainer.max_steps": 2}), tmp_path / "run")
     (validation,) = rows(run, "val/")
     assert validation["val/score"] == validation[f"val/{score or 'label_free'}"]  # the model has no locations
+
+
+def test_the_last_weights_are_kept_though_others_scored_more(tiny, tmp_path, monkeypatch):
+    scores = iter([9.0, 8.0, 1.0])
+    monkeypatch.setattr(Health, "score", lambda health: next(scores))
+    changes = {"trainer.keep_best_by": "last", "trainer.max_steps": 3, "trainer.validate_minutes": 1e-6}
+    run = train(tiny(changes), tmp_path / "run")
+    assert [row["val/score"] for row in rows(run, "val/")] == ["9.0", "8.0", "1.0"]
+    best, last = read_checkpoint(run.best), read_checkpoint(run.last)
+    assert best["step"] == last["step"] == 3
+    assert_close(best["model"], last["model"], rtol=0, atol=0)
 
 
 def test_without_labels_the_label_free_score_chooses(tiny, tmp_path):

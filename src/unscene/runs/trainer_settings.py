@@ -113,8 +113,9 @@ class TrainerSettings:
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of the CPU; 0 leaves PyTorch's choice
     validate_minutes: PositiveFloat = 5.0  # between two validations, each with a figure, a verdict and a checkpoint
     validate_images: PositiveInt = 1000  # the first scenes of the validation, at most so many
-    # The score whose best weights are kept. Where it does not apply, and without labels, `val/label_free` is.
-    keep_best_by: Literal["ari_fg", "ami_fg", "map_50", "mask_iou", "iou_polarity", "located"] = "ari_fg"
+    # The score whose best weights are kept. Where it does not apply, and without labels, `val/label_free` is. `last`:
+    # those of the last validation, whatever its scores, so that no label chooses.
+    keep_best_by: Literal["ari_fg", "ami_fg", "map_50", "mask_iou", "iou_polarity", "located", "last"] = "ari_fg"
     patience: NonNegativeInt = 0  # validations that gain nothing, after which the training ends; 0: it never does
     checkpoint_minutes: PositiveFloat = 5.0  # between two checkpoints
     log_every: PositiveInt = 50  # steps between two rows of metrics.csv

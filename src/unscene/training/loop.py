@@ -173,14 +173,15 @@ class TrainingLoop:
                     show_validation(self.run, progression.step, scores, health, progression.observed, images, shown)
             self.log.write(progression.step, scores | {f"health/{name}": n for name, n in health.compute().items()})
             progression.validation_due = False
-            if f"val/{settings.keep_best_by}" not in scores and progression.attempt_step < self.warmup_steps:
-                if self.best_score is None:  # the warm-up's loss is another: without labels its scores do not compare
-                    self.save(best=True)
-            else:
+            # the warm-up's loss is another: without labels its scores do not compare
+            counts = f"val/{settings.keep_best_by}" in scores or progression.attempt_step >= self.warmup_steps
+            if counts:
                 progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
-                if math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
-                    self.best_score = scores[SCORE]
-                    self.save(best=True)
+            if settings.keep_best_by == "last" or (not counts and self.best_score is None):
+                self.save(best=True)
+            elif counts and math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
+                self.best_score = scores[SCORE]
+                self.save(best=True)
             if not last:
                 self.restart_if_collapsed(health)
             self.save()

@@ -45,8 +45,8 @@ def validate(
     `batches` are this process's share. `val/score` is the score `keep_best_by`, or where that does not apply
     `val/label_free`, which is `Health.score`; for it a tenth of the images are decomposed once more, mirrored.
     """
-    metric_name = _METRIC_OF_SCORE.get(keep_best_by, keep_best_by)
-    metrics = [new_metric(name) for name in dict.fromkeys([*_DEFAULT_METRICS, metric_name])]
+    chosen_by = () if keep_best_by == "last" else (_METRIC_OF_SCORE.get(keep_best_by, keep_best_by),)
+    metrics = [new_metric(name) for name in dict.fromkeys([*_DEFAULT_METRICS, *chosen_by])]
     health = Health()
     for cpu_batch in batches:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in cpu_batch.items()}

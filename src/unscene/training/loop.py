@@ -175,12 +175,13 @@ class TrainingLoop:
             progression.validation_due = False
             # the warm-up's loss is another: without labels its scores do not compare
             counts = f"val/{settings.keep_best_by}" in scores or progression.attempt_step >= self.warmup_steps
+            score, best = scores[SCORE], -math.inf if self.best_score is None else self.best_score
             if counts:
-                progression.validations.append([scores[SCORE], -scores["val/reconstruction_mse"]])
+                progression.validations.append([score, -scores["val/reconstruction_mse"]])
             if settings.keep_best_by == "last" or (not counts and self.best_score is None):
                 self.save(best=True)
-            elif counts and math.isfinite(scores[SCORE]) and (self.best_score is None or scores[SCORE] > self.best_score):
-                self.best_score = scores[SCORE]
+            elif counts and math.isfinite(score) and score > best:
+                self.best_score = score
                 self.save(best=True)
             if not last:
                 self.restart_if_collapsed(health)

@@ -31,6 +31,7 @@ RECIPE: dict[str, Any] = {
     "model.vae.encoder_channels": [8, 8],
     "model.vae.encoder_hidden": 16,
     "model.vae.decoder_channels": 8,
+    "trainer.keep_best_by": "ari_fg",
     "trainer.batch_size": 4,
     "trainer.max_steps": 6,
     "trainer.log_every": 2,

@@ -33,7 +33,7 @@ Settings: TypeAlias = Mapping[str, Any] | None
 
 
 def train(recipe: str | Path, settings: Settings = None, *, out: str | Path | None = None) -> LoadedModel:
-    """Train a recipe, and return the model with the weights of its best validation.
+    """Train a recipe, and return the model with the weights that `trainer.keep_best_by` chooses.
 
     Args:
         recipe: a recipe's name, or the path of a `.yaml` file.

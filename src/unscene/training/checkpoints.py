@@ -1,4 +1,4 @@
-"""Checkpoints: last.ckpt to resume from, best.ckpt of the best validation. No kill leaves half a file.
+"""Checkpoints: last.ckpt to resume from, best.ckpt of the kept weights. No kill leaves half a file.
 
 A validation writes last.ckpt twice: before it, with `validation_due`, and after its row and best.ckpt. So a resumed run
 repeats a validation that a kill interrupted, and its row and best.ckpt agree.

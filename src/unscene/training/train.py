@@ -34,7 +34,7 @@ SAMPLES = 8  # images in a sample figure
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> RunFolder:
-    """Train until `trainer.max_steps` or `trainer.max_minutes`; return the run, with the best validation's weights.
+    """Train until `trainer.max_steps` or `trainer.max_minutes`; return the run, with the weights of best.ckpt.
 
     The run's folder `out` is new or empty. With `resume` it is that of a run, which continues from its last checkpoint,
     or from the first step if it ended before there was one. RunError: the folder is in use, or cannot be written.

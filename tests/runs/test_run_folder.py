@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from unscene.errors import CheckpointError, RunError
+from unscene.runs import run_folder
 from unscene.runs.run_folder import RunFolder, describe_machine, git_commit, new_run_folder
 
 
@@ -179,6 +181,21 @@ def test_description_of_the_machine_is_ready_for_json(monkeypatch):
 def test_commit_is_none_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None
+
+
+def test_commit_is_dirty_by_a_changed_file_but_not_by_the_ledger(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "src" / "unscene" / "runs" / "run_folder.py"))
+    for name in ("src/a.py", "results/summary.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("before")
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@localhost")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "both"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "results" / "summary.json").write_text("after")
+    clean = git_commit()
+    assert len(clean) == 12
+    (tmp_path / "src" / "a.py").write_text("after")
+    assert git_commit() == f"{clean}-dirty"
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard", "metrics.csv"])

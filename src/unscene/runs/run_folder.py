@@ -181,10 +181,17 @@ def cpu_name() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this source tree, with `-dirty` after it when files differ; None for an installed package."""
+    """The commit of this source tree, with `-dirty` after it when files differ; None for an installed package.
+
+    The ledger in results/ does not count: `reproduce` itself writes there.
+    """
     root = Path(__file__).resolve().parents[3]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, text=True).stdout
+
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         if (root / ".git").exists():
-            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+            commit = git("describe", "--always", "--abbrev=12").strip()
+            return commit + ("-dirty" if git("diff", "--name-only", "HEAD", "--", ".", ":!results") else "")
     return None

@@ -38,8 +38,11 @@ SCORES = (
     "reconstruction_mse",
 )
 LIMITS = {
-    "rmonet_unet/multi_dsprites_cpu": "Made for 64-pixel scenes of a few flat sprites of one colour each on a grey "
-    "ground: a slot has one colour. It does not find objects in photographs.",
+    **dict.fromkeys(
+        ("rmonet_unet/multi_dsprites_cpu", "rmonet_lite/multi_dsprites_cpu"),
+        "Made for 64-pixel scenes of a few flat sprites of one colour each on a grey ground: a slot has one colour. It "
+        "does not find objects in photographs.",
+    ),
     "rmonet_unet/clevr_scenes_cpu": "Made for scenes as `unscene generate clevr_scenes` traces them, at 128 pixels in "
     "the papers' crop. It was not tried on CLEVR itself, and does not find objects in photographs.",
     **dict.fromkeys(

@@ -111,6 +111,17 @@ def test_weights_with_a_median_image_are_loaded_without_it_and_not_the_other_way
         without.with_settings({"median_background": True})
 
 
+@pytest.mark.parametrize("changes", [{"proposals.score_threshold": 0.9}, {"proposals": {"score_threshold": 0.9}}])
+def test_settings_of_a_part_are_changed_by_dotted_name_or_together(trained, changes):
+    loaded = unscene.load(trained.path)
+    changed = loaded.with_settings(changes)
+    assert changed.model.settings.proposals.score_threshold == 0.9
+    assert changed.provenance == loaded.provenance | {"proposals.score_threshold": 0.9}
+    assert changed.with_settings(changes) is changed
+    with pytest.raises(RecipeError, match="score_threshhold"):
+        loaded.with_settings({"proposals.score_threshhold": 0.9})
+
+
 def test_impossible_slots_are_refused(trained):
     with pytest.raises(RecipeError, match=r"proposals\.top_n_after is 20"):
         unscene.load(trained.path).with_slots(22)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unscene.data.image_file import AS_STORED, ContrastSettings
 from unscene.data.image_resize import FitKind
 from unscene.errors import CheckpointError, DataError, RecipeError, ShapeError, check_shape, import_extra
-from unscene.runs.recipe import Recipe, read_recipe
+from unscene.runs.recipe import Recipe, leaves, read_recipe
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.trainer_settings import use_bfloat16
 from unscene.runs.weights import check_weights, read_checkpoint, read_weights
@@ -137,10 +137,13 @@ class LoadedModel:
         return self.with_settings({"num_slots": num_slots})
 
     def with_settings(self, changes: Mapping[str, Any]) -> LoadedModel:
-        """Return the same weights in a model of changed settings; RecipeError: it has no such setting, or cannot."""
+        """Return the same weights in a model of settings changed by dotted name, such as `proposals.score_threshold`.
+
+        RecipeError: it has no such setting, or cannot.
+        """
         recipe = read_recipe(self.config, self.name, {f"model.{name}": value for name, value in changes.items()})
-        values, trained = recipe.values["model"], self.config["model"]
-        changed = {name: values[name] for name in changes if values[name] != trained[name]}
+        values, trained = leaves("", recipe.values["model"]), leaves("", self.config["model"])
+        changed = {name: values[name] for name in leaves("", dict(changes)) if values[name] != trained.get(name)}
         if not changed:
             return self
         model = recipe.build_model(pretrained=False)

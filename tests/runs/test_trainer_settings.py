@@ -10,6 +10,15 @@ from unscene.runs import trainer_settings
 from unscene.runs.trainer_settings import OptimizerSettings, ParamGroup, ScheduleSettings, TrainerSettings
 
 
+def test_cycles_that_grow_or_shrink():
+    """Cycles of 4, 2, 1 ... epochs: place 5 is the middle of the second one; after 8 epochs the last one is over."""
+    shrinking = ScheduleSettings(cycle_epochs=4, cycle_growth=0.5, restart_factor=0.5, lowest=0.2)
+    assert [shrinking.factor(epoch) for epoch in (0, 2, 4, 5, 6)] == pytest.approx([1, 0.6, 0.5, 0.3, 0.25])
+    assert 0 < shrinking.factor(8) == shrinking.factor(100) < 1e-3
+    growing = ScheduleSettings(cycle_epochs=1, cycle_growth=2)
+    assert [growing.factor(epoch) for epoch in (1, 2, 3, 7)] == pytest.approx([1, 0.5, 1, 1])
+
+
 def test_default_factor_is_one():
     schedule = ScheduleSettings()
     assert [schedule.factor(epoch) for epoch in (0.01, 1, 1000)] == [1, 1, 1]

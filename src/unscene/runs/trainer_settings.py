@@ -49,6 +49,7 @@ class ScheduleSettings:
 
     warmup_epochs: NonNegativeFloat = 0.0  # it rises linearly from 0 to 1
     cycle_epochs: NonNegativeFloat = 0.0  # length of each cosine cycle; 0 keeps it constant after the warm-up
+    cycle_growth: PositiveFloat = 1.0  # length of a cycle, of the one before ("T_mult" of Loshchilov & Hutter, 2017)
     restart_factor: NonNegativeFloat = 1.0  # of the peak at each new cycle ("learning rate reset decay")
     lowest: NonNegativeFloat = 0.0  # share of the peak at which the cosine ends
 
@@ -58,9 +59,21 @@ class ScheduleSettings:
             return epoch / self.warmup_epochs
         if not self.cycle_epochs:
             return 1.0
-        cycle, offset = divmod(epoch - self.warmup_epochs, self.cycle_epochs)
-        cosine = 0.5 * (1 + math.cos(math.pi * offset / self.cycle_epochs))
+        cycle, offset, length = self._cycle(epoch - self.warmup_epochs)
+        cosine = 0.5 * (1 + math.cos(math.pi * offset / length))
         return float(self.restart_factor**cycle) * (self.lowest + (1 - self.lowest) * cosine)
+
+    def _cycle(self, offset: float) -> tuple[float, float, float]:
+        """The number of the cycle at an epoch after the warm-up, the epochs of it that have passed, and its length.
+
+        Cycles that shrink come to an end: there the last one of a noticeable length is over.
+        """
+        if self.cycle_growth == 1:
+            return *divmod(offset, self.cycle_epochs), self.cycle_epochs
+        cycle, length = 0, self.cycle_epochs
+        while offset >= length and length * self.cycle_growth > 1e-3 * self.cycle_epochs:
+            cycle, offset, length = cycle + 1, offset - length, length * self.cycle_growth
+        return cycle, min(offset, length), length
 
 
 @settings_dataclass

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from torch.testing import assert_close
 
 from unscene.errors import ShapeError
-from unscene.models.common.mixture import mask_kl, mixture_log_likelihood, posterior_log_masks
+from unscene.models.common.mixture import mask_kl, mixture_log_likelihood, posterior_kl, posterior_log_masks
 from unscene.models.common.stick_breaking import LOG_ZERO
 
 
@@ -185,6 +185,22 @@ def test_posterior_masks_where_every_or_no_component_fits():
         assert_close(posterior_log_masks(torch.ones(1, 3, 4, 4), components, log_masks, scales), log_masks)
     with pytest.raises(ShapeError, match="components"):
         posterior_log_masks(torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), log_masks, torch.ones(2))
+
+
+@given(seed=st.integers(0, 2**16), slots=st.integers(1, 5))
+@settings(deadline=None)
+def test_the_divergence_from_the_posterior_masks_moves_the_masks_towards_them(seed, slots):
+    """KL(posterior || masks) as PyTorch's; d/d logits = masks - posterior; components have no gradient."""
+    images, components, log_masks, scales = scene(seed, slots=slots)
+    posterior = posterior_log_masks(images, components, log_masks, scales).exp()
+    logits = log_masks.clone().requires_grad_()
+    components.requires_grad_()
+    divergence = posterior_kl(images, components, logits.log_softmax(dim=1), scales)
+    by_pixel = [Categorical(masks.squeeze(2).movedim(1, -1)) for masks in (posterior, log_masks.exp())]
+    assert_close(divergence, kl_divergence(*by_pixel).sum(dim=(1, 2)))
+    divergence.sum().backward()
+    assert_close(logits.grad, log_masks.exp() - posterior)
+    assert components.grad is None
 
 
 def test_mask_kl_by_hand():

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from tests.tiny import tiny_rmonet
 from unscene.errors import RecipeError
-from unscene.models.common.annealing import WarmupSettings
+from unscene.models.common.annealing import Annealed, WarmupSettings
 from unscene.models.common.component_vae import ColourLimits
 from unscene.models.common.mixture import mixture_log_likelihood, posterior_log_masks
 from unscene.models.common.stick_breaking import LOG_ZERO, stick_breaking
@@ -275,6 +275,18 @@ def test_posterior_masks_are_shown_and_change_no_loss(scenes):
     loss, _ = inferred.loss(images)
     torch.manual_seed(0)
     assert_close(posterior.loss(images)[0].total, loss.total, rtol=0, atol=0)
+
+
+def test_masks_learn_the_posterior_ones_from_a_step_on(scenes):
+    images = scenes(2)
+    model = tiny(weights=LossWeights(posterior=Annealed(9, 10, 0.0, 3.0)))
+    assert "posterior_kl" not in model.loss(images, 9)[0].terms
+    losses, output = model.loss(images, 10)
+    assert losses.weights["posterior_kl"] == 3
+    posterior = posterior_log_masks(images, output.components, output.log_masks, model.settings.sigmas(images)).exp()
+    expected = (posterior * (posterior.clamp_min(1e-30).log() - output.log_masks)).sum(dim=(1, 2, 3, 4))
+    assert_close(losses.terms["posterior_kl"], expected)
+    assert (expected > 1).all()
 
 
 def test_what_the_background_does_not_explain_has_a_pseudo_box_by_quality():

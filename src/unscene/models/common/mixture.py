@@ -101,6 +101,17 @@ def posterior_log_masks(images: Tensor, components: Tensor, log_masks: Tensor, s
     return (prior - 0.5 * squared / variance).log_softmax(dim=1).clamp_min(LOG_ZERO)
 
 
+def posterior_kl(images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor) -> Tensor:
+    """Return KL(p(m | x, X) || q(m | x)), the masks' divergence from `posterior_log_masks` of the same, [B] in nats.
+
+    Only the masks have a gradient, so they learn which slot fits a pixel's colour, and the components stay as they are.
+    """
+    with torch.no_grad():
+        posterior = posterior_log_masks(images, components, log_masks, scales)
+    log_masks = at_least_float32(log_masks)
+    return (posterior.exp() * (posterior - log_masks)).sum(dim=(1, 2, 3, 4))
+
+
 def _checked(images: Tensor, components: Tensor, log_masks: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
     """The four in float32 or better, with axes that fit together; the scales are [K, 1, 1, 1]."""
     size = check_shape(images, "B 3 H W", "images")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unscene.errors import check_shape
 from unscene.models.common.component_vae import ComponentVAE
 from unscene.models.common.gaussian import gaussian_kl, sample_gaussian
-from unscene.models.common.mixture import mask_kl, mixture_log_likelihood, posterior_log_masks
+from unscene.models.common.mixture import mask_kl, mixture_log_likelihood, posterior_kl, posterior_log_masks
 from unscene.models.common.spatial_transformer import whole_image_box
 from unscene.models.common.stick_breaking import stick_breaking
 from unscene.models.rmonet.proposals import AnchorPredictions, Proposals, RegionProposals
@@ -128,6 +128,9 @@ class RMONet(nn.Module):
         }
         beta, gamma = settings.weights.latent, settings.weights.mask
         weights = {"reconstruction": 1.0, "latent_kl": beta, "mask_kl": gamma}
+        if weight := settings.weights.posterior.at(step):
+            terms["posterior_kl"] = posterior_kl(images, components, log_masks, settings.sigmas(images))
+            weights["posterior_kl"] = weight
         observed = {}
         if self.proposals is not None and attention.anchors is not None:  # Section 3.4; no gradient through the masks
             masks = log_masks.detach().exp()

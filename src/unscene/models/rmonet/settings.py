@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 from unscene.errors import RecipeError
-from unscene.models.common.annealing import WarmupSettings
+from unscene.models.common.annealing import Annealed, WarmupSettings
 from unscene.models.common.component_vae import ColourLimits, ComponentVAESettings
 from unscene.models.common.mixture import MaskOutput, MixtureOver
 from unscene.ops.dispatch import at_least_float32
@@ -123,6 +123,9 @@ class LossWeights:
     mask: NonNegativeFloat = 0.5
     objectness: NonNegativeFloat = 1.0
     regression: NonNegativeFloat = 1.0
+    # of the masks' divergence from the posterior ones, KL(p(m | x, X) || q(m | x)), over the steps; 0 is the paper's.
+    # The posterior ones see the image's own error, the likelihood only sigma_k. Ours.
+    posterior: Annealed = field(default_factory=Annealed)
 
 
 @settings_dataclass

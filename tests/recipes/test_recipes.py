@@ -20,6 +20,7 @@ from unscene.training.step import build_optimizers
 IMAGES = ("rmonet_unet/images", "explicit_localization/images")
 NEEDED = {name: {"data.folder": "photos"} for name in IMAGES}  # what a recipe leaves to its user
 
+OFF = {"start_step": 0, "end_step": 0, "start": 0.0, "end": 0.0}  # a term of ours
 # R-MONet (ICLR 2021 submission), appendix: the M-dSprites tables of R-MONet(Lite) and R-MONet(UNet), typed by hand
 BOTH = {
     "data.size": 64,  # input image dimension (64, 64)
@@ -50,7 +51,8 @@ BOTH = {
     "model.sigma_background": 0.09,
     "model.sigma_foreground": 0.11,
     "model.num_slots": 6,  # component number K; "NMS top n" is K - 1 = 5
-    "model.weights": {"latent": 0.5, "mask": 0.5, "objectness": 1.0, "regression": 1.0},  # beta, gamma, delta, lambda
+    # beta, gamma, delta, lambda
+    "model.weights": {"latent": 0.5, "mask": 0.5, "objectness": 1.0, "regression": 1.0, "posterior": OFF},
     "model.warmup.steps": 0,
     "model.backbone.width": 64,  # ResNet18
 }

@@ -31,6 +31,8 @@ RECIPE: dict[str, Any] = {
     "model.vae.encoder_channels": [8, 8],
     "model.vae.encoder_hidden": 16,
     "model.vae.decoder_channels": 8,
+    "schedule.cycle_growth": 1,
+    "schedule.restart_factor": 1,
     "trainer.keep_best_by": "ari_fg",
     "trainer.batch_size": 4,
     "trainer.max_steps": 6,

@@ -13,7 +13,7 @@ from unscene.errors import RecipeError
 from unscene.metrics import default_metrics
 from unscene.models.space.settings import SPACESettings
 from unscene.recipes import FOLDER, load_recipe, recipe_names, recipe_text, recipe_values
-from unscene.runs.recipe import SECTIONS, Recipe, read_recipe
+from unscene.runs.recipe import SECTIONS, Recipe, leaves, read_recipe
 from unscene.runs.trainer_settings import ParamGroup, ScheduleSettings
 from unscene.training.step import build_optimizers
 
@@ -399,6 +399,20 @@ def test_roi_align_has_the_lite_variants_settings_but_for_its_head(data):
     assert differing == {"head"}
     assert align.model.head.kind == "roi_align"
     assert (align.optimizer, align.schedule, align.trainer) == (lite.optimizer, lite.schedule, lite.trainer)
+
+
+def test_the_compact_lite_recipe_is_the_unets_but_for_the_head_and_the_last_phase():
+    lite, unet = packaged("rmonet_lite/multi_dsprites_cpu"), packaged("rmonet_unet/multi_dsprites_cpu")
+    settings = [leaves("", {**recipe.values, "about": None}) for recipe in (lite, unet)]
+    differing = {name for name in settings[0] if settings[0][name] != settings[1][name]}
+    last_phase = {f"model.weights.posterior.{name}" for name in ("start_step", "end_step", "end")}
+    last_phase |= {"schedule.cycle_growth", "schedule.restart_factor", "trainer.max_steps"}
+    assert differing == {"model.head.kind", *last_phase}
+    steps = lite.trainer.max_steps
+    assert unet.model.weights.posterior.at(steps) == 0 < unet.model.weights.posterior.at(unet.trainer.max_steps)
+    for step in (0, 5_000, steps - 1):
+        epoch = step * lite.trainer.batch_size / lite.values["data"]["count"]
+        assert lite.schedule.factor(epoch) == pytest.approx(unet.schedule.factor(epoch))
 
 
 @pytest.mark.parametrize("name", REPORTED)

@@ -287,6 +287,8 @@ def test_masks_learn_the_posterior_ones_from_a_step_on(scenes):
     expected = (posterior * (posterior.clamp_min(1e-30).log() - output.log_masks)).sum(dim=(1, 2, 3, 4))
     assert_close(losses.terms["posterior_kl"], expected)
     assert (expected > 1).all()
+    with pytest.raises(RecipeError, match="posterior must be 0 or more, not -1"):
+        LossWeights(posterior=Annealed(9, 10, 0.0, -1.0))
 
 
 def test_what_the_background_does_not_explain_has_a_pseudo_box_by_quality():

@@ -127,6 +127,10 @@ class LossWeights:
     # The posterior ones see the image's own error, the likelihood only sigma_k. Ours.
     posterior: Annealed = field(default_factory=Annealed)
 
+    def __post_init__(self) -> None:
+        if self.posterior.values[0] < 0:
+            raise RecipeError(f"posterior must be 0 or more, not {self.posterior.values[0]:g}.")
+
 
 @settings_dataclass
 class RMONetSettings:

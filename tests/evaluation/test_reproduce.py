@@ -322,6 +322,16 @@ def test_every_row_names_a_recipe_that_can_be_read(name, full):
         assert row.stages[-1] == 1
 
 
+@pytest.mark.parametrize("row", [row for table in paper_tables().values() for row in table.rows.values()])
+def test_rate_of_a_compact_row_is_lowest_at_the_end_of_its_training(row):
+    """Also where a row changes the number of scenes, by which epochs are counted."""
+    recipe = row.resolved(0)
+    if not row.recipe.endswith("_cpu") or not recipe.schedule.cycle_epochs:
+        return
+    epochs = recipe.trainer.max_steps * recipe.trainer.batch_size / recipe.values["data"]["count"]
+    assert recipe.schedule.factor(0.995 * epochs) < 0.1
+
+
 def test_papers_numbers_are_those_of_its_recipes():
     compared = 0
     for name in paper_tables():

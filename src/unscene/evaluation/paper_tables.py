@@ -93,7 +93,9 @@ def find_table(word: str, full: bool = False) -> PaperTable:
     if not full:
         return table
     rows = {
-        name: replace(row, recipe=row.full, changes={}, minutes=0.0, home=(f"{row.home[0]}_full", row.home[1]))
+        name: replace(
+            row, home=(f"{row.home[0]}_full", row.home[1]), recipe=row.full, changes={}, files={}, minutes=0.0
+        )
         for name, row in table.rows.items()
         if row.full
     }

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from unscene.cli.main import main
+from unscene.data.hdf5.reader import SceneStore
 from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError
 from unscene.evaluation import reproduce as module
 from unscene.evaluation.ledger import draw_figure, mean_metrics, read_entry, results_table, summary, write_entry
@@ -303,6 +304,35 @@ def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, finished_r
     monkeypatch.setattr(module, "_minutes_so_far", lambda run: 2.0)
     reproduce(make_queue("a", minutes=2.0))
     assert len(asked) == 1
+
+
+def test_scenes_in_a_file_are_drawn_once_and_never_taken_for_others(make_queue, table_file, tmp_path):
+    """A row's file is drawn by its first training; a file of other settings is refused, and nothing trains on it."""
+    tables = yaml.safe_load(table_file.read_text())
+    count = 24
+    tables["tiny"]["rows"] = {"a": tables["tiny"]["rows"]["a"]}
+    row = tables["tiny"]["rows"]["a"]
+    row["changes"] = {
+        "data": {"name": "hdf5", "path": "x.h5", "first": 0, "count": 16, "size": 32},
+        "validation": {"first": 16, "count": 4},
+        "test": {"first": 20, "count": 4},
+        "trainer.max_steps": 1,
+    }
+    row["files"] = {"data.path": {"file": "x.h5", "source": "multi_dsprites", "count": count, "size": 32}}
+    table_file.write_text(yaml.safe_dump(tables))
+    reproduce(make_queue())
+    file = tmp_path / "runs" / "data" / "x.h5"
+    drawn = file.read_bytes()
+    assert len(SceneStore(file)) == count
+    assert entry(tmp_path)["metrics"]["ari_fg"] is not None
+    reproduce(make_queue(seeds=[1]))
+    assert file.read_bytes() == drawn
+    row["files"]["data.path"]["seed"] = 5
+    table_file.write_text(yaml.safe_dump(tables))
+    with pytest.raises(RunError, match=r"x\.h5 holds other scenes than .*'seed': 5.* Move it away"):
+        reproduce(make_queue(seeds=[2]))
+    assert file.read_bytes() == drawn
+    assert not (tmp_path / "results" / "tiny" / "a" / "seed-2.json").exists()
 
 
 def test_means_by_hand():

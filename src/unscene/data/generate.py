@@ -15,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from unscene.data import Source, clip_length, object_names, source_class
+from unscene.data.hdf5.reader import SceneStore
 from unscene.data.hdf5.writer import refuse_existing, write_scenes
 from unscene.files import output_folder, write_text
 from unscene.settings import typed_settings
@@ -29,16 +30,8 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
     RecipeError: a setting that the source does not have, or an impossible value. DataError: the file or folder exists,
     or the file cannot be written. RunError: the folder cannot be written.
     """
-    generator = source_class(source_name)
-    known = ", ".join(item.name for item in dataclasses.fields(generator.Settings))
-    chosen = typed_settings(generator.Settings, settings, "data", source_name, f"It has: {known}.")
-    source = generator(chosen)
-    attributes = {
-        "source": source_name,
-        "seed": chosen.seed,
-        "generator_version": sys.modules[generator.__module__].VERSION,
-        "settings": dataclasses.asdict(chosen),
-    }
+    chosen, attributes = _described(source_name, settings)
+    source = source_class(source_name)(chosen)
     if names := object_names(source):
         attributes["object_names"] = list(names)
     if clip_length(source) > 1:
@@ -51,6 +44,29 @@ def generate(source_name: str, path: Path, settings: dict[str, Any], progress: b
             yield source.batch(np.arange(first, min(first + BATCH, len(source))))
 
     return write_scenes(path, batches(), len(source), attributes, progress)
+
+
+def has_scenes_of(path: Path, source_name: str, settings: dict[str, Any]) -> bool:
+    """Whether an HDF5 file holds what `generate` would write now.
+
+    RecipeError: as `generate`. DataError: it is no file of scenes.
+    """
+    _, attributes = _described(source_name, settings)
+    found = SceneStore(path).attributes
+    return all(found.get(name) == json.loads(json.dumps(value)) for name, value in attributes.items())
+
+
+def _described(source_name: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A generator's settings, checked, and what a file of its scenes says of them."""
+    generator = source_class(source_name)
+    known = ", ".join(item.name for item in dataclasses.fields(generator.Settings))
+    chosen: Any = typed_settings(generator.Settings, settings, "data", source_name, f"It has: {known}.")
+    return chosen, {
+        "source": source_name,
+        "seed": chosen.seed,
+        "generator_version": sys.modules[generator.__module__].VERSION,
+        "settings": dataclasses.asdict(chosen),
+    }
 
 
 def _write_folder(path: Path, source: Source, attributes: Mapping[str, Any], progress: bool) -> int:

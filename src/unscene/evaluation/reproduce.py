@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from unscene.data.generate import generate
-from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError, UnsceneError
+from unscene.data.generate import generate, has_scenes_of
+from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError, UnsceneError
 from unscene.evaluation import ledger
 from unscene.evaluation.evaluate import measure
 from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
@@ -136,10 +136,7 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     if queue.progress:
         tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {what} in {run.path}")
     for setting, file in files.items():
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            settings = {name: value for name, value in row.files[setting].items() if name not in ("file", "source")}
-            generate(row.files[setting]["source"], file, settings)
+        _draw(file, row.files[setting])
     try:
         _train(row, recipe, run, resume, minutes)
     except TrainingError as error:
@@ -148,6 +145,19 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     entry = _entry(row, recipe, run, minutes)
     ledger.write_entry(path, entry)
     _score(queue, path, row, run, entry)
+
+
+def _draw(file: Path, values: dict[str, Any]) -> None:
+    """Draw a file of scenes that a row is trained or tested on, unless it is there."""
+    source = values["source"]
+    settings = {name: value for name, value in values.items() if name not in ("file", "source")}
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        generate(source, file, settings)
+    elif not has_scenes_of(file, source, settings):
+        raise DataError(
+            f"{file} holds other scenes than {source} draws now by {settings}. Move it away to draw it anew."
+        )
 
 
 def _run_folder(base: Path, recipe: Recipe) -> tuple[RunFolder, bool]:

@@ -14,7 +14,7 @@ import yaml
 
 from unscene.cli.main import main
 from unscene.data.hdf5.reader import SceneStore
-from unscene.errors import CheckpointError, RecipeError, RunError, TrainingError
+from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError
 from unscene.evaluation import reproduce as module
 from unscene.evaluation.ledger import draw_figure, mean_metrics, read_entry, results_table, summary, write_entry
 from unscene.evaluation.paper_tables import choose_rows, find_table, paper_tables
@@ -65,6 +65,12 @@ def no_training(monkeypatch):
     monkeypatch.setattr(module, "train", refuse)
 
 
+def change_row_a(table_file, changes):
+    values = yaml.safe_load(table_file.read_text())
+    values["tiny"]["rows"]["a"]["changes"] = changes
+    table_file.write_text(yaml.safe_dump(values))
+
+
 def entry(tmp_path, row="a", seed=0):
     return read_entry(tmp_path / "results" / "tiny" / row / f"seed-{seed}.json")
 
@@ -106,11 +112,10 @@ def test_a_finished_training_is_scored_again_where_its_row_shows_other_masks(
     reproduce(make_queue("a"))
     before = entry(tmp_path)["metrics"]
     assert before["ari_fg_inferred"] != before["ari_fg"]
-    show_inferred_masks(table_file, {"optimizer.learning_rate": 0.5})  # of later trainings
+    show_inferred_masks(table_file)
     reproduce(make_queue("a"))
     after = entry(tmp_path)
     assert after["recipe"]["model"]["masks"] == "inferred"
-    assert after["recipe"]["optimizer"]["learning_rate"] != 0.5
     assert after["metrics"]["ari_fg"] == after["metrics"]["ari_fg_inferred"] == before["ari_fg_inferred"]
     assert after["steps"] == 6
 
@@ -140,10 +145,8 @@ def test_training_anew_for_other_masks_says_why(table_file, make_queue, finished
     assert expected in capsys.readouterr().out
 
 
-def show_inferred_masks(table_file, changes=None):
-    values = yaml.safe_load(table_file.read_text())
-    values["tiny"]["rows"]["a"]["changes"] = {"model.masks": "inferred"} | (changes or {})
-    table_file.write_text(yaml.safe_dump(values))
+def show_inferred_masks(table_file):
+    change_row_a(table_file, {"model.masks": "inferred"})
 
 
 @pytest.mark.slow
@@ -185,13 +188,44 @@ def test_run_killed_before_its_recipe_was_written_is_begun_again_there(make_queu
 
 def test_longer_training_resumes_the_shorter_one(make_queue, finished_run, table_file, tmp_path, monkeypatch):
     reproduce(make_queue("a"))
-    values = yaml.safe_load(table_file.read_text())
-    values["tiny"]["rows"]["a"]["changes"] = {"trainer.max_steps": 8}
-    table_file.write_text(yaml.safe_dump(values))
+    change_row_a(table_file, {"trainer.max_steps": 8})
     reproduce(make_queue("a"))
     assert entry(tmp_path)["steps"] == 8
     starts = json.loads((finished_run / "environment.json").read_text())
     assert [start["first_step"] for start in starts][-1] == 6
+    assert not list(tmp_path.rglob("earlier-*"))
+
+
+def test_training_at_another_rate_is_begun_anew_and_the_earlier_entry_is_kept(
+    make_queue, finished_run, table_file, tmp_path, monkeypatch
+):
+    reproduce(make_queue("a"))
+    before = entry(tmp_path)
+    change_row_a(table_file, {"schedule.lowest": 0.3})
+    trained = []
+
+    def fail(row, recipe, run, resume, minutes):
+        trained.append((run.path, resume))
+        raise TrainingError("the loss is not finite.")
+
+    monkeypatch.setattr(module, "_train", fail)
+    with pytest.raises(RunError, match="the loss is not finite"):
+        reproduce(make_queue("a"))
+    assert trained == [(finished_run.with_name("seed-0-2"), False)]
+    assert entry(tmp_path)["failed"]
+    kept = tmp_path / "results" / "tiny" / "a" / "earlier-seed-0.json"
+    assert json.loads(kept.read_text()) == before
+
+
+def test_stages_of_a_short_training_are_trained_further(make_queue, table_file, tmp_path):
+    values = yaml.safe_load(table_file.read_text())
+    values["tiny"]["rows"] = {"a": {**values["tiny"]["rows"]["a"], "stages": [0.5, 1.0]}}
+    table_file.write_text(yaml.safe_dump(values))
+    reproduce(make_queue(minutes=1e-6))
+    assert entry(tmp_path)["steps"] < 3
+    reproduce(make_queue())
+    assert entry(tmp_path)["steps"] == 6
+    assert [stage["step"] for stage in entry(tmp_path)["stages"]] == [3]
 
 
 def test_run_of_other_settings_is_unchanged(make_queue, finished_run, tmp_path, monkeypatch):
@@ -256,6 +290,20 @@ def test_adopt_takes_only_runs_of_a_rows_settings(make_queue, trained, tmp_path)
         adopt(make_queue(), tmp_path)
 
 
+def test_adopt_takes_the_row_of_the_runs_length_and_no_shorter_training(make_queue, table_file, trained, tmp_path):
+    values = yaml.safe_load(table_file.read_text())
+    rows = values["tiny"]["rows"]
+    values["tiny"]["rows"] = {"short": {**rows["a"], "changes": {"trainer.max_steps": 1}}, "a": rows["a"]}
+    table_file.write_text(yaml.safe_dump(values))
+    path = adopt(make_queue(), trained.path)
+    assert path.parent.name == "a"
+    path.write_text(json.dumps(read_entry(path) | {"steps": 7}))
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"has 6 steps, and .*seed-0\.json is of a training of 7\. Move that file away"):
+        adopt(make_queue(), trained.path)
+    assert path.read_bytes() == before
+
+
 def test_an_adopted_run_is_scored_by_its_rows_masks(table_file, make_queue, trained, tmp_path, no_training):
     show_inferred_masks(table_file)
     adopt(make_queue(), trained.path)  # its own recipe shows the posterior masks
@@ -294,16 +342,19 @@ def test_curves_and_slots_are_drawn_once_there_is_a_training(make_queue, finishe
     assert pictures["curves"] != pictures["slots"]
 
 
-def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, finished_run, monkeypatch):
+def test_minutes_end_a_training_and_are_not_counted_twice(make_queue, finished_run, table_file, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "train", lambda recipe, _, resume: asked.append((recipe.trainer.max_minutes, resume)))
     reproduce(make_queue("a", minutes=2.0))
     ((minutes, resume),) = asked
     assert resume
     assert 1 < minutes < 2
-    monkeypatch.setattr(module, "_minutes_so_far", lambda run: 2.0)
+    monkeypatch.setattr(module, "_minutes_so_far", lambda run, checkpoint: 2.0)
+    change_row_a(table_file, {"trainer.max_steps": 100})
     reproduce(make_queue("a", minutes=2.0))
     assert len(asked) == 1
+    reproduce(make_queue("a", minutes=2.5))
+    assert asked[1:] == [(0.5, True)]
 
 
 def test_scenes_in_a_file_are_drawn_once_and_never_taken_for_others(make_queue, table_file, tmp_path):
@@ -380,6 +431,8 @@ def test_unknown_names_suggest_the_nearest():
         find_table("rmonet_tabel1")
     with pytest.raises(RecipeError, match=r"no row 'monnet'.* Did you mean 'monet'\?"):
         choose_rows(find_table("rmonet_table1"), ["monnet"])
+    with pytest.raises(RecipeError, match=r"elm_table1_full has no rows.* Leave out --full"):
+        choose_rows(find_table("elm_table1", full=True), [])
 
 
 @pytest.mark.parametrize("name", ["../../out", "/out", "a/b", "..", ".", "", "x" * 101])
@@ -404,6 +457,24 @@ def test_damaged_entry_is_an_error(tmp_path):
     with pytest.raises(Exception, match=r"seed-0\.json is damaged.*Remove it"):
         read_entry(path)
     assert read_entry(tmp_path / "none.json") is None
+
+
+def test_entry_without_a_needed_value_or_of_another_seed_is_an_error_and_the_queue_goes_on(
+    make_queue, finished_run, tmp_path
+):
+    reproduce(make_queue("a"))
+    whole = entry(tmp_path)
+    path = tmp_path / "results" / "tiny" / "a" / "seed-3.json"
+    for damaged, message in (
+        (whole, "is the entry of seed 0, by its content"),
+        ({name: value for name, value in whole.items() if name != "curve"} | {"seed": 3}, "has no 'curve'"),
+    ):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(DataError, match=rf"seed-3\.json {message}.*Remove it"):
+            read_entry(path)
+    with pytest.raises(RunError, match=r"2 of the trainings failed.*seed-3\.json has no 'curve'"):
+        reproduce(make_queue("a", "b", seeds=[0]))
+    assert entry(tmp_path, "b")["metrics"]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,14 @@ def test_settings_of_a_part_are_changed_by_dotted_name_or_together(trained, chan
         loaded.with_settings({"proposals.score_threshhold": 0.9})
 
 
+def test_settings_beside_a_changed_one_stay_as_they_were_trained(trained):
+    loaded = unscene.load(trained.path)
+    before = loaded.model.settings.pseudo_boxes
+    assert (before.min_score, before.by_quality) == (0.2, True)  # neither is the default
+    after = loaded.with_settings({"pseudo_boxes": {"min_side": 4}}).model.settings.pseudo_boxes
+    assert after == replace(before, min_side=4)
+
+
 def test_impossible_slots_are_refused(trained):
     with pytest.raises(RecipeError, match=r"proposals\.top_n_after is 20"):
         unscene.load(trained.path).with_slots(22)

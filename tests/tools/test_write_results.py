@@ -46,11 +46,13 @@ def results(tmp_path):
     return tmp_path
 
 
-def write_entries(folder, model, *scores):
-    folder.mkdir(parents=True)
+def write_entries(folder, model, *scores, steps=100):
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {"name": "tiny", "model": model, "trainer": {"max_steps": 100}}
+    whole = {"schema": 1, "recipe": recipe, "commits": [], "steps": steps, "images": 3200, "curve": {}}
+    whole |= {"collapsed": False, "minutes": 10.0, "planned_minutes": 10.0}
     for seed, metrics in enumerate(scores):
-        entry = {"schema": 1, "seed": seed, "collapsed": False, "minutes": 10.0, "metrics": metrics}
-        (folder / f"seed-{seed}.json").write_text(json.dumps(entry | {"recipe": {"model": model}}))
+        (folder / f"seed-{seed}.json").write_text(json.dumps(whole | {"seed": seed, "metrics": metrics}))
 
 
 def test_numbers_and_tables_are_filled_in(results):
@@ -60,6 +62,12 @@ def test_numbers_and_tables_are_filled_in(results):
     table = tool.written("<!-- results: elm_table1 -->\n<!-- end of results -->", results)
     assert "|the letter, multi_dsprites|2|1.00|10.0|0.750 ± 0.071|0.621|" in table
     assert tool.written(table, results) == table
+
+
+def test_a_training_that_was_cut_short_says_so(results):
+    write_entries(results / "elm_table1" / "multi_dsprites", {}, {"ari_fg": 0.7}, steps=50)
+    table = tool.written("<!-- results: elm_table1 -->\n<!-- end of results -->", results)
+    assert "|the letter, multi_dsprites (75% of its steps)|2|" in table
 
 
 def test_some_rows_of_a_table(results):

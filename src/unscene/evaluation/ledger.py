@@ -25,6 +25,18 @@ from unscene.report.table import Row, Table, description_of
 from unscene.runs.loading import load
 from unscene.runs.run_folder import RunFolder
 
+_NEEDED = {
+    "seed",
+    "recipe",
+    "commits",
+    "steps",
+    "images",
+    "minutes",
+    "planned_minutes",
+    "curve",
+    "collapsed",
+    "metrics",
+}
 SCHEMA = 1  # of the entries; raised whenever a name in them changes its meaning
 _SCENES = 6  # of a figure, the first ones of the test
 
@@ -48,6 +60,10 @@ def read_entry(path: Path) -> dict[str, Any] | None:
         raise DataError(f"{path} is damaged ({error}). Remove it; the same command writes it again.") from None
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
         raise DataError(f"{path} is not an entry of schema {SCHEMA}. Remove it; the same command writes it again.")
+    missing = sorted(_NEEDED - entry.keys())
+    if missing or path.name != f"seed-{entry['seed']}.json":
+        wrong = f"has no '{missing[0]}'" if missing else f"is the entry of seed {entry['seed']}, by its content"
+        raise DataError(f"{path} {wrong}. Remove it; the same command writes it again.")
     return entry
 
 
@@ -86,7 +102,7 @@ def summary(results: Path, tables: Iterable[PaperTable]) -> list[dict[str, Any]]
             "table": table.name,
             "row": name,
             "data": row.data,
-            "recipe": row.recipe,
+            "recipe": ", ".join(sorted({entry["recipe"]["name"] for entry in entries})),
             "seeds": [entry["seed"] for entry in entries],
             "collapsed": sum(entry["collapsed"] for entry in entries),
             "minutes": fmean(entry["minutes"] for entry in entries),
@@ -113,11 +129,13 @@ def results_table(results: Path, table: PaperTable) -> Table:
             if stages:
                 steps = round(fmean(stage["step"] for stage in stages))
                 rows.append(_row(f"{name}, step {steps:,}", stages, {}))
+        share = fmean([entry["steps"] / entry["recipe"]["trainer"]["max_steps"] for entry in entries] or [1])
+        name = name if share > 0.95 else f"{name} ({share:.0%} of its steps)"
         rows.append(_row(name, entries, row.paper))
     columns = ("seeds", "share_decomposing", "training_minutes", *table.metrics)
     note = (
-        f"{table.title}: mean ± standard deviation over the seeds, collapsed trainings included; foreground ARI of all "
-        "K slots, and of the objects' slots alone (ARI objects)."
+        f"{table.title}: mean ± standard deviation over the seeds, collapsed trainings included, failed ones not; "
+        "foreground ARI of all K slots, and of the objects' slots alone (ARI objects)."
     )
     return Table("row", columns, tuple(rows), unranked=frozenset(columns), notes=(note,))
 
@@ -142,10 +160,11 @@ def draw_figure(results: Path, runs: Path, table: PaperTable) -> bytes | None:
     if table.figure == "curves":
         return _curves(results, table)
     models = {
-        name: load(weights)
+        name: load(weights).with_settings({"masks": masks} if (masks := entry["recipe"]["model"].get("masks")) else {})
         for row in table.rows.values()
-        for name, weights in _weights(runs, row).items()
-        if table.figure and scored_entries(results, row)
+        for entry in scored_entries(results, row)[:1]
+        for name, weights in _weights(runs, row, entry).items()
+        if table.figure
     }
     if not models:
         return None
@@ -174,9 +193,9 @@ def _curves(results: Path, table: PaperTable) -> bytes | None:
     return png_bytes(score_figure(panels, f"validation: {description_of(metric).label}", INK))
 
 
-def _weights(runs: Path, row: PaperRow) -> dict[str, Path]:
-    """The weights of a row's first seed, and of its stages, by name; missing ones are left out."""
-    run = RunFolder(runs.joinpath(*row.home, "seed-0"))
+def _weights(runs: Path, row: PaperRow, entry: Mapping[str, Any]) -> dict[str, Path]:
+    """The weights of a row's training, and of its stages, by name; missing ones are left out."""
+    run = RunFolder(runs.joinpath(*row.home, entry.get("run", f"seed-{entry['seed']}")))
     weights = {row.title: run.weights}
     if len(row.stages) > 1:
         weights = {f"{share:.1%} of the training": stage_checkpoint(run, n) for n, share in enumerate(row.stages, 1)}

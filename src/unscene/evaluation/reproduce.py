@@ -20,7 +20,7 @@ from unscene.data.generate import generate, has_scenes_of
 from unscene.errors import CheckpointError, DataError, RecipeError, RunError, TrainingError, UnsceneError
 from unscene.evaluation import ledger
 from unscene.evaluation.evaluate import measure
-from unscene.evaluation.paper_tables import PaperRow, PaperTable, paper_tables
+from unscene.evaluation.paper_tables import PaperRow, PaperTable, find_table, paper_tables
 from unscene.evaluation.scenes import test_source
 from unscene.files import write_bytes
 from unscene.metrics.health import is_decomposing
@@ -31,7 +31,6 @@ from unscene.runs.recipe import Recipe, read_recipe
 from unscene.runs.resuming import is_same_run, settings_of
 from unscene.runs.run_folder import RunFolder
 from unscene.runs.weights import read_checkpoint
-from unscene.training.log import MetricsTable
 from unscene.training.train import train
 
 CURVE = ("ari_fg", "ari_fg_objects", "ami_fg", "map_50", "located", "iou_polarity", "reconstruction_mse")
@@ -65,14 +64,16 @@ def reproduce(queue: Queue) -> Table:
     failures = []
     for row, seed in queue.jobs():
         try:
-            _finish(queue, row, seed)
+            try:
+                _finish(queue, row, seed)
+            finally:
+                _write_summary(queue)
         except RunError:
             raise
         except UnsceneError as error:
             failures.append(f"{'/'.join(row.home)}, seed {seed}: {error}")
             if queue.progress:
                 tqdm.write(f"Failed: {failures[-1]}")
-        _write_summary(queue)
     if failures:
         raise RunError(f"{len(failures)} of the trainings failed; the same command tries them again. {failures[0]}")
     figure = ledger.draw_figure(queue.results, queue.runs, queue.table)
@@ -84,14 +85,17 @@ def reproduce(queue: Queue) -> Table:
 def adopt(queue: Queue, folder: Path) -> Path:
     """Add the training in a run's folder to the ledger, if its recipe is a row's; return its entry's file.
 
-    RunError: no row has its recipe; the message names a setting that differs. CheckpointError: it is no run's folder,
-    or has no weights.
+    Of rows that differ in their length only, it is the one of the run's `trainer.max_steps`. RunError: no row has its
+    recipe, and the message names a setting that differs; or the ledger has a longer training there. CheckpointError: it
+    is no run's folder, or has no weights.
     """
     run = RunFolder.open(folder)
     values = run.recipe_values()
     recipe = read_recipe(values, str(values.get("name", "")))
     differing = f"no row has the model {recipe.model_name}."
-    for row in queue.rows.values():
+    length = recipe.trainer.max_steps
+    rows = sorted(queue.rows.values(), key=lambda row: row.resolved(recipe.seed).trainer.max_steps != length)
+    for row in rows:
         expected = row.resolved(recipe.seed)
         if expected.model_name != recipe.model_name:
             continue
@@ -102,6 +106,12 @@ def adopt(queue: Queue, folder: Path) -> Path:
             continue
         path = ledger.entry_path(queue.results, row, recipe.seed)
         entry = _entry(row, recipe, run, recipe.trainer.max_minutes) | {"adopted": True}
+        known = ledger.read_entry(path)
+        if known and known["metrics"] and known["steps"] > entry["steps"]:
+            raise RunError(
+                f"{folder} has {entry['steps']} steps, and {path} is of a training of {known['steps']}. Move that file "
+                "away to take the shorter one."
+            )
         _score(queue, path, row, run, _with_masks(entry, _masks(expected)))
         _write_summary(queue)
         return path
@@ -109,7 +119,8 @@ def adopt(queue: Queue, folder: Path) -> Path:
 
 
 def _write_summary(queue: Queue) -> None:
-    tables = {**paper_tables(), queue.table.name: queue.table}.values()
+    tables = [*paper_tables().values(), *(find_table(name, full=True) for name in paper_tables())]
+    tables = list({**{table.name: table for table in tables}, queue.table.name: queue.table}.values())
     ledger.write_json(queue.results / "summary.json", ledger.summary(queue.results, tables))
 
 
@@ -126,17 +137,20 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     run, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
     entry = ledger.read_entry(path)
     what = "resumes" if resume else "trains"
-    if entry is not None and _is_enough(entry, recipe, minutes):
+    if entry is not None and _is_enough(entry, row, recipe, minutes):
         scored = _masks(read_recipe(entry["recipe"], recipe.name))
         if entry["metrics"] and scored == _masks(recipe):
             return
         if resume:
+            _draw(row, files)
             return _score(queue, path, row, run, _with_masks(entry, _masks(recipe)))
         what = f"its scores are of {scored} masks and its run is gone, so it trains anew" if entry["metrics"] else what
     if queue.progress:
         tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {what} in {run.path}")
-    for setting, file in files.items():
-        _draw(file, row.files[setting])
+    _draw(row, files)
+    earlier = path.with_name(f"earlier-{path.name}")
+    if entry is not None and entry["metrics"]:  # what takes its place may be shorter, or fail
+        write_bytes(earlier, path.read_bytes())
     try:
         _train(row, recipe, run, resume, minutes)
     except TrainingError as error:
@@ -145,19 +159,22 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     entry = _entry(row, recipe, run, minutes)
     ledger.write_entry(path, entry)
     _score(queue, path, row, run, entry)
+    if resume:
+        earlier.unlink(missing_ok=True)
 
 
-def _draw(file: Path, values: dict[str, Any]) -> None:
-    """Draw a file of scenes that a row is trained or tested on, unless it is there."""
-    source = values["source"]
-    settings = {name: value for name, value in values.items() if name not in ("file", "source")}
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        generate(source, file, settings)
-    elif not has_scenes_of(file, source, settings):
-        raise DataError(
-            f"{file} holds other scenes than {source} draws now by {settings}. Move it away to draw it anew."
-        )
+def _draw(row: PaperRow, files: dict[str, Path]) -> None:
+    """Draw the scenes that a row is trained and tested on into their files, unless they are there."""
+    for setting, file in files.items():
+        values = {name: value for name, value in row.files[setting].items() if name not in ("file", "source")}
+        source = row.files[setting]["source"]
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            generate(source, file, values)
+        elif not has_scenes_of(file, source, values):
+            raise DataError(
+                f"{file} holds other scenes than {source} would draw, {values}. Move it away to draw it anew."
+            )
 
 
 def _run_folder(base: Path, recipe: Recipe) -> tuple[RunFolder, bool]:
@@ -168,19 +185,22 @@ def _run_folder(base: Path, recipe: Recipe) -> tuple[RunFolder, bool]:
         if run.is_unused():
             return run, False
         try:
-            if is_same_run(recipe, path):
+            if is_same_run(recipe, path) and _rates(read_recipe(run.recipe_values(), recipe.name)) == _rates(recipe):
                 return run, True
         except (RunError, RecipeError, CheckpointError):  # other settings, or those of another version
             continue
     raise AssertionError
 
 
-def _is_enough(entry: dict[str, Any], recipe: Recipe, minutes: float) -> bool:
+def _is_enough(entry: dict[str, Any], row: PaperRow, recipe: Recipe, minutes: float) -> bool:
     """Whether an entry is of a finished training of this recipe, at least as long as the queue asks for."""
     try:
-        if settings_of(read_recipe(entry["recipe"], recipe.name)) != settings_of(recipe):
-            return False
+        trained = read_recipe(entry["recipe"], recipe.name)
     except RecipeError:  # it has settings of another version
+        return False
+    if settings_of(trained) != settings_of(recipe) or _rates(trained) != _rates(recipe):
+        return False
+    if entry.get("files", row.files) != row.files:
         return False
     long_enough = entry["steps"] >= recipe.trainer.max_steps or 0 < minutes <= entry["planned_minutes"]
     return not entry.get("failed") and (bool(entry.get("adopted")) or long_enough)
@@ -190,11 +210,12 @@ def _train(row: PaperRow, recipe: Recipe, run: RunFolder, resume: bool, minutes:
     """Train stage after stage, and keep the checkpoint at the end of each."""
     for number, share in enumerate(row.stages, start=1):
         kept = ledger.stage_checkpoint(run, number)
-        if kept.is_file():
+        steps = max(1, round(share * recipe.trainer.max_steps))
+        if kept.is_file() and _is_reached(run, kept, steps, share * minutes):
             continue
-        trainer: dict[str, Any] = {"max_steps": max(1, round(share * recipe.trainer.max_steps))}
+        trainer: dict[str, Any] = {"max_steps": steps}
         if minutes:
-            trainer["max_minutes"] = share * minutes - (_minutes_so_far(run) if resume else 0.0)
+            trainer["max_minutes"] = share * minutes - (_minutes_so_far(run, run.last) if resume else 0.0)
         if trainer.get("max_minutes", 1.0) > 0:
             train(_with_trainer(recipe, **trainer), run.path, resume)
         resume = True
@@ -206,13 +227,24 @@ def _with_trainer(recipe: Recipe, **settings: Any) -> Recipe:
     return read_recipe(recipe.values, recipe.name, {f"trainer.{name}": value for name, value in settings.items()})
 
 
-def _minutes_so_far(run: RunFolder) -> float:
-    """Up to the last checkpoint."""
-    if not run.last.is_file():
+def _rates(recipe: Recipe) -> tuple[Any, ...]:
+    """What a resumed run may change and a row's training may not: rates, batch size, which weights are kept."""
+    return recipe.schedule, recipe.optimizer, recipe.trainer.batch_size, recipe.trainer.keep_best_by
+
+
+def _is_reached(run: RunFolder, checkpoint: Path, steps: int, minutes: float) -> bool:
+    """Whether a stage's checkpoint is of so many steps, or of a training that was limited to no fewer minutes."""
+    if int(read_checkpoint(checkpoint)["step"]) >= steps:
+        return True
+    return 0 < 0.9 * minutes <= _minutes_so_far(run, checkpoint)  # the last row of a stage is a little before its end
+
+
+def _minutes_so_far(run: RunFolder, checkpoint: Path) -> float:
+    """Up to a checkpoint; 0 without one."""
+    if not (checkpoint.is_file() and run.metrics.is_file()):
         return 0.0
-    table = MetricsTable(run.metrics)
-    table.keep_until(int(read_checkpoint(run.last)["step"]))
-    return table.last_seconds() / 60
+    step, (_, clock) = int(read_checkpoint(checkpoint)["step"]), read_columns(run.metrics)
+    return max((seconds for at, seconds in clock.tolist() if at <= step), default=0.0) / 60
 
 
 def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dict[str, Any]:
@@ -223,6 +255,8 @@ def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dic
         "table": row.home[0],
         "row": row.home[1],
         "seed": recipe.seed,
+        "run": run.path.name,
+        **({"files": row.files} if row.files else {}),
         "recipe": {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}},
         "commits": list(dict.fromkeys(str(start.get("commit")) for start in starts)),
         "hardware": [machine for index, machine in enumerate(machines) if machine not in machines[:index]],
@@ -267,10 +301,8 @@ def _score(queue: Queue, path: Path, row: PaperRow, run: RunFolder, entry: dict[
     stages, masks = [], _masks(read_recipe(entry["recipe"], entry["recipe"]["name"]))
     for number in range(1, len(row.stages)):
         scores = _scores(ledger.stage_checkpoint(run, number), masks, queue.progress)
-        step = scores["scored"]["weights_step"]
-        _, clock = read_columns(run.metrics)
-        minutes = max((seconds / 60 for at, seconds in clock.tolist() if at <= step), default=0.0)
-        stages.append({"step": step, "minutes": round(minutes, 2), **scores})
+        minutes = _minutes_so_far(run, ledger.stage_checkpoint(run, number))
+        stages.append({"step": scores["scored"]["weights_step"], "minutes": round(minutes, 2), **scores})
     ledger.write_entry(path, entry | _scores(run.path, masks, queue.progress) | ({"stages": stages} if stages else {}))
 
 

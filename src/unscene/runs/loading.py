@@ -141,9 +141,10 @@ class LoadedModel:
 
         RecipeError: it has no such setting, or cannot.
         """
-        recipe = read_recipe(self.config, self.name, {f"model.{name}": value for name, value in changes.items()})
+        new = leaves("", dict(changes))
+        recipe = read_recipe(self.config, self.name, {f"model.{name}": value for name, value in new.items()})
         values, trained = leaves("", recipe.values["model"]), leaves("", self.config["model"])
-        changed = {name: values[name] for name in leaves("", dict(changes)) if values[name] != trained.get(name)}
+        changed = {name: values[name] for name in new if values[name] != trained.get(name)}
         if not changed:
             return self
         model = recipe.build_model(pretrained=False)

@@ -215,6 +215,10 @@ def test_training_at_another_rate_is_begun_anew_and_the_earlier_entry_is_kept(
     assert entry(tmp_path)["failed"]
     kept = tmp_path / "results" / "tiny" / "a" / "earlier-seed-0.json"
     assert json.loads(kept.read_text()) == before
+    monkeypatch.undo()
+    reproduce(make_queue("a"))
+    assert entry(tmp_path)["metrics"]
+    assert json.loads(kept.read_text()) == before
 
 
 def test_stages_of_a_short_training_are_trained_further(make_queue, table_file, tmp_path):
@@ -376,12 +380,15 @@ def test_scenes_in_a_file_are_drawn_once_and_never_taken_for_others(make_queue, 
     drawn = file.read_bytes()
     assert len(SceneStore(file)) == count
     assert entry(tmp_path)["metrics"]["ari_fg"] is not None
+    assert entry(tmp_path)["recipe"]["data"]["path"] == "x.h5"  # without the folder
     reproduce(make_queue(seeds=[1]))
     assert file.read_bytes() == drawn
     row["files"]["data.path"]["seed"] = 5
     table_file.write_text(yaml.safe_dump(tables))
-    with pytest.raises(RunError, match=r"x\.h5 holds other scenes than .*'seed': 5.* Move it away"):
+    with pytest.raises(RunError, match=r"x\.h5 does not hold the scenes .*'seed': 5.* Move the file away"):
         reproduce(make_queue(seeds=[2]))
+    with pytest.raises(RunError, match=r"1 of the trainings failed"):  # a finished entry is of the other scenes
+        reproduce(make_queue(seeds=[0]))
     assert file.read_bytes() == drawn
     assert not (tmp_path / "results" / "tiny" / "a" / "seed-2.json").exists()
 
@@ -431,7 +438,7 @@ def test_unknown_names_suggest_the_nearest():
         find_table("rmonet_tabel1")
     with pytest.raises(RecipeError, match=r"no row 'monnet'.* Did you mean 'monet'\?"):
         choose_rows(find_table("rmonet_table1"), ["monnet"])
-    with pytest.raises(RecipeError, match=r"elm_table1_full has no rows.* Leave out --full"):
+    with pytest.raises(RecipeError, match=r"elm_table1_full has no rows.* --full.* leave it out"):
         choose_rows(find_table("elm_table1", full=True), [])
 
 
@@ -466,7 +473,7 @@ def test_entry_without_a_needed_value_or_of_another_seed_is_an_error_and_the_que
     whole = entry(tmp_path)
     path = tmp_path / "results" / "tiny" / "a" / "seed-3.json"
     for damaged, message in (
-        (whole, "is the entry of seed 0, by its content"),
+        (whole, "holds an entry of seed 0"),
         ({name: value for name, value in whole.items() if name != "curve"} | {"seed": 3}, "has no 'curve'"),
     ):
         path.write_text(json.dumps(damaged))

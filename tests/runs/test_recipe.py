@@ -48,6 +48,13 @@ def test_given_values_stay_as_they_are():
     assert yaml.safe_dump(values) == before
 
 
+def test_given_changes_stay_as_they_are():
+    changes = {"data": {"name": "hdf5", "path": "a.h5", "size": 64}, "validation": {"count": 4}, "test": {"count": 4}}
+    changes["data.path"] = "b.h5"
+    assert read_recipe(recipe_values(BASE), BASE, changes).values["data"]["path"] == "b.h5"
+    assert changes["data"] == {"name": "hdf5", "path": "a.h5", "size": 64}
+
+
 def test_the_text_read_again_is_the_same():
     recipe = read({"model.num_slots": 4, "optimizer.learning_rate": 1e-5})
     values = yaml.safe_load(recipe.text())

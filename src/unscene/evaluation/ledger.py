@@ -62,7 +62,7 @@ def read_entry(path: Path) -> dict[str, Any] | None:
         raise DataError(f"{path} is not an entry of schema {SCHEMA}. Remove it; the same command writes it again.")
     missing = sorted(_NEEDED - entry.keys())
     if missing or path.name != f"seed-{entry['seed']}.json":
-        wrong = f"has no '{missing[0]}'" if missing else f"is the entry of seed {entry['seed']}, by its content"
+        wrong = f"has no '{missing[0]}'" if missing else f"holds an entry of seed {entry['seed']}"
         raise DataError(f"{path} {wrong}. Remove it; the same command writes it again.")
     return entry
 

@@ -103,9 +103,12 @@ def find_table(word: str, full: bool = False) -> PaperTable:
 
 
 def choose_rows(table: PaperTable, names: Sequence[str]) -> dict[str, PaperRow]:
-    """The rows of these names, or all rows without a name. RecipeError: a row, or any row at all, is missing."""
+    """The rows of these names, or all rows without a name. RecipeError: there is no such row, or no row at all."""
     if not table.rows:
-        raise RecipeError(f"{table.name} has no rows: the papers' recipes are its own ones. Leave out --full.")
+        raise RecipeError(
+            f"{table.name} has no rows. If you asked for --full: the rows of this table use the paper's recipes "
+            "already, so leave it out."
+        )
     for name in names:
         if name not in table.rows:
             known, hint = ", ".join(table.rows), did_you_mean(name, table.rows)

@@ -119,9 +119,9 @@ def adopt(queue: Queue, folder: Path) -> Path:
 
 
 def _write_summary(queue: Queue) -> None:
-    tables = [*paper_tables().values(), *(find_table(name, full=True) for name in paper_tables())]
-    tables = list({**{table.name: table for table in tables}, queue.table.name: queue.table}.values())
-    ledger.write_json(queue.results / "summary.json", ledger.summary(queue.results, tables))
+    known = paper_tables()
+    tables = known | {f"{name}_full": find_table(name, full=True) for name in known} | {queue.table.name: queue.table}
+    ledger.write_json(queue.results / "summary.json", ledger.summary(queue.results, tables.values()))
 
 
 def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
@@ -137,30 +137,32 @@ def _finish(queue: Queue, row: PaperRow, seed: int) -> None:
     run, resume = _run_folder(queue.runs.joinpath(*row.home, f"seed-{seed}"), recipe)
     entry = ledger.read_entry(path)
     what = "resumes" if resume else "trains"
-    if entry is not None and _is_enough(entry, row, recipe, minutes):
-        scored = _masks(read_recipe(entry["recipe"], recipe.name))
-        if entry["metrics"] and scored == _masks(recipe):
+    same = entry is not None and _is_of(entry, row, recipe)
+    if entry is not None and same and _is_enough(entry, recipe, minutes):
+        masks = _masks(read_recipe(entry["recipe"], recipe.name))
+        if entry["metrics"] and masks == _masks(recipe):
             return
         if resume:
             _draw(row, files)
             return _score(queue, path, row, run, _with_masks(entry, _masks(recipe)))
-        what = f"its scores are of {scored} masks and its run is gone, so it trains anew" if entry["metrics"] else what
+        what = f"its scores are of {masks} masks and its run is gone, so it trains anew" if entry["metrics"] else what
     if queue.progress:
         tqdm.write(f"{'/'.join(row.home)}, seed {seed}: {what} in {run.path}")
     _draw(row, files)
-    earlier = path.with_name(f"earlier-{path.name}")
-    if entry is not None and entry["metrics"]:  # what takes its place may be shorter, or fail
-        write_bytes(earlier, path.read_bytes())
+    earlier = path.with_name(f"earlier-{path.name}")  # scores that something else takes the place of
+    scored = path.read_bytes() if entry is not None and entry["metrics"] else b""
     try:
         _train(row, recipe, run, resume, minutes)
     except TrainingError as error:
+        if scored:
+            write_bytes(earlier, scored)
         ledger.write_entry(path, _entry(row, recipe, run, minutes) | {"failed": str(error), "collapsed": True})
         raise
+    if scored and not same:
+        write_bytes(earlier, scored)
     entry = _entry(row, recipe, run, minutes)
     ledger.write_entry(path, entry)
     _score(queue, path, row, run, entry)
-    if resume:
-        earlier.unlink(missing_ok=True)
 
 
 def _draw(row: PaperRow, files: dict[str, Path]) -> None:
@@ -173,7 +175,8 @@ def _draw(row: PaperRow, files: dict[str, Path]) -> None:
             generate(source, file, values)
         elif not has_scenes_of(file, source, values):
             raise DataError(
-                f"{file} holds other scenes than {source} would draw, {values}. Move it away to draw it anew."
+                f"{file} does not hold the scenes that {source} draws with {values}. Move the file away; the same "
+                "command draws it anew."
             )
 
 
@@ -192,16 +195,18 @@ def _run_folder(base: Path, recipe: Recipe) -> tuple[RunFolder, bool]:
     raise AssertionError
 
 
-def _is_enough(entry: dict[str, Any], row: PaperRow, recipe: Recipe, minutes: float) -> bool:
-    """Whether an entry is of a finished training of this recipe, at least as long as the queue asks for."""
+def _is_of(entry: dict[str, Any], row: PaperRow, recipe: Recipe) -> bool:
+    """Whether an entry is of a training of this recipe, of any length, on these files."""
     try:
         trained = read_recipe(entry["recipe"], recipe.name)
     except RecipeError:  # it has settings of another version
         return False
-    if settings_of(trained) != settings_of(recipe) or _rates(trained) != _rates(recipe):
-        return False
-    if entry.get("files", row.files) != row.files:
-        return False
+    same_files = entry.get("files", row.files) == row.files
+    return same_files and settings_of(trained) == settings_of(recipe) and _rates(trained) == _rates(recipe)
+
+
+def _is_enough(entry: dict[str, Any], recipe: Recipe, minutes: float) -> bool:
+    """Whether an entry is of a finished training, at least as long as the queue asks for."""
     long_enough = entry["steps"] >= recipe.trainer.max_steps or 0 < minutes <= entry["planned_minutes"]
     return not entry.get("failed") and (bool(entry.get("adopted")) or long_enough)
 
@@ -251,13 +256,16 @@ def _entry(row: PaperRow, recipe: Recipe, run: RunFolder, minutes: float) -> dic
     training, starts = read_training(run), run.starts()
     steps = training.steps if training else 0
     machines = [{name: start.get(name) for name in HARDWARE} for start in starts]
+    values = {key: value for key, value in recipe.values.items() if key != "about"}
+    if row.files:  # by the files' names: where they are is this machine's matter
+        values |= {part: row.resolved(recipe.seed).values[part] for part in ("data", "validation", "test")}
     return {
         "table": row.home[0],
         "row": row.home[1],
         "seed": recipe.seed,
         "run": run.path.name,
         **({"files": row.files} if row.files else {}),
-        "recipe": {"name": recipe.name, **{key: value for key, value in recipe.values.items() if key != "about"}},
+        "recipe": {"name": recipe.name, **values},
         "commits": list(dict.fromkeys(str(start.get("commit")) for start in starts)),
         "hardware": [machine for index, machine in enumerate(machines) if machine not in machines[:index]],
         "steps": steps,

@@ -257,7 +257,7 @@ def _change(values: Values, changes: Values) -> None:
             section = section[parent]
             if not isinstance(section, dict):
                 raise RecipeError(f"'{parent}' of '{name}' is a value, it has no settings below it.")
-        section[last] = value
+        section[last] = copy.deepcopy(value)  # a later change may be within it
 
 
 def _hold_out(values: Values, changes: Values, source: str) -> None:
